@@ -1,7 +1,7 @@
 //! Files appear whole or not at all: written beside their target, synchronised, then renamed over it. A kill or a full
 //! disk half-way leaves the old file as it was.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
@@ -18,6 +18,22 @@ pub fn write_atomic_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Writ
     replace(path, fill).map_err(Error::io("write", path))
 }
 
+/// Removes what killed processes left half-written in `folder`, which may be as large as a checkpoint. Files that are
+/// still being written are locked and stay.
+pub fn remove_leftovers(folder: impl AsRef<Path>) {
+    // Only tidies up: whatever cannot be read or removed does no harm.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        if ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+const PREFIX: &str = ".spark3d-";
+const SUFFIX: &str = ".tmp";
+
 fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     // The temporary file must lie on the same file system, or the rename would be a copy.
     let folder = match path.parent() {
@@ -25,11 +41,13 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
         _ => Path::new("."),
     };
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".spark3d-").suffix(".tmp");
+    builder.prefix(PREFIX).suffix(SUFFIX);
     // Temporary files are private by default; results are for the whole group, as the umask says.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let temporary = builder.tempfile_in(folder)?;
+    // Says that somebody is still writing; where the file system knows no locks, nobody will clean up either.
+    let _ = temporary.as_file().try_lock();
 
     let mut out = BufWriter::with_capacity(1 << 20, temporary.as_file());
     fill(&mut out)?;
@@ -54,7 +72,6 @@ fn sync_folder(folder: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn replaces_the_content_and_leaves_no_temporary_file() {
@@ -86,6 +103,23 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = write_atomic(dir.path().join("no/such/file"), b"x").unwrap_err();
         assert!(error.to_string().contains("no/such/file"), "{error}");
+    }
+
+    #[test]
+    fn leftovers_go_and_files_being_written_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let count = || fs::read_dir(dir.path()).unwrap().count();
+        fs::write(dir.path().join(".spark3d-a1B2c3.tmp"), b"left by a killed process").unwrap();
+        fs::write(dir.path().join("mine.tmp"), b"of the user").unwrap();
+        write_atomic_with(dir.path().join("a.txt"), |out| {
+            assert_eq!(count(), 3);
+            remove_leftovers(dir.path());
+            assert_eq!(count(), 2, "the leftover is gone, the file being written is not");
+            out.write_all(b"x")
+        })
+        .unwrap();
+        assert!(dir.path().join("a.txt").exists() && dir.path().join("mine.tmp").exists());
+        remove_leftovers(dir.path().join("missing"));
     }
 
     #[cfg(unix)]

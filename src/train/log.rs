@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::atomic::write_atomic;
+use crate::atomic::{remove_leftovers, write_atomic};
 use crate::error::{Error, Result};
 
 const METRICS: &str = "metrics.jsonl";
@@ -23,8 +23,10 @@ pub struct MetricsLog {
 
 impl MetricsLog {
     /// Opens the log of a run that goes on after `resume_step` steps (0: a new run). Lines of later steps, which the
-    /// resumed run will write again, and a last line torn by a kill are dropped.
+    /// resumed run will write again, and a last line torn by a kill are dropped, as are half-written files of any kind
+    /// that the kill left in the folder.
     pub fn open(run_dir: impl AsRef<Path>, resume_step: u64) -> Result<Self> {
+        remove_leftovers(&run_dir);
         let path = run_dir.as_ref().join(METRICS);
         let old = read_bytes(&path)?;
         let keep = |line: &[u8]| {
