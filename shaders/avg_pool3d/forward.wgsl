@@ -1,0 +1,26 @@
+// Average pooling, kernel = stride, no padding: y(c) = mean of x over the stride-sized cell at c * stride. Hidden voxels
+// count as zeros. group = (voxels of y, fold, quad).
+
+#import space
+
+#import pair
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (group.x + group.y * groups.x) * 64u + lane;
+    if v >= voxel_count(params.output) { return; }
+    let origin = coordinate(params.output, v) * vec3<i32>(params.stride);
+    let base = (params.input_quad + group.z) * params.input.stride;
+    var sum = vec4<f32>(0.0);
+    for (var z = 0u; z < params.stride.x; z++) {
+        for (var y = 0u; y < params.stride.y; y++) {
+            for (var x_ = 0u; x_ < params.stride.z; x_++) {
+                let at = find(params.input, origin + vec3<i32>(vec3<u32>(z, y, x_)));
+                if at != NONE { sum += x[base + at]; }
+            }
+        }
+    }
+    y[(params.output_quad + group.z) * params.output.stride + v] = sum / f32(params.stride.x * params.stride.y * params.stride.z);
+}

@@ -1,0 +1,15 @@
+// sum[quad] += the chunks of the quad, in order. One invocation a quad.
+
+struct Params { quads: u32, chunks: u32, pad0: u32, pad1: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> sum: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let quad = group.x * 64u + lane;
+    if quad >= params.quads { return; }
+    var total = vec4<f32>(0.0);
+    for (var c = 0u; c < params.chunks; c++) { total += partial[quad * params.chunks + c]; }
+    sum[quad] += total;
+}

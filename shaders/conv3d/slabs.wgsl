@@ -1,0 +1,15 @@
+// dw[k] += sum over slabs s, in order, of partial[s * size + k]. One invocation a vec4.
+
+struct Params { size: u32, slabs: u32, pad0: u32, pad1: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dw: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let k = (group.x + group.y * groups.x) * 64u + lane;
+    if k >= params.size { return; }
+    var sum = vec4<f32>(0.0);
+    for (var s = 0u; s < params.slabs; s++) { sum += partial[s * params.size + k]; }
+    dw[k] += sum;
+}

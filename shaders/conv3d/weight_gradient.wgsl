@@ -1,0 +1,99 @@
+// Gradient of a 3D convolution with respect to its weights:
+// dw[o, t, i] = sum over voxels c of dy[o](c) * x[i](c * stride + t - padding).
+// An invocation owns one (tap, input quad) by OUT_QUADS output quads and walks the rows of its slab of dy, so there is
+// no sum between invocations: dy is uniform over the workgroup, only x differs. Slab s writes partial sums at s; with one
+// slab they are the result, else slabs.wgsl adds them in order: the same bits every time.
+// group = (tile of (tap, input quad), tile of output quads, slab). Output layout: as the weights.
+
+#import space
+
+struct Params {
+    input: Space,
+    output: Space,
+    kernel: vec3<u32>, in_quads: u32,
+    stride: vec3<u32>, weight_in_quads: u32,
+    padding: vec3<u32>, first_in_quad: u32,
+    first_out_quad: u32, out_quads: u32, slabs: u32, weight_size: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> dy: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> partial: array<mat4x4<f32>>;
+
+override WORKGROUP: u32 = 64u;
+override OUT_QUADS: u32 = 4u;
+
+fn outer_add(sum: mat4x4<f32>, column: vec4<f32>, row: vec4<f32>) -> mat4x4<f32> {
+    return mat4x4<f32>(fma(column, row.xxxx, sum[0]), fma(column, row.yyyy, sum[1]), fma(column, row.zzzz, sum[2]), fma(column, row.wwww, sum[3]));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let taps = params.kernel.x * params.kernel.y * params.kernel.z;
+    let item = group.x * WORKGROUP + lane;
+    let inside = item < taps * params.in_quads;
+    let tap = min(item / params.in_quads, taps - 1u);
+    let in_quad = item % params.in_quads;
+    let plane = params.kernel.y * params.kernel.z;
+    let t = vec3<i32>(vec3<u32>(tap / plane, (tap / params.kernel.z) % params.kernel.y, tap % params.kernel.z)) - vec3<i32>(params.padding);
+    let quad = group.y * OUT_QUADS;
+    let last = params.out_quads - 1u;
+    let x_first = in_quad * params.input.stride;
+
+    // Rows of the output space along its fastest axis.
+    let width = select(params.output.dims.z, params.output.block.z, params.output.sparse != 0u);
+    let rows = voxel_count(params.output) / width;
+    let per_slab = (rows + params.slabs - 1u) / params.slabs;
+    let first_row = group.z * per_slab;
+    let end_row = min(first_row + per_slab, rows);
+
+    let stride_x = i32(params.stride.z);
+    let g0 = quad * params.output.stride;
+    let g1 = min(quad + 1u, last) * params.output.stride;
+    let g2 = min(quad + 2u, last) * params.output.stride;
+    let g3 = min(quad + 3u, last) * params.output.stride;
+    var s0 = mat4x4<f32>(); var s1 = mat4x4<f32>(); var s2 = mat4x4<f32>(); var s3 = mat4x4<f32>();
+    for (var r = first_row; r < end_row; r++) {
+        let c = coordinate(params.output, r * width) * vec3<i32>(params.stride) + t;
+        let row_inside = c.x >= 0 && c.y >= 0 && c.x < i32(params.input.dims.x) && c.y < i32(params.input.dims.y);
+        let u = vec3<u32>(max(c, vec3<i32>(0)));
+        // Where the row starts: in a dense space an offset, in a sparse one a row of blocks and an offset within a block.
+        var base = (u.x * params.input.dims.y + u.y) * params.input.dims.z;
+        var cells = 0u;
+        if params.input.sparse != 0u {
+            let bz = block_of(c.x, params.input.inverse_block.x);
+            let by = block_of(c.y, params.input.inverse_block.y);
+            base = ((u.x - bz * params.input.block.x) * params.input.block.y + (u.y - by * params.input.block.y)) * params.input.block.z;
+            cells = 2u + (bz * params.input.grid.y + by) * params.input.grid.z;
+        }
+        var ix = c.z;
+        for (var lx = 0u; lx < width; lx++) {
+            var seen = row_inside && ix >= 0 && ix < i32(params.input.dims.z);
+            var at = base + u32(max(ix, 0));
+            if params.input.sparse != 0u {
+                let bx = block_of(max(ix, 0), params.input.inverse_block.z);
+                let slot = mask[select(2u, cells + bx, seen)];
+                seen = seen && slot != NONE;
+                at = slot * params.input.block_volume + base + u32(max(ix, 0)) - bx * params.input.block.z;
+            }
+            let value = select(vec4<f32>(0.0), x[select(0u, x_first + at, seen)], seen);
+            let v = r * width + lx;
+            s0 = outer_add(s0, dy[g0 + v], value);
+            if OUT_QUADS > 1u { s1 = outer_add(s1, dy[g1 + v], value); }
+            if OUT_QUADS > 2u {
+                s2 = outer_add(s2, dy[g2 + v], value);
+                s3 = outer_add(s3, dy[g3 + v], value);
+            }
+            ix += stride_x;
+        }
+    }
+    if !inside { return; }
+    let row = taps * params.weight_in_quads;
+    let out = group.z * params.weight_size + (params.first_out_quad + quad) * row + tap * params.weight_in_quads + params.first_in_quad + in_quad;
+    partial[out] = s0;
+    if OUT_QUADS > 1u && quad + 1u <= last { partial[out + row] = s1; }
+    if OUT_QUADS > 2u {
+        if quad + 2u <= last { partial[out + 2u * row] = s2; }
+        if quad + 3u <= last { partial[out + 3u * row] = s3; }
+    }
+}

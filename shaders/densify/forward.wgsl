@@ -1,0 +1,21 @@
+// Sparse to dense: y(c) = x(c) where c is visible, else the mask token (or zero). group = (voxels of y, fold, quad).
+
+#import space
+
+#import pair
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read> token: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+
+override TOKEN: bool = true;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (group.x + group.y * groups.x) * 64u + lane;
+    if v >= voxel_count(params.output) { return; }
+    let at = find(params.input, coordinate(params.output, v));
+    var value = vec4<f32>(0.0);
+    if at != NONE { value = x[(params.input_quad + group.z) * params.input.stride + at]; }
+    else if TOKEN { value = token[params.first_quad + group.z]; }
+    y[(params.output_quad + group.z) * params.output.stride + v] = value;
+}

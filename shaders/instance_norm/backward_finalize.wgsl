@@ -1,0 +1,33 @@
+// Adds the chunks of backward_reduce.wgsl: sums[2 quad] = mean of dz, [2 quad + 1] = mean of dz * x_hat;
+// dgamma += sum of dz * x_hat, dbeta += sum of dz. One invocation a quad.
+
+struct Params { quads: u32, chunks: u32, pad0: u32, pad1: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> sums: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> dgamma: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> dbeta: array<vec4<f32>>;
+
+override AFFINE: bool = true;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let quad = group.x * 64u + lane;
+    if quad >= params.quads { return; }
+    var n = 0.0;
+    var sum = vec4<f32>(0.0);
+    var product = vec4<f32>(0.0);
+    for (var c = 0u; c < params.chunks; c++) {
+        let at = (quad * params.chunks + c) * 3u;
+        if partial[at].x == 0.0 { continue; }
+        n += partial[at].x;
+        sum += partial[at + 1u];
+        product += partial[at + 2u];
+    }
+    if AFFINE {
+        dgamma[quad] += product;
+        dbeta[quad] += sum;
+    }
+    sums[2u * quad] = sum / max(n, 1.0);
+    sums[2u * quad + 1u] = product / max(n, 1.0);
+}

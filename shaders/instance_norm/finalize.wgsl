@@ -1,0 +1,28 @@
+// Joins the chunks of a quad (Chan, Golub, LeVeque 1979): statistics[2 quad] = mean, [2 quad + 1] = 1 / sqrt(var + eps),
+// with the biased variance. One invocation a quad.
+
+struct Params { quads: u32, chunks: u32, eps: f32, pad0: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> statistics: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let quad = group.x * 64u + lane;
+    if quad >= params.quads { return; }
+    var n = 0.0;
+    var mean = vec4<f32>(0.0);
+    var squares = vec4<f32>(0.0);
+    for (var c = 0u; c < params.chunks; c++) {
+        let at = (quad * params.chunks + c) * 3u;
+        let m = partial[at].x;
+        if m == 0.0 { continue; }
+        let delta = partial[at + 1u] - mean;
+        let total = n + m;
+        mean += delta * (m / total);
+        squares += partial[at + 2u] + delta * delta * (n * m / total);
+        n = total;
+    }
+    statistics[2u * quad] = mean;
+    statistics[2u * quad + 1u] = 1.0 / sqrt(squares / max(n, 1.0) + params.eps);
+}

@@ -1,0 +1,43 @@
+// Mean and sum of squared deviations of each chunk of CHUNK voxels of one quad, in two passes over the chunk so that a
+// large mean costs no precision. group = (chunk, -, quad). Over visible voxels only: the zeros of hidden blocks would
+// shift the mean.
+// partial[(quad * chunks + first_chunk + chunk) * 3 + ..] = count, mean, squared deviations.
+
+#import space
+
+struct Params {
+    space: Space,
+    first_quad: u32, chunks: u32, first_chunk: u32, pad0: u32,
+}
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
+
+override WORKGROUP: u32 = 64u;
+override CHUNK: u32 = 8192u;
+
+#import reduce
+
+@compute @workgroup_size(WORKGROUP)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let count = voxel_count(params.space);
+    let first = min(group.x * CHUNK, count);
+    let end = min(first + CHUNK, count);
+    let base = group.z * params.space.stride;
+    var sum = vec4<f32>(0.0);
+    for (var v = first + lane; v < end; v += WORKGROUP) { sum += x[base + v]; }
+    let n = f32(max(end - first, 1u));
+    let mean = workgroup_sum(lane, sum) / n;
+    var squares = vec4<f32>(0.0);
+    for (var v = first + lane; v < end; v += WORKGROUP) {
+        let d = x[base + v] - mean;
+        squares = fma(d, d, squares);
+    }
+    squares = workgroup_sum(lane, squares);
+    if lane == 0u {
+        let out = ((params.first_quad + group.z) * params.chunks + params.first_chunk + group.x) * 3u;
+        partial[out] = vec4<f32>(f32(end - first));
+        partial[out + 1u] = mean;
+        partial[out + 2u] = squares;
+    }
+}

@@ -1,0 +1,23 @@
+// SGD with Nesterov momentum and weight decay, in PyTorch's order:
+// g = clip * dw + decay * w; m = first ? g : momentum * m + g; w -= rate * (g + momentum * m).
+// `first` needs no case of its own: momentum starts at zero. One invocation a vec4.
+
+struct StepValues { learning_rate: f32, momentum: f32, weight_decay: f32, loss_scale: f32 }
+struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> values: StepValues;
+@group(0) @binding(2) var<storage, read_write> norm: array<f32>;
+@group(0) @binding(3) var<storage, read_write> gradient: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> momentum: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> weight: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let k = (group.x + group.y * groups.x) * 64u + lane;
+    if k >= params.size { return; }
+    let w = weight[k];
+    let g = fma(vec4<f32>(values.weight_decay), w, gradient[k] * norm[1]);
+    let m = fma(vec4<f32>(values.momentum), momentum[k], g);
+    momentum[k] = m;
+    weight[k] = fma(vec4<f32>(-values.learning_rate), fma(vec4<f32>(values.momentum), m, g), w);
+}

@@ -1,0 +1,63 @@
+// A space is the set of voxels that a tensor stores. Coordinates are (z, y, x), z slowest.
+// Dense: every voxel, in C order. Sparse: the voxels of the visible blocks only, block after block in the order of
+// their slots, in C order within a block. `mask` is the table that all sparse spaces of a sample share:
+// [visible blocks, blocks of the grid, slot of each block (NONE = hidden) ..., block of each slot ...].
+// Features are stored in quads of four channels: quad q of voxel v is element q * stride + v.
+
+struct Space {
+    dims: vec3<u32>, stride: u32,
+    block: vec3<u32>, block_volume: u32,
+    grid: vec3<u32>, sparse: u32,
+    inverse_block: vec3<f32>, padding: u32,
+}
+
+const NONE: u32 = 0xffffffffu;
+
+@group(0) @binding(1) var<storage, read> mask: array<u32>;
+
+fn voxel_count(s: Space) -> u32 {
+    if s.sparse != 0u { return mask[0] * s.block_volume; }
+    return s.dims.x * s.dims.y * s.dims.z;
+}
+
+// Global coordinate of voxel v (v < voxel_count).
+fn coordinate(s: Space, v: u32) -> vec3<i32> {
+    if s.sparse != 0u {
+        let slot = v / s.block_volume;
+        let local = v - slot * s.block_volume;
+        let plane = s.block.y * s.block.z;
+        let z = local / plane;
+        let rest = local - z * plane;
+        let y = rest / s.block.z;
+        let cell = mask[2u + mask[1] + slot];
+        let cells = s.grid.y * s.grid.z;
+        let cz = cell / cells;
+        let cell_rest = cell - cz * cells;
+        let cy = cell_rest / s.grid.z;
+        return vec3<i32>(vec3<u32>(cz, cy, cell_rest - cy * s.grid.z) * s.block + vec3<u32>(z, y, rest - y * s.block.z));
+    }
+    let plane = s.dims.y * s.dims.z;
+    let z = v / plane;
+    let rest = v - z * plane;
+    let y = rest / s.dims.z;
+    return vec3<i32>(vec3<u32>(z, y, rest - y * s.dims.z));
+}
+
+// c / block for c >= 0. Exact: (c + 1/2) / block is at least 1/(2 block) away from a whole number.
+fn block_of(c: i32, inverse: f32) -> u32 {
+    return u32((f32(c) + 0.5) * inverse);
+}
+
+// Voxel at coordinate c, or NONE when it lies outside or in a hidden block (both read as zero).
+fn find(s: Space, c: vec3<i32>) -> u32 {
+    if any(c < vec3<i32>(0)) || any(c >= vec3<i32>(s.dims)) { return NONE; }
+    let u = vec3<u32>(c);
+    if s.sparse != 0u {
+        let b = vec3<u32>(block_of(c.x, s.inverse_block.x), block_of(c.y, s.inverse_block.y), block_of(c.z, s.inverse_block.z));
+        let slot = mask[2u + (b.x * s.grid.y + b.y) * s.grid.z + b.z];
+        if slot == NONE { return NONE; }
+        let l = u - b * s.block;
+        return slot * s.block_volume + (l.x * s.block.y + l.y) * s.block.z + l.z;
+    }
+    return (u.x * s.dims.y + u.y) * s.dims.z + u.z;
+}

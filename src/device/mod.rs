@@ -1,0 +1,9 @@
+//! The device: adapters, pipelines, buffers, running recordings. The only module that names `wgpu`.
+
+mod adapter;
+mod engine;
+pub mod recording;
+pub mod shaders;
+
+pub use adapter::{AdapterFacts, adapters};
+pub use engine::{Executable, Gpu, Heaps, Timing};

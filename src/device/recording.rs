@@ -1,0 +1,115 @@
+//! What is to run, without a device: kernels, buffer slices and dispatches in order. The graph writes a recording, the
+//! engine runs it.
+
+/// A compute pipeline by name: a shader file with values for its `override` constants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kernel {
+    /// Path below `shaders/` without the ending, e.g. `conv3d/forward`.
+    pub shader: &'static str,
+    pub constants: Vec<(&'static str, f64)>,
+}
+
+impl Kernel {
+    pub fn new(shader: &'static str) -> Self {
+        Self { shader, constants: Vec::new() }
+    }
+    pub fn with(mut self, name: &'static str, value: impl Into<f64>) -> Self {
+        self.constants.push((name, value.into()));
+        self
+    }
+    pub fn flag(self, name: &'static str, value: bool) -> Self {
+        self.with(name, f64::from(u8::from(value)))
+    }
+    /// Unique text of the pipeline.
+    pub fn key(&self) -> String {
+        let mut key = self.shader.to_string();
+        for (name, value) in &self.constants {
+            key += &format!(" {name}={value}");
+        }
+        key
+    }
+}
+
+/// Which buffers a slice lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Heap {
+    /// Activations and work space, laid out by the memory planner.
+    Arena(u32),
+    /// Images and mask tables that the host uploads.
+    Input(u32),
+    /// Values that the host reads: losses, norms.
+    Output,
+    Weights(u32),
+    Gradients(u32),
+    Momentum(u32),
+    /// Learning rate, momentum and weight decay of the step.
+    Hyper,
+}
+
+/// `size` bytes from `offset` of a heap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Slice {
+    pub heap: Heap,
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// The number of workgroups of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Workgroups {
+    Fixed([u32; 3]),
+    /// Enough groups of `per_group` items for `per_block` items a visible block of mask `mask`, in x (folded into y past the
+    /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs.
+    PerBlock { mask: u32, per_block: u32, per_group: u32, z: u32 },
+}
+
+impl Workgroups {
+    /// Groups of `per_group` for `items`, in x folded into y, by `z`.
+    pub fn folded(items: usize, per_group: usize, z: usize) -> Self {
+        Workgroups::Fixed(fold(items.div_ceil(per_group) as u64, z as u32))
+    }
+    /// The numbers for the given visible blocks of each mask.
+    pub fn resolve(&self, visible: &[u32]) -> [u32; 3] {
+        match *self {
+            Workgroups::Fixed(groups) => groups,
+            Workgroups::PerBlock { mask, per_block, per_group, z } => {
+                let items = u64::from(visible[mask as usize]) * u64::from(per_block);
+                fold(items.div_ceil(u64::from(per_group)), z)
+            }
+        }
+    }
+}
+
+/// WebGPU allows 65,535 workgroups a dimension.
+const MAX_GROUPS: u64 = 65_535;
+
+fn fold(groups: u64, z: u32) -> [u32; 3] {
+    if groups <= MAX_GROUPS {
+        return [groups as u32, 1, z];
+    }
+    let y = groups.div_ceil(MAX_GROUPS);
+    [groups.div_ceil(y) as u32, y as u32, z]
+}
+
+/// One run of a kernel.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    pub kernel: Kernel,
+    /// The bytes of the shader's `Params` uniform.
+    pub params: Vec<u8>,
+    /// Storage buffers from binding 1 on, in the order of the shader.
+    pub bindings: Vec<Slice>,
+    pub workgroups: Workgroups,
+    /// Operator it belongs to, for profiles.
+    pub label: &'static str,
+    /// Floating-point operations at full capacity (all blocks that the plan allows visible).
+    pub flops: f64,
+    /// Bytes that must move at least, at full capacity.
+    pub bytes: f64,
+}
+
+/// Dispatches in order.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    pub dispatches: Vec<Dispatch>,
+}

@@ -1,0 +1,63 @@
+//! One error type. A variant carries facts (file, cause, value, limit) and the remedy; `main` alone prints it and picks
+//! the exit code.
+
+use std::path::{Path, PathBuf};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that cannot be used: which, what is wrong with it, what to do.
+    #[error("{}: {cause}. {remedy}", path.display())]
+    File { path: PathBuf, cause: String, remedy: String },
+
+    /// The operating system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+
+    /// A plan, an option or a combination of them that makes no sense.
+    #[error("{what}. {remedy}")]
+    Plan { what: String, remedy: String },
+
+    /// The command line itself is wrong (exit code 2).
+    #[error("{0}")]
+    Usage(String),
+
+    /// No adapter, too little memory, a lost device.
+    #[error("{what}. {remedy}")]
+    Device { what: String, remedy: String },
+
+    /// Stopped by a signal or a limit after writing a checkpoint (exit code 75).
+    #[error("stopped at step {step}; checkpoint written to {}. Run the same command again to go on", checkpoint.display())]
+    Stopped { step: u64, checkpoint: PathBuf },
+
+    /// Interrupted before there was anything to keep (exit code 130).
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Error {
+    pub fn file(path: impl AsRef<Path>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Error::File { path: path.as_ref().to_path_buf(), cause: cause.into(), remedy: remedy.into() }
+    }
+    pub fn plan(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Error::Plan { what: what.into(), remedy: remedy.into() }
+    }
+    pub fn device(what: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Error::Device { what: what.into(), remedy: remedy.into() }
+    }
+    /// Adapter for `map_err` on I/O results: `fs::write(p, d).map_err(Error::io("write", p))`.
+    pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.as_ref().to_path_buf();
+        move |source| Error::Io { action, path, source }
+    }
+    /// Exit code of the process, as the command line documents it.
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Error::Usage(_) => 2,
+            Error::Stopped { .. } => 75,
+            Error::Interrupted => 130,
+            _ => 1,
+        }
+    }
+}

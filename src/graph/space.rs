@@ -1,0 +1,140 @@
+//! Spaces: the set of voxels that a feature tensor stores.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Channels are stored in quads of four.
+pub const QUAD: usize = 4;
+/// Bytes of one voxel of one quad (4 x f32).
+pub const QUAD_BYTES: u64 = 16;
+
+/// Voxels in C order (axes z, y, x); with `blocks`, only those of visible blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Space {
+    pub dims: [usize; 3],
+    pub blocks: Option<Blocks>,
+}
+
+/// A grid of blocks of which some are visible. `grid * block == dims`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Blocks {
+    pub grid: [usize; 3],
+    pub block: [usize; 3],
+    /// Which of the graph's masks tells the visible blocks.
+    pub mask: u32,
+    /// Most blocks that are ever visible; storage is planned for them.
+    pub capacity: usize,
+}
+
+impl Space {
+    pub fn dense(dims: [usize; 3]) -> Self {
+        Self { dims, blocks: None }
+    }
+
+    /// The space of `dims` under a mask of `grid` cells, or `None` where the cells are not whole voxels.
+    pub fn sparse(dims: [usize; 3], grid: [usize; 3], mask: u32, capacity: usize) -> Option<Self> {
+        let whole = (0..3).all(|a| dims[a] % grid[a] == 0 && dims[a] >= grid[a]);
+        let block = std::array::from_fn(|a| dims[a] / grid[a].max(1));
+        whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask, capacity }) })
+    }
+
+    pub fn is_sparse(&self) -> bool {
+        self.blocks.is_some()
+    }
+
+    /// Voxels stored at full capacity; also the distance between two quads.
+    pub fn voxels(&self) -> usize {
+        match self.blocks {
+            Some(b) => b.capacity * product(b.block),
+            None => product(self.dims),
+        }
+    }
+
+    /// Length of a row of voxels that are neighbours along x.
+    pub fn row(&self) -> usize {
+        self.blocks.map_or(self.dims[2], |b| b.block[2])
+    }
+
+    pub fn mask(&self) -> Option<u32> {
+        self.blocks.map(|b| b.mask)
+    }
+
+    /// The struct `Space` of `shaders/shared/space.wgsl`.
+    pub fn uniform(&self) -> SpaceUniform {
+        let b = self.blocks.unwrap_or(Blocks { grid: [1; 3], block: self.dims, mask: 0, capacity: 1 });
+        let u = |v: [usize; 3]| v.map(|x| x as u32);
+        SpaceUniform {
+            dims: u(self.dims),
+            stride: self.voxels() as u32,
+            block: u(b.block),
+            block_volume: product(b.block) as u32,
+            grid: u(b.grid),
+            sparse: u32::from(self.is_sparse()),
+            inverse_block: b.block.map(|x| 1.0 / x as f32),
+            padding: 0,
+        }
+    }
+}
+
+pub fn product(v: [usize; 3]) -> usize {
+    v[0] * v[1] * v[2]
+}
+
+/// Byte layout of the WGSL struct `Space`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
+pub struct SpaceUniform {
+    pub dims: [u32; 3],
+    pub stride: u32,
+    pub block: [u32; 3],
+    pub block_volume: u32,
+    pub grid: [u32; 3],
+    pub sparse: u32,
+    pub inverse_block: [f32; 3],
+    pub padding: u32,
+}
+
+/// Which blocks of a grid are visible.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockMask {
+    pub grid: [usize; 3],
+    /// One flag a cell in C order; true = visible.
+    pub visible: Vec<bool>,
+}
+
+impl BlockMask {
+    pub fn all_visible(grid: [usize; 3]) -> Self {
+        Self { grid, visible: vec![true; product(grid)] }
+    }
+
+    pub fn count(&self) -> usize {
+        self.visible.iter().filter(|&&v| v).count()
+    }
+
+    /// The table that the shaders read (`shaders/shared/space.wgsl`).
+    pub fn table(&self) -> Vec<u32> {
+        let mut slots = Vec::with_capacity(self.visible.len());
+        let mut blocks = Vec::new();
+        for (cell, &visible) in self.visible.iter().enumerate() {
+            slots.push(if visible { blocks.len() as u32 } else { u32::MAX });
+            if visible {
+                blocks.push(cell as u32);
+            }
+        }
+        let mut table = vec![blocks.len() as u32, self.visible.len() as u32];
+        table.extend(slots);
+        table.extend(&blocks);
+        table.resize(Self::table_len(self.grid), 0);
+        table
+    }
+
+    /// Length of [`BlockMask::table`] for a grid, whatever is visible.
+    pub fn table_len(grid: [usize; 3]) -> usize {
+        2 + 2 * product(grid)
+    }
+
+    /// Whether the voxel at `c` of a volume of `dims` lies in a visible block.
+    pub fn at(&self, c: [usize; 3], dims: [usize; 3]) -> bool {
+        let cell: [usize; 3] = std::array::from_fn(|a| c[a] * self.grid[a] / dims[a]);
+        self.visible[(cell[0] * self.grid[1] + cell[1]) * self.grid[2] + cell[2]]
+    }
+}

@@ -1,0 +1,450 @@
+//! One list of operator cases with three uses: tests, `spark3d doctor` and `spark3d bench`.
+//!
+//! A case builds a small graph around one operator, runs it forward and backward from a given upstream gradient, and says
+//! what the CPU reference gives.
+
+use super::reference::{self as cpu, Shape};
+use super::{Bias, Epilogue, Geometry};
+use crate::device::Gpu;
+use crate::error::Result;
+use crate::graph::{BlockMask, Graph, Parameters, Session, Space, StepValues, TensorId, product};
+use crate::random::{Purpose, rng};
+use rand::RngExt;
+use rand::seq::SliceRandom;
+use std::rc::Rc;
+
+/// An input of a case: (channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
+#[derive(Clone, Debug)]
+pub struct Input {
+    pub channels: usize,
+    pub space: Space,
+    pub values: Vec<f32>,
+}
+
+/// A graph around an operator, and everything that goes in.
+pub struct Setup {
+    pub masks: Vec<BlockMask>,
+    pub inputs: Vec<Input>,
+    /// Values of parameters by name, in PyTorch's order.
+    pub parameters: Vec<(String, Vec<f32>)>,
+    /// Builds the operator from the inputs and returns its outputs.
+    pub build: Box<dyn Fn(&mut Graph, &[TensorId]) -> Vec<TensorId>>,
+    /// Upstream gradient of each output; empty = forward only.
+    pub upstream: Vec<Vec<f32>>,
+}
+
+/// Named results: `y`, `y1`, ..., `dx`, `dx1`, ..., `d{parameter}`.
+pub type Results = Vec<(String, Vec<f32>)>;
+
+impl Setup {
+    fn graph(&self) -> (Graph, Vec<TensorId>, Vec<TensorId>) {
+        let grids: Vec<[usize; 3]> = self.masks.iter().map(|m| m.grid).collect();
+        let mut g = Graph::new(Parameters::default(), &grids);
+        let inputs: Vec<TensorId> = self
+            .inputs
+            .iter()
+            .map(|i| {
+                let image = g.image(i.channels, i.space.dims);
+                let x = g.pack(image, i.channels, i.space);
+                g.require_gradient(x);
+                x
+            })
+            .collect();
+        let outputs = (self.build)(&mut g, &inputs);
+        let mut seeds = Vec::new();
+        for &y in outputs.iter().take(self.upstream.len()) {
+            let (channels, space) = g.shape(y);
+            let image = g.image(channels, space.dims);
+            seeds.push((y, g.pack(image, channels, space)));
+        }
+        outputs.iter().for_each(|&y| g.keep(y));
+        if !seeds.is_empty() {
+            g.backward(&seeds, []);
+            for &x in &inputs {
+                if let Some(dx) = g.gradient(x) {
+                    g.keep(dx);
+                }
+            }
+        }
+        (g, inputs, outputs)
+    }
+
+    /// A session with everything uploaded, ready to run program 0.
+    pub fn session(&self, gpu: &Rc<Gpu>) -> Result<Session> {
+        let (graph, _, _) = self.graph();
+        let mut session = Session::new(gpu.clone(), vec![graph], None)?;
+        for (k, mask) in self.masks.iter().enumerate() {
+            session.set_mask(k, mask)?;
+        }
+        self.inputs.iter().enumerate().for_each(|(k, i)| session.set_image(k, &i.values));
+        self.upstream.iter().enumerate().for_each(|(k, v)| session.set_image(self.inputs.len() + k, v));
+        for (name, values) in &self.parameters {
+            let id = session.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
+            session.set_weight(id, values);
+        }
+        session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
+        session.start_step();
+        Ok(session)
+    }
+
+    /// Runs it once and reads everything back.
+    pub fn measure(&self, gpu: &Rc<Gpu>) -> Result<Results> {
+        let (graph, inputs, outputs) = self.graph();
+        let dxs: Vec<Option<TensorId>> = inputs.iter().map(|&x| graph.gradient(x)).collect();
+        let session = self.session(gpu)?;
+        session.run(0)?;
+        let numbered = |base: &str, k: usize| if k == 0 { base.to_string() } else { format!("{base}{k}") };
+        let mut results = Vec::new();
+        for (k, &y) in outputs.iter().enumerate() {
+            results.push((numbered("y", k), session.read(0, y)?));
+        }
+        if !self.upstream.is_empty() {
+            for (k, dx) in dxs.iter().enumerate() {
+                if let Some(dx) = dx {
+                    results.push((numbered("dx", k), session.read(0, *dx)?));
+                }
+            }
+            for id in 0..session.parameters.list.len() {
+                if session.parameters.list[id].trained {
+                    results.push((format!("d{}", session.parameters.list[id].name), session.gradient(id)?));
+                }
+            }
+        }
+        Ok(results)
+    }
+}
+
+/// A case with what the reference says.
+pub struct Case {
+    pub name: String,
+    pub setup: Setup,
+    pub expected: Vec<(String, Vec<f64>)>,
+}
+
+/// How far one result lies from the reference: relative L2 distance (absolute where the reference is zero).
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct Deviation {
+    pub result: String,
+    pub relative: f64,
+}
+
+/// Largest relative L2 deviation that f32 arithmetic explains: forward, and gradients.
+pub const TOLERANCE: f64 = 2e-6;
+pub const GRADIENT_TOLERANCE: f64 = 5e-6;
+
+impl Deviation {
+    pub fn accepted(&self) -> bool {
+        self.relative <= if self.result.starts_with('y') { TOLERANCE } else { GRADIENT_TOLERANCE }
+    }
+}
+
+/// sqrt(sum (got - want)^2 / sum want^2); infinite where lengths differ or values are not finite.
+pub fn relative_l2(got: &[f32], want: &[f64]) -> f64 {
+    if got.len() != want.len() || got.iter().any(|v| !v.is_finite()) {
+        return f64::INFINITY;
+    }
+    let error: f64 = got.iter().zip(want).map(|(&g, &w)| (f64::from(g) - w).powi(2)).sum();
+    let norm: f64 = want.iter().map(|w| w * w).sum();
+    if norm == 0.0 { error.sqrt() } else { (error / norm).sqrt() }
+}
+
+impl Case {
+    /// Runs the case on a device and compares every expected result.
+    pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+        let got = self.setup.measure(gpu)?;
+        Ok(self
+            .expected
+            .iter()
+            .map(|(name, want)| {
+                let found = got.iter().find(|(n, _)| n == name);
+                Deviation { result: name.clone(), relative: found.map_or(f64::INFINITY, |(_, g)| relative_l2(g, want)) }
+            })
+            .collect())
+    }
+}
+
+/// Normally distributed enough: sum of four uniform numbers, unit variance.
+pub fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut r = rng(seed, Purpose::Test, n as u64, 0);
+    (0..n).map(|_| ((0..4).map(|_| r.random::<f32>()).sum::<f32>() - 2.0) * 3f32.sqrt()).collect()
+}
+
+/// A mask with `hidden` of the cells hidden, in random places.
+pub fn random_mask(seed: u64, grid: [usize; 3], hidden: usize) -> BlockMask {
+    let mut visible: Vec<bool> = (0..product(grid)).map(|i| i >= hidden).collect();
+    visible.shuffle(&mut rng(seed, Purpose::Test, 1, hidden as u64));
+    BlockMask { grid, visible }
+}
+
+/// 1 at visible voxels of a space, 0 at hidden ones.
+pub fn voxel_mask(space: &Space, masks: &[BlockMask]) -> Vec<f64> {
+    let d = space.dims;
+    (0..product(d))
+        .map(|v| {
+            let c = [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]];
+            f64::from(u8::from(space.mask().is_none_or(|m| masks[m as usize].at(c, d))))
+        })
+        .collect()
+}
+
+fn f64s(v: &[f32]) -> Vec<f64> {
+    v.iter().map(|&x| f64::from(x)).collect()
+}
+
+fn masked(values: &[f64], mask: &[f64]) -> Vec<f64> {
+    values.iter().enumerate().map(|(k, v)| v * mask[k % mask.len()]).collect()
+}
+
+struct ConvCase {
+    name: &'static str,
+    inputs: Vec<usize>,
+    channels: usize,
+    dims: [usize; 3],
+    geometry: Geometry,
+    bias: bool,
+    /// Grid and hidden cells; whether input and output are sparse.
+    mask: Option<([usize; 3], usize, bool, bool)>,
+}
+
+fn conv_case(c: ConvCase) -> Case {
+    let out_dims = c.geometry.output(c.dims);
+    let masks: Vec<BlockMask> = c.mask.iter().map(|m| random_mask(7, m.0, m.1)).collect();
+    let space = |dims, sparse: bool| match (&c.mask, sparse) {
+        (Some(m), true) => Space::sparse(dims, m.0, 0, masks[0].count()).expect("blocks are whole voxels"),
+        _ => Space::dense(dims),
+    };
+    let (in_space, out_space) = (space(c.dims, c.mask.is_some_and(|m| m.2)), space(out_dims, c.mask.is_some_and(|m| m.3)));
+    let (in_mask, out_mask) = (voxel_mask(&in_space, &masks), voxel_mask(&out_space, &masks));
+    let inputs: Vec<Input> = c
+        .inputs
+        .iter()
+        .enumerate()
+        .map(|(k, &channels)| Input { channels, space: in_space, values: noise(10 + k as u64, channels * product(c.dims)) })
+        .collect();
+    let width: usize = c.inputs.iter().sum();
+    let weight = noise(20, c.channels * width * c.geometry.taps());
+    let bias = noise(21, c.channels);
+    let upstream = noise(22, c.channels * product(out_dims));
+
+    // The dense masked computation: all voxels, times the mask.
+    let x: Vec<f64> = inputs.iter().flat_map(|i| masked(&f64s(&i.values), &in_mask)).collect();
+    let (w, b, dy) = (f64s(&weight), f64s(&bias), masked(&f64s(&upstream), &out_mask));
+    let shape = Shape { channels: width, dims: c.dims };
+    let y = masked(&cpu::conv3d(&x, shape, &w, c.bias.then_some(&b[..]), c.channels, c.geometry), &out_mask);
+    let (dx, dw, db) = cpu::conv3d_backward(&x, shape, &w, &dy, c.channels, c.geometry);
+    let mut expected = vec![("y".to_string(), y), ("dc.weight".to_string(), dw)];
+    let mut first = 0;
+    for (k, &channels) in c.inputs.iter().enumerate() {
+        let part = &dx[first..first + channels * product(c.dims)];
+        expected.push((if k == 0 { "dx".into() } else { format!("dx{k}") }, masked(part, &in_mask)));
+        first += part.len();
+    }
+    let mut parameters = vec![("c.weight".to_string(), weight)];
+    if c.bias {
+        parameters.push(("c.bias".to_string(), bias));
+        expected.push(("dc.bias".to_string(), db));
+    }
+    let (channels, geometry) = (c.channels, c.geometry);
+    let kind = if c.bias { Bias::Trained } else { Bias::None };
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]);
+    Case { name: c.name.to_string(), setup: Setup { masks, inputs, parameters, build, upstream: vec![upstream] }, expected }
+}
+
+fn norm_case(name: &str, channels: usize, dims: [usize; 3], mask: Option<([usize; 3], usize)>, instances: usize, affine: bool, residual: bool, slope: Option<f32>) -> Case {
+    let masks: Vec<BlockMask> = mask.iter().flat_map(|m| (0..instances).map(|i| random_mask(3 + i as u64, m.0, m.1))).collect();
+    let space = |i: usize| match mask {
+        Some(m) => Space::sparse(dims, m.0, i as u32, masks[i].count()).expect("blocks are whole voxels"),
+        None => Space::dense(dims),
+    };
+    let n = channels * product(dims);
+    let mut inputs: Vec<Input> = (0..instances)
+        .map(|i| Input { channels, space: space(i), values: noise(30 + i as u64, n).iter().map(|v| 3.0 * v + 5.0).collect() })
+        .collect();
+    let voxel_masks: Vec<Vec<f64>> = (0..instances).map(|i| voxel_mask(&space(i), &masks)).collect();
+    if residual {
+        inputs.push(Input { channels, space: space(0), values: noise(40, n) });
+    }
+    let (gamma, beta) = (noise(41, channels), noise(42, channels));
+    let upstream: Vec<Vec<f32>> = (0..instances).map(|i| noise(43 + i as u64, n)).collect();
+    let xs: Vec<Vec<f64>> = inputs[..instances].iter().map(|i| f64s(&i.values)).collect();
+    let ones = vec![1.0; channels];
+    let zeros = vec![0.0; channels];
+    let (g64, b64) = (f64s(&gamma), f64s(&beta));
+    let r64 = residual.then(|| f64s(&inputs[instances].values));
+    let norm = cpu::Norm {
+        xs: &xs,
+        masks: &voxel_masks,
+        gamma: if affine { &g64 } else { &ones },
+        beta: if affine { &b64 } else { &zeros },
+        residual: r64.as_deref(),
+        slope: f64::from(slope.unwrap_or(1.0)),
+        eps: f64::from(super::EPS),
+    };
+    let numbered = |base: &str, k: usize| if k == 0 { base.to_string() } else { format!("{base}{k}") };
+    let mut expected: Vec<(String, Vec<f64>)> = norm.forward().into_iter().enumerate().map(|(k, y)| (numbered("y", k), y)).collect();
+    let dys: Vec<Vec<f64>> = upstream.iter().map(|u| f64s(u)).collect();
+    let gradient = norm.backward(&dys);
+    expected.extend(gradient.dxs.into_iter().enumerate().map(|(k, d)| (numbered("dx", k), d)));
+    let mut parameters = Vec::new();
+    if affine {
+        parameters = vec![("n.weight".to_string(), gamma), ("n.bias".to_string(), beta)];
+        expected.push(("dn.weight".into(), gradient.dgamma));
+        expected.push(("dn.bias".into(), gradient.dbeta));
+    }
+    if residual {
+        expected.push((numbered("dx", instances), gradient.dresidual));
+    }
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
+        let epilogue = Epilogue { residual: residual.then(|| x[instances]), slope };
+        g.joint_norm(&x[..instances], affine.then_some("n"), epilogue)
+    });
+    Case { name: name.to_string(), setup: Setup { masks, inputs, parameters, build, upstream }, expected }
+}
+
+/// A case of an operator with one input and one output.
+fn simple_case(
+    name: &str,
+    input: Input,
+    masks: Vec<BlockMask>,
+    parameters: Vec<(String, Vec<f32>)>,
+    build: impl Fn(&mut Graph, TensorId) -> TensorId + 'static,
+    reference: impl Fn(&[f64]) -> Vec<f64>,
+    backward: impl Fn(&[f64], &[f64]) -> Vec<(&'static str, Vec<f64>)>,
+) -> Case {
+    let x = masked(&f64s(&input.values), &voxel_mask(&input.space, &masks));
+    let y = reference(&x);
+    let upstream = noise(50, y.len());
+    let mut expected = vec![("y".to_string(), y)];
+    expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![build(g, x[0])]);
+    Case { name: name.to_string(), setup: Setup { masks, inputs: vec![input], parameters, build, upstream: vec![upstream] }, expected }
+}
+
+/// Every operator, small: odd sizes, one to several quads, strides, anisotropy, masks.
+pub fn cases() -> Vec<Case> {
+    let same = |k: [usize; 3], s: [usize; 3]| Geometry::same(k, s);
+    let conv = |name, inputs: &[usize], channels, dims, geometry, bias, mask| {
+        conv_case(ConvCase { name, inputs: inputs.to_vec(), channels, dims, geometry, bias, mask })
+    };
+    let k3 = [3; 3];
+    let sparse = |grid, hidden| Some((grid, hidden, true, true));
+    let mut list = vec![
+        conv("conv3d 3x3x3", &[5], 9, [6, 7, 9], same(k3, [1; 3]), true, None),
+        conv("conv3d 3x3x3, many channels", &[18], 22, [5, 6, 11], same(k3, [1; 3]), false, None),
+        conv("conv3d 3x3x3, above a thousand voxels", &[8], 16, [9, 12, 11], same(k3, [1; 3]), true, None),
+        conv("conv3d 3x3x3 stride 2", &[6], 7, [7, 8, 9], same(k3, [2; 3]), true, None),
+        conv("conv3d 1x3x3 stride 1x2x2", &[3], 5, [4, 9, 10], same([1, 3, 3], [1, 2, 2]), true, None),
+        conv("conv3d 1x1x1", &[9], 6, [4, 5, 6], same([1; 3], [1; 3]), false, None),
+        conv("conv3d of a concatenation", &[6, 5], 8, [5, 6, 7], same(k3, [1; 3]), true, None),
+        conv("sparse conv3d 3x3x3", &[8], 12, [12, 12, 12], same(k3, [1; 3]), true, sparse([3, 3, 3], 20)),
+        conv("sparse conv3d 3x3x3, anisotropic blocks", &[4], 6, [6, 8, 12], same(k3, [1; 3]), true, sparse([3, 2, 3], 9)),
+        conv("sparse conv3d stride 2", &[6], 8, [12, 8, 8], same(k3, [2; 3]), true, sparse([3, 2, 2], 7)),
+        conv("sparse conv3d to single voxels", &[6], 8, [6, 6, 6], same(k3, [2; 3]), true, sparse([3, 3, 3], 20)),
+        conv("conv3d dense to sparse", &[1], 8, [8, 8, 8], same(k3, [1; 3]), true, Some(([2, 2, 2], 5, false, true))),
+        conv("conv3d sparse to dense, stride 2", &[6], 8, [6, 6, 6], same(k3, [2; 3]), true, Some(([6, 6, 6], 100, true, false))),
+        norm_case("instance_norm", 5, [5, 6, 7], None, 1, true, false, None),
+        norm_case("instance_norm + residual + leaky_relu", 8, [5, 6, 7], None, 1, true, true, Some(0.01)),
+        norm_case("instance_norm over several chunks", 4, [25, 26, 27], None, 1, true, false, Some(0.01)),
+        norm_case("sparse instance_norm", 6, [8, 6, 4], Some(([4, 3, 2], 17)), 1, true, false, Some(0.01)),
+        norm_case("sparse instance_norm without affine", 6, [8, 8, 8], Some(([2, 2, 2], 6)), 1, false, false, None),
+        norm_case("sparse batch norm", 5, [8, 6, 8], Some(([4, 3, 2], 15)), 2, true, false, None),
+    ];
+
+    let dense = |channels: usize, dims: [usize; 3], seed| Input { channels, space: Space::dense(dims), values: noise(seed, channels * product(dims)) };
+    for (name, cin, cout, dims, stride) in [
+        ("conv_transpose3d", 9, 6, [3, 4, 5], [2, 2, 2]),
+        ("conv_transpose3d 1x2x2", 8, 5, [4, 3, 5], [1, 2, 2]),
+    ] {
+        let shape = Shape { channels: cin, dims };
+        let (w, b) = (noise(60, cin * cout * product(stride)), noise(61, cout));
+        let (w64, b64) = (f64s(&w), f64s(&b));
+        let w_backward = w64.clone();
+        list.push(simple_case(
+            name,
+            dense(cin, dims, 62),
+            vec![],
+            vec![("t.weight".into(), w), ("t.bias".into(), b)],
+            move |g, x| g.conv_transpose3d(x, "t", cout, stride),
+            move |x| cpu::conv_transpose3d(x, shape, &w64, &b64, cout, stride),
+            move |x, dy| {
+                let (dx, dw, db) = cpu::conv_transpose3d_backward(x, shape, &w_backward, dy, cout, stride);
+                vec![("dx", dx), ("dt.weight", dw), ("dt.bias", db)]
+            },
+        ));
+    }
+    for (name, dims, stride) in [("avg_pool3d", [6, 8, 4], [2, 2, 2]), ("avg_pool3d odd", [7, 9, 5], [2, 2, 2]), ("avg_pool3d 1x2x2", [3, 6, 8], [1, 2, 2])] {
+        let shape = Shape { channels: 6, dims };
+        let out = Space::dense(std::array::from_fn(|a| dims[a] / stride[a]));
+        list.push(simple_case(
+            name,
+            dense(6, dims, 63),
+            vec![],
+            vec![],
+            move |g, x| g.avg_pool3d(x, stride, out),
+            move |x| cpu::avg_pool3d(x, shape, stride),
+            move |_, dy| vec![("dx", cpu::avg_pool3d_backward(dy, shape, stride))],
+        ));
+    }
+    {
+        let (grid, dims, channels) = ([2, 3, 2], [8, 12, 8], 6);
+        let mask = random_mask(5, grid, 7);
+        let space = |dims| Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+        let (fine, coarse) = (space(dims), space([4, 6, 4]));
+        let shape = Shape { channels, dims };
+        let coarse_mask = voxel_mask(&coarse, std::slice::from_ref(&mask));
+        list.push(simple_case(
+            "sparse avg_pool3d",
+            Input { channels, space: fine, values: noise(64, channels * product(dims)) },
+            vec![mask.clone()],
+            vec![],
+            move |g, x| g.avg_pool3d(x, [2; 3], coarse),
+            move |x| cpu::avg_pool3d(x, shape, [2; 3]),
+            move |_, dy| vec![("dx", cpu::avg_pool3d_backward(&masked(dy, &coarse_mask), shape, [2; 3]))],
+        ));
+        let token = noise(65, channels);
+        let (t64, m, m2) = (f64s(&token), voxel_mask(&fine, std::slice::from_ref(&mask)), voxel_mask(&fine, std::slice::from_ref(&mask)));
+        list.push(simple_case(
+            "densify with a mask token",
+            Input { channels, space: fine, values: noise(66, channels * product(dims)) },
+            vec![mask],
+            vec![("token".into(), token)],
+            move |g, x| g.densify(x, Some("token")),
+            move |x| cpu::densify(x, &m, &t64),
+            move |_, dy| {
+                let (dx, dtoken) = cpu::densify_backward(dy, &m2);
+                vec![("dx", dx), ("dtoken", dtoken)]
+            },
+        ));
+    }
+    for (name, dims, out) in [("interpolate up", [4, 5, 6], [7, 9, 13]), ("interpolate down", [9, 8, 7], [4, 5, 3])] {
+        let shape = Shape { channels: 5, dims };
+        list.push(simple_case(
+            name,
+            dense(5, dims, 67),
+            vec![],
+            vec![],
+            move |g, x| g.interpolate(x, out),
+            move |x| cpu::interpolate(x, shape, out),
+            move |_, dy| vec![("dx", cpu::interpolate_backward(dy, shape, out))],
+        ));
+    }
+    list.push(simple_case(
+        "leaky_relu",
+        dense(5, [4, 5, 6], 68),
+        vec![],
+        vec![],
+        |g, x| g.leaky_relu(x, 0.01),
+        |x| cpu::leaky_relu(x, 0.01),
+        |x, dy| vec![("dx", cpu::leaky_relu_backward(x, dy, 0.01))],
+    ));
+    list.push(simple_case(
+        "add, both operands the same",
+        dense(5, [4, 5, 6], 69),
+        vec![],
+        vec![],
+        |g, x| g.add(x, x),
+        |x| x.iter().map(|v| 2.0 * v).collect(),
+        |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
+    ));
+    list
+}

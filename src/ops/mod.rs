@@ -1,0 +1,21 @@
+//! Operators: one file each, with its shape rule, dispatches and gradient, and the plain CPU reference that they are checked
+//! against. `cases` is the one list that tests, `doctor` and `bench` share.
+
+mod avg_pool3d;
+pub mod cases;
+mod channel_sum;
+mod conv3d;
+mod conv_transpose3d;
+mod densify;
+mod elementwise;
+mod instance_norm;
+mod interpolate;
+mod masked_l2;
+mod pack;
+mod pair;
+pub mod reference;
+pub mod sgd;
+
+pub use conv3d::{Bias, Geometry};
+pub use instance_norm::{EPS, Epilogue};
+pub use masked_l2::Weights;

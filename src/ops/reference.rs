@@ -1,0 +1,291 @@
+//! Plain loops on the CPU, in f64: the specification of every operator. All tensors are dense, (channels, z, y, x) in C order,
+//! of one sample; sparsity is a mask of 0 and 1 over voxels, as in the reference implementations.
+
+use super::Geometry;
+use crate::graph::product;
+
+/// Size of a tensor: channels and voxels along (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    pub channels: usize,
+    pub dims: [usize; 3],
+}
+
+impl Shape {
+    pub fn len(&self) -> usize {
+        self.channels * product(self.dims)
+    }
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+fn coordinates(dims: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..product(dims)).map(move |v| [v / (dims[1] * dims[2]), v / dims[2] % dims[1], v % dims[2]])
+}
+
+fn index(dims: [usize; 3], c: [usize; 3]) -> usize {
+    (c[0] * dims[1] + c[1]) * dims[2] + c[2]
+}
+
+/// For each (output voxel, tap) that reads inside the input: (output index, tap index, input index).
+fn reads(input: [usize; 3], output: [usize; 3], g: Geometry) -> Vec<(usize, usize, usize)> {
+    let mut list = Vec::new();
+    for (o, c) in coordinates(output).enumerate() {
+        for (t, k) in coordinates(g.kernel).enumerate() {
+            let at: [isize; 3] = std::array::from_fn(|a| (c[a] * g.stride[a] + k[a]) as isize - g.padding[a] as isize);
+            if (0..3).all(|a| at[a] >= 0 && (at[a] as usize) < input[a]) {
+                list.push((o, t, index(input, at.map(|v| v as usize))));
+            }
+        }
+    }
+    list
+}
+
+/// y[o](c) = b[o] + sum w[o,i,t] x[i](c * stride + t - padding).
+pub fn conv3d(x: &[f64], input: Shape, w: &[f64], b: Option<&[f64]>, channels: usize, g: Geometry) -> Vec<f64> {
+    let dims = g.output(input.dims);
+    let (n_in, n_out, taps) = (product(input.dims), product(dims), g.taps());
+    let mut y: Vec<f64> = (0..channels * n_out).map(|k| b.map_or(0.0, |b| b[k / n_out])).collect();
+    for (o, t, i) in reads(input.dims, dims, g) {
+        for co in 0..channels {
+            for ci in 0..input.channels {
+                y[co * n_out + o] += w[(co * input.channels + ci) * taps + t] * x[ci * n_in + i];
+            }
+        }
+    }
+    y
+}
+
+/// Gradients (dx, dw, db) of [`conv3d`].
+pub fn conv3d_backward(x: &[f64], input: Shape, w: &[f64], dy: &[f64], channels: usize, g: Geometry) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let dims = g.output(input.dims);
+    let (n_in, n_out, taps) = (product(input.dims), product(dims), g.taps());
+    let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
+    for (o, t, i) in reads(input.dims, dims, g) {
+        for co in 0..channels {
+            for ci in 0..input.channels {
+                let k = (co * input.channels + ci) * taps + t;
+                dx[ci * n_in + i] += w[k] * dy[co * n_out + o];
+                dw[k] += x[ci * n_in + i] * dy[co * n_out + o];
+            }
+        }
+    }
+    (dx, dw, channel_sum(dy, n_out))
+}
+
+/// Transposed convolution with kernel = stride; w is (in, out, taps). y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c).
+pub fn conv_transpose3d(x: &[f64], input: Shape, w: &[f64], b: &[f64], channels: usize, stride: [usize; 3]) -> Vec<f64> {
+    let g = Geometry::cells(stride);
+    let dims: [usize; 3] = std::array::from_fn(|a| input.dims[a] * stride[a]);
+    let zeros = vec![0.0; channels * product(dims)];
+    let (mut y, _, _) = conv3d_backward(&zeros, Shape { channels, dims }, w, x, input.channels, g);
+    y.iter_mut().enumerate().for_each(|(k, v)| *v += b[k / product(dims)]);
+    y
+}
+
+/// Gradients (dx, dw, db) of [`conv_transpose3d`].
+pub fn conv_transpose3d_backward(x: &[f64], input: Shape, w: &[f64], dy: &[f64], channels: usize, stride: [usize; 3]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let g = Geometry::cells(stride);
+    let fine = Shape { channels, dims: std::array::from_fn(|a| input.dims[a] * stride[a]) };
+    let dx = conv3d(dy, fine, w, None, input.channels, g);
+    let (_, dw, _) = conv3d_backward(dy, fine, w, x, input.channels, g);
+    (dx, dw, channel_sum(dy, product(fine.dims)))
+}
+
+/// Sum over the voxels of each channel.
+pub fn channel_sum(x: &[f64], voxels: usize) -> Vec<f64> {
+    x.chunks(voxels).map(|c| c.iter().sum()).collect()
+}
+
+/// Norm with joint statistics over the instances, affine, residual and leaky ReLU; `masks` are 1 where a voxel counts.
+/// y is zero where the mask is.
+pub struct Norm<'a> {
+    pub xs: &'a [Vec<f64>],
+    pub masks: &'a [Vec<f64>],
+    pub gamma: &'a [f64],
+    pub beta: &'a [f64],
+    pub residual: Option<&'a [f64]>,
+    pub slope: f64,
+    pub eps: f64,
+}
+
+/// Gradients of [`Norm`].
+pub struct NormGradient {
+    pub dxs: Vec<Vec<f64>>,
+    pub dgamma: Vec<f64>,
+    pub dbeta: Vec<f64>,
+    pub dresidual: Vec<f64>,
+}
+
+impl Norm<'_> {
+    fn statistics(&self, channel: usize) -> (f64, f64, f64) {
+        let n: f64 = self.masks.iter().flatten().sum();
+        let voxels = self.masks[0].len();
+        let pairs = || self.xs.iter().zip(self.masks).flat_map(|(x, m)| x[channel * voxels..][..voxels].iter().zip(m));
+        let mean = pairs().map(|(x, m)| x * m).sum::<f64>() / n;
+        let var = pairs().map(|(x, m)| m * (x - mean).powi(2)).sum::<f64>() / n;
+        (n, mean, 1.0 / (var + self.eps).sqrt())
+    }
+
+    fn before_activation(&self, i: usize, k: usize, mean: f64, rstd: f64) -> f64 {
+        let c = k / self.masks[0].len();
+        self.gamma[c] * (self.xs[i][k] - mean) * rstd + self.beta[c] + self.residual.map_or(0.0, |r| r[k])
+    }
+
+    pub fn forward(&self) -> Vec<Vec<f64>> {
+        let voxels = self.masks[0].len();
+        let mut ys: Vec<Vec<f64>> = self.xs.iter().map(|x| vec![0.0; x.len()]).collect();
+        for c in 0..self.gamma.len() {
+            let (_, mean, rstd) = self.statistics(c);
+            for i in 0..self.xs.len() {
+                for v in 0..voxels {
+                    let z = self.before_activation(i, c * voxels + v, mean, rstd);
+                    ys[i][c * voxels + v] = self.masks[i][v] * if z > 0.0 { z } else { self.slope * z };
+                }
+            }
+        }
+        ys
+    }
+
+    pub fn backward(&self, dys: &[Vec<f64>]) -> NormGradient {
+        let (voxels, channels) = (self.masks[0].len(), self.gamma.len());
+        let mut out = NormGradient {
+            dxs: self.xs.iter().map(|x| vec![0.0; x.len()]).collect(),
+            dgamma: vec![0.0; channels],
+            dbeta: vec![0.0; channels],
+            dresidual: vec![0.0; self.xs[0].len()],
+        };
+        for c in 0..channels {
+            let (n, mean, rstd) = self.statistics(c);
+            let dz = |i: usize, v: usize| {
+                let k = c * voxels + v;
+                let active = self.before_activation(i, k, mean, rstd) > 0.0;
+                self.masks[i][v] * dys[i][k] * if active { 1.0 } else { self.slope }
+            };
+            for i in 0..self.xs.len() {
+                for v in 0..voxels {
+                    out.dbeta[c] += dz(i, v);
+                    out.dgamma[c] += dz(i, v) * (self.xs[i][c * voxels + v] - mean) * rstd;
+                }
+            }
+            for i in 0..self.xs.len() {
+                for v in 0..voxels {
+                    let k = c * voxels + v;
+                    let hat = (self.xs[i][k] - mean) * rstd;
+                    out.dxs[i][k] = self.masks[i][v] * self.gamma[c] * rstd * (dz(i, v) - out.dbeta[c] / n - hat * out.dgamma[c] / n);
+                    if i == 0 {
+                        out.dresidual[k] = dz(i, v);
+                    }
+                }
+            }
+        }
+        out
+    }
+}
+
+/// Mean over cells of `stride`; the odd remainder is dropped.
+pub fn avg_pool3d(x: &[f64], input: Shape, stride: [usize; 3]) -> Vec<f64> {
+    let g = Geometry::cells(stride);
+    per_channel(x, input, &reads(input.dims, g.output(input.dims), g), product(g.output(input.dims)), 1.0 / product(stride) as f64)
+}
+
+/// dx of [`avg_pool3d`].
+pub fn avg_pool3d_backward(dy: &[f64], input: Shape, stride: [usize; 3]) -> Vec<f64> {
+    let g = Geometry::cells(stride);
+    let (n_in, n_out) = (product(input.dims), product(g.output(input.dims)));
+    let mut dx = vec![0.0; input.len()];
+    for (o, _, i) in reads(input.dims, g.output(input.dims), g) {
+        for c in 0..input.channels {
+            dx[c * n_in + i] += dy[c * n_out + o] / product(stride) as f64;
+        }
+    }
+    dx
+}
+
+fn per_channel(x: &[f64], input: Shape, reads: &[(usize, usize, usize)], n_out: usize, factor: f64) -> Vec<f64> {
+    let mut y = vec![0.0; input.channels * n_out];
+    for &(o, _, i) in reads {
+        for c in 0..input.channels {
+            y[c * n_out + o] += x[c * product(input.dims) + i] * factor;
+        }
+    }
+    y
+}
+
+/// Weights of trilinear interpolation: (output index, input index, weight).
+fn trilinear(input: [usize; 3], output: [usize; 3]) -> Vec<(usize, usize, f64)> {
+    let axis = |a: usize, o: usize| {
+        let s = ((o as f64 + 0.5) * input[a] as f64 / output[a] as f64 - 0.5).max(0.0);
+        let low = (s as usize).min(input[a] - 1);
+        [(low, 1.0 - (s - low as f64)), ((low + 1).min(input[a] - 1), s - low as f64)]
+    };
+    let mut list = Vec::new();
+    for (o, c) in coordinates(output).enumerate() {
+        for z in axis(0, c[0]) {
+            for y in axis(1, c[1]) {
+                for x in axis(2, c[2]) {
+                    list.push((o, index(input, [z.0, y.0, x.0]), z.1 * y.1 * x.1));
+                }
+            }
+        }
+    }
+    list
+}
+
+pub fn interpolate(x: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
+    let (n_in, n_out) = (product(input.dims), product(dims));
+    let mut y = vec![0.0; input.channels * n_out];
+    for (o, i, w) in trilinear(input.dims, dims) {
+        (0..input.channels).for_each(|c| y[c * n_out + o] += w * x[c * n_in + i]);
+    }
+    y
+}
+
+pub fn interpolate_backward(dy: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
+    let (n_in, n_out) = (product(input.dims), product(dims));
+    let mut dx = vec![0.0; input.len()];
+    for (o, i, w) in trilinear(input.dims, dims) {
+        (0..input.channels).for_each(|c| dx[c * n_in + i] += w * dy[c * n_out + o]);
+    }
+    dx
+}
+
+pub fn leaky_relu(x: &[f64], slope: f64) -> Vec<f64> {
+    x.iter().map(|&v| if v > 0.0 { v } else { slope * v }).collect()
+}
+
+pub fn leaky_relu_backward(x: &[f64], dy: &[f64], slope: f64) -> Vec<f64> {
+    x.iter().zip(dy).map(|(&v, &d)| if v > 0.0 { d } else { slope * d }).collect()
+}
+
+/// Visible voxels keep x, hidden ones get the token of their channel.
+pub fn densify(x: &[f64], mask: &[f64], token: &[f64]) -> Vec<f64> {
+    x.iter().enumerate().map(|(k, &v)| if mask[k % mask.len()] > 0.0 { v } else { token[k / mask.len()] }).collect()
+}
+
+/// Gradients (dx, dtoken) of [`densify`].
+pub fn densify_backward(dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let dx = dy.iter().enumerate().map(|(k, &d)| d * mask[k % mask.len()]).collect();
+    let hidden: Vec<f64> = dy.iter().enumerate().map(|(k, &d)| d * (1.0 - mask[k % mask.len()])).collect();
+    (dx, channel_sum(&hidden, mask.len()))
+}
+
+/// (loss, d loss / d p) of scale * sum over channels and voxels of w (p - t)^2; w has one channel.
+pub fn masked_l2(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
+    let d: Vec<f64> = p.iter().zip(t).map(|(p, t)| p - t).collect();
+    let loss = d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * d * d).sum();
+    (loss, d.iter().enumerate().map(|(k, d)| 2.0 * scale * w[k % w.len()] * d).collect())
+}
+
+/// One SGD step in PyTorch's order; returns the global norm of the gradient before clipping.
+pub fn sgd(weights: &mut [f64], momenta: &mut [f64], gradient: &[f64], rate: f64, momentum: f64, decay: f64, clip: f64) -> f64 {
+    let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+    let factor = (clip / (norm + 1e-6)).min(1.0);
+    for ((w, m), g) in weights.iter_mut().zip(momenta).zip(gradient) {
+        let g = factor * g + decay * *w;
+        *m = momentum * *m + g;
+        *w -= rate * (g + momentum * *m);
+    }
+    norm
+}

@@ -1,0 +1,30 @@
+//! A scalar image in memory, the one type that the data side and the compute side both know.
+
+/// Voxels of one channel in C order (axis 0 slowest). After orientation the axes are (z, y, x) = (inferior→superior,
+/// posterior→anterior, left→right).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Volume {
+    pub shape: [usize; 3],
+    /// Voxel edge lengths in mm, in the order of `shape`.
+    pub spacing: [f64; 3],
+    pub data: Vec<f32>,
+}
+
+impl Volume {
+    /// Panics when `data` does not have `shape`'s number of voxels.
+    pub fn new(shape: [usize; 3], spacing: [f64; 3], data: Vec<f32>) -> Self {
+        assert_eq!(data.len(), shape.iter().product::<usize>(), "{} voxels for shape {shape:?}", data.len());
+        Self { shape, spacing, data }
+    }
+    pub fn zeros(shape: [usize; 3], spacing: [f64; 3]) -> Self {
+        Self::new(shape, spacing, vec![0.0; shape.iter().product()])
+    }
+    #[inline]
+    pub fn index(&self, z: usize, y: usize, x: usize) -> usize {
+        (z * self.shape[1] + y) * self.shape[2] + x
+    }
+    #[inline]
+    pub fn at(&self, z: usize, y: usize, x: usize) -> f32 {
+        self.data[self.index(z, y, x)]
+    }
+}
