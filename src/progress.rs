@@ -125,8 +125,8 @@ fn say(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-const BAR: &str = "{prefix} {wide_bar:.cyan/blue} {pos}/{len} {percent}% {elapsed}{msg}";
-const SPINNER: &str = "{prefix} {spinner} {pos} {elapsed}{msg}";
+const BAR: &str = "{prefix} {bar:20.cyan/blue} {pos}/{len} {percent}%{wide_msg}";
+const SPINNER: &str = "{prefix} {spinner} {pos} {elapsed}{wide_msg}";
 
 fn new_bar(total: Option<u64>, what: &str) -> ProgressBar {
     let template = if total.is_some() { BAR } else { SPINNER };
