@@ -1,0 +1,330 @@
+//! Patches for training: each a pure function of its key, read ahead by a few threads.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use rand::RngExt;
+
+use super::sampler;
+use super::store::Store;
+use crate::augment::{self, spatial::Cut};
+use crate::error::{Error, Result};
+use crate::random::{Purpose, rng};
+
+/// Which patch: sample `index` of step `step` of a run with seed `seed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct SampleKey {
+    pub seed: u64,
+    pub step: u64,
+    pub index: u64,
+}
+
+/// What patches look like.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PatchSettings {
+    /// Voxels (z, y, x).
+    pub patch: [usize; 3],
+    /// `None`: patches are cut as they are.
+    pub augment: Option<augment::Settings>,
+}
+
+/// One patch of one case.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Patch {
+    /// C order (z, y, x); 0, the mean, where there is no image.
+    pub data: Vec<f32>,
+    pub shape: [usize; 3],
+    /// Id of the case.
+    pub case: String,
+    /// First voxel of the patch in the case, before rotation, zoom and mirroring; may lie outside.
+    pub start: [i64; 3],
+}
+
+/// Draws patches from some of the cases of a store.
+#[derive(Debug)]
+pub struct Loader {
+    store: Arc<Store>,
+    cases: Vec<usize>,
+    settings: PatchSettings,
+}
+
+impl Loader {
+    /// Draws from the cases with these indices; the order matters to what a key means.
+    pub fn new(store: Arc<Store>, cases: Vec<usize>, settings: PatchSettings) -> Self {
+        Self { store, cases, settings }
+    }
+
+    pub fn settings(&self) -> &PatchSettings {
+        &self.settings
+    }
+
+    /// The patch of a key: a case drawn uniformly with replacement, a position, and what happens to it.
+    ///
+    /// # Errors
+    /// There is no case to draw from, a patch has no voxel, or the case's files are missing or damaged.
+    pub fn patch(&self, key: SampleKey) -> Result<Patch> {
+        let patch = self.settings.patch;
+        if patch.contains(&0) {
+            return Err(Error::plan(format!("a patch of {patch:?} has no voxel"), "Give three sizes of at least 1"));
+        }
+        let mut place = rng(key.seed, Purpose::Sampling, key.step, key.index);
+        let index = match self.cases.len() {
+            0 => return Err(Error::plan("there is no scan to draw patches from", "Prepare more scans")),
+            n => self.cases[place.random_range(0..n)],
+        };
+        let Some(case) = self.store.cases().get(index) else {
+            let what = format!("there is no case {index} in a store of {}", self.store.cases().len());
+            return Err(Error::plan(what, "Use the store that the split was made for"));
+        };
+        let draw = self.settings.augment.as_ref().map(|settings| {
+            let mut what = rng(key.seed, Purpose::Augmentation, key.step, key.index);
+            (settings.crop_size(patch), settings.draw(&mut what))
+        });
+        let crop = draw.as_ref().map_or(patch, |(crop, _)| *crop);
+        let corner = sampler::start(&mut place, case.shape, crop, patch);
+        let start: [i64; 3] = std::array::from_fn(|a| corner[a] + (crop[a] - patch[a]) as i64 / 2);
+        let mut data = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
+            None => self.store.region(index, start, patch)?,
+            Some(matrix) => {
+                let cut = Cut::new(matrix, patch, crop);
+                let from = std::array::from_fn(|a| corner[a] + cut.start[a] as i64);
+                cut.apply(&mut self.store.region(index, from, cut.shape)?)
+            }
+        };
+        if let Some((_, draw)) = draw {
+            augment::mirror(&mut data, patch, draw.mirror);
+        }
+        Ok(Patch { data, shape: patch, case: case.id.clone(), start })
+    }
+
+    /// Batches of `batch` patches for the steps from `first_step` on, without end, read ahead by `threads` threads and at
+    /// most `queue` steps. The batches do not depend on `threads` or `queue` (both at least 1). Dropping the stream ends its
+    /// threads.
+    pub fn stream(self: Arc<Self>, seed: u64, first_step: u64, batch: usize, threads: usize, queue: usize) -> Stream {
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+        let job = Job { loader: self, seed, first_step, batch: batch.max(1) as u64, ahead: queue.max(1) as u64 };
+        let threads = (0..threads.max(1))
+            .map(|_| {
+                let (job, shared) = (job.clone(), shared.clone());
+                std::thread::spawn(move || work(&job, &shared))
+            })
+            .collect();
+        Stream { shared, batch: job.batch, threads }
+    }
+}
+
+#[derive(Clone)]
+struct Job {
+    loader: Arc<Loader>,
+    seed: u64,
+    first_step: u64,
+    batch: u64,
+    ahead: u64,
+}
+
+/// Patches are numbered through all steps: number n is sample n % batch of step first + n / batch.
+#[derive(Default)]
+struct State {
+    /// The next number that a thread takes up.
+    next: u64,
+    /// Numbers that the consumer has taken.
+    taken: u64,
+    ready: BTreeMap<u64, Result<Patch>>,
+    stop: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // No code panics while it holds the lock; were it so, the state would still be whole.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        self.changed.wait_while(self.lock(), |s| condition(s)).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn work(job: &Job, shared: &Shared) {
+    loop {
+        let number = {
+            // Ahead of the consumer by whole steps, however many samples of the current one are taken.
+            let full = |s: &State| s.next >= (s.taken / job.batch + job.ahead) * job.batch;
+            let mut state = shared.wait_while(|s| !s.stop && full(s));
+            if state.stop {
+                return;
+            }
+            state.next += 1;
+            state.next - 1
+        };
+        let key = SampleKey { seed: job.seed, step: job.first_step + number / job.batch, index: number % job.batch };
+        // A panic in a thread would leave the consumer waiting for ever.
+        let patch = catch_unwind(AssertUnwindSafe(|| job.loader.patch(key))).unwrap_or_else(|_| {
+            Err(Error::plan(
+                format!("reading the patch of {key:?} failed unexpectedly"),
+                "Report this with the message above",
+            ))
+        });
+        shared.lock().ready.insert(number, patch);
+        shared.changed.notify_all();
+    }
+}
+
+/// Batches in the order of their steps; see [`Loader::stream`].
+pub struct Stream {
+    shared: Arc<Shared>,
+    batch: u64,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Iterator for Stream {
+    type Item = Result<Vec<Patch>>;
+
+    /// Waits for the next step's batch. An error concerns this step only.
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut patches = VecDeque::new();
+        for _ in 0..self.batch {
+            let mut state = self.shared.wait_while(|s| !s.ready.contains_key(&s.taken));
+            let number = state.taken;
+            patches.extend(state.ready.remove(&number));
+            state.taken += 1;
+        }
+        self.shared.changed.notify_all();
+        Some(patches.into_iter().collect())
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.shared.lock().stop = true;
+        self.shared.changed.notify_all();
+        for thread in self.threads.drain(..) {
+            let _ = thread.join(); // its panics were caught
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::store::tests::store;
+    use super::*;
+
+    fn loader(folder: &std::path::Path, augment: Option<augment::Settings>) -> Arc<Loader> {
+        let shapes = [[30, 40, 50], [20, 45, 33], [8, 9, 10]];
+        let store = Arc::new(store(folder, &shapes, |n| (n % 97) as f32 / 10.0));
+        Arc::new(Loader::new(store, vec![0, 1, 2], PatchSettings { patch: [16, 12, 20], augment }))
+    }
+
+    fn key(step: u64, index: u64) -> SampleKey {
+        SampleKey { seed: 3, step, index }
+    }
+
+    #[test]
+    fn a_patch_is_a_function_of_its_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let loader = loader(folder.path(), Some(augment::Settings::default()));
+        let a = loader.patch(key(1, 2)).unwrap();
+        assert_eq!(a.data.len(), 16 * 12 * 20);
+        assert_eq!(a, loader.patch(key(1, 2)).unwrap());
+        for other in [key(2, 1), key(1, 3), SampleKey { seed: 4, ..key(1, 2) }] {
+            assert_ne!(a.data, loader.patch(other).unwrap().data);
+        }
+    }
+
+    #[test]
+    fn unchanged_patches_are_the_images_voxels() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = loader(folder.path(), None);
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..30 {
+            let patch = plain.patch(key(n, 0)).unwrap();
+            let index = plain.store.cases().iter().position(|c| c.id == patch.case).unwrap();
+            assert_eq!(patch.data, plain.store.region(index, patch.start, patch.shape).unwrap());
+            seen.insert(index);
+        }
+        assert_eq!(seen.len(), 3);
+    }
+
+    /// Neither rotated nor mirrored, a patch is cut from the middle of the enlarged crop and so reaches over the border.
+    #[test]
+    fn enlarged_crops_reach_over_the_border() {
+        let folder = tempfile::tempdir().unwrap();
+        let never = augment::Settings {
+            rotation_probability: 0.0,
+            scale_probability: 0.0,
+            mirror_probability: 0.0,
+            ..Default::default()
+        };
+        let loader = loader(folder.path(), Some(never));
+        let patches: Vec<Patch> = (0..200).map(|n| loader.patch(key(n, 0)).unwrap()).collect();
+        for patch in &patches {
+            let index = loader.store.cases().iter().position(|c| c.id == patch.case).unwrap();
+            assert_eq!(patch.data, loader.store.region(index, patch.start, patch.shape).unwrap());
+        }
+        // Case 0 is 30 x 40 x 50; the crop of a 16 x 12 x 20 patch is 30 voxels along the first axis.
+        let starts: Vec<i64> = patches.iter().filter(|p| p.case == "case0").map(|p| p.start[0]).collect();
+        let crop = augment::Settings::default().crop_size([16, 12, 20])[0] as i64;
+        let pad = crop - 16;
+        assert!(
+            starts.iter().all(|&s| s >= (-pad).div_euclid(2) + pad / 2 && s <= 30 + pad / 2 + pad % 2 - crop + pad / 2)
+        );
+        assert!(starts.iter().max() > Some(&13), "{starts:?}");
+    }
+
+    #[test]
+    fn any_number_of_threads_gives_the_same_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let loader = loader(folder.path(), Some(augment::Settings::default()));
+        let batches = |threads: usize, queue: usize, first: u64| -> Vec<Vec<Patch>> {
+            let stream = loader.clone().stream(3, first, 3, threads, queue);
+            stream.take(5).collect::<Result<_>>().unwrap()
+        };
+        let one = batches(1, 1, 0);
+        assert_eq!(one, batches(4, 3, 0));
+        assert_eq!(one[2..], batches(3, 2, 2)[..3]);
+        assert_eq!(one[1][2], loader.patch(key(1, 2)).unwrap());
+    }
+
+    #[test]
+    fn reading_ahead_is_bounded_and_dropping_ends_the_threads() {
+        let folder = tempfile::tempdir().unwrap();
+        let loader = loader(folder.path(), None);
+        let mut stream = loader.clone().stream(3, 0, 2, 4, 3);
+        stream.next().unwrap().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        let (next, ready) = {
+            let state = stream.shared.lock();
+            (state.next, state.ready.len())
+        };
+        assert_eq!((next, ready), (8, 6), "one step taken, three ahead");
+        drop(stream);
+        assert_eq!(Arc::strong_count(&loader), 1);
+    }
+
+    #[test]
+    fn a_damaged_case_is_an_error_of_its_steps() {
+        let folder = tempfile::tempdir().unwrap();
+        let loader = loader(folder.path(), None);
+        std::fs::remove_dir_all(folder.path().join("cases/case1")).unwrap();
+        let results: Vec<bool> = loader.stream(3, 0, 1, 2, 2).take(20).map(|b| b.is_ok()).collect();
+        assert!(results.contains(&true) && results.contains(&false));
+    }
+
+    #[test]
+    fn nothing_to_draw_from_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let loader = loader(folder.path(), None);
+        let settings = PatchSettings { patch: [4; 3], augment: None };
+        let empty = Loader::new(loader.store.clone(), vec![], settings.clone());
+        assert!(empty.patch(key(0, 0)).is_err());
+        assert!(Loader::new(loader.store.clone(), vec![7], settings).patch(key(0, 0)).is_err());
+        let nothing = PatchSettings { patch: [0, 4, 4], augment: None };
+        assert!(Loader::new(loader.store.clone(), vec![0], nothing).patch(key(0, 0)).is_err());
+    }
+}

@@ -1,0 +1,277 @@
+//! The store: a folder with a manifest and one sharded Zarr v3 array a case.
+//!
+//! `STORE/manifest.json`, `STORE/cases/ID/{zarr.json,c/0/0/0}`. Each array is float32 (z, y, x) in one shard of 32³ chunks
+//! (zstd, crc32c), so that a crop reads the chunks it touches and a case is two files. The folder is a Zarr group:
+//! `zarr.open(STORE)["cases/ID"]` works in Python.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+use zarrs::array::codec::{Crc32cCodec, ZstdCodec};
+use zarrs::array::{Array, ArrayBuilder, ArraySubset, CodecOptions, data_type};
+use zarrs::filesystem::FilesystemStore;
+
+use super::manifest::{Case, Manifest};
+use crate::error::{Error, Result};
+use crate::preprocess::Preprocessed;
+use crate::volume::Volume;
+
+/// Edge of the chunks that are read and decompressed as one.
+const CHUNK: u64 = 32;
+/// Level 1 of zstd: noise does not compress better at higher ones, only slower.
+const ZSTD_LEVEL: i32 = 1;
+/// Folder of the arrays within a store.
+pub const CASES: &str = "cases";
+
+/// A finished store, open for reading. Opening reads the manifest and nothing else.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    manifest: Manifest,
+}
+
+impl Store {
+    /// # Errors
+    /// As [`Manifest::read`]; or the store holds no case.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let manifest = Manifest::read(folder)?;
+        if manifest.cases.is_empty() {
+            return Err(Error::file(folder, "the store holds no scan", "Prepare some with `spark3d preprocess`"));
+        }
+        Ok(Self { folder: folder.to_path_buf(), manifest })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The cases, in the order that indices into the store mean.
+    pub fn cases(&self) -> &[Case] {
+        &self.manifest.cases
+    }
+
+    /// Reads a whole case.
+    ///
+    /// # Errors
+    /// Its files are missing or damaged.
+    ///
+    /// # Panics
+    /// When there is no case `index`.
+    pub fn read(&self, index: usize) -> Result<Volume> {
+        let case = &self.cases()[index];
+        let data = self.region(index, [0; 3], case.shape)?;
+        Ok(Volume::new(case.shape, case.spacing, data))
+    }
+
+    /// Reads the voxels of a box that may reach beyond the image; voxels outside are 0, the mean. C order (z, y, x).
+    /// Only the chunks that the box touches are read.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    ///
+    /// # Panics
+    /// When there is no case `index`.
+    pub fn region(&self, index: usize, start: [i64; 3], shape: [usize; 3]) -> Result<Vec<f32>> {
+        let case = &self.cases()[index];
+        let low: [i64; 3] = std::array::from_fn(|a| start[a].clamp(0, case.shape[a] as i64));
+        let high: [i64; 3] = std::array::from_fn(|a| (start[a] + shape[a] as i64).clamp(low[a], case.shape[a] as i64));
+        let part: [usize; 3] = std::array::from_fn(|a| (high[a] - low[a]) as usize);
+        if part.contains(&0) {
+            return Ok(vec![0.0; shape.iter().product()]);
+        }
+        let inside = self.inside(case, low.map(|v| v as u64), part.map(|n| n as u64))?;
+        if part == shape {
+            return Ok(inside);
+        }
+        let mut out = vec![0.0; shape.iter().product()];
+        let at: [usize; 3] = std::array::from_fn(|a| (low[a] - start[a]) as usize);
+        for (n, row) in inside.chunks_exact(part[2]).enumerate() {
+            let (z, y) = (at[0] + n / part[1], at[1] + n % part[1]);
+            out[(z * shape[1] + y) * shape[2] + at[2]..][..part[2]].copy_from_slice(row);
+        }
+        Ok(out)
+    }
+
+    fn inside(&self, case: &Case, start: [u64; 3], shape: [u64; 3]) -> Result<Vec<f32>> {
+        let folder = self.folder.join(&case.array);
+        let fail = |e: &dyn std::fmt::Display| {
+            let cause = format!("the prepared scan cannot be read ({e})");
+            Error::file(&folder, cause, "Delete this folder and run `spark3d preprocess` again")
+        };
+        let store = FilesystemStore::new(&folder).map_err(|e| fail(&e))?;
+        let array = Array::open(Arc::new(store), "/").map_err(|e| fail(&e))?;
+        if array.shape() != case.shape.map(|n| n as u64) {
+            return Err(fail(&format!("its shape is {:?}, and {:?} in the manifest", array.shape(), case.shape)));
+        }
+        let subset = ArraySubset::new_with_start_shape(start.to_vec(), shape.to_vec()).map_err(|e| fail(&e))?;
+        // Many patches are read at once; each on one thread.
+        let options = CodecOptions::default().with_concurrent_target(1);
+        array.retrieve_array_subset_opt::<Vec<f32>>(&subset, &options).map_err(|e| fail(&e))
+    }
+}
+
+/// Makes the folder of a store, and the metadata that let Zarr software open it as a group.
+///
+/// # Errors
+/// The folder cannot be made or written to.
+pub fn create(folder: &Path) -> Result<()> {
+    let cases = folder.join(CASES);
+    fs::create_dir_all(&cases).map_err(Error::io("create", &cases))?;
+    for group in [folder, &cases] {
+        let path = group.join("zarr.json");
+        if !path.exists() {
+            crate::io::write_bytes(&path, b"{\"zarr_format\":3,\"node_type\":\"group\"}\n")?;
+        }
+    }
+    Ok(())
+}
+
+/// Folder of the array of case `id`, relative to the store.
+pub fn array_folder(id: &str) -> String {
+    format!("{CASES}/{id}")
+}
+
+/// Beginning of the names of arrays that are not finished.
+const UNFINISHED: &str = ".unfinished-";
+
+/// Writes the array of case `id`, whole or not at all; one that is there already is replaced.
+///
+/// # Errors
+/// The store cannot be written to.
+pub fn write_case(folder: &Path, id: &str, case: &Preprocessed) -> Result<()> {
+    let target = folder.join(array_folder(id));
+    let unfinished = folder.join(CASES).join(format!("{UNFINISHED}{id}"));
+    remove(&unfinished)?;
+    write_array(&unfinished, case).map_err(|e| {
+        let cause = format!("the prepared scan cannot be written ({e})");
+        Error::file(
+            &target,
+            cause,
+            "Check the disk's free space and the folder's permissions, and run the command again",
+        )
+    })?;
+    remove(&target)?;
+    fs::rename(&unfinished, &target).map_err(Error::io("write", &target))
+}
+
+/// Removes arrays that an earlier, stopped run left half-written.
+///
+/// # Errors
+/// They cannot be removed.
+pub fn remove_unfinished(folder: &Path) -> Result<()> {
+    let cases = folder.join(CASES);
+    for entry in fs::read_dir(&cases).map_err(Error::io("read", &cases))? {
+        let entry = entry.map_err(Error::io("read", &cases))?;
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            remove(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn write_array(folder: &Path, case: &Preprocessed) -> Result<(), Box<dyn std::error::Error>> {
+    let shape = case.volume.shape.map(|n| n as u64);
+    let shard = shape.map(|n| n.div_ceil(CHUNK) * CHUNK);
+    let store = Arc::new(FilesystemStore::new(folder)?);
+    let mut builder = ArrayBuilder::new(shape.to_vec(), shard.to_vec(), data_type::float32(), 0f32);
+    builder.subchunk_shape(vec![CHUNK; 3]);
+    builder.bytes_to_bytes_codecs(vec![Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)), Arc::new(Crc32cCodec::new())]);
+    builder.dimension_names(["z", "y", "x"].into());
+    let attributes = builder.attributes_mut();
+    attributes.insert("spacing_mm".into(), json!(case.volume.spacing));
+    attributes.insert("affine_xyz_to_mm".into(), json!(case.affine));
+    let array = builder.build(store, "/")?;
+    array.store_metadata()?;
+    array.store_array_subset(&array.subset_all(), &case.volume.data[..])?;
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::super::manifest::tests::case;
+    use super::*;
+    use crate::io::affine::IDENTITY;
+    use crate::preprocess::Settings;
+    use crate::preprocess::normalize::Statistics;
+
+    pub fn prepared(shape: [usize; 3], value: impl Fn(usize) -> f32) -> Preprocessed {
+        let data = (0..shape.iter().product()).map(value).collect();
+        let volume = Volume::new(shape, [1.0; 3], data);
+        let bbox = shape.map(|n| [0, n]);
+        Preprocessed { volume, bbox, affine: IDENTITY, statistics: Statistics { mean: 0.0, std: 1.0 } }
+    }
+
+    /// A store of one subject a case.
+    pub fn store(folder: &Path, shapes: &[[usize; 3]], value: impl Fn(usize) -> f32) -> Store {
+        create(folder).unwrap();
+        let ids: Vec<String> = (0..shapes.len()).map(|n| format!("case{n}")).collect();
+        for (id, &shape) in ids.iter().zip(shapes) {
+            write_case(folder, id, &prepared(shape, &value)).unwrap();
+        }
+        let cases = ids.iter().zip(shapes).map(|(id, &shape)| case(id, id, shape)).collect();
+        Manifest::new(Settings::default(), cases, vec![]).write(folder).unwrap();
+        Store::open(folder).unwrap()
+    }
+
+    #[test]
+    fn regions_inside_across_and_outside_the_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = [40, 33, 70];
+        let store = store(folder.path(), &[shape], |n| n as f32 + 1.0);
+        let whole = store.read(0).unwrap();
+        assert_eq!(whole.data, prepared(shape, |n| n as f32 + 1.0).volume.data);
+        for (start, size) in [([3, 4, 5], [30, 20, 60]), ([-5, 20, -1], [10, 30, 80]), ([100, 0, 0], [4, 4, 4])] {
+            let region = store.region(0, start, size).unwrap();
+            for (n, &got) in region.iter().enumerate() {
+                let at = [n / (size[1] * size[2]), n / size[2] % size[1], n % size[2]];
+                let at: [i64; 3] = std::array::from_fn(|a| start[a] + at[a] as i64);
+                let inside = (0..3).all(|a| (0..shape[a] as i64).contains(&at[a]));
+                let want = if inside { whole.at(at[0] as usize, at[1] as usize, at[2] as usize) } else { 0.0 };
+                assert_eq!(got, want, "{start:?} {at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_crop_reads_its_chunks_and_damage_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), &[[32, 32, 96]], |n| (n as f32).sin());
+        // Damage everything but the first of the three chunks and the index at the end of the shard.
+        let shard = folder.path().join("cases/case0/c/0/0/0");
+        let mut bytes = fs::read(&shard).unwrap();
+        let (third, index) = (bytes.len() / 3 + 2000, bytes.len() - 100);
+        bytes[third..index].fill(0x55);
+        fs::write(&shard, bytes).unwrap();
+        let first = store.region(0, [0; 3], [32; 3]).unwrap();
+        assert_eq!(first[1], 1f32.sin());
+        let error = store.read(0).unwrap_err().to_string();
+        assert!(error.contains("case0") && error.contains("cannot be read"), "{error}");
+        fs::remove_dir_all(folder.path().join("cases/case0")).unwrap();
+        assert!(store.read(0).is_err());
+    }
+
+    #[test]
+    fn unfinished_arrays_are_removed_and_finished_ones_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        store(folder.path(), &[[4, 4, 4]], |_| 1.0);
+        let left = folder.path().join("cases/.unfinished-other");
+        fs::create_dir_all(left.join("c/0")).unwrap();
+        remove_unfinished(folder.path()).unwrap();
+        assert!(!left.exists());
+        let store = store(folder.path(), &[[5, 5, 5]], |_| 2.0);
+        assert_eq!(store.read(0).unwrap().data, vec![2.0; 125]);
+    }
+}
