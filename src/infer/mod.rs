@@ -1,0 +1,3 @@
+//! Applying a network to images larger than its patch.
+
+pub mod window;
