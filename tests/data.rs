@@ -1,0 +1,244 @@
+//! From files to patches: awkward files, whole runs, runs that were stopped, and the way back into space.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use spark3d::dataset::{Loader, PatchSettings, SampleKey, Store, split::split};
+use spark3d::io::{affine, nifti};
+use spark3d::preprocess::resample::Order;
+use spark3d::preprocess::{self, Event, Settings};
+use spark3d::volume::Volume;
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/awkward")
+}
+
+/// Limits that let small files pass.
+fn small(spacing: f64) -> Settings {
+    Settings { spacing: [spacing; 3], min_file_bytes: 0, ..Settings::default() }
+}
+
+/// A head-like scan of `shape` voxels of 2 mm on an oblique grid, with an empty border of 2 voxels.
+fn phantom(path: &Path, shape: [usize; 3], seed: usize) {
+    let data = (0..shape.iter().product())
+        .map(|n| {
+            let at = [n / (shape[1] * shape[2]), n / shape[2] % shape[1], n % shape[2]];
+            let inside = at.iter().zip(shape).all(|(&i, n)| i >= 2 && i + 2 < n);
+            if inside { 100.0 + ((n * 31 + seed * 17) % 53) as f32 } else { 0.0 }
+        })
+        .collect();
+    let (s, c) = 0.2f64.sin_cos();
+    let matrix = [[2. * c, -2. * s, 0., -40.], [2. * s, 2. * c, 0., -50.], [0., 0., 2., -30.], [0., 0., 0., 1.]];
+    nifti::write_grid(path, &Volume::new(shape, [2.0; 3], data), &matrix).unwrap();
+}
+
+/// Every file of the folder's `expected.json`; a folder of the same form can be named in `SPARK3D_AWKWARD`.
+#[test]
+fn awkward_files_are_read_or_refused_as_expected() {
+    let folder = std::env::var_os("SPARK3D_AWKWARD").map_or_else(fixtures, PathBuf::from);
+    let expected: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(&fs::read_to_string(folder.join("expected.json")).unwrap()).unwrap();
+    assert!(expected.len() >= 19);
+    for (name, case) in &expected {
+        let path = folder.join(name);
+        let result = nifti::read(&path).and_then(|s| preprocess::scan(&s, &small(4.0)));
+        match (case["expect"].as_str(), result) {
+            ("ok", Ok(_)) => {}
+            ("error", Err(error)) => {
+                let text = error.to_string();
+                assert!(text.contains(name.as_str()), "{name}: the message names no file: {text}");
+                assert!(text.contains(". "), "{name}: the message has no remedy: {text}");
+                println!("{text}");
+            }
+            (want, result) => panic!("{name} ({}): {want} expected, got {:?}", case["why"], result.map(|p| p.bbox)),
+        }
+    }
+}
+
+#[test]
+fn all_readable_fixtures_show_the_same_head() {
+    let plain = nifti::read(&fixtures().join("ok_float32.nii.gz")).unwrap();
+    assert_eq!(plain.volume.shape, [28, 34, 29]);
+    for name in [
+        "ok_big_endian.nii",
+        "ok_pair.img",
+        "ok_pair.hdr",
+        "ok_lps_flip.nii.gz",
+        "ok_permuted.nii.gz",
+        "ok_oblique.nii.gz",
+        "ok_4d_single.nii.gz",
+    ] {
+        let scan = nifti::read(&fixtures().join(name)).unwrap();
+        assert_eq!(scan.volume.shape, plain.volume.shape, "{name}");
+        assert_eq!(scan.volume.data, plain.volume.data, "{name}");
+        for (a, b) in scan.volume.spacing.iter().zip(plain.volume.spacing) {
+            assert!((a - b).abs() < 1e-4, "{name}: {:?}", scan.volume.spacing);
+        }
+    }
+    // stored * 0.5 - 3: everything lies on a grid of halves, and the stored zeros are -3.
+    let scaled = nifti::read(&fixtures().join("ok_int16_scl_slope.nii")).unwrap();
+    let bytes = fs::read(fixtures().join("ok_int16_scl_slope.nii")).unwrap();
+    let stored = i16::from_le_bytes([bytes[352], bytes[353]]);
+    assert_eq!(scaled.volume.data[0], stored as f32 * 0.5 - 3.0);
+}
+
+#[test]
+fn a_result_has_the_matrix_and_the_axes_of_its_scan() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["ok_oblique.nii.gz", "ok_lps_flip.nii.gz", "ok_permuted.nii.gz", "ok_big_endian.nii", "ok_pair.img"] {
+        let scan = nifti::read(&fixtures().join(name)).unwrap();
+        let mut result = scan.volume.clone();
+        result.data.iter_mut().for_each(|v| *v = *v * 2.0 + 1.0);
+        let path = folder.path().join("result.nii.gz");
+        nifti::write(&path, &result, &scan).unwrap();
+        let again = nifti::read(&path).unwrap();
+        assert_eq!(again.affine, scan.affine, "{name}");
+        assert_eq!(again.file_dims(), scan.file_dims(), "{name}");
+        assert_eq!(again.volume.data, result.data, "{name}");
+    }
+}
+
+/// A scan whose intensity is its own x (y, z) position in mm: after preprocessing the matrix must say the same.
+#[test]
+fn the_grid_of_a_prepared_scan_lies_where_its_matrix_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let (s, c) = 0.3f64.sin_cos();
+    let matrix = [[1.1 * c, -1.3 * s, 0., 400.], [1.1 * s, 1.3 * c, 0., 500.], [0., 0., 2.1, 600.], [0., 0., 0., 1.]];
+    let shape = [20, 30, 40];
+    for axis in 0..3 {
+        let data = (0..24_000)
+            .map(|n| {
+                let [z, y, x] = [n / 1200, n / 40 % 30, n % 40];
+                // An empty border on one side: the crop must be accounted for.
+                if x < 5 || z < 3 { 0.0 } else { affine::apply(&matrix, [x as f64, y as f64, z as f64])[axis] as f32 }
+            })
+            .collect();
+        let path = folder.path().join("position.nii.gz");
+        nifti::write_grid(&path, &Volume::new(shape, [2.1, 1.3, 1.1], data), &matrix).unwrap();
+        let scan = nifti::read(&path).unwrap();
+        let prepared = preprocess::scan(&scan, &Settings::default()).unwrap();
+        assert_eq!(prepared.bbox, [[3, 20], [0, 30], [5, 40]]);
+        let v = &prepared.volume;
+        for (z, y, x) in [(15, 15, 15), (20, 30, 10), (5, 8, 30)] {
+            let got = prepared.denormalize(v.at(z, y, x)) as f64;
+            let want = affine::apply(&prepared.affine, [x as f64, y as f64, z as f64])[axis];
+            assert!((got - want).abs() < 0.02, "axis {axis}: {got} mm for {want} mm at {:?}", (z, y, x));
+        }
+        // And back onto the scan's own grid.
+        let values: Vec<f32> = v.data.iter().map(|&z| prepared.denormalize(z)).collect();
+        let back = prepared.restore(&values, &scan, Order::Linear, -1.0).unwrap();
+        assert_eq!(back.at(0, 0, 0), -1.0);
+        assert!((back.at(12, 15, 20) - scan.volume.at(12, 15, 20)).abs() < 0.05);
+    }
+}
+
+#[test]
+fn a_folder_becomes_a_store_and_bad_scans_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    fs::create_dir_all(&input).unwrap();
+    for n in 0..6 {
+        phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [34, 36, 38], n);
+    }
+    fs::copy(fixtures().join("bad_nan.nii.gz"), input.join("bad_nan.nii.gz")).unwrap();
+    fs::copy(fixtures().join("bad_huge_dims.nii"), input.join("bad_huge_dims.nii")).unwrap();
+    phantom(&input.join("sub-9_thin.nii.gz"), [10, 36, 38], 1); // 20 mm
+
+    let store = folder.path().join("store");
+    let mut events = Vec::new();
+    let summary = preprocess::run(&input, &store, &small(2.0), &mut |e| events.push(e)).unwrap();
+    assert_eq!((summary.cases, summary.subjects, summary.prepared, summary.rejected.len()), (6, 6, 6, 3));
+    assert_eq!(events[0], Event::Found { scans: 9, done: 0 });
+    assert_eq!(events.len(), 10);
+    let reasons: Vec<&str> = summary.rejected.iter().map(|r| r.reason.as_str()).collect();
+    assert!(reasons.iter().any(|r| r.contains("NaN")), "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.contains("preprocess.min_extent_mm = 50")), "{reasons:?}");
+
+    let store = Arc::new(Store::open(&store).unwrap());
+    assert_eq!(store.manifest().rejected.len(), 3);
+    let case = &store.cases()[0];
+    assert_eq!((case.id.as_str(), case.subject.as_str(), case.shape), ("sub-0_T1w", "sub-0", [30, 32, 34]));
+    let volume = store.read(0).unwrap();
+    let mean = volume.data.iter().sum::<f32>() / volume.data.len() as f32;
+    assert!(mean.abs() < 1e-3, "z-scored: {mean}");
+    let split = split(store.cases(), 0);
+    assert_eq!((split.train.len(), split.validation.len()), (5, 1));
+    let loader = Arc::new(Loader::new(store, split.train, PatchSettings { patch: [16; 3], augment: None }));
+    let batch = loader.clone().stream(1, 0, 4, 2, 2).next().unwrap().unwrap();
+    assert_eq!(batch[3], loader.patch(SampleKey { seed: 1, step: 0, index: 3 }).unwrap());
+}
+
+#[test]
+fn a_second_run_does_what_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    fs::create_dir_all(&input).unwrap();
+    for n in 0..3 {
+        phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [34, 36, 38], n);
+    }
+    phantom(&input.join("sub-9_thin.nii.gz"), [20, 36, 38], 1); // 40 mm
+    let run = |settings: &Settings| preprocess::run(&input, &store, settings, &mut |_| {});
+    run(&small(2.0)).unwrap();
+    let finished = fs::read_to_string(store.join("manifest.json")).unwrap();
+
+    // Nothing to do.
+    let again = run(&small(2.0)).unwrap();
+    assert_eq!((again.prepared, again.rejected.len()), (0, 1));
+    assert_eq!(fs::read_to_string(store.join("manifest.json")).unwrap(), finished);
+
+    // As after a kill: no manifest, a journal with a torn last line, an array that is not in it, one half-written.
+    let manifest: serde_json::Value = serde_json::from_str(&finished).unwrap();
+    let lines = [
+        serde_json::json!({"settings": manifest["settings"]}).to_string(),
+        serde_json::json!({"case": manifest["cases"][0]}).to_string(),
+        serde_json::json!({"case": manifest["cases"][1]}).to_string()[..50].to_string(),
+    ];
+    fs::write(store.join("journal.jsonl"), lines.join("\n")).unwrap();
+    fs::remove_file(store.join("manifest.json")).unwrap();
+    fs::create_dir_all(store.join("cases/.unfinished-sub-2_T1w/c")).unwrap();
+    let untouched = store.join("cases/sub-0_T1w/zarr.json");
+    let written = fs::metadata(&untouched).unwrap().modified().unwrap();
+    assert!(Store::open(&store).unwrap_err().to_string().contains("run that again"));
+    let resumed = run(&small(2.0)).unwrap();
+    assert_eq!(resumed.prepared, 2, "one was finished");
+    assert_eq!(fs::metadata(&untouched).unwrap().modified().unwrap(), written);
+    assert_eq!(fs::read_to_string(store.join("manifest.json")).unwrap(), finished);
+    assert!(!store.join("cases/.unfinished-sub-2_T1w").exists() && !store.join("journal.jsonl").exists());
+
+    // A scan that changed is done again, wider limits add, other voxels are refused.
+    phantom(&input.join("sub-1_T1w.nii.gz"), [35, 36, 38], 7);
+    assert_eq!(run(&small(2.0)).unwrap().prepared, 1);
+    let wider = run(&Settings { min_extent_mm: 30.0, ..small(2.0) }).unwrap();
+    assert_eq!((wider.prepared, wider.cases, wider.rejected.len()), (1, 4, 0));
+    let error = run(&small(1.0)).unwrap_err().to_string();
+    assert!(error.contains("preprocess.spacing was [2.0, 2.0, 2.0] and is now [1.0, 1.0, 1.0]"), "{error}");
+}
+
+#[test]
+fn what_cannot_work_is_said_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    fs::create_dir_all(&input).unwrap();
+    let run = |input: &Path, store: &Path| {
+        let mut events = 0;
+        let error = preprocess::run(input, store, &small(2.0), &mut |_| events += 1).unwrap_err().to_string();
+        (error, events)
+    };
+    assert!(run(&input, &store).0.contains("no scan was found"));
+    phantom(&input.join("a.nii.gz"), [10, 36, 38], 0);
+    assert!(run(&input, &store).0.contains("none of its 1 scans can be used"));
+    phantom(&input.join("b.nii.gz"), [34, 36, 38], 0);
+    // The output is a file, or lies below one, or holds something else.
+    fs::write(folder.path().join("file"), "x").unwrap();
+    assert_eq!(run(&input, &folder.path().join("file")).1, 0);
+    assert_eq!(run(&input, &folder.path().join("file/store")).1, 0);
+    let (error, events) = run(&input, folder.path());
+    assert!(error.contains("not a store") && events == 0, "{error}");
+    // The scans of one folder and a store within it do not mix.
+    let inside = input.join("store");
+    preprocess::run(&input, &inside, &small(2.0), &mut |_| {}).unwrap();
+    let again = preprocess::run(&input, &inside, &small(2.0), &mut |_| {}).unwrap();
+    assert_eq!((again.cases, again.prepared), (1, 0));
+}
