@@ -1,0 +1,3 @@
+//! Pretext tasks: what a network learns without labels.
+
+pub mod mae;

@@ -1,0 +1,3 @@
+pub mod checkpoint;
+pub mod log;
+pub mod stop;

@@ -1,0 +1,157 @@
+//! C_mae: the ladder of masked autoencoders: reconstruction, stage outputs, loss, every gradient, SGD steps.
+
+use super::operators::mask_of;
+use super::{Array, Fixture, Report, triple};
+use serde_json::Value;
+use spark3d::device::Gpu;
+use spark3d::graph::{BlockMask, Output, Parameters, Session, StepValues, product};
+use spark3d::model::Network;
+use spark3d::ops::sgd;
+use spark3d::pretext::mae::{self, Settings, Use};
+use std::rc::Rc;
+
+fn settings(variant: &str, block: usize, shown: f64) -> Option<Settings> {
+    let (ladder, input) = variant.split_once('.')?;
+    let (sparse, token, densify) = match ladder {
+        "base_dense" => (false, false, false),
+        "sparse" => (true, false, false),
+        "sparse_token" => (true, true, false),
+        "sparse_densify" => (true, true, true),
+        _ => return None,
+    };
+    let mask_input = match input {
+        "premask" => true,
+        "asis" => false,
+        _ => return None,
+    };
+    // The lowest ratio sets the memory: no more than this share is visible.
+    Some(Settings { block, mask_ratio: [1.0 - shown, 1.0 - shown], mask_input, sparse, token, densify })
+}
+
+pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
+    let c = &f.json["config"];
+    let (patch, active) = (triple(&c["size"]), f.get("active"));
+    let usizes = |v: &Value| -> Vec<usize> { v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect() };
+    let features = usizes(&c["feats"]);
+    let n = features.len();
+    let network = Network {
+        input_channels: f.json["in_channels"].as_u64().unwrap() as usize,
+        output_channels: f.json["out_channels"].as_u64().unwrap() as usize,
+        features,
+        blocks: usizes(&c["blocks"]),
+        strides: std::iter::once([1; 3]).chain(usizes(&c["st"]).into_iter().map(|s| [s; 3])).collect(),
+        kernels: vec![[3; 3]; n],
+        decoder_convs: vec![1; n - 1],
+        deep_supervision: false,
+    };
+    let grid = active.dims();
+    let block = patch[0] / grid[0];
+    let masks: Vec<BlockMask> = (0..active.samples()).map(|k| mask_of(&active, k)).collect();
+    let shown = masks.iter().map(|m| m.count()).max().unwrap() as f64 / product(grid) as f64;
+    for (variant, case) in f.json["variants"].as_object().unwrap() {
+        match settings(variant, block, shown) {
+            Some(s) => check(gpu, f, variant, case, &network, &s, patch, &masks, report),
+            None => report.fail(format!("{}: the variant {variant} is not known", f.name())),
+        }
+    }
+}
+
+#[allow(clippy::too_many_arguments)] // what one variant is made of
+fn check(gpu: &Rc<Gpu>, f: &Fixture, variant: &str, case: &Value, network: &Network, settings: &Settings, patch: [usize; 3], masks: &[BlockMask], report: &mut Report) {
+    settings.validate(network, patch).unwrap();
+    let name = format!("{}/{variant}", f.name());
+    let own = |key: &str| f.find(&format!("{variant}/{key}"));
+    let error = |prefix: &str| case["fp32_err_max_abs_by_prefix"][prefix].as_f64().unwrap();
+    let input = f.get("input");
+    let mut training = mae::build(Parameters::default(), network, settings, patch, &Use::Train { recompute: 0 });
+    training.graph.keep(training.reconstruction);
+    training.encoder.iter().for_each(|&t| training.graph.keep(t));
+    let (reconstruction, encoder) = (training.reconstruction, training.encoder.clone());
+    let optimizer = &f.json["optimizer"];
+    let clip = optimizer["clip_grad_norm"].as_f64().unwrap() as f32;
+    let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
+    let mut session = Session::new(gpu.clone(), vec![training.graph], Some(&make)).unwrap();
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let key = format!("param/{}", p.name);
+        // Heads without deep supervision are not in the files: nothing reads them.
+        let Some(values) = own(&key).or_else(|| f.find(&key)) else {
+            report.check(&format!("{name}: {} is in the file", p.name), !p.trained);
+            continue;
+        };
+        assert_eq!(values.shape, p.shape, "{}", p.name);
+        session.set_weight(id, &values.data);
+    }
+
+    let hidden: usize = masks.iter().map(|m| product(m.grid) - m.count()).sum();
+    let hidden_voxels = hidden * product(patch) / product(masks[0].grid);
+    let steps = [1, 3];
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    for step in 0..steps[1] {
+        let lr0 = optimizer["lr0"].as_f64().unwrap();
+        let poly = (1.0 - f64::from(step) / optimizer["max_steps"].as_f64().unwrap()).powf(optimizer["poly_exponent"].as_f64().unwrap());
+        session.set_step(StepValues {
+            learning_rate: (lr0 * poly) as f32,
+            momentum: optimizer["sgd_nesterov"].as_f64().unwrap() as f32,
+            weight_decay: optimizer["weight_decay"].as_f64().unwrap() as f32,
+            loss_scale: (1.0 / hidden_voxels as f64) as f32,
+        });
+        session.start_step();
+        let (mut outputs, mut stages) = (Vec::new(), vec![Vec::new(); encoder.len()]);
+        for (n, mask) in masks.iter().enumerate() {
+            session.set_mask(0, mask).unwrap();
+            session.set_image(0, input.sample(n));
+            session.run(0).unwrap();
+            if step == 0 {
+                outputs.extend(session.read(0, reconstruction).unwrap());
+                for (stage, &t) in stages.iter_mut().zip(&encoder) {
+                    stage.extend(session.read(0, t).unwrap());
+                }
+            }
+        }
+        losses.push(session.output(Output::Loss).unwrap());
+        if step == 0 {
+            report.compare(&format!("{name}/output"), &outputs, &own("output").unwrap().data, error("output"));
+            for (k, got) in stages.iter().enumerate() {
+                // The dense base has no stage outputs in the files.
+                if let Some(want) = own(&format!("enc{k}")) {
+                    report.compare(&format!("{name}/enc{k}"), got, &want.data, error(&format!("enc{k}")));
+                }
+            }
+            gradients(&session, &name, &own, error("grad"), report);
+        }
+        session.update().unwrap();
+        norms.push(session.output(Output::GradientNorm).unwrap());
+        let done = step + 1;
+        if steps.contains(&done) {
+            let prefix = format!("step{done}");
+            for (id, p) in session.parameters.list.iter().enumerate() {
+                if let Some(want) = own(&format!("{prefix}/{}", p.name)) {
+                    report.compare(&format!("{name}/{prefix}/{}", p.name), &session.weight(id).unwrap(), &want.data, error(&prefix));
+                }
+            }
+        }
+    }
+    let want = |key: &str| own(key).unwrap().data;
+    report.compare(&format!("{name}/loss"), &losses[..1], &want("loss"), error("loss"));
+    report.compare(&format!("{name}/step_loss"), &losses, &want("step_loss"), error("step_loss"));
+    report.compare(&format!("{name}/step_gradnorm_preclip"), &norms, &want("step_gradnorm_preclip"), error("step_gradnorm_preclip"));
+}
+
+fn gradients(session: &Session, name: &str, own: &dyn Fn(&str) -> Option<Array>, fp32_err: f64, report: &mut Report) {
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let Some(want) = own(&format!("grad/{}", p.name)) else {
+            report.check(&format!("{name}: a gradient of {} is expected", p.name), !p.trained);
+            continue;
+        };
+        let got = session.gradient(id).unwrap();
+        match p.name.strip_suffix(".conv.bias") {
+            // Zero in exact arithmetic before a norm: compared with the size of the weight's gradient.
+            Some(layer) => {
+                let weight = own(&format!("grad/{layer}.conv.weight")).unwrap().data;
+                let norm = weight.iter().map(|&g| f64::from(g).powi(2)).sum::<f64>().sqrt();
+                report.compare_within(&format!("{name}/grad/{}", p.name), &got, &want.data, 1e-5 * norm);
+            }
+            None => report.compare(&format!("{name}/grad/{}", p.name), &got, &want.data, fp32_err),
+        }
+    }
+}

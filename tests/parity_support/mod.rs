@@ -1,0 +1,168 @@
+//! Reading fixtures, tolerances, and one module for each kind of file.
+
+mod losses;
+mod mae;
+mod networks;
+mod operators;
+mod resampling;
+
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+use spark3d::device::Gpu;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// One `.json` and its tensors.
+pub struct Fixture {
+    pub path: PathBuf,
+    pub json: Value,
+    bytes: Vec<u8>,
+}
+
+/// A tensor as f32, whatever its type in the file.
+#[derive(Clone, Debug)]
+pub struct Array {
+    pub shape: Vec<usize>,
+    pub data: Vec<f32>,
+}
+
+impl Array {
+    pub fn dims(&self) -> [usize; 3] {
+        self.shape[self.shape.len() - 3..].try_into().unwrap()
+    }
+    /// Channels of an (N, C, z, y, x) array.
+    pub fn channels(&self) -> usize {
+        self.shape[1]
+    }
+    pub fn samples(&self) -> usize {
+        self.shape[0]
+    }
+    /// The values of one sample.
+    pub fn sample(&self, n: usize) -> &[f32] {
+        let size = self.data.len() / self.shape[0];
+        &self.data[n * size..(n + 1) * size]
+    }
+}
+
+impl Fixture {
+    pub fn open(json: &Path) -> Self {
+        let text = std::fs::read_to_string(json).unwrap();
+        let bytes = std::fs::read(json.with_extension("safetensors"))
+            .unwrap_or_else(|e| panic!("{} has no safetensors beside it: {e}", json.display()));
+        Self { path: json.to_path_buf(), json: serde_json::from_str(&text).unwrap(), bytes }
+    }
+
+    pub fn name(&self) -> String {
+        self.path.file_stem().unwrap().to_string_lossy().into_owned()
+    }
+
+    pub fn find(&self, key: &str) -> Option<Array> {
+        let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
+        let view = tensors.tensor(key).ok()?;
+        let bytes = view.data();
+        let data = match view.dtype() {
+            Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::I16 => bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes(b.try_into().unwrap()))).collect(),
+            Dtype::I8 => bytes.iter().map(|&b| f32::from(b as i8)).collect(),
+            Dtype::U8 => bytes.iter().map(|&b| f32::from(b)).collect(),
+            other => panic!("{key}: {other:?} is not read here"),
+        };
+        Some(Array { shape: view.shape().to_vec(), data })
+    }
+
+    pub fn get(&self, key: &str) -> Array {
+        self.find(key).unwrap_or_else(|| panic!("{} has no tensor {key}", self.path.display()))
+    }
+}
+
+/// What ran, what did not, and what failed.
+#[derive(Default)]
+pub struct Report {
+    passed: usize,
+    not_run: Vec<String>,
+    failures: Vec<String>,
+}
+
+impl Report {
+    /// max_abs <= max(20 * fp32_err, 2e-6 * ref_max_abs, 1e-7), as parity/README.md asks.
+    pub fn compare(&mut self, what: &str, got: &[f32], want: &[f32], fp32_err: f64) {
+        let largest = want.iter().fold(0f64, |m, &w| m.max(f64::from(w).abs()));
+        self.compare_within(what, got, want, (20.0 * fp32_err).max(2e-6 * largest).max(1e-7));
+    }
+
+    pub fn compare_within(&mut self, what: &str, got: &[f32], want: &[f32], tolerance: f64) {
+        if got.len() != want.len() {
+            self.fail(format!("{what}: {} values, expected {}", got.len(), want.len()));
+            return;
+        }
+        let error = got.iter().zip(want).fold(0f64, |m, (&g, &w)| {
+            let d = (f64::from(g) - f64::from(w)).abs();
+            if d.is_finite() { m.max(d) } else { f64::INFINITY }
+        });
+        if error <= tolerance {
+            self.passed += 1;
+        } else {
+            self.fail(format!("{what}: differs by {error:.3e}, allowed {tolerance:.3e}"));
+        }
+    }
+
+    pub fn fail(&mut self, what: String) {
+        self.failures.push(what);
+    }
+
+    pub fn check(&mut self, what: &str, ok: bool) {
+        if ok { self.passed += 1 } else { self.fail(what.to_string()) }
+    }
+
+    pub fn not_run(&mut self, what: impl Into<String>) {
+        self.not_run.push(what.into());
+    }
+
+    pub fn finish(self) {
+        println!("parity: {} comparisons passed, {} failed", self.passed, self.failures.len());
+        println!("not run, as not implemented yet: {} cases", self.not_run.len());
+        self.not_run.iter().for_each(|n| println!("  {n}"));
+        assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
+        assert!(self.passed > 0, "nothing ran");
+    }
+}
+
+/// Reads a list of three numbers.
+pub fn triple(v: &Value) -> [usize; 3] {
+    let list: Vec<usize> = v.as_array().unwrap_or_else(|| panic!("{v} is not a list")).iter().map(|x| x.as_u64().unwrap() as usize).collect();
+    list.try_into().unwrap()
+}
+
+/// The file kind is told by what its `.json` holds.
+pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
+    println!("{}", f.path.display());
+    let json = &f.json;
+    if json.get("variants").is_some() {
+        return mae::run(gpu, f, report);
+    }
+    if json.get("state_dict_alias").is_some() {
+        return networks::run(gpu, f, report);
+    }
+    let Some(cases) = json.get("cases").and_then(Value::as_object) else {
+        // Single measurements of later capabilities.
+        return match f.name().split('_').next() {
+            Some("E") => report.not_run("E_metrics (Dice and surface distances)"),
+            Some("F") => report.not_run("F_pretext (Models Genesis and Volume Fusion)"),
+            _ => report.fail(format!("{}: an unknown kind of fixture", f.path.display())),
+        };
+    };
+    for (name, case) in cases {
+        let kind = name.split('/').next().unwrap();
+        match kind {
+            _ if case.get("op").is_some() => operators::run(gpu, f, name, case, report),
+            "mae_mse" | "spark_loss" | "lossmask_mse" => losses::run(gpu, f, name, report),
+            "dc_ce" | "dice_only" | "ce_only" | "dc_bce_regions" | "deep_supervision" | "seg_downsample_odd" => {
+                report.not_run(format!("{}: {name} (segmentation losses)", f.name()))
+            }
+            "resample" | "crop" | "zscore" | "gaussian" | "tile_steps" => resampling::run(f, name, case, report),
+            _ if f.name().starts_with("E_") => report.not_run(format!("{}: {name} (metrics)", f.name())),
+            _ if f.name().starts_with("F_") => report.not_run(format!("{}: {name} (pretext transforms)", f.name())),
+            _ => report.fail(format!("{}: {name} is an unknown kind of case", f.path.display())),
+        }
+    }
+}
