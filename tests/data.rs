@@ -57,6 +57,34 @@ fn awkward_files_are_read_or_refused_as_expected() {
     }
 }
 
+/// Random damage to a good file: refused or read, never a panic.
+#[test]
+fn damaged_files_do_not_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = 1u64;
+    let mut random = |below: usize| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    for (name, header_only, rounds) in [("ok_big_endian.nii", true, 400), ("ok_oblique.nii.gz", false, 100)] {
+        let good = fs::read(fixtures().join(name)).unwrap();
+        let path = folder.path().join(name);
+        for _ in 0..rounds {
+            let mut bytes = good.clone();
+            for _ in 0..1 + random(6) {
+                let at = random(if header_only { 348 } else { bytes.len() });
+                bytes[at] = random(256) as u8;
+            }
+            bytes.truncate(if random(4) == 0 { random(bytes.len()) } else { bytes.len() });
+            fs::write(&path, bytes).unwrap();
+            if let Ok(scan) = nifti::read(&path) {
+                let settings = Settings { max_voxels: 1 << 20, ..small(8.0) };
+                let _ = preprocess::scan(&scan, &settings);
+            }
+        }
+    }
+}
+
 #[test]
 fn all_readable_fixtures_show_the_same_head() {
     let plain = nifti::read(&fixtures().join("ok_float32.nii.gz")).unwrap();
@@ -214,6 +242,22 @@ fn a_second_run_does_what_is_left() {
     assert_eq!((wider.prepared, wider.cases, wider.rejected.len()), (1, 4, 0));
     let error = run(&small(1.0)).unwrap_err().to_string();
     assert!(error.contains("preprocess.spacing was [2.0, 2.0, 2.0] and is now [1.0, 1.0, 1.0]"), "{error}");
+}
+
+/// The bundled scans: enough subjects for a split, small enough to prepare in a second.
+#[test]
+fn the_demo_scans_can_be_prepared() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
+    let summary = preprocess::run(&demo, folder.path(), &settings, &mut |_| {}).unwrap();
+    assert_eq!((summary.cases, summary.subjects, summary.rejected.len()), (30, 30, 0));
+    for case in Store::open(folder.path()).unwrap().cases() {
+        // A brain is about 14 cm high, 17 cm long and 14 cm wide.
+        for (extent, range) in case.shape.iter().map(|&n| 2 * n).zip([110..180, 140..200, 115..170]) {
+            assert!(range.contains(&extent), "{}: {:?}", case.id, case.shape);
+        }
+    }
 }
 
 #[test]

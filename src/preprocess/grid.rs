@@ -40,7 +40,7 @@ impl Preprocessed {
             return Err(Error::plan(what, "Use the scan that was prepared"));
         }
         let cropped = crop::shape(&self.bbox);
-        let axis = resample::separate_axis(scan.volume.spacing, self.volume.spacing);
+        let axis = resample::separate_axis(self.volume.spacing, scan.volume.spacing);
         let inside = resample::resample(values, self.volume.shape, cropped, order, axis);
         let mut out = Volume::new(shape, scan.volume.spacing, vec![outside; shape.iter().product()]);
         let [[z0, z1], [y0, y1], [x0, x1]] = self.bbox;
