@@ -71,7 +71,7 @@ impl Cut {
         assert_eq!(part.len(), nz * ny * nx, "{} voxels for shape {:?}", part.len(), self.shape);
         spline::coefficients_mirror(part, nz, ny * nx);
         part.chunks_exact_mut(ny * nx).for_each(|plane| spline::coefficients_mirror(plane, ny, nx));
-        part.chunks_exact_mut(nx).for_each(|row| spline::coefficients_mirror(row, nx, 1));
+        spline::coefficients_mirror_last(part, nx);
 
         let m = &self.matrix;
         let offset = |i: usize, a: usize| i as f64 - (self.patch[a] as f64 - 1.0) / 2.0;

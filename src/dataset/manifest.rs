@@ -125,7 +125,7 @@ impl Manifest {
         let lines: Result<Vec<_>, _> = self.rejected.iter().map(serde_json::to_string).collect();
         text += &lines.map_err(fail)?.join(",\n");
         text += "\n]}\n";
-        crate::io::write_bytes(&path, text.as_bytes())
+        crate::atomic::write_atomic(&path, text.as_bytes())
     }
 }
 

@@ -126,7 +126,7 @@ pub fn create(folder: &Path) -> Result<()> {
     for group in [folder, &cases] {
         let path = group.join("zarr.json");
         if !path.exists() {
-            crate::io::write_bytes(&path, b"{\"zarr_format\":3,\"node_type\":\"group\"}\n")?;
+            crate::atomic::write_atomic(&path, b"{\"zarr_format\":3,\"node_type\":\"group\"}\n")?;
         }
     }
     Ok(())

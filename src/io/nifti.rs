@@ -160,10 +160,28 @@ fn write_raw(path: &Path, data: &[f32], dims: [usize; 3], mut header: NiftiHeade
     header.endianness = NiftiHeader::default().endianness;
     let view = ArrayView3::from_shape((dims[0], dims[1], dims[2]).f(), data)
         .map_err(|e| Error::file(path, format!("{} voxels do not make {dims:?} ({e})", data.len()), "Report this"))?;
-    super::write_atomic(path, suffix, |temporary, _| {
+    write_atomic(path, suffix, |temporary| {
         let written = WriterOptions::new(temporary).reference_header(&header).write_nifti(&view);
         written.map_err(|e| Error::file(path, format!("it could not be written ({e})"), "Check the disk's free space"))
     })
+}
+
+/// As [`crate::atomic`], for the `nifti` crate's writer, which wants a path and takes the format from its ending.
+fn write_atomic(path: &Path, suffix: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("spark3d-").suffix(suffix);
+    // Temporary files are private by default; a result is an ordinary file, as the user's umask has it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder).map_err(Error::io("write to", folder))?;
+    fill(file.path())?;
+    file.as_file().sync_all().map_err(Error::io("write", path))?;
+    file.persist(path).map_err(|e| Error::Io { action: "write", path: path.to_path_buf(), source: e.error })?;
+    Ok(())
 }
 
 /// Opens the file or pair, checks the header, and returns a stream that stands at the first voxel.

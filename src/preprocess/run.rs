@@ -76,7 +76,7 @@ pub fn run(input: &Path, store: &Path, settings: &Settings, progress: &mut dyn F
             }
         }
     }
-    let mut ids: BTreeSet<String> = cases.values().map(|c| c.id.clone()).collect();
+    let mut ids: BTreeSet<String> = cases.values().map(|c| c.id.to_lowercase()).collect();
     let mut jobs = Vec::new();
     let mut listed = BTreeSet::new();
     for source in &sources {
@@ -140,16 +140,15 @@ struct Job<'a> {
     source: &'a Source,
 }
 
-/// `name`, or `name` with a hash of the path where another scan has that name. Case-insensitive file systems count.
+/// `name`, or `name` with a hash of the path where another scan has that name. `taken` holds names in lower case, because
+/// some file systems do not tell them apart.
 fn unique(name: &str, path: &Path, taken: &mut BTreeSet<String>) -> String {
-    let lower: BTreeSet<String> = taken.iter().map(|t| t.to_lowercase()).collect();
     let mut id = name.to_string();
     let mut hash = path.to_string_lossy().bytes().fold(0x811c_9dc5u32, |h, b| (h ^ b as u32).wrapping_mul(0x0100_0193));
-    while lower.contains(&id.to_lowercase()) {
+    while !taken.insert(id.to_lowercase()) {
         id = format!("{name}-{hash:08x}");
         hash = hash.wrapping_add(1);
     }
-    taken.insert(id.clone());
     id
 }
 
