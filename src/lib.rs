@@ -9,7 +9,7 @@
 //! | progress | |
 //! | io | error, volume, atomic |
 //! | preprocess | error, volume, atomic, io, dataset |
-//! | augment | error, volume, random |
+//! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
 //! | infer | error |
 //! | device | error |
@@ -18,10 +18,14 @@
 //! | model | error, graph, ops, random |
 //! | pretext | error, graph, ops, model, random |
 //! | report | error, atomic, volume |
-//! | train | error, atomic |
+//! | plan | error, augment, model, pretext |
+//! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
+//! | cli | * |
 
 pub mod atomic;
 pub mod augment;
+pub mod cli;
 pub mod dataset;
 pub mod device;
 pub mod error;
@@ -30,10 +34,12 @@ pub mod infer;
 pub mod io;
 pub mod model;
 pub mod ops;
+pub mod plan;
 pub mod preprocess;
 pub mod pretext;
 pub mod progress;
 pub mod random;
+pub mod reconstruct;
 pub mod report;
 pub mod train;
 pub mod volume;

@@ -1,1 +1,14 @@
-fn main(){}
+//! The program: parses the command line, runs it, prints the error, picks the exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    spark3d::cli::quiet_drivers();
+    match spark3d::cli::run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("spark3d: {error}");
+            ExitCode::from(error.exit_code() as u8)
+        }
+    }
+}

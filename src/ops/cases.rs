@@ -448,3 +448,29 @@ pub fn cases() -> Vec<Case> {
     ));
     list
 }
+
+/// The shapes that decide the speed of a real network, by name: forward and backward of 3x3x3 convolutions.
+pub fn benchmarks() -> Vec<(String, Setup)> {
+    let conv = |channels: usize, size: usize, hidden: f64| {
+        let dims = [size; 3];
+        let (masks, space) = if hidden > 0.0 {
+            let grid = [4; 3];
+            let mask = random_mask(1, grid, (hidden * product(grid) as f64) as usize);
+            let space = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+            (vec![mask], space)
+        } else {
+            (vec![], Space::dense(dims))
+        };
+        let n = channels * product(dims);
+        let setup = Setup {
+            masks,
+            inputs: vec![Input { channels, space, values: noise(1, n) }],
+            parameters: vec![("c.weight".into(), noise(2, channels * channels * 27))],
+            build: Box::new(move |g, x| vec![g.conv3d(x, "c", channels, space, Geometry::same([3; 3], [1; 3]), Bias::None)]),
+            upstream: vec![noise(3, n)],
+        };
+        let mask = if hidden > 0.0 { format!(", {:.0} % masked", 100.0 * hidden) } else { String::new() };
+        (format!("conv3d {channels} -> {channels} @ {size}^3{mask}"), setup)
+    };
+    vec![conv(32, 64, 0.0), conv(128, 24, 0.0), conv(320, 10, 0.0), conv(8, 64, 0.0), conv(32, 64, 0.75)]
+}

@@ -148,7 +148,11 @@ fn tile(quads: usize) -> usize {
 
 /// Voxels that one invocation keeps in registers; small spaces need the parallelism more.
 fn voxels_per_invocation(space: &Space) -> usize {
-    if space.voxels() <= 1024 { 1 } else { 2 }
+    match space.voxels() {
+        0..=256 => 1,
+        257..=512 => 2,
+        _ => 4,
+    }
 }
 
 const WORKGROUP: usize = 64;

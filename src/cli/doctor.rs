@@ -1,0 +1,67 @@
+//! `spark3d doctor`
+
+use super::{Common, print};
+use crate::device::adapters;
+use crate::error::{Error, Result};
+use crate::ops::cases::{self, GRADIENT_TOLERANCE, TOLERANCE};
+use clap::Args;
+use serde_json::json;
+
+/// List the adapters and check every operator on the chosen one against its reference
+#[derive(Args)]
+pub struct Doctor {
+    /// One JSON object on stdout
+    #[arg(long)]
+    json: bool,
+}
+
+impl Doctor {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let found = adapters();
+        let mib = |bytes: u64| bytes >> 20;
+        if !self.json {
+            for a in &found {
+                print(format!("{} = {} ({}, {}, {})", a.index, a.name, a.kind, a.backend, a.driver));
+                print(format!(
+                    "    binds {} MiB at once, buffers up to {} MiB, {} storage buffers, {} KiB workgroup memory",
+                    mib(a.max_binding),
+                    mib(a.max_buffer),
+                    a.max_storage_buffers,
+                    a.workgroup_memory >> 10
+                ));
+                let features = [("f16", a.shader_f16), ("subgroups", a.subgroups), ("cooperative matrices", a.cooperative_matrix), ("timestamps", a.timestamps)];
+                let list = |has: bool| features.iter().filter(|f| f.1 == has).map(|f| f.0).collect::<Vec<_>>().join(", ");
+                print(format!("    has: {}; has not: {}", list(true), list(false)));
+            }
+        }
+        let gpu = common.gpu()?;
+        if !self.json {
+            print(format!("\nOperators on {}: largest relative L2 deviation from the CPU reference", gpu.facts().name));
+        }
+        let (mut results, mut failed) = (Vec::new(), 0);
+        for case in cases::cases() {
+            let deviations = case.check(&gpu)?;
+            let ok = deviations.iter().all(|d| d.accepted());
+            failed += usize::from(!ok);
+            if self.json {
+                results.push(json!({ "case": case.name, "ok": ok, "deviations": deviations }));
+            } else {
+                let list: Vec<String> = deviations.iter().map(|d| format!("{} {:.1e}", d.result, d.relative)).collect();
+                print(format!("{} {:42} {}", if ok { "ok    " } else { "FAILED" }, case.name, list.join("  ")));
+            }
+        }
+        if self.json {
+            let report = json!({ "adapters": found, "device": gpu.facts(), "operators": results, "failed": failed });
+            print(serde_json::to_string_pretty(&report).unwrap_or_default());
+        } else if failed == 0 {
+            print(format!("All operators agree (forward within {TOLERANCE:.0e}, gradients within {GRADIENT_TOLERANCE:.0e})."));
+        }
+        if failed > 0 {
+            return Err(Error::device(
+                format!("{failed} operators deviate from their reference on {}", gpu.facts().name),
+                "Do not train on this adapter: update its driver, or choose another with --device",
+            ));
+        }
+        Ok(())
+    }
+}

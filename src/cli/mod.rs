@@ -1,0 +1,145 @@
+//! The command line: one file a command.
+
+mod bench;
+mod demo;
+mod doctor;
+mod preprocess;
+mod pretrain;
+mod reconstruct;
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::progress::Mode;
+use clap::{Args, Parser, Subcommand};
+use std::rc::Rc;
+
+/// Pre-trains 3D residual-encoder U-Nets on unlabelled brain MRI as sparse masked autoencoders, on any GPU.
+#[derive(Parser)]
+#[command(name = "spark3d", version, about, max_term_width = 120)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Demo),
+    Doctor(doctor::Doctor),
+    Preprocess(preprocess::Preprocess),
+    Pretrain(pretrain::Pretrain),
+    Reconstruct(reconstruct::Reconstruct),
+    Bench(bench::Bench),
+}
+
+/// Options of every command.
+#[derive(Args, Clone)]
+pub struct Common {
+    /// Adapter: auto, cpu (a software one), its number or a part of its name as `spark3d doctor` lists them
+    #[arg(long, global = true, default_value = "auto", value_name = "ADAPTER", help_heading = "Common options")]
+    pub device: String,
+    /// Threads that read and prepare data [default: all cores]
+    #[arg(long, global = true, value_name = "N", help_heading = "Common options")]
+    pub threads: Option<usize>,
+    /// Most memory to plan for on the device, such as 8GiB [default: what the adapter gives]
+    #[arg(long, global = true, value_name = "SIZE", value_parser = parse_size, help_heading = "Common options")]
+    pub memory: Option<u64>,
+    /// How progress is shown
+    #[arg(long, global = true, value_enum, default_value_t = Mode::Auto, help_heading = "Common options")]
+    pub progress: Mode,
+    /// More messages (-vv for even more)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count, help_heading = "Common options")]
+    pub verbose: u8,
+    /// Only results and errors
+    #[arg(short, long, global = true, help_heading = "Common options")]
+    pub quiet: bool,
+}
+
+impl Common {
+    fn gpu(&self) -> Result<Rc<Gpu>> {
+        Ok(Rc::new(Gpu::open(&self.device)?))
+    }
+    fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1)
+    }
+}
+
+/// Bytes from `8GiB`, `500 MB`, `1073741824`.
+fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number: f64 = text[..digits].parse().map_err(|_| format!("{text} is not a size; write 8GiB or 500MB"))?;
+    let unit: f64 = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024f64.powi(2),
+        "g" | "gib" => 1024f64.powi(3),
+        "t" | "tib" => 1024f64.powi(4),
+        other => return Err(format!("{other} is not a unit; use MB, GB, MiB or GiB")),
+    };
+    let bytes = number * unit;
+    if (1.0..1e18).contains(&bytes) { Ok(bytes as u64) } else { Err(format!("{text} is not a useful size")) }
+}
+
+/// Parses the process's arguments and runs the command. Wrong usage ends the process with clap's message and code 2.
+pub fn run() -> Result<()> {
+    let cli = Cli::parse();
+    let level = match (cli.common.quiet, cli.common.verbose) {
+        (true, _) => "error",
+        (_, 0) => "warn",
+        (_, 1) => "info",
+        _ => "debug",
+    };
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(level)).init();
+    if let Some(threads) = cli.common.threads {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .build_global()
+            .map_err(|e| Error::Usage(format!("--threads {threads}: {e}")))?;
+    }
+    match cli.command {
+        Command::Demo(c) => c.run(&cli.common),
+        Command::Doctor(c) => c.run(&cli.common),
+        Command::Preprocess(c) => c.run(&cli.common),
+        Command::Pretrain(c) => c.run(&cli.common),
+        Command::Reconstruct(c) => c.run(&cli.common),
+        Command::Bench(c) => c.run(&cli.common),
+    }
+}
+
+/// Software Vulkan drivers complain on stderr when there is no desktop session. Call before any thread starts.
+pub fn quiet_drivers() {
+    if cfg!(unix) && std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the first thing that `main` does; no other thread reads the environment yet.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", std::env::temp_dir()) };
+    }
+}
+
+/// Prints to stdout; a reader that has gone away (`| head`) is not an error.
+fn print(text: impl AsRef<str>) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_are_read() {
+        assert_eq!(parse_size("8GiB"), Ok(8 << 30));
+        assert_eq!(parse_size("1.5 GB"), Ok(1_500_000_000));
+        assert!(parse_size("lots").is_err() && parse_size("5 parsecs").is_err() && parse_size("0").is_err());
+    }
+}

@@ -1,0 +1,101 @@
+//! `spark3d pretrain`
+
+use super::{Common, print};
+use crate::error::{Error, Result};
+use crate::graph::plan::Limits;
+use crate::plan::{PRESETS, Plan};
+use crate::train::memory::{self, gib};
+use crate::train::pretrain::{Options, pretrain};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Pre-train a network as a masked autoencoder; the same command again goes on where it stopped
+#[derive(Args)]
+#[command(after_help = preset_help())]
+pub struct Pretrain {
+    /// Store made by `spark3d preprocess` (not needed for --dry-run)
+    store: Option<PathBuf>,
+    /// Run folder
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+    #[arg(long, default_value = "s3d-b")]
+    preset: String,
+    /// TOML file that changes the preset
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Change one value of the plan, such as --set train.batch=2 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Steps in all, the same as --set train.steps=N
+    #[arg(long)]
+    steps: Option<u64>,
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Print the plan and the memory it needs, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn preset_help() -> String {
+    let list: Vec<String> = PRESETS.iter().map(|(name, text)| format!("  {name:6} {text}")).collect();
+    format!("Presets:\n{}", list.join("\n"))
+}
+
+impl Pretrain {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let mut set = self.set.clone();
+        set.extend(self.steps.map(|n| format!("train.steps={n}")));
+        set.extend(self.seed.map(|n| format!("seed={n}")));
+        let plan = Plan::resolve(&self.preset, self.plan.as_deref(), &set)?;
+        if self.dry_run {
+            return dry_run(&plan, common);
+        }
+        let missing = |what: &str| Error::Usage(format!("pretrain needs {what}: spark3d pretrain STORE -o RUN"));
+        let options = Options {
+            store: self.store.clone().ok_or_else(|| missing("a store"))?,
+            run: self.out.clone().ok_or_else(|| missing("a run folder"))?,
+            threads: common.threads(),
+            memory: common.memory,
+            progress: common.progress,
+            quiet: common.quiet,
+        };
+        let outcome = pretrain(&common.gpu()?, &plan, &options)?;
+        print(format!(
+            "{} steps; validation loss {:.4}, {:.2} of predicting zero; weights in {}",
+            outcome.steps,
+            outcome.last_validation,
+            outcome.last_validation / outcome.zero_validation,
+            options.run.display()
+        ));
+        Ok(())
+    }
+}
+
+/// The plan with its memory, before anything is allocated.
+fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
+    let gpu = common.gpu()?;
+    let limits = Limits::of(&gpu);
+    let run = memory::plan_run(plan, limits, memory::budget(common.memory, &gpu.facts().kind))?;
+    let m = &run.memory;
+    print(plan.to_toml());
+    print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
+    print(format!("# parameters: {} ({} trained)", run.training.parameters.count(), trained(&run.training.parameters)));
+    print(format!("# batch of {}: one sample after the other, gradients add up; memory is that of one sample", plan.train.batch));
+    print(format!(
+        "# mask: {} of {} blocks visible at most, {} voxels a block edge",
+        plan.mae.capacity(plan.train.patch),
+        plan.mae.grid(plan.train.patch).iter().product::<usize>(),
+        plan.mae.block
+    ));
+    print(format!("# recomputed in the backward pass: {} of {} activations", run.recomputed, run.recomputable));
+    for (what, bytes) in [("activations", m.activations), ("weights", m.weights), ("gradients", m.gradients), ("momentum", m.momentum), ("images and masks", m.inputs)] {
+        print(format!("# {what:17} {:8.3} GiB", gib(bytes)));
+    }
+    print(format!("# activations alive at once, at least: {:.3} GiB", gib(m.activations_floor)));
+    print(format!("# planned peak: {:.3} GiB ({:.3} GB)", gib(m.total()), m.total() as f64 / 1e9));
+    Ok(())
+}
+
+fn trained(parameters: &crate::graph::Parameters) -> usize {
+    parameters.list.iter().filter(|p| p.trained).map(|p| p.shape.iter().product::<usize>()).sum()
+}

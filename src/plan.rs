@@ -1,0 +1,267 @@
+//! The plan: everything that makes a run, in one TOML file. A preset, changed by a file, changed by `--set key=value`.
+
+use crate::augment;
+use crate::error::{Error, Result};
+use crate::model::{Network, init::Init};
+use crate::pretext::mae;
+use serde::{Deserialize, Serialize};
+use std::path::Path;
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Everything random follows from it.
+    pub seed: u64,
+    pub train: Train,
+    pub mae: mae::Settings,
+    pub augment: augment::Settings,
+    pub network: Network,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// Voxels along (z, y, x).
+    pub patch: [usize; 3],
+    /// Samples a step.
+    pub batch: usize,
+    pub steps: u64,
+    /// Steps between validations; the learning rate changes as often.
+    pub epoch_steps: u64,
+    /// Batches of a validation.
+    pub validation_steps: u64,
+    /// Peak learning rate; poly schedule: rate * (1 - epoch / epochs) ^ poly_exponent.
+    pub learning_rate: f64,
+    pub poly_exponent: f64,
+    pub momentum: f64,
+    pub weight_decay: f64,
+    /// Largest global L2 norm of the gradient.
+    pub clip: f64,
+    pub init: Init,
+    /// Minutes between checkpoints; one is written at the end and on a stop signal as well.
+    pub checkpoint_minutes: f64,
+}
+
+impl Train {
+    fn paper(batch: usize, steps: u64, learning_rate: f64) -> Self {
+        Self {
+            patch: [160; 3],
+            batch,
+            steps,
+            epoch_steps: 250,
+            validation_steps: 50,
+            learning_rate,
+            poly_exponent: 0.9,
+            momentum: 0.99,
+            weight_decay: 3e-5,
+            clip: 12.0,
+            init: Init::Torch,
+            checkpoint_minutes: 15.0,
+        }
+    }
+
+    /// Learning rate of a step (nnU-Net's PolyLRScheduler, by epoch).
+    pub fn rate(&self, step: u64) -> f64 {
+        let epochs = self.steps.div_ceil(self.epoch_steps).max(1);
+        let epoch = (step / self.epoch_steps).min(epochs - 1);
+        self.learning_rate * (1.0 - epoch as f64 / epochs as f64).powf(self.poly_exponent)
+    }
+}
+
+/// Names of the presets with a sentence each.
+pub const PRESETS: &[(&str, &str)] = &[
+    ("s3d-b", "the paper's S3D-B: ResEnc-L, 160³ patches, batch 6, 250,000 steps"),
+    ("s3d-l", "the paper's S3D-L: as S3D-B with batch 48, 1,000,000 steps and rate 3e-2"),
+    ("tiny", "four small stages on 48³ patches, for a CPU and for trying things out"),
+];
+
+impl Plan {
+    pub fn preset(name: &str) -> Result<Self> {
+        let paper = |train| Plan {
+            seed: 12345,
+            train,
+            mae: mae::Settings::default(),
+            augment: augment::Settings::default(),
+            network: Network::preset("L").expect("a preset"),
+        };
+        match name {
+            "s3d-b" => Ok(paper(Train::paper(6, 250_000, 1e-2))),
+            "s3d-l" => Ok(paper(Train::paper(48, 1_000_000, 3e-2))),
+            "tiny" => Ok(Plan {
+                train: Train { patch: [48; 3], epoch_steps: 50, validation_steps: 8, momentum: 0.95, ..Train::paper(2, 1000, 1e-2) },
+                mae: mae::Settings { block: 8, ..Default::default() },
+                network: Network::preset("tiny").expect("a preset"),
+                ..paper(Train::paper(2, 1000, 1e-2))
+            }),
+            other => Err(Error::Usage(format!(
+                "there is no preset {other}; choose one of {}",
+                PRESETS.iter().map(|p| p.0).collect::<Vec<_>>().join(", ")
+            ))),
+        }
+    }
+
+    /// A preset, changed by the tables of `file` and then by `key=value` pairs with dotted keys.
+    pub fn resolve(preset: &str, file: Option<&Path>, set: &[String]) -> Result<Self> {
+        let mut table = toml::Table::try_from(Self::preset(preset)?).map_err(|e| Error::plan(e.to_string(), "This is a bug"))?;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+            let changes: toml::Table =
+                text.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))?;
+            merge(&mut table, changes);
+        }
+        for pair in set {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| Error::Usage(format!("--set {pair}: write key=value, for example --set train.batch=2")))?;
+            assign(&mut table, key.trim(), value.trim())?;
+        }
+        Self::from_table(table)
+    }
+
+    fn from_table(table: toml::Table) -> Result<Self> {
+        let plan: Plan = table.try_into().map_err(|e: toml::de::Error| {
+            Error::plan(
+                format!("the plan is not valid: {}", e.to_string().trim().replace('\n', " ")),
+                "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key",
+            )
+        })?;
+        plan.validate()?;
+        Ok(plan)
+    }
+
+    pub fn parse(text: &str) -> Result<Self> {
+        let table = text.parse().map_err(|e: toml::de::Error| Error::plan(e.to_string().trim(), "Correct the TOML"))?;
+        Self::from_table(table)
+    }
+
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a plan is plain data")
+    }
+
+    pub fn validate(&self) -> Result<()> {
+        let t = &self.train;
+        self.network.validate(t.patch)?;
+        self.mae.validate(&self.network, t.patch)?;
+        self.augment.check()?;
+        let positive = [
+            ("train.batch", t.batch as f64),
+            ("train.steps", t.steps as f64),
+            ("train.epoch_steps", t.epoch_steps as f64),
+            ("train.validation_steps", t.validation_steps as f64),
+            ("train.learning_rate", t.learning_rate),
+            ("train.clip", t.clip),
+        ];
+        for (key, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return Err(Error::plan(format!("{key} is {value}"), "Give a number above zero"));
+            }
+        }
+        if !(0.0..1.0).contains(&t.momentum) || t.weight_decay.is_nan() || t.weight_decay < 0.0 || t.checkpoint_minutes.is_nan() || t.poly_exponent.is_nan() {
+            return Err(Error::plan("train.momentum, weight_decay, poly_exponent or checkpoint_minutes is out of range", "0 <= momentum < 1, the others are not negative"));
+        }
+        if self.network.input_channels != 1 || self.network.output_channels != 1 {
+            return Err(Error::plan("pre-training works on one channel", "Set network.input_channels and output_channels to 1; every image is a sample of its own"));
+        }
+        Ok(())
+    }
+
+    /// Keys in which two plans differ, with both values.
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let flat = |p: &Self| {
+            let mut out = Vec::new();
+            flatten("", &toml::Value::try_from(p).expect("a plan is plain data"), &mut out);
+            out
+        };
+        flat(self).into_iter().zip(flat(other)).filter(|(a, b)| a != b).map(|(a, b)| format!("{} = {} / {}", a.0, a.1, b.1)).collect()
+    }
+}
+
+fn flatten(prefix: &str, value: &toml::Value, out: &mut Vec<(String, String)>) {
+    match value {
+        toml::Value::Table(table) => {
+            for (key, value) in table {
+                flatten(&if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") }, value, out);
+            }
+        }
+        other => out.push((prefix.to_string(), other.to_string())),
+    }
+}
+
+fn merge(base: &mut toml::Table, changes: toml::Table) {
+    for (key, value) in changes {
+        match (base.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                base.insert(key, value);
+            }
+        }
+    }
+}
+
+fn assign(table: &mut toml::Table, key: &str, text: &str) -> Result<()> {
+    let value = format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_string()));
+    let mut table = table;
+    let mut parts = key.split('.').peekable();
+    while let Some(part) = parts.next() {
+        let known = table.contains_key(part);
+        if !known {
+            return Err(Error::plan(
+                format!("the plan has no key {key}"),
+                format!("Known here: {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
+            ));
+        }
+        if parts.peek().is_none() {
+            // A whole number is a fine value of a real key.
+            let real = matches!(table.get(part), Some(toml::Value::Float(_)));
+            let value = match value {
+                toml::Value::Integer(i) if real => toml::Value::Float(i as f64),
+                other => other,
+            };
+            table.insert(part.to_string(), value);
+            return Ok(());
+        }
+        table = table
+            .get_mut(part)
+            .and_then(toml::Value::as_table_mut)
+            .ok_or_else(|| Error::plan(format!("{part} in {key} is a value, not a table"), "Shorten the key"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn presets_are_valid_and_survive_toml() {
+        for (name, _) in PRESETS {
+            let plan = Plan::preset(name).unwrap();
+            plan.validate().unwrap();
+            assert_eq!(Plan::parse(&plan.to_toml()).unwrap(), plan);
+        }
+    }
+
+    #[test]
+    fn the_learning_rate_is_nnssls() {
+        // FACTS 2.7: epochs 0, 1, 500 and 999 of 1000.
+        let train = Plan::preset("s3d-b").unwrap().train;
+        for (epoch, rate) in [(0, 0.01), (1, 0.00999099955), (500, 0.00535886731), (999, 1.9952623e-5)] {
+            assert!((train.rate(epoch * 250) / rate - 1.0).abs() < 1e-6, "{epoch}");
+        }
+    }
+
+    #[test]
+    fn unknown_keys_and_bad_values_are_named() {
+        let error = |set: &str| Plan::resolve("tiny", None, &[set.into()]).unwrap_err().to_string();
+        assert!(error("train.bacth=3").contains("train.bacth"));
+        assert!(error("mae.block=7").contains("mae.block"));
+        assert!(error("train.patch=[50,48,48]").contains("train.patch"));
+        assert!(error("mae.mask_ratio=[0.9,0.2]").contains("mae.mask_ratio"));
+        assert!(error("train.steps=many").contains("steps"));
+        assert_eq!(Plan::resolve("tiny", None, &["train.learning_rate=1".into()]).unwrap().train.learning_rate, 1.0);
+    }
+}

@@ -1,0 +1,162 @@
+//! What the autoencoder makes of a scan: hides random blocks, lets the network fill them in, and shows both.
+
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::graph::{Parameters, Session};
+use crate::infer::window::tile_steps;
+use crate::io::nifti;
+use crate::plan::Plan;
+use crate::preprocess;
+use crate::pretext::mae::{self, Use};
+use crate::report::save_png;
+use crate::report::sheet::{Panel, Window, sheet, window_of};
+use crate::train::checkpoint;
+use crate::train::pretrain::{BEST, LATEST, PREPROCESSING, set_parameters};
+use crate::volume::Volume;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+pub struct Options {
+    /// A run folder or a checkpoint.
+    pub model: PathBuf,
+    pub scan: PathBuf,
+    pub out: PathBuf,
+    /// Share of hidden blocks; `None` = the middle of the plan's range.
+    pub mask_ratio: Option<f64>,
+    pub seed: u64,
+}
+
+/// What was measured and written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    pub scan: PathBuf,
+    pub mask_ratio: f64,
+    /// Mean squared error of the hidden voxels, in units of the z-score, and that of predicting zero.
+    pub loss: f64,
+    pub loss_of_zero: f64,
+    pub files: Vec<PathBuf>,
+}
+
+/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
+pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
+        Error::file(path, "no checkpoint in this folder", format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"))
+    })
+}
+
+/// Reconstructs a scan tile by tile and writes a PNG sheet and four NIfTI volumes on the grid the network sees.
+pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
+    let path = checkpoint_of(&options.model)?;
+    let checkpoint = checkpoint::load_weights(&path)?;
+    let mut plan = Plan::parse(&checkpoint.plan_toml)?;
+    let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {
+        Some(text) => serde_json::from_str(text).map_err(|e| Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again"))?,
+        None => preprocess::Settings::default(),
+    };
+    let [low, high] = plan.mae.mask_ratio;
+    let ratio = options.mask_ratio.unwrap_or((low + high) / 2.0);
+    plan.mae.mask_ratio = [ratio, ratio];
+    plan.validate()?;
+    let scan = nifti::read(&options.scan)?;
+    let prepared = preprocess::scan(&scan, &settings)?;
+    std::fs::create_dir_all(&options.out).map_err(Error::io("create", &options.out))?;
+
+    let built = mae::build(Parameters::default(), &plan.network, &plan.mae, plan.train.patch, &Use::Reconstruct);
+    let mut session = Session::new(gpu.clone(), vec![built.graph], None)?;
+    set_parameters(&session, &checkpoint)?;
+    let (predicted, hidden) = predict(&mut session, built.reconstruction, &plan, &prepared.volume, ratio, options.seed)?;
+
+    let original = &prepared.volume;
+    let combine = |f: &dyn Fn(usize) -> f32| Volume::new(original.shape, original.spacing, (0..original.data.len()).map(f).collect());
+    let is_hidden = |v: usize| hidden.data[v] > 0.5;
+    // The z-score's zero is the mean: what the network sees in place of hidden voxels.
+    let masked = combine(&|v| if is_hidden(v) { 0.0 } else { original.data[v] });
+    let filled = combine(&|v| if is_hidden(v) { predicted.data[v] } else { original.data[v] });
+    let error = combine(&|v| (filled.data[v] - original.data[v]).abs());
+    let count = hidden.data.iter().filter(|&&h| h > 0.5).count().max(1) as f64;
+    let mean = |f: &dyn Fn(usize) -> f32| (0..original.data.len()).filter(|&v| is_hidden(v)).map(|v| f64::from(f(v)).powi(2)).sum::<f64>() / count;
+    let (loss, zero) = (mean(&|v| error.data[v]), mean(&|v| original.data[v]));
+
+    let (lo, hi) = window_of(original);
+    let panels = [
+        Panel { title: "original", volume: original, window: Window::Gray(lo, hi) },
+        Panel { title: "masked", volume: &masked, window: Window::GrayMasked { lo, hi, hidden: &hidden } },
+        Panel { title: "reconstruction", volume: &filled, window: Window::Gray(lo, hi) },
+        Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
+    ];
+    let name = stem(&options.scan);
+    let caption = format!(
+        "{name}: {:.0} % of {}-voxel blocks hidden; error on hidden voxels {loss:.3}, {:.2} of predicting the mean",
+        100.0 * ratio,
+        plan.mae.block,
+        loss / zero
+    );
+    let mut files = vec![options.out.join(format!("{name}_sheet.png"))];
+    save_png(&files[0], &sheet(&panels, original.shape.map(|n| n / 2), &caption))?;
+    let intensities = |v: &Volume, shift: bool| {
+        let zero = prepared.denormalize(0.0);
+        let data = v.data.iter().map(|&x| prepared.denormalize(x) - if shift { zero } else { 0.0 }).collect();
+        Volume::new(v.shape, v.spacing, data)
+    };
+    for (suffix, volume, is_difference) in [("original", original, false), ("masked", &masked, false), ("reconstruction", &filled, false), ("error", &error, true)] {
+        let file = options.out.join(format!("{name}_{suffix}.nii.gz"));
+        nifti::write_grid(&file, &intensities(volume, is_difference), &prepared.affine)?;
+        files.push(file);
+    }
+    Ok(Outcome { scan: options.scan.clone(), mask_ratio: ratio, loss, loss_of_zero: zero, files })
+}
+
+/// Runs the network over tiles that cover the volume; where tiles overlap at the end of an axis the later one counts. Returns
+/// the prediction and 1 where a voxel was hidden.
+fn predict(session: &mut Session, output: usize, plan: &Plan, volume: &Volume, ratio: f64, seed: u64) -> Result<(Volume, Volume)> {
+    let patch = plan.train.patch;
+    let grid = plan.mae.grid(patch);
+    let mut predicted = Volume::zeros(volume.shape, volume.spacing);
+    let mut hidden = Volume::zeros(volume.shape, volume.spacing);
+    let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]));
+    // A volume smaller than the patch sits in its middle, with the mean around it.
+    let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
+    let [zs, ys, xs] = tile_steps(padded, patch, 1.0);
+    let mut tile = 0;
+    for &z0 in &zs {
+        for &y0 in &ys {
+            for &x0 in &xs {
+                let mut pairs = Vec::new(); // (voxel of the patch, voxel of the volume)
+                for (p, [z, y, x]) in coordinates(patch).enumerate() {
+                    let at = [z0 + z, y0 + y, x0 + x];
+                    if (0..3).all(|a| at[a] >= before[a] && at[a] - before[a] < volume.shape[a]) {
+                        pairs.push((p, volume.index(at[0] - before[0], at[1] - before[1], at[2] - before[2])));
+                    }
+                }
+                let mut image = vec![0.0; patch.iter().product()];
+                pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
+                let mask = mae::draw_mask(grid, ratio, seed, tile, 0);
+                session.set_mask(0, &mask)?;
+                session.set_image(0, &image);
+                session.run(0)?;
+                let values = session.read(0, output)?;
+                for (p, v) in pairs {
+                    let c = [p / (patch[1] * patch[2]), p / patch[2] % patch[1], p % patch[2]];
+                    predicted.data[v] = values[p];
+                    hidden.data[v] = f32::from(u8::from(!mask.at(c, patch)));
+                }
+                tile += 1;
+            }
+        }
+    }
+    Ok((predicted, hidden))
+}
+
+fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..d[0] * d[1] * d[2]).map(move |v| [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]])
+}
+
+/// File name without the endings of NIfTI.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    [".nii.gz", ".nii", ".hdr", ".img"].iter().find_map(|e| name.strip_suffix(e)).unwrap_or(&name).to_string()
+}

@@ -1,0 +1,83 @@
+//! What a run needs on the device, decided before anything is allocated.
+
+use crate::error::{Error, Result};
+use crate::graph::plan::Limits;
+use crate::graph::{Graph, Parameters, SessionMemory, session_memory};
+use crate::plan::Plan;
+use crate::pretext::mae::{self, Use};
+
+/// The graphs of a training run and what they need.
+pub struct RunPlan {
+    pub training: Graph,
+    pub validation: Graph,
+    pub memory: SessionMemory,
+    /// Activations that the backward pass computes again instead of keeping, of how many that it could.
+    pub recomputed: usize,
+    pub recomputable: usize,
+}
+
+/// Builds the graphs; recomputes as few activations as `budget` bytes allow.
+pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
+    let build = |recompute: usize| -> Result<RunPlan> {
+        let make = |parameters, purpose: Use| mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph;
+        let training = make(Parameters::default(), Use::Train { recompute });
+        let validation = make(training.parameters.clone(), Use::Validate);
+        let memory = session_memory(&[&training, &validation], limits, true)?;
+        let recomputable = training.recomputation_candidates().len();
+        Ok(RunPlan { training, validation, memory, recomputed: recompute.min(recomputable), recomputable })
+    };
+    let first = build(0)?;
+    let Some(budget) = budget else { return Ok(first) };
+    if first.memory.total() <= budget {
+        return Ok(first);
+    }
+    let all = build(first.recomputable)?;
+    if all.memory.total() > budget {
+        return Err(Error::device(
+            format!(
+                "the run needs {:.2} GiB at least (recomputing all it can) and {:.2} GiB are there to use",
+                gib(all.memory.total()),
+                gib(budget)
+            ),
+            "Raise --memory, choose a smaller train.patch or network, or a higher mae.mask_ratio",
+        ));
+    }
+    // The fewest recomputations that fit. Each candidate frees memory, so bisection finds the edge.
+    let (mut too_few, mut enough, mut best) = (0, first.recomputable, all);
+    while enough - too_few > 1 {
+        let middle = (too_few + enough) / 2;
+        let candidate = build(middle)?;
+        if candidate.memory.total() <= budget {
+            (enough, best) = (middle, candidate);
+        } else {
+            too_few = middle;
+        }
+    }
+    Ok(best)
+}
+
+pub fn gib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 30) as f64
+}
+
+/// The memory that the plan may use: what was asked for, or for a software adapter what the machine has free (it allocates
+/// more than there is without complaint, and the system kills it later).
+pub fn budget(requested: Option<u64>, adapter_kind: &str) -> Option<u64> {
+    requested.or_else(|| if adapter_kind == "Cpu" { free_memory().map(|free| free / 10 * 9) } else { None })
+}
+
+/// `MemAvailable` of Linux.
+fn free_memory() -> Option<u64> {
+    proc_value("/proc/meminfo", "MemAvailable:")
+}
+
+/// Largest resident set of this process so far (Linux).
+pub fn peak_resident() -> Option<u64> {
+    proc_value("/proc/self/status", "VmHWM:")
+}
+
+fn proc_value(file: &str, key: &str) -> Option<u64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}

@@ -1,0 +1,360 @@
+//! The pre-training loop: patches from the store, a mask a sample, steps, validation, checkpoints. The same call goes on from
+//! the last checkpoint of its folder, to the same bits as without the stop.
+
+use super::checkpoint::{self, Checkpoint, Tensor};
+use super::log::{MetricsLog, run_json};
+use super::memory::{self, RunPlan, gib};
+use super::stop::{StopFlag, StopSignal};
+use crate::dataset::split::split;
+use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::graph::plan::Limits;
+use crate::graph::{BlockMask, Output, Session, StepValues, product};
+use crate::model::init::initial_values;
+use crate::ops::sgd;
+use crate::plan::Plan;
+use crate::pretext::mae;
+use crate::progress::{Mode, Progress};
+use crate::report::curves::{Series, progress_png};
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub const LATEST: &str = "checkpoint_latest.safetensors";
+pub const BEST: &str = "checkpoint_best.safetensors";
+/// Key of the preprocessing settings in a checkpoint's metadata.
+pub const PREPROCESSING: &str = "preprocessing";
+
+/// What the command line adds to the plan; nothing here changes a result.
+pub struct Options {
+    pub store: PathBuf,
+    pub run: PathBuf,
+    pub threads: usize,
+    /// Bytes on the device.
+    pub memory: Option<u64>,
+    pub progress: Mode,
+    pub quiet: bool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    pub steps: u64,
+    /// Validation loss on hidden voxels, last and best, and what predicting zero gives.
+    pub last_validation: f64,
+    pub best_validation: f64,
+    pub zero_validation: f64,
+}
+
+/// Batches that wait for the device.
+const QUEUE: usize = 4;
+/// Steps whose loss is not a number before a run gives up, as nnssl.
+const MAX_NOT_FINITE: usize = 20;
+
+/// Pre-trains in `options.run`, from its latest checkpoint where there is one.
+pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome> {
+    let store = Arc::new(Store::open(&options.store)?);
+    let resumed = resume_point(plan, &options.run, &store)?;
+    let cases = split(store.cases(), plan.seed);
+    if cases.train.is_empty() || cases.validation.is_empty() {
+        return Err(Error::file(
+            &options.store,
+            format!("{} training and {} validation scans", cases.train.len(), cases.validation.len()),
+            "Pre-training needs scans of two subjects at least: one is kept for validation",
+        ));
+    }
+    let run = memory::plan_run(plan, Limits::of(gpu), memory::budget(options.memory, &gpu.facts().kind))?;
+    let stop = StopFlag::install()?;
+    std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
+    crate::atomic::write_atomic(options.run.join("plan.toml"), plan.to_toml().as_bytes())?;
+    run_json(&options.run, serde_json::to_value(gpu.facts()).unwrap_or(Value::Null), serde_json::to_value(plan).unwrap_or(Value::Null))?;
+    let first_step = resumed.as_ref().map_or(0, |c| c.step);
+    let log = MetricsLog::open(&options.run, first_step)?;
+    let progress = Progress::new(options.progress, Some(plan.train.steps), "pre-training").quiet(options.quiet);
+    progress.message(&format!(
+        "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation scans{}",
+        gpu.facts().name,
+        run.training.parameters.count(),
+        gib(run.memory.total()),
+        cases.train.len(),
+        cases.validation.len(),
+        if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
+    ));
+
+    let mut trainer = Trainer::new(gpu, plan, run, resumed.as_ref())?;
+    trainer.preprocessing = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
+    let best = resumed.and_then(|c| c.best_validation);
+    let loader = |cases: &[usize], augment| {
+        Arc::new(Loader::new(store.clone(), cases.to_vec(), PatchSettings { patch: plan.train.patch, augment }))
+    };
+    let training = loader(&cases.train, Some(plan.augment.clone()));
+    let validation = loader(&cases.validation, None);
+    Loop { plan, options, trainer: &mut trainer, validation: &validation, log, progress, best }.run(training, first_step, &stop)
+}
+
+/// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
+fn resume_point(plan: &Plan, run: &Path, store: &Store) -> Result<Option<Checkpoint>> {
+    let path = run.join(LATEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let found = checkpoint::load(&path)?;
+    let before = Plan::parse(&found.plan_toml)?;
+    let mut differences = before.differences(plan);
+    let prepared = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
+    if found.extra.get(PREPROCESSING).is_some_and(|p| *p != prepared) {
+        differences.push(format!("preprocessing = {} / {prepared}", found.extra[PREPROCESSING]));
+    }
+    if !differences.is_empty() {
+        return Err(Error::file(
+            &path,
+            format!("this run was started with another plan: {} (then / now)", differences.join("; ")),
+            "Give the same plan to go on, or another -o for a new run",
+        ));
+    }
+    Ok(Some(found))
+}
+
+/// A session that trains the autoencoder, sample by sample.
+pub struct Trainer {
+    pub session: Session,
+    /// How the scans were prepared, as JSON: what runs the network later must do the same.
+    pub preprocessing: String,
+    plan: Plan,
+    grid: [usize; 3],
+}
+
+const TRAINING: usize = 0;
+const VALIDATION: usize = 1;
+
+impl Trainer {
+    /// Allocates, and sets weights from the checkpoint or the plan's initialisation.
+    pub fn new(gpu: &Rc<Gpu>, plan: &Plan, run: RunPlan, from: Option<&Checkpoint>) -> Result<Self> {
+        let clip = plan.train.clip as f32;
+        let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
+        let session = Session::new(gpu.clone(), vec![run.training, run.validation], Some(&make))?;
+        match from {
+            None => {
+                for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
+                    session.set_weight(id, values);
+                }
+            }
+            Some(checkpoint) => set_parameters(&session, checkpoint)?,
+        }
+        Ok(Self { session, preprocessing: String::new(), plan: plan.clone(), grid: plan.mae.grid(plan.train.patch) })
+    }
+
+    fn hidden_voxels(&self, mask: &BlockMask) -> usize {
+        (product(self.grid) - mask.count()) * self.plan.mae.block.pow(3)
+    }
+
+    fn set_step(&self, step: u64, samples: usize, mask: &BlockMask) {
+        let t = &self.plan.train;
+        self.session.set_step(StepValues {
+            learning_rate: t.rate(step) as f32,
+            momentum: t.momentum as f32,
+            weight_decay: t.weight_decay as f32,
+            loss_scale: (1.0 / (samples * self.hidden_voxels(mask)) as f64) as f32,
+        });
+    }
+
+    /// Loss over the hidden voxels of a batch with the masks of (seed, step); adds gradients when `program` trains.
+    fn batch(&mut self, program: usize, seed: u64, step: u64, batch: &[Patch]) -> Result<f64> {
+        let ratio = mae::step_ratio(&self.plan.mae, seed, step);
+        self.session.start_step();
+        for (k, patch) in batch.iter().enumerate() {
+            let mask = mae::draw_mask(self.grid, ratio, seed, step, k as u64);
+            if k == 0 {
+                self.set_step(step, batch.len(), &mask);
+            }
+            self.session.set_mask(0, &mask)?;
+            self.session.set_image(0, &patch.data);
+            self.session.run(program)?;
+        }
+        Ok(f64::from(self.session.output(Output::Loss)?))
+    }
+
+    /// One optimiser step. Returns loss and gradient norm before clipping. A loss that is not finite changes nothing.
+    pub fn step(&mut self, step: u64, batch: &[Patch]) -> Result<(f64, f64)> {
+        let loss = self.batch(TRAINING, self.plan.seed, step, batch)?;
+        if !loss.is_finite() {
+            return Ok((loss, f64::NAN));
+        }
+        self.session.update()?;
+        Ok((loss, f64::from(self.session.output(Output::GradientNorm)?)))
+    }
+
+    /// Loss and the loss of predicting zero, over fixed patches with fixed masks, so that numbers of a run can be compared.
+    pub fn validate(&mut self, loader: &Loader) -> Result<(f64, f64)> {
+        let seed = self.plan.seed ^ VALIDATION_SEED;
+        let (batches, samples) = (self.plan.train.validation_steps, self.plan.train.batch as u64);
+        let (mut loss, mut zero) = (0.0, 0.0);
+        for step in 0..batches {
+            let ratio = mae::step_ratio(&self.plan.mae, seed, step);
+            let batch = (0..samples).map(|index| loader.patch(SampleKey { seed, step, index })).collect::<Result<Vec<Patch>>>()?;
+            loss += self.batch(VALIDATION, seed, step, &batch)? / batches as f64;
+            for (index, patch) in batch.iter().enumerate() {
+                let mask = mae::draw_mask(self.grid, ratio, seed, step, index as u64);
+                zero += mean_square(patch, &mask) / (samples * batches) as f64;
+            }
+        }
+        Ok((loss, zero))
+    }
+
+    /// Everything that a later process needs to go on.
+    pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
+        let (mut weights, mut momentum) = (Vec::new(), Vec::new());
+        for (id, p) in self.session.parameters.list.iter().enumerate() {
+            let tensor = |data| Tensor { name: p.name.clone(), shape: p.shape.clone(), data };
+            weights.push(tensor(self.session.weight(id)?));
+            if p.trained {
+                momentum.push(tensor(self.session.momentum(id)?));
+            }
+        }
+        let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
+        let extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
+        Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
+    }
+}
+
+/// Keeps the masks and patches of validation apart from those of training.
+const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
+
+/// Mean of squares over the hidden voxels: the loss of predicting zero.
+fn mean_square(patch: &Patch, mask: &BlockMask) -> f64 {
+    let d = patch.shape;
+    let (mut sum, mut count) = (0.0, 0usize);
+    for (v, &value) in patch.data.iter().enumerate() {
+        if !mask.at([v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]], d) {
+            sum += f64::from(value).powi(2);
+            count += 1;
+        }
+    }
+    sum / count.max(1) as f64
+}
+
+/// Weights (and momentum, where the session has it) from a checkpoint. Every parameter must be there in its shape.
+pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> {
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let find = |list: &[Tensor]| list.iter().position(|t| t.name == p.name && t.shape == p.shape);
+        match find(&checkpoint.weights) {
+            Some(k) => session.set_weight(id, &checkpoint.weights[k].data),
+            None => {
+                return Err(Error::plan(
+                    format!("the checkpoint has no tensor {} of shape {:?}", p.name, p.shape),
+                    "It belongs to another network",
+                ));
+            }
+        }
+        if let Some(k) = find(&checkpoint.momentum) {
+            session.set_momentum(id, &checkpoint.momentum[k].data);
+        }
+    }
+    Ok(())
+}
+
+/// State of the loop besides the weights.
+struct Loop<'a> {
+    plan: &'a Plan,
+    options: &'a Options,
+    trainer: &'a mut Trainer,
+    validation: &'a Loader,
+    log: MetricsLog,
+    progress: Progress,
+    best: Option<f64>,
+}
+
+impl Loop<'_> {
+    fn run(mut self, training: Arc<Loader>, first_step: u64, stop: &StopFlag) -> Result<Outcome> {
+        let t = &self.plan.train;
+        let mut stream = training.stream(self.plan.seed, first_step, t.batch, self.options.threads, QUEUE);
+        let mut last_save = Instant::now();
+        let mut saved = first_step;
+        let mut not_finite = 0;
+        let mut validated = self.last_validation()?;
+        for step in first_step..t.steps {
+            let start = Instant::now();
+            let batch = match stream.next() {
+                Some(batch) => batch?,
+                None => return Err(Error::file(&self.options.store, "the loader ended early", "Run the same command again")),
+            };
+            let waited = start.elapsed();
+            let (loss, norm) = self.trainer.step(step, &batch)?;
+            if !loss.is_finite() {
+                not_finite += 1;
+                self.progress.message(&format!("step {step}: the loss is {loss}; the step is skipped"));
+                if not_finite > MAX_NOT_FINITE {
+                    return Err(Error::plan(
+                        format!("the loss was not a number in {not_finite} steps"),
+                        "Lower train.learning_rate, or look for damaged scans in the store; the last checkpoint is intact",
+                    ));
+                }
+            }
+            let seconds = start.elapsed().as_secs_f64();
+            let done = step + 1;
+            self.log.write(&json!({
+                "step": done, "loss": loss, "gradient_norm": norm, "learning_rate": t.rate(step),
+                "mask_ratio": mae::step_ratio(&self.plan.mae, self.plan.seed, step),
+                "patches_per_s": batch.len() as f64 / seconds, "seconds": seconds, "waited_for_data": waited.as_secs_f64(),
+            }))?;
+            let speed = format!("{:.2}", batch.len() as f64 / seconds);
+            self.progress.update(done, &[("loss", format!("{loss:.4}")), ("patches/s", speed)]);
+            let signal = stop.requested();
+            if done % t.epoch_steps == 0 || done == t.steps {
+                let (loss, zero) = self.trainer.validate(self.validation)?;
+                self.log.write(&json!({ "step": done, "validation_loss": loss, "validation_loss_of_zero": zero }))?;
+                self.progress.message(&format!("step {done}: validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero));
+                validated = Some((loss, zero));
+                if self.best.is_none_or(|b| loss < b) {
+                    self.best = Some(loss);
+                    checkpoint::save(self.options.run.join(BEST), &self.trainer.checkpoint(done, self.best)?)?;
+                }
+                self.picture()?;
+            }
+            let due = last_save.elapsed() >= Duration::from_secs_f64(60.0 * t.checkpoint_minutes.max(0.0));
+            if due || done == t.steps || signal.is_some() {
+                self.log.sync()?;
+                checkpoint::save(self.options.run.join(LATEST), &self.trainer.checkpoint(done, self.best)?)?;
+                (last_save, saved) = (Instant::now(), done);
+            }
+            if let Some(signal) = signal
+                && done < t.steps
+            {
+                self.progress.message(&format!("{}: checkpoint written", signal.name()));
+                self.progress.finish();
+                return Err(match signal {
+                    StopSignal::Interrupt if saved == 0 => Error::Interrupted,
+                    _ => Error::Stopped { step: saved, checkpoint: self.options.run.join(LATEST) },
+                });
+            }
+        }
+        self.progress.finish();
+        let (last, zero) = validated.unwrap_or((f64::NAN, f64::NAN));
+        Ok(Outcome { steps: t.steps, last_validation: last, best_validation: self.best.unwrap_or(last), zero_validation: zero })
+    }
+
+    /// The last validation in the log, for a run that was complete already.
+    fn last_validation(&self) -> Result<Option<(f64, f64)>> {
+        let records = MetricsLog::read(&self.options.run)?;
+        Ok(records.iter().rev().find_map(|r| Some((r.get("validation_loss")?.as_f64()?, r.get("validation_loss_of_zero")?.as_f64()?))))
+    }
+
+    /// `progress.png` from the log.
+    fn picture(&self) -> Result<()> {
+        let records = MetricsLog::read(&self.options.run)?;
+        let series = |name: &str, key: &str| Series {
+            name: name.to_string(),
+            points: records.iter().filter_map(|r| Some((r.get("step")?.as_f64()?, r.get(key)?.as_f64()?))).collect(),
+        };
+        let losses = [
+            series("training", "loss"),
+            series("validation", "validation_loss"),
+            series("predicting zero", "validation_loss_of_zero"),
+        ];
+        let (rate, speed) = (series("learning rate", "learning_rate"), series("patches/s", "patches_per_s"));
+        progress_png(self.options.run.join("progress.png"), "masked autoencoder: loss on hidden voxels", &losses, &rate, &speed)
+    }
+}
