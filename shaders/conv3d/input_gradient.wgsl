@@ -24,8 +24,8 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> dx: array<vec4<f32>>;
 
 override WORKGROUP: u32 = 64u;
-override IN_QUADS: u32 = 4u;
-override VOXELS: u32 = 2u;
+override IN_QUADS: u32 = 4u; // at most 4
+override VOXELS: u32 = 4u; // at most 8
 override STRIDED: bool = false;
 
 // sum + transpose(m) * v
@@ -49,31 +49,27 @@ fn store(quad: u32, voxel: u32, sum: vec4<f32>) {
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let count = voxel_count(params.enumerated);
-    let e0 = (group.x + group.y * groups.x) * WORKGROUP * VOXELS + lane;
-    let e1 = e0 + WORKGROUP;
+    let first = (group.x + group.y * groups.x) * WORKGROUP * VOXELS + lane;
     let stride = vec3<i32>(params.stride);
     let parity = group.z / params.tiles;
     let quad = (group.z - parity * params.tiles) * IN_QUADS;
-    let residue_z = parity / (params.stride.y * params.stride.z);
-    let residue_y = (parity / params.stride.z) % params.stride.y;
-    let residue = vec3<i32>(vec3<u32>(residue_z, residue_y, parity % params.stride.z));
-    let c0 = coordinate(params.enumerated, min(e0, count - 1u)) * stride + residue;
-    var c1 = c0;
-    if VOXELS == 2u { c1 = coordinate(params.enumerated, min(e1, count - 1u)) * stride + residue; }
+    let residue = vec3<i32>(vec3<u32>(
+        parity / (params.stride.y * params.stride.z),
+        (parity / params.stride.z) % params.stride.y,
+        parity % params.stride.z,
+    ));
     // (c + padding - t) / stride = e + (residue + padding - t) / stride, the same shift for the whole workgroup.
-    let base0 = (c0 - residue) / stride;
-    let base1 = (c1 - residue) / stride;
+    var origin: array<vec3<i32>, 8>;
+    for (var v = 0u; v < VOXELS; v++) { origin[v] = coordinate(params.enumerated, min(first + v * WORKGROUP, count - 1u)); }
 
-    let last = params.dx_quads - 1u;
     let taps = params.kernel.x * params.kernel.y * params.kernel.z;
     let row = taps * params.weight_in_quads;
-    let w_first = params.first_dy_quad * row + params.weight_first_in_quad;
-    let q1 = min(quad + 1u, last) - quad;
-    let q2 = min(quad + 2u, last) - quad;
-    let q3 = min(quad + 3u, last) - quad;
-
-    var a0 = vec4<f32>(0.0); var a1 = vec4<f32>(0.0); var a2 = vec4<f32>(0.0); var a3 = vec4<f32>(0.0);
-    var b0 = vec4<f32>(0.0); var b1 = vec4<f32>(0.0); var b2 = vec4<f32>(0.0); var b3 = vec4<f32>(0.0);
+    // Quads beyond the last read the weights of the last and are not stored.
+    var column: array<u32, 4>;
+    for (var i = 0u; i < IN_QUADS; i++) {
+        column[i] = params.first_dy_quad * row + params.weight_first_in_quad + min(quad + i, params.dx_quads - 1u);
+    }
+    var sum: array<vec4<f32>, 32>; // voxel * IN_QUADS + quad
     for (var kz = 0u; kz < params.kernel.x; kz++) {
         let sz = residue.x + i32(params.padding.x) - i32(kz);
         if STRIDED && (sz % stride.x) != 0 { continue; }
@@ -84,55 +80,34 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let sx = residue.z + i32(params.padding.z) - i32(kx);
                 if STRIDED && (sx % stride.z) != 0 { continue; }
                 let shift = vec3<i32>(sz, sy, sx) / stride;
-                let i0 = find(params.dy_space, base0 + shift);
-                let seen0 = i0 != NONE;
-                var at0 = select(0u, i0, seen0);
-                var seen1 = false;
-                var at1 = 0u;
-                if VOXELS == 2u {
-                    let i1 = find(params.dy_space, base1 + shift);
-                    seen1 = i1 != NONE;
-                    at1 = select(0u, i1, seen1);
+                var at: array<u32, 8>;
+                var seen: array<bool, 8>;
+                for (var v = 0u; v < VOXELS; v++) {
+                    let i = find(params.dy_space, origin[v] + shift);
+                    seen[v] = i != NONE;
+                    at[v] = select(0u, i, seen[v]);
                 }
-                let tap = (kz * params.kernel.y + ky) * params.kernel.z + kx;
-                var w = w_first + tap * params.weight_in_quads + quad;
+                var w = ((kz * params.kernel.y + ky) * params.kernel.z + kx) * params.weight_in_quads;
                 for (var q = 0u; q < params.dy_quads; q++) {
-                    let g0 = select(vec4<f32>(0.0), dy[at0], seen0);
-                    var g1 = vec4<f32>(0.0);
-                    if VOXELS == 2u { g1 = select(vec4<f32>(0.0), dy[at1], seen1); }
-                    let m0 = weight[w];
-                    a0 = multiply_add(m0, g0, a0);
-                    if VOXELS == 2u { b0 = multiply_add(m0, g1, b0); }
-                    if IN_QUADS > 1u {
-                        let m1 = weight[w + q1];
-                        a1 = multiply_add(m1, g0, a1);
-                        if VOXELS == 2u { b1 = multiply_add(m1, g1, b1); }
+                    var value: array<vec4<f32>, 8>;
+                    for (var v = 0u; v < VOXELS; v++) {
+                        value[v] = select(vec4<f32>(0.0), dy[at[v]], seen[v]);
+                        at[v] += params.dy_space.stride;
                     }
-                    if IN_QUADS > 2u {
-                        let m2 = weight[w + q2];
-                        a2 = multiply_add(m2, g0, a2);
-                        if VOXELS == 2u { b2 = multiply_add(m2, g1, b2); }
-                        let m3 = weight[w + q3];
-                        a3 = multiply_add(m3, g0, a3);
-                        if VOXELS == 2u { b3 = multiply_add(m3, g1, b3); }
+                    for (var i = 0u; i < IN_QUADS; i++) {
+                        let m = weight[w + column[i]];
+                        for (var v = 0u; v < VOXELS; v++) {
+                            sum[v * IN_QUADS + i] = multiply_add(m, value[v], sum[v * IN_QUADS + i]);
+                        }
                     }
-                    at0 += params.dy_space.stride;
-                    at1 += params.dy_space.stride;
                     w += row;
                 }
             }
         }
     }
-    var v0 = find(params.dx_space, c0);
-    if e0 >= count { v0 = NONE; }
-    store(quad, v0, a0);
-    if IN_QUADS > 1u { store(quad + 1u, v0, a1); }
-    if IN_QUADS > 2u { store(quad + 2u, v0, a2); store(quad + 3u, v0, a3); }
-    if VOXELS == 2u {
-        var v1 = find(params.dx_space, c1);
-        if e1 >= count { v1 = NONE; }
-        store(quad, v1, b0);
-        if IN_QUADS > 1u { store(quad + 1u, v1, b1); }
-        if IN_QUADS > 2u { store(quad + 2u, v1, b2); store(quad + 3u, v1, b3); }
+    for (var v = 0u; v < VOXELS; v++) {
+        if first + v * WORKGROUP >= count { continue; }
+        let voxel = find(params.dx_space, origin[v] * stride + residue);
+        for (var i = 0u; i < IN_QUADS; i++) { store(quad + i, voxel, sum[v * IN_QUADS + i]); }
     }
 }
