@@ -182,7 +182,7 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
     assert_eq!(events.len(), 10);
     let reasons: Vec<&str> = summary.rejected.iter().map(|r| r.reason.as_str()).collect();
     assert!(reasons.iter().any(|r| r.contains("NaN")), "{reasons:?}");
-    assert!(reasons.iter().any(|r| r.contains("preprocess.min_extent_mm = 50")), "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.contains("--min-extent-mm 50")), "{reasons:?}");
 
     let store = Arc::new(Store::open(&store).unwrap());
     assert_eq!(store.manifest().rejected.len(), 3);

@@ -100,6 +100,11 @@ impl Gpu {
         })
     }
 
+    /// Behaves as an adapter that binds at most `bytes` at once: tensors are cut into as many more segments.
+    pub fn limit_binding(&mut self, bytes: u64) {
+        self.facts.max_binding = self.facts.max_binding.min(bytes);
+    }
+
     pub fn facts(&self) -> &AdapterFacts {
         &self.facts
     }

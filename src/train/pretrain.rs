@@ -84,6 +84,7 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
         if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
     ));
 
+    let planned = run.memory.total();
     let mut trainer = Trainer::new(gpu, plan, run, resumed.as_ref())?;
     trainer.preprocessing = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
     let best = resumed.and_then(|c| c.best_validation);
@@ -92,7 +93,7 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     };
     let training = loader(&cases.train, Some(plan.augment.clone()));
     let validation = loader(&cases.validation, None);
-    Loop { plan, options, trainer: &mut trainer, validation: &validation, log, progress, best }.run(training, first_step, &stop)
+    Loop { plan, options, trainer: &mut trainer, validation: &validation, log, progress, best, planned }.run(training, first_step, &stop)
 }
 
 /// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
@@ -265,6 +266,8 @@ struct Loop<'a> {
     log: MetricsLog,
     progress: Progress,
     best: Option<f64>,
+    /// Bytes that the plan gives the device.
+    planned: u64,
 }
 
 impl Loop<'_> {
@@ -301,6 +304,9 @@ impl Loop<'_> {
                 "patches_per_s": batch.len() as f64 / seconds, "seconds": seconds, "waited_for_data": waited.as_secs_f64(),
             }))?;
             let speed = format!("{:.2}", batch.len() as f64 / seconds);
+            if step == first_step {
+                self.progress.message(&self.memory_report());
+            }
             self.progress.update(done, &[("loss", format!("{loss:.4}")), ("patches/s", speed)]);
             let signal = stop.requested();
             if done % t.epoch_steps == 0 || done == t.steps {
@@ -334,6 +340,14 @@ impl Loop<'_> {
         self.progress.finish();
         let (last, zero) = validated.unwrap_or((f64::NAN, f64::NAN));
         Ok(Outcome { steps: t.steps, last_validation: last, best_validation: self.best.unwrap_or(last), zero_validation: zero })
+    }
+
+    /// Planned and measured memory, once everything has been touched.
+    fn memory_report(&self) -> String {
+        let gpu = &self.trainer.session.gpu;
+        let measured = gpu.allocator_bytes().unwrap_or_else(|| gpu.allocated());
+        let resident = memory::peak_resident().map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
+        format!("device memory: {:.3} GiB planned, {:.3} GiB allocated{resident}", gib(self.planned), gib(measured))
     }
 
     /// The last validation in the log, for a run that was complete already.

@@ -1,0 +1,220 @@
+//! The program as a user runs it: preprocess, pre-train, kill, resume, reconstruct, and what it says of bad input.
+
+use spark3d::train::checkpoint;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// A plan that takes a second: three small stages on 16³ patches.
+const PLAN: &str = r#"
+[train]
+patch = [16, 16, 16]
+batch = 2
+steps = 8
+epoch_steps = 4
+validation_steps = 1
+checkpoint_minutes = 0.0
+[mae]
+block = 4
+[network]
+features = [4, 8, 8]
+blocks = [1, 1, 1]
+strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
+kernels = [[3, 3, 3], [3, 3, 3], [3, 3, 3]]
+decoder_convs = [1, 1]
+"#;
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    /// A store of four bundled scans of four subjects, and the plan.
+    fn with_store() -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let scans = place.path("scans");
+        std::fs::create_dir(&scans).unwrap();
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+        let mut files: Vec<PathBuf> = std::fs::read_dir(demo).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "gz")).collect();
+        files.sort();
+        for file in &files[..4] {
+            std::fs::copy(file, scans.join(file.file_name().unwrap())).unwrap();
+        }
+        let done = place.run(&["preprocess", "-i", "scans", "-o", "store", "--spacing", "2", "--min-file-bytes", "100000"]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        assert!(text(&done.stdout).contains("4 scans of 4 subjects"), "{}", text(&done.stdout));
+        std::fs::write(place.path("plan.toml"), PLAN).unwrap();
+        place
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        if let Ok(adapter) = std::env::var("SPARK3D_ADAPTER") {
+            command.args(["--device", &adapter]);
+        }
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    fn pretrain(&self, run: &str, more: &[&str]) -> Output {
+        let mut args = vec!["pretrain", "store", "-o", run, "--preset", "tiny", "--plan", "plan.toml"];
+        args.extend(more);
+        self.run(&args)
+    }
+
+    /// Runs and expects failure with this exit code; returns what it said.
+    fn refused(&self, args: &[&str], code: i32) -> String {
+        let done = self.run(args);
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{args:?}: {said}");
+        assert!(!said.contains("panicked"), "{args:?}: {said}");
+        said
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn latest(place: &Place, run: &str) -> Vec<u8> {
+    std::fs::read(place.path(run).join("checkpoint_latest.safetensors")).unwrap()
+}
+
+#[test]
+fn a_run_leaves_what_it_promises_and_reconstructs() {
+    let place = Place::with_store();
+    let done = place.pretrain("run", &[]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    for file in ["plan.toml", "run.json", "metrics.jsonl", "progress.png", "checkpoint_latest.safetensors", "checkpoint_best.safetensors"] {
+        assert!(place.path("run").join(file).is_file(), "{file}");
+    }
+    let metrics = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
+    let records: Vec<serde_json::Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let steps: Vec<u64> = records.iter().filter(|r| r.get("loss").is_some()).map(|r| r["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=8).collect::<Vec<u64>>());
+    assert!(records.iter().filter_map(|r| r.get("loss")).all(|l| l.as_f64().unwrap().is_finite()));
+    assert_eq!(records.iter().filter(|r| r.get("validation_loss").is_some()).count(), 2);
+    // The same command again has nothing left to do and changes nothing.
+    let before = latest(&place, "run");
+    assert!(place.pretrain("run", &[]).status.success());
+    assert_eq!(latest(&place, "run"), before);
+
+    let scan = std::fs::read_dir(place.path("scans")).unwrap().next().unwrap().unwrap().path();
+    let done = place.run(&["reconstruct", "-m", "run", "-i", scan.to_str().unwrap(), "-o", "out", "--mask-ratio", "0.75"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let written: Vec<String> = std::fs::read_dir(place.path("out")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(written.iter().filter(|n| n.ends_with(".nii.gz")).count(), 4, "{written:?}");
+    assert_eq!(written.iter().filter(|n| n.ends_with(".png")).count(), 1, "{written:?}");
+    let read = |suffix: &str| {
+        let name = written.iter().find(|n| n.contains(suffix)).unwrap();
+        spark3d::io::nifti::read(&place.path("out").join(name)).unwrap().volume
+    };
+    let (original, filled, error) = (read("_original"), read("_reconstruction"), read("_error"));
+    let range = original.data.iter().fold(0f32, |m, &v| m.max(v.abs()));
+    let visible = error.data.iter().filter(|&&e| e.abs() < 1e-4 * range).count() as f64 / error.data.len() as f64;
+    assert!((0.15..0.45).contains(&visible), "a quarter of the blocks is visible and has no error, here {visible}");
+    for v in 0..original.data.len() {
+        assert!(((original.data[v] - filled.data[v]).abs() - error.data[v]).abs() < 1e-3 * range);
+    }
+}
+
+#[test]
+fn a_killed_run_ends_with_the_same_bits() {
+    let place = Place::with_store();
+    assert!(place.pretrain("whole", &["--threads", "1"]).status.success());
+    let file = place.path("killed/checkpoint_latest.safetensors");
+    let mut kills = 0;
+    for _ in 0..20 {
+        let args = ["pretrain", "store", "-o", "killed", "--preset", "tiny", "--plan", "plan.toml", "--threads", "2"];
+        let mut child = place.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let step = |p: &Path| checkpoint::load_weights(p).map_or(0, |c| c.step);
+        let (first, start) = (step(&file), Instant::now());
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break Some(status);
+            }
+            // One kill in the first half, one in the second, each after at least one new checkpoint.
+            if kills < 2 && step(&file) > first && step(&file) > 3 * kills {
+                child.kill().unwrap();
+                child.wait().unwrap();
+                kills += 1;
+                break None;
+            }
+            assert!(start.elapsed() < Duration::from_secs(120), "the run does not advance");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        if status.is_some_and(|s| s.success()) {
+            break;
+        }
+    }
+    assert!(kills > 0, "the run ended before it could be killed");
+    assert!(latest(&place, "whole") == latest(&place, "killed"), "weights, momentum or metadata differ");
+    let lines = |run: &str| std::fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap().lines().count();
+    assert_eq!(lines("whole"), lines("killed"));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_stop_signal_writes_a_checkpoint_and_exits_with_75() {
+    let place = Place::with_store();
+    let args = ["pretrain", "store", "-o", "run", "--preset", "tiny", "--plan", "plan.toml", "--set", "train.checkpoint_minutes=60", "--set", "train.steps=4000"];
+    let mut child = place.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let metrics = place.path("run/metrics.jsonl");
+    let start = Instant::now();
+    while std::fs::metadata(&metrics).map_or(0, |m| m.len()) == 0 {
+        assert!(start.elapsed() < Duration::from_secs(120) && child.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(75));
+    assert!(checkpoint::load(place.path("run/checkpoint_latest.safetensors")).unwrap().step > 0);
+}
+
+#[test]
+fn bad_requests_are_refused_before_any_work() {
+    let place = Place::with_store();
+    let pretrain = ["pretrain", "store", "-o", "run", "--preset", "tiny", "--plan", "plan.toml"];
+    let with = |more: &[&'static str]| -> Vec<&'static str> { pretrain.iter().copied().chain(more.iter().copied()).collect() };
+    let cases: &[(Vec<&str>, i32, &str)] = &[
+        (with(&["--set", "train.bacth=3"]), 1, "train.bacth"),
+        (with(&["--set", "train.patch=[18,16,16]"]), 1, "[18, 16, 16]"),
+        (with(&["--set", "mae.block=3"]), 1, "mae.block = 3"),
+        (with(&["--set", "mae.mask_ratio=[0.0,0.01]"]), 1, "hides none"),
+        (with(&["--set", "nonsense"]), 2, "key=value"),
+        (with(&["--device", "no-such-gpu"]), 1, "no-such-gpu"),
+        (with(&["--memory", "100KiB"]), 1, "needs"),
+        (with(&["--memory", "plenty"]), 2, "plenty"),
+        (vec!["pretrain", "nowhere", "-o", "run", "--preset", "tiny"], 1, "nowhere"),
+        (vec!["pretrain", "store", "-o", "run", "--preset", "huge"], 2, "s3d-b"),
+        (vec!["pretrain", "store", "--preset", "tiny"], 2, "run folder"),
+        (vec!["pretrain", "store", "-o", "plan.toml/run", "--preset", "tiny"], 1, "plan.toml/run"),
+        (vec!["reconstruct", "-m", "store", "-i", "scan.nii", "-o", "out"], 1, "no checkpoint"),
+        (vec!["reconstruct", "-m", "plan.toml", "-i", "scan.nii", "-o", "out"], 1, "plan.toml"),
+        (vec!["preprocess", "-i", "nowhere", "-o", "store2"], 1, "nowhere"),
+        (vec!["preprocess", "-i", "plan.toml", "-o", "store2"], 1, "plan.toml"),
+        (vec!["no-such-command"], 2, "no-such-command"),
+    ];
+    for (args, code, fact) in cases {
+        let said = place.refused(args, *code);
+        assert!(said.contains(fact), "{args:?} should name {fact}: {said}");
+    }
+    assert!(!place.path("run").exists(), "nothing may be written for a refused run");
+
+    // Another plan in the same folder would not be what its checkpoint says.
+    assert!(place.pretrain("run", &["--steps", "1"]).status.success());
+    let said = place.refused(&with(&["--set", "train.learning_rate=0.5"]), 1);
+    assert!(said.contains("train.learning_rate = 0.01 / 0.5"), "{said}");
+    // A torn checkpoint is named, not resumed from.
+    let file = place.path("run/checkpoint_latest.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(place.refused(&with(&["--steps", "1"]), 1).contains("checkpoint_latest"));
+}
