@@ -1,4 +1,53 @@
-//! spark3d
+//! spark3d pre-trains 3D residual-encoder U-Nets on unlabelled brain MRI as sparse masked autoencoders, on any GPU that wgpu
+//! reaches. This page is its architecture; `tests/layering.rs` holds the code to the table at the end.
+//!
+//! # Bird's-eye view
+//!
+//! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI files
+//! into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`], [`pretext`]) turns a
+//! network into a static graph of one sample, differentiates it into one longer graph, plans its memory and records it as
+//! dispatches. The two meet in [`train`] and [`reconstruct`], where a patch is handed over, and know only [`volume`] in common.
+//!
+//! # How a step runs
+//!
+//! 1. [`dataset::Loader`] reads a patch: a pure function of (seed, step, sample), whatever the number of threads.
+//! 2. [`pretext::mae`] draws which blocks are hidden. The mask becomes a table block → slot that every shader reads.
+//! 3. [`graph::Session`] runs the recorded graph: encoder over visible blocks, densification, dense decoder, squared error on
+//!    hidden voxels, and all of it backwards. Gradients of parameters add up in place.
+//! 4. After the last sample of the batch, [`ops::sgd`] clips the gradient and updates the weights.
+//!
+//! **A batch is a loop over samples**, not an axis. Norms are per sample, so nothing is lost, and memory is that of one sample.
+//!
+//! # Spaces and quads
+//!
+//! A feature tensor is channels over a [`graph::Space`]: the voxels of a volume, or of its visible blocks only. The mask's cells
+//! are whole blocks at every stage, so one table serves all stages; dense is the space without a mask. Every kernel finds a
+//! neighbour through `find` of `shaders/shared/space.wgsl`, which answers NONE outside the volume and in hidden blocks: both read
+//! as zero, which is exactly the reference's multiplication by the mask. Channels lie in quads (`vec4<f32>`), quad by quad;
+//! channels that fill up the last quad stay zero. Where a tensor exceeds the adapter's binding limit it is cut into segments of
+//! whole quads, and a convolution adds up over the segments of its input, as it does over the parts of a concatenation, which is
+//! never made.
+//!
+//! # Memory
+//!
+//! [`graph::plan`] knows the first and last node of every tensor and places them in one arena, largest first. Gradients take the
+//! place of what they replace. When a budget is given, [`train::memory`] lets the backward pass compute cheap activations again,
+//! as few as fit. What is planned is what is allocated.
+//!
+//! # An operator
+//!
+//! is one file of [`ops`] and a folder of `shaders/`: shape rule, dispatches, gradient as further nodes. Its specification is a
+//! plain loop in [`ops::reference`]; [`ops::cases`] is one list that tests, `doctor` and `bench` share. A variant is a value: an
+//! `override` constant of a shader, a field of the plan, never a subclass.
+//!
+//! # What is absent
+//!
+//! - `wgpu` outside of [`device`]; printing and exiting outside of the command line and [`progress`].
+//! - Atomics on floats, and any other sum whose order varies: the same adapter, driver and plan give the same bits.
+//! - A stream of random numbers: every draw is keyed ([`random`]), so a resumed run cannot tell that it was stopped.
+//! - Knowledge of the data side in the compute side, and the reverse.
+//!
+//! # Who may use whom
 //!
 //! | module | may use |
 //! |---|---|
@@ -20,11 +69,13 @@
 //! | report | error, atomic, volume |
 //! | plan | error, augment, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
 
 pub mod atomic;
 pub mod augment;
+pub mod bench;
 pub mod cli;
 pub mod dataset;
 pub mod device;

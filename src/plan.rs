@@ -88,7 +88,13 @@ impl Plan {
             "s3d-b" => Ok(paper(Train::paper(6, 250_000, 1e-2))),
             "s3d-l" => Ok(paper(Train::paper(48, 1_000_000, 3e-2))),
             "tiny" => Ok(Plan {
-                train: Train { patch: [48; 3], epoch_steps: 50, validation_steps: 8, momentum: 0.95, ..Train::paper(2, 1000, 1e-2) },
+                train: Train {
+                    patch: [48; 3],
+                    epoch_steps: 50,
+                    validation_steps: 8,
+                    momentum: 0.95,
+                    ..Train::paper(2, 1000, 1e-2)
+                },
                 mae: mae::Settings { block: 8, ..Default::default() },
                 network: Network::preset("tiny").expect("a preset"),
                 ..paper(Train::paper(2, 1000, 1e-2))
@@ -102,17 +108,19 @@ impl Plan {
 
     /// A preset, changed by the tables of `file` and then by `key=value` pairs with dotted keys.
     pub fn resolve(preset: &str, file: Option<&Path>, set: &[String]) -> Result<Self> {
-        let mut table = toml::Table::try_from(Self::preset(preset)?).map_err(|e| Error::plan(e.to_string(), "This is a bug"))?;
+        let mut table =
+            toml::Table::try_from(Self::preset(preset)?).map_err(|e| Error::plan(e.to_string(), "This is a bug"))?;
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-            let changes: toml::Table =
-                text.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))?;
+            let changes: toml::Table = text
+                .parse()
+                .map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))?;
             merge(&mut table, changes);
         }
         for pair in set {
-            let (key, value) = pair
-                .split_once('=')
-                .ok_or_else(|| Error::Usage(format!("--set {pair}: write key=value, for example --set train.batch=2")))?;
+            let (key, value) = pair.split_once('=').ok_or_else(|| {
+                Error::Usage(format!("--set {pair}: write key=value, for example --set train.batch=2"))
+            })?;
             assign(&mut table, key.trim(), value.trim())?;
         }
         Self::from_table(table)
@@ -156,11 +164,22 @@ impl Plan {
                 return Err(Error::plan(format!("{key} is {value}"), "Give a number above zero"));
             }
         }
-        if !(0.0..1.0).contains(&t.momentum) || t.weight_decay.is_nan() || t.weight_decay < 0.0 || t.checkpoint_minutes.is_nan() || t.poly_exponent.is_nan() {
-            return Err(Error::plan("train.momentum, weight_decay, poly_exponent or checkpoint_minutes is out of range", "0 <= momentum < 1, the others are not negative"));
+        if !(0.0..1.0).contains(&t.momentum)
+            || t.weight_decay.is_nan()
+            || t.weight_decay < 0.0
+            || t.checkpoint_minutes.is_nan()
+            || t.poly_exponent.is_nan()
+        {
+            return Err(Error::plan(
+                "train.momentum, weight_decay, poly_exponent or checkpoint_minutes is out of range",
+                "0 <= momentum < 1, the others are not negative",
+            ));
         }
         if self.network.input_channels != 1 || self.network.output_channels != 1 {
-            return Err(Error::plan("pre-training works on one channel", "Set network.input_channels and output_channels to 1; every image is a sample of its own"));
+            return Err(Error::plan(
+                "pre-training works on one channel",
+                "Set network.input_channels and output_channels to 1; every image is a sample of its own",
+            ));
         }
         Ok(())
     }
@@ -172,7 +191,12 @@ impl Plan {
             flatten("", &toml::Value::try_from(p).expect("a plan is plain data"), &mut out);
             out
         };
-        flat(self).into_iter().zip(flat(other)).filter(|(a, b)| a != b).map(|(a, b)| format!("{} = {} / {}", a.0, a.1, b.1)).collect()
+        flat(self)
+            .into_iter()
+            .zip(flat(other))
+            .filter(|(a, b)| a != b)
+            .map(|(a, b)| format!("{} = {} / {}", a.0, a.1, b.1))
+            .collect()
     }
 }
 

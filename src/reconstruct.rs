@@ -44,7 +44,11 @@ pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
         return Ok(path.to_path_buf());
     }
     [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
-        Error::file(path, "no checkpoint in this folder", format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"))
+        Error::file(
+            path,
+            "no checkpoint in this folder",
+            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
+        )
     })
 }
 
@@ -54,7 +58,9 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let checkpoint = checkpoint::load_weights(&path)?;
     let mut plan = Plan::parse(&checkpoint.plan_toml)?;
     let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {
-        Some(text) => serde_json::from_str(text).map_err(|e| Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again"))?,
+        Some(text) => serde_json::from_str(text).map_err(|e| {
+            Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")
+        })?,
         None => preprocess::Settings::default(),
     };
     let [low, high] = plan.mae.mask_ratio;
@@ -68,17 +74,22 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let built = mae::build(Parameters::default(), &plan.network, &plan.mae, plan.train.patch, &Use::Reconstruct);
     let mut session = Session::new(gpu.clone(), vec![built.graph], None)?;
     set_parameters(&session, &checkpoint)?;
-    let (predicted, hidden) = predict(&mut session, built.reconstruction, &plan, &prepared.volume, ratio, options.seed)?;
+    let (predicted, hidden) =
+        predict(&mut session, built.reconstruction, &plan, &prepared.volume, ratio, options.seed)?;
 
     let original = &prepared.volume;
-    let combine = |f: &dyn Fn(usize) -> f32| Volume::new(original.shape, original.spacing, (0..original.data.len()).map(f).collect());
+    let combine = |f: &dyn Fn(usize) -> f32| {
+        Volume::new(original.shape, original.spacing, (0..original.data.len()).map(f).collect())
+    };
     let is_hidden = |v: usize| hidden.data[v] > 0.5;
     // The z-score's zero is the mean: what the network sees in place of hidden voxels.
     let masked = combine(&|v| if is_hidden(v) { 0.0 } else { original.data[v] });
     let filled = combine(&|v| if is_hidden(v) { predicted.data[v] } else { original.data[v] });
     let error = combine(&|v| (filled.data[v] - original.data[v]).abs());
     let count = hidden.data.iter().filter(|&&h| h > 0.5).count().max(1) as f64;
-    let mean = |f: &dyn Fn(usize) -> f32| (0..original.data.len()).filter(|&v| is_hidden(v)).map(|v| f64::from(f(v)).powi(2)).sum::<f64>() / count;
+    let mean = |f: &dyn Fn(usize) -> f32| {
+        (0..original.data.len()).filter(|&v| is_hidden(v)).map(|v| f64::from(f(v)).powi(2)).sum::<f64>() / count
+    };
     let (loss, zero) = (mean(&|v| error.data[v]), mean(&|v| original.data[v]));
 
     let (lo, hi) = window_of(original);
@@ -102,7 +113,12 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
         let data = v.data.iter().map(|&x| prepared.denormalize(x) - if shift { zero } else { 0.0 }).collect();
         Volume::new(v.shape, v.spacing, data)
     };
-    for (suffix, volume, is_difference) in [("original", original, false), ("masked", &masked, false), ("reconstruction", &filled, false), ("error", &error, true)] {
+    for (suffix, volume, is_difference) in [
+        ("original", original, false),
+        ("masked", &masked, false),
+        ("reconstruction", &filled, false),
+        ("error", &error, true),
+    ] {
         let file = options.out.join(format!("{name}_{suffix}.nii.gz"));
         nifti::write_grid(&file, &intensities(volume, is_difference), &prepared.affine)?;
         files.push(file);
@@ -112,7 +128,14 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
 
 /// Runs the network over tiles that cover the volume; where tiles overlap at the end of an axis the later one counts. Returns
 /// the prediction and 1 where a voxel was hidden.
-fn predict(session: &mut Session, output: usize, plan: &Plan, volume: &Volume, ratio: f64, seed: u64) -> Result<(Volume, Volume)> {
+fn predict(
+    session: &mut Session,
+    output: usize,
+    plan: &Plan,
+    volume: &Volume,
+    ratio: f64,
+    seed: u64,
+) -> Result<(Volume, Volume)> {
     let patch = plan.train.patch;
     let grid = plan.mae.grid(patch);
     let mut predicted = Volume::zeros(volume.shape, volume.spacing);

@@ -35,12 +35,17 @@ impl Place {
         let scans = place.path("scans");
         std::fs::create_dir(&scans).unwrap();
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
-        let mut files: Vec<PathBuf> = std::fs::read_dir(demo).unwrap().map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "gz")).collect();
+        let mut files: Vec<PathBuf> = std::fs::read_dir(demo)
+            .unwrap()
+            .map(|f| f.unwrap().path())
+            .filter(|p| p.extension().is_some_and(|e| e == "gz"))
+            .collect();
         files.sort();
         for file in &files[..4] {
             std::fs::copy(file, scans.join(file.file_name().unwrap())).unwrap();
         }
-        let done = place.run(&["preprocess", "-i", "scans", "-o", "store", "--spacing", "2", "--min-file-bytes", "100000"]);
+        let done =
+            place.run(&["preprocess", "-i", "scans", "-o", "store", "--spacing", "2", "--min-file-bytes", "100000"]);
         assert!(done.status.success(), "{}", text(&done.stderr));
         assert!(text(&done.stdout).contains("4 scans of 4 subjects"), "{}", text(&done.stdout));
         std::fs::write(place.path("plan.toml"), PLAN).unwrap();
@@ -93,12 +98,20 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
     let place = Place::with_store();
     let done = place.pretrain("run", &[]);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    for file in ["plan.toml", "run.json", "metrics.jsonl", "progress.png", "checkpoint_latest.safetensors", "checkpoint_best.safetensors"] {
+    for file in [
+        "plan.toml",
+        "run.json",
+        "metrics.jsonl",
+        "progress.png",
+        "checkpoint_latest.safetensors",
+        "checkpoint_best.safetensors",
+    ] {
         assert!(place.path("run").join(file).is_file(), "{file}");
     }
     let metrics = std::fs::read_to_string(place.path("run/metrics.jsonl")).unwrap();
     let records: Vec<serde_json::Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-    let steps: Vec<u64> = records.iter().filter(|r| r.get("loss").is_some()).map(|r| r["step"].as_u64().unwrap()).collect();
+    let steps: Vec<u64> =
+        records.iter().filter(|r| r.get("loss").is_some()).map(|r| r["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=8).collect::<Vec<u64>>());
     assert!(records.iter().filter_map(|r| r.get("loss")).all(|l| l.as_f64().unwrap().is_finite()));
     assert_eq!(records.iter().filter(|r| r.get("validation_loss").is_some()).count(), 2);
@@ -108,9 +121,11 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
     assert_eq!(latest(&place, "run"), before);
 
     let scan = std::fs::read_dir(place.path("scans")).unwrap().next().unwrap().unwrap().path();
-    let done = place.run(&["reconstruct", "-m", "run", "-i", scan.to_str().unwrap(), "-o", "out", "--mask-ratio", "0.75"]);
+    let done =
+        place.run(&["reconstruct", "-m", "run", "-i", scan.to_str().unwrap(), "-o", "out", "--mask-ratio", "0.75"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
-    let written: Vec<String> = std::fs::read_dir(place.path("out")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+    let written: Vec<String> =
+        std::fs::read_dir(place.path("out")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(written.iter().filter(|n| n.ends_with(".nii.gz")).count(), 4, "{written:?}");
     assert_eq!(written.iter().filter(|n| n.ends_with(".png")).count(), 1, "{written:?}");
     let read = |suffix: &str| {
@@ -165,7 +180,20 @@ fn a_killed_run_ends_with_the_same_bits() {
 #[test]
 fn a_stop_signal_writes_a_checkpoint_and_exits_with_75() {
     let place = Place::with_store();
-    let args = ["pretrain", "store", "-o", "run", "--preset", "tiny", "--plan", "plan.toml", "--set", "train.checkpoint_minutes=60", "--set", "train.steps=4000"];
+    let args = [
+        "pretrain",
+        "store",
+        "-o",
+        "run",
+        "--preset",
+        "tiny",
+        "--plan",
+        "plan.toml",
+        "--set",
+        "train.checkpoint_minutes=60",
+        "--set",
+        "train.steps=4000",
+    ];
     let mut child = place.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
     let metrics = place.path("run/metrics.jsonl");
     let start = Instant::now();
@@ -182,7 +210,8 @@ fn a_stop_signal_writes_a_checkpoint_and_exits_with_75() {
 fn bad_requests_are_refused_before_any_work() {
     let place = Place::with_store();
     let pretrain = ["pretrain", "store", "-o", "run", "--preset", "tiny", "--plan", "plan.toml"];
-    let with = |more: &[&'static str]| -> Vec<&'static str> { pretrain.iter().copied().chain(more.iter().copied()).collect() };
+    let with =
+        |more: &[&'static str]| -> Vec<&'static str> { pretrain.iter().copied().chain(more.iter().copied()).collect() };
     let cases: &[(Vec<&str>, i32, &str)] = &[
         (with(&["--set", "train.bacth=3"]), 1, "train.bacth"),
         (with(&["--set", "train.patch=[18,16,16]"]), 1, "[18, 16, 16]"),

@@ -10,7 +10,8 @@ fn naga_accepts_every_shader() {
         match naga::front::wgsl::parse_str(&text) {
             Err(error) => failures.push(format!("{name}: {}", error.emit_to_string(&text))),
             Ok(module) => {
-                let mut validator = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
+                let mut validator =
+                    naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
                 if let Err(error) = validator.validate(&module) {
                     failures.push(format!("{name}: {}", error.emit_to_string(&text)));
                 }
@@ -27,7 +28,11 @@ fn every_shader_file_is_embedded() {
         let folder = folder.unwrap();
         for file in std::fs::read_dir(folder.path()).unwrap() {
             let file = file.unwrap();
-            let name = format!("{}/{}", folder.file_name().to_string_lossy(), file.path().file_stem().unwrap().to_string_lossy());
+            let name = format!(
+                "{}/{}",
+                folder.file_name().to_string_lossy(),
+                file.path().file_stem().unwrap().to_string_lossy()
+            );
             let known = name.starts_with("shared/") || SHADERS.iter().any(|(n, _)| *n == name);
             assert!(known, "shaders/{name}.wgsl is not in the list of src/device/shaders.rs");
         }

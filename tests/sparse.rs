@@ -63,7 +63,17 @@ impl Dense {
     }
 
     #[allow(clippy::too_many_arguments)] // what a layer is made of
-    fn layer(&self, name: &str, x: &[f64], input: Shape, channels: usize, geometry: Geometry, mask: &[f64], residual: Option<Vec<f64>>, slope: f64) -> (Layer, Vec<f64>) {
+    fn layer(
+        &self,
+        name: &str,
+        x: &[f64],
+        input: Shape,
+        channels: usize,
+        geometry: Geometry,
+        mask: &[f64],
+        residual: Option<Vec<f64>>,
+        slope: f64,
+    ) -> (Layer, Vec<f64>) {
         let bias = self.parameters.contains_key(&format!("{name}.conv.bias"));
         let b = bias.then(|| self.get(&format!("{name}.conv.bias")));
         let y = masked(&cpu::conv3d(x, input, self.get(&format!("{name}.conv.weight")), b, channels, geometry), mask);
@@ -75,7 +85,15 @@ impl Dense {
     fn with_norm<T>(&self, l: &Layer, mask: &[f64], f: impl FnOnce(Norm) -> T) -> T {
         let (gamma, beta) = (self.get(&format!("{}.norm.weight", l.name)), self.get(&format!("{}.norm.bias", l.name)));
         let (xs, masks) = (vec![l.y.clone()], vec![mask.to_vec()]);
-        f(Norm { xs: &xs, masks: &masks, gamma, beta, residual: l.residual.as_deref(), slope: l.slope, eps: f64::from(EPS) })
+        f(Norm {
+            xs: &xs,
+            masks: &masks,
+            gamma,
+            beta,
+            residual: l.residual.as_deref(),
+            slope: l.slope,
+            eps: f64::from(EPS),
+        })
     }
 
     fn norm(&self, l: &Layer, mask: &[f64]) -> Vec<Vec<f64>> {
@@ -86,7 +104,14 @@ impl Dense {
     fn backward(&mut self, l: &Layer, dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let g = self.with_norm(l, mask, |n| n.backward(&[dy.to_vec()]));
         let dc = masked(&g.dxs[0], mask);
-        let (dx, dw, db) = cpu::conv3d_backward(&l.x, l.input, self.get(&format!("{}.conv.weight", l.name)), &dc, l.channels, l.geometry);
+        let (dx, dw, db) = cpu::conv3d_backward(
+            &l.x,
+            l.input,
+            self.get(&format!("{}.conv.weight", l.name)),
+            &dc,
+            l.channels,
+            l.geometry,
+        );
         self.add(format!("{}.norm.weight", l.name), g.dgamma);
         self.add(format!("{}.norm.bias", l.name), g.dbeta);
         self.add(format!("{}.conv.weight", l.name), dw);
@@ -101,7 +126,16 @@ impl Dense {
         let dims = model::stage_dims(net, PATCH);
         let same = |stride| Geometry::same([3; 3], stride);
         let shape = |channels, s: usize| Shape { channels, dims: dims[s] };
-        let (stem, mut x) = self.layer("encoder.stem.convs.0", image, shape(1, 0), net.features[0], same([1; 3]), &masks[0], None, SLOPE);
+        let (stem, mut x) = self.layer(
+            "encoder.stem.convs.0",
+            image,
+            shape(1, 0),
+            net.features[0],
+            same([1; 3]),
+            &masks[0],
+            None,
+            SLOPE,
+        );
         let mut blocks = Vec::new();
         let mut stages = Vec::new();
         let mut channels = net.features[0];
@@ -113,14 +147,41 @@ impl Dense {
                 let pooled = if from != s { cpu::avg_pool3d(&x, input, stride) } else { x.clone() };
                 let (projection, skip) = if channels != net.features[s] {
                     let one = Geometry::same([1; 3], [1; 3]);
-                    let (l, y) = self.layer(&format!("{name}.skip.1"), &pooled, shape(channels, s), net.features[s], one, &masks[s], None, 1.0);
+                    let (l, y) = self.layer(
+                        &format!("{name}.skip.1"),
+                        &pooled,
+                        shape(channels, s),
+                        net.features[s],
+                        one,
+                        &masks[s],
+                        None,
+                        1.0,
+                    );
                     (Some(l), y)
                 } else {
                     (None, pooled)
                 };
-                let (l1, a) = self.layer(&format!("{name}.conv1"), &x, input, net.features[s], same(stride), &masks[s], None, SLOPE);
+                let (l1, a) = self.layer(
+                    &format!("{name}.conv1"),
+                    &x,
+                    input,
+                    net.features[s],
+                    same(stride),
+                    &masks[s],
+                    None,
+                    SLOPE,
+                );
                 channels = net.features[s];
-                let (l2, y) = self.layer(&format!("{name}.conv2"), &a, shape(channels, s), channels, same([1; 3]), &masks[s], Some(skip), SLOPE);
+                let (l2, y) = self.layer(
+                    &format!("{name}.conv2"),
+                    &a,
+                    shape(channels, s),
+                    channels,
+                    same([1; 3]),
+                    &masks[s],
+                    Some(skip),
+                    SLOPE,
+                );
                 x = y;
                 blocks.push((s, from, input, projection, l1, l2));
             }
@@ -183,7 +244,9 @@ fn the_sparse_encoder_equals_the_dense_masked_one() {
         let mut dense = Dense { parameters: HashMap::new(), gradients: HashMap::new() };
         for (id, v) in values.iter().enumerate() {
             session.set_weight(id, v);
-            dense.parameters.insert(session.parameters.list[id].name.clone(), v.iter().map(|&x| f64::from(x)).collect());
+            dense
+                .parameters
+                .insert(session.parameters.list[id].name.clone(), v.iter().map(|&x| f64::from(x)).collect());
         }
         session.set_mask(0, &mask).unwrap();
         session.set_image(0, &image);
@@ -202,8 +265,13 @@ fn the_sparse_encoder_equals_the_dense_masked_one() {
             let (got, want) = (session.gradient(id).unwrap(), &dense.gradients[&p.name]);
             if let Some(layer) = p.name.strip_suffix(".conv.bias") {
                 // A bias before a norm: zero in exact arithmetic, and exactly zero here.
-                let weight: f64 = dense.gradients[&format!("{layer}.conv.weight")].iter().map(|g| g * g).sum::<f64>().sqrt();
-                assert!(got.iter().all(|&g| g == 0.0) && want.iter().all(|g| g.abs() < 1e-9 * weight), "{ratio}: {}", p.name);
+                let weight: f64 =
+                    dense.gradients[&format!("{layer}.conv.weight")].iter().map(|g| g * g).sum::<f64>().sqrt();
+                assert!(
+                    got.iter().all(|&g| g == 0.0) && want.iter().all(|g| g.abs() < 1e-9 * weight),
+                    "{ratio}: {}",
+                    p.name
+                );
                 continue;
             }
             let deviation = relative_l2(&got, want);

@@ -29,7 +29,8 @@ static SCANS: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/demo");
 
 /// What the demo changes of the preset `tiny`.
 const FULL: &[&str] = &["train.steps=300", "train.epoch_steps=50", "train.checkpoint_minutes=0.25"];
-const QUICK: &[&str] = &["train.steps=40", "train.epoch_steps=10", "train.validation_steps=2", "train.checkpoint_minutes=0"];
+const QUICK: &[&str] =
+    &["train.steps=40", "train.epoch_steps=10", "train.validation_steps=2", "train.checkpoint_minutes=0"];
 
 impl Demo {
     pub fn run(&self, common: &Common) -> Result<()> {
@@ -81,16 +82,24 @@ impl Demo {
             outcome.last_validation / outcome.zero_validation
         ));
 
-        say(format!("3. Reconstruct a scan of a subject that training never saw -> {}", self.out.join("reconstruction").display()));
+        say(format!(
+            "3. Reconstruct a scan of a subject that training never saw -> {}",
+            self.out.join("reconstruction").display()
+        ));
         let opened = Store::open(&store)?;
         let case = split(opened.cases(), plan.seed).validation.first().map(|&k| opened.cases()[k].source.clone());
-        let scan = case.ok_or_else(|| Error::file(&store, "no validation scan", "Remove the folder and run the demo again"))?;
+        let scan =
+            case.ok_or_else(|| Error::file(&store, "no validation scan", "Remove the folder and run the demo again"))?;
         let out = self.out.join("reconstruction");
-        let shown = reconstruct(&gpu, &ReconstructOptions { model: run.clone(), scan, out, mask_ratio: None, seed: 0 })?;
+        let shown =
+            reconstruct(&gpu, &ReconstructOptions { model: run.clone(), scan, out, mask_ratio: None, seed: 0 })?;
         say(format!("\nDone in {:.0} s. Look at", start.elapsed().as_secs_f64()));
         print(format!("  {}    original, masked, reconstruction, error in three planes", shown.files[0].display()));
         print(format!("  {}    loss, learning rate, speed", run.join("progress.png").display()));
-        print(format!("  {}    the same as volumes, for a NIfTI viewer", self.out.join("reconstruction").join("*.nii.gz").display()));
+        print(format!(
+            "  {}    the same as volumes, for a NIfTI viewer",
+            self.out.join("reconstruction").join("*.nii.gz").display()
+        ));
         Ok(())
     }
 }

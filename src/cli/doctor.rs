@@ -29,8 +29,14 @@ impl Doctor {
                     a.max_storage_buffers,
                     a.workgroup_memory >> 10
                 ));
-                let features = [("f16", a.shader_f16), ("subgroups", a.subgroups), ("cooperative matrices", a.cooperative_matrix), ("timestamps", a.timestamps)];
-                let list = |has: bool| features.iter().filter(|f| f.1 == has).map(|f| f.0).collect::<Vec<_>>().join(", ");
+                let features = [
+                    ("f16", a.shader_f16),
+                    ("subgroups", a.subgroups),
+                    ("cooperative matrices", a.cooperative_matrix),
+                    ("timestamps", a.timestamps),
+                ];
+                let list =
+                    |has: bool| features.iter().filter(|f| f.1 == has).map(|f| f.0).collect::<Vec<_>>().join(", ");
                 print(format!("    has: {}; has not: {}", list(true), list(false)));
             }
         }
@@ -54,7 +60,9 @@ impl Doctor {
             let report = json!({ "adapters": found, "device": gpu.facts(), "operators": results, "failed": failed });
             print(serde_json::to_string_pretty(&report).unwrap_or_default());
         } else if failed == 0 {
-            print(format!("All operators agree (forward within {TOLERANCE:.0e}, gradients within {GRADIENT_TOLERANCE:.0e})."));
+            print(format!(
+                "All operators agree (forward within {TOLERANCE:.0e}, gradients within {GRADIENT_TOLERANCE:.0e})."
+            ));
         }
         if failed > 0 {
             return Err(Error::device(

@@ -53,7 +53,12 @@ impl Preprocess {
 }
 
 /// Preprocesses with progress on stderr and a line for every scan that is left out.
-pub(super) fn prepare(input: &std::path::Path, store: &std::path::Path, settings: &Settings, common: &Common) -> Result<preprocess::Summary> {
+pub(super) fn prepare(
+    input: &std::path::Path,
+    store: &std::path::Path,
+    settings: &Settings,
+    common: &Common,
+) -> Result<preprocess::Summary> {
     let mut progress: Option<Progress> = None;
     let mut done = 0;
     let summary = preprocess::run(input, store, settings, &mut |event| match event {

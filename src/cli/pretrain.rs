@@ -80,7 +80,10 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     print(plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
     print(format!("# parameters: {} ({} trained)", run.training.parameters.count(), trained(&run.training.parameters)));
-    print(format!("# batch of {}: one sample after the other, gradients add up; memory is that of one sample", plan.train.batch));
+    print(format!(
+        "# batch of {}: one sample after the other, gradients add up; memory is that of one sample",
+        plan.train.batch
+    ));
     print(format!(
         "# mask: {} of {} blocks visible at most, {} voxels a block edge",
         plan.mae.capacity(plan.train.patch),
@@ -88,7 +91,13 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
         plan.mae.block
     ));
     print(format!("# recomputed in the backward pass: {} of {} activations", run.recomputed, run.recomputable));
-    for (what, bytes) in [("activations", m.activations), ("weights", m.weights), ("gradients", m.gradients), ("momentum", m.momentum), ("images and masks", m.inputs)] {
+    for (what, bytes) in [
+        ("activations", m.activations),
+        ("weights", m.weights),
+        ("gradients", m.gradients),
+        ("momentum", m.momentum),
+        ("images and masks", m.inputs),
+    ] {
         print(format!("# {what:17} {:8.3} GiB", gib(bytes)));
     }
     print(format!("# activations alive at once, at least: {:.3} GiB", gib(m.activations_floor)));

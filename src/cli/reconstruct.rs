@@ -39,7 +39,11 @@ impl Reconstruct {
         for file in &outcome.files {
             print(file.display().to_string());
         }
-        print(format!("loss on hidden voxels {:.4}, {:.2} of predicting the mean", outcome.loss, outcome.loss / outcome.loss_of_zero));
+        print(format!(
+            "loss on hidden voxels {:.4}, {:.2} of predicting the mean",
+            outcome.loss,
+            outcome.loss / outcome.loss_of_zero
+        ));
         Ok(())
     }
 }

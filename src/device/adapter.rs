@@ -76,7 +76,8 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
 pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
     let found = enumerate();
     let list = || {
-        let names: Vec<String> = found.iter().enumerate().map(|(i, a)| format!("{i} = {}", a.get_info().name)).collect();
+        let names: Vec<String> =
+            found.iter().enumerate().map(|(i, a)| format!("{i} = {}", a.get_info().name)).collect();
         names.join(", ")
     };
     if found.is_empty() {
@@ -106,7 +107,8 @@ pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
 
 /// Opens the device with the adapter's own limits and the features that the program uses where they exist.
 pub(super) fn open(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
-    let features = adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+    let features =
+        adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("spark3d"),
         required_features: features,

@@ -145,7 +145,8 @@ impl Gpu {
         self.release(heaps, heap);
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffer = self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+        let buffer =
+            self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::device(
                 format!("out of memory: {} MiB more were asked of {} ({error})", size >> 20, self.facts.name),
@@ -212,7 +213,9 @@ impl Gpu {
             self.wait()?;
             match staging.slice(..).get_mapped_range() {
                 Ok(view) => out.extend_from_slice(&view),
-                Err(error) => return Err(Error::device(format!("readback failed: {error}"), "Run the same command again")),
+                Err(error) => {
+                    return Err(Error::device(format!("readback failed: {error}"), "Run the same command again"));
+                }
             }
             offset += size;
         }
@@ -223,7 +226,9 @@ impl Gpu {
     pub fn wait(&self) -> Result<()> {
         let polled = self.device.poll(wgpu::PollType::wait_indefinitely());
         self.check()?;
-        polled.map(|_| ()).map_err(|e| Error::device(format!("waiting for the device failed: {e}"), "Run the same command again"))
+        polled
+            .map(|_| ())
+            .map_err(|e| Error::device(format!("waiting for the device failed: {e}"), "Run the same command again"))
     }
 
     fn pipeline(&self, kernel: &Kernel) -> wgpu::ComputePipeline {
@@ -233,7 +238,11 @@ impl Gpu {
         }
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
         let module = modules.entry(kernel.shader).or_insert_with(|| {
-            let checks = if self.checked { wgpu::ShaderRuntimeChecks::checked() } else { wgpu::ShaderRuntimeChecks::unchecked() };
+            let checks = if self.checked {
+                wgpu::ShaderRuntimeChecks::checked()
+            } else {
+                wgpu::ShaderRuntimeChecks::unchecked()
+            };
             let source = wgpu::ShaderSource::Wgsl(shaders::source(kernel.shader).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.shader), source };
             // SAFETY: the shaders are the program's own; every index is bounded by the voxel count, quad count or table
@@ -257,7 +266,8 @@ impl Gpu {
 
     /// Binds a recording to pipelines and buffers. All heaps it names must be allocated.
     pub fn compile(&self, recording: &Recording, heaps: &Heaps) -> Result<Executable> {
-        let slot = recording.dispatches.iter().map(|d| d.params.len() as u64).max().unwrap_or(16).next_multiple_of(ALIGNMENT);
+        let slot =
+            recording.dispatches.iter().map(|d| d.params.len() as u64).max().unwrap_or(16).next_multiple_of(ALIGNMENT);
         let mut params = vec![0u8; (slot as usize) * recording.dispatches.len().max(1)];
         for (chunk, dispatch) in params.chunks_mut(slot as usize).zip(&recording.dispatches) {
             chunk[..dispatch.params.len()].copy_from_slice(&dispatch.params);
@@ -273,17 +283,25 @@ impl Gpu {
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
             let pipeline = self.pipeline(&dispatch.kernel);
             let bind = |buffer, offset: u64, size: u64| {
-                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: std::num::NonZeroU64::new(size) })
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                    buffer,
+                    offset,
+                    size: std::num::NonZeroU64::new(size),
+                })
             };
             let uniform_size = (dispatch.params.len() as u64).next_multiple_of(16);
-            let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: bind(&uniforms, index as u64 * slot, uniform_size) }];
+            let mut entries =
+                vec![wgpu::BindGroupEntry { binding: 0, resource: bind(&uniforms, index as u64 * slot, uniform_size) }];
             for (k, slice) in dispatch.bindings.iter().enumerate() {
                 let resource = bind(self.buffer(heaps, slice.heap), slice.offset, slice.size);
                 entries.push(wgpu::BindGroupEntry { binding: k as u32 + 1, resource });
             }
             let layout = pipeline.get_bind_group_layout(0);
-            let bind_group =
-                self.device.create_bind_group(&wgpu::BindGroupDescriptor { label: Some(dispatch.kernel.shader), layout: &layout, entries: &entries });
+            let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(dispatch.kernel.shader),
+                layout: &layout,
+                entries: &entries,
+            });
             steps.push(Step {
                 pipeline,
                 bind_group,
@@ -321,13 +339,26 @@ impl Gpu {
         let mut timings = Vec::with_capacity(executable.steps.len());
         for chunk in executable.steps.chunks(TIMED_DISPATCHES) {
             let count = 2 * chunk.len() as u32;
-            let queries =
-                self.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty: wgpu::QueryType::Timestamp, count });
+            let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
+                label: None,
+                ty: wgpu::QueryType::Timestamp,
+                count,
+            });
             let size = u64::from(count) * 8;
             let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage,
+                mapped_at_creation: false,
+            });
             let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let staging = self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+                label: None,
+                size,
+                usage,
+                mapped_at_creation: false,
+            });
             let mut encoder = self.device.create_command_encoder(&Default::default());
             for (k, step) in chunk.iter().enumerate() {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -346,7 +377,8 @@ impl Gpu {
             staging.slice(..).map_async(wgpu::MapMode::Read, |_| ());
             self.wait()?;
             let Ok(view) = staging.slice(..).get_mapped_range() else { return Ok(None) };
-            let ticks: Vec<u64> = view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+            let ticks: Vec<u64> =
+                view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
             let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
             for (k, step) in chunk.iter().enumerate() {
                 let seconds = ticks[2 * k + 1].saturating_sub(ticks[2 * k]) as f64 * period;

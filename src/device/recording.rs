@@ -60,7 +60,12 @@ pub enum Workgroups {
     Fixed([u32; 3]),
     /// Enough groups of `per_group` items for `per_block` items a visible block of mask `mask`, in x (folded into y past the
     /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs.
-    PerBlock { mask: u32, per_block: u32, per_group: u32, z: u32 },
+    PerBlock {
+        mask: u32,
+        per_block: u32,
+        per_group: u32,
+        z: u32,
+    },
 }
 
 impl Workgroups {

@@ -35,6 +35,8 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "sgd/update",
     "interpolate/forward",
     "interpolate/backward",
+    "bench/fma",
+    "bench/copy",
 ];
 
 const SHARED: &[(&str, &str)] = shader_files!["shared/space", "shared/reduce", "shared/pair"];

@@ -22,7 +22,9 @@ impl Packing {
     pub fn bytes(&self) -> u64 {
         match self {
             Packing::Vector { channels } => channels.div_ceil(QUAD) as u64 * QUAD_BYTES,
-            Packing::Convolution { out, taps, .. } => (out.div_ceil(QUAD) * taps * self.in_quads()) as u64 * 4 * QUAD_BYTES,
+            Packing::Convolution { out, taps, .. } => {
+                (out.div_ceil(QUAD) * taps * self.in_quads()) as u64 * 4 * QUAD_BYTES
+            }
         }
     }
 
@@ -104,7 +106,11 @@ impl Parameters {
     /// The parameter of that name, made when it is new. Panics when it exists with another shape.
     pub fn get_or_add(&mut self, name: &str, shape: &[usize], packing: Packing) -> ParamId {
         if let Some(id) = self.list.iter().position(|p| p.name == name) {
-            assert_eq!((&self.list[id].shape[..], &self.list[id].packing), (shape, &packing), "parameter {name} differs");
+            assert_eq!(
+                (&self.list[id].shape[..], &self.list[id].packing),
+                (shape, &packing),
+                "parameter {name} differs"
+            );
             return id;
         }
         self.list.push(Parameter { name: name.to_string(), shape: shape.to_vec(), packing, trained: false });
@@ -153,7 +159,9 @@ impl ParameterLayout {
             let (chunk, offset) = self.places[id];
             let size = p.packing.bytes();
             match runs.last_mut() {
-                Some(run) if run.0 == chunk && (run.1 + run.2).next_multiple_of(ALIGNMENT) == offset => run.2 = offset + size - run.1,
+                Some(run) if run.0 == chunk && (run.1 + run.2).next_multiple_of(ALIGNMENT) == offset => {
+                    run.2 = offset + size - run.1
+                }
                 _ => runs.push((chunk, offset, size)),
             }
         }

@@ -110,7 +110,10 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
             }
             if offset == 0 {
                 return Err(Error::device(
-                    format!("a tensor of {room} bytes exceeds the adapter's buffer limit of {} bytes", limits.max_buffer),
+                    format!(
+                        "a tensor of {room} bytes exceeds the adapter's buffer limit of {} bytes",
+                        limits.max_buffer
+                    ),
                     "Choose a smaller patch or another adapter with --device",
                 ));
             }
@@ -129,7 +132,10 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
 
 fn too_large(dims: [usize; 3], bytes: u64, limit: u64) -> Error {
     Error::device(
-        format!("four channels of a {}x{}x{} patch take {bytes} bytes, more than the adapter binds at once ({limit})", dims[0], dims[1], dims[2]),
+        format!(
+            "four channels of a {}x{}x{} patch take {bytes} bytes, more than the adapter binds at once ({limit})",
+            dims[0], dims[1], dims[2]
+        ),
         "Choose a smaller patch (train.patch) or another adapter with --device",
     )
 }

@@ -55,7 +55,10 @@ impl<'a> Recorder<'a> {
 
     /// The pieces of a feature tensor that can be bound at once.
     pub fn segments(&self, t: TensorId) -> Vec<Segment> {
-        assert!(matches!(self.graph.tensors[t].storage, Storage::Arena | Storage::Kept), "tensor {t} is not in the arena");
+        assert!(
+            matches!(self.graph.tensors[t].storage, Storage::Arena | Storage::Kept),
+            "tensor {t} is not in the arena"
+        );
         assert!(!self.plan.pieces[t].is_empty(), "tensor {t} was never planned");
         self.plan.pieces[t]
             .iter()
@@ -127,7 +130,15 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    pub fn dispatch<P: Pod>(&mut self, kernel: Kernel, params: &P, bindings: &[Slice], workgroups: Workgroups, flops: f64, bytes: f64) {
+    pub fn dispatch<P: Pod>(
+        &mut self,
+        kernel: Kernel,
+        params: &P,
+        bindings: &[Slice],
+        workgroups: Workgroups,
+        flops: f64,
+        bytes: f64,
+    ) {
         self.recording.dispatches.push(Dispatch {
             kernel,
             params: bytemuck::bytes_of(params).to_vec(),

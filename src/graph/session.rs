@@ -81,6 +81,9 @@ pub struct Optimizer {
     pub scratch: u64,
 }
 
+/// Records the optimiser for parameters and their layout.
+pub type MakeOptimizer = dyn Fn(&Parameters, &ParameterLayout) -> Optimizer;
+
 /// Where the optimiser's work space starts in the output heap.
 pub fn optimizer_scratch() -> u64 {
     Output::COUNT * 256
@@ -103,7 +106,7 @@ impl Session {
     pub fn new(
         gpu: Rc<Gpu>,
         graphs: Vec<Graph>,
-        optimizer: Option<&dyn Fn(&Parameters, &ParameterLayout) -> Optimizer>,
+        optimizer: Option<&MakeOptimizer>,
     ) -> Result<Self> {
         let limits = Limits::of(&gpu);
         let mut parameters = graphs.last().map(|g| g.parameters.clone()).unwrap_or_default();
@@ -156,7 +159,11 @@ impl Session {
                 && mask.count() > blocks.capacity
             {
                 return Err(Error::plan(
-                    format!("{} visible blocks exceed the {} that the plan has memory for", mask.count(), blocks.capacity),
+                    format!(
+                        "{} visible blocks exceed the {} that the plan has memory for",
+                        mask.count(),
+                        blocks.capacity
+                    ),
                     "Plan for the lowest mask ratio that will be used",
                 ));
             }
@@ -216,7 +223,9 @@ impl Session {
             None => None,
             Some(mask) => {
                 let size = p.graph.inputs[1 + mask as usize];
-                Some(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, Slice { heap: Heap::Input(1 + mask), offset: 0, size })?))
+                Some(bytemuck::pod_collect_to_vec(
+                    &self.gpu.read(&self.heaps, Slice { heap: Heap::Input(1 + mask), offset: 0, size })?,
+                ))
             }
         };
         for piece in &p.plan.pieces[tensor] {
@@ -230,7 +239,9 @@ impl Session {
                     }
                     let target = &mut out[channel * size..(channel + 1) * size];
                     match (&table, space.blocks) {
-                        (Some(table), Some(blocks)) => scatter(&values, (q * stride, lane), table, blocks, space.dims, target),
+                        (Some(table), Some(blocks)) => {
+                            scatter(&values, (q * stride, lane), table, blocks, space.dims, target)
+                        }
                         _ => (0..size).for_each(|v| target[v] = values[(q * stride + v) * QUAD + lane]),
                     }
                 }
@@ -295,7 +306,14 @@ impl Limits {
 }
 
 /// One channel of a sparse tensor to its place in the whole volume.
-fn scatter(values: &[f32], (base, lane): (usize, usize), table: &[u32], blocks: super::Blocks, dims: [usize; 3], target: &mut [f32]) {
+fn scatter(
+    values: &[f32],
+    (base, lane): (usize, usize),
+    table: &[u32],
+    blocks: super::Blocks,
+    dims: [usize; 3],
+    target: &mut [f32],
+) {
     let volume = product(blocks.block);
     let list = &table[2 + table[1] as usize..];
     for (slot, &cell) in list.iter().take(table[0] as usize).enumerate() {
@@ -306,7 +324,8 @@ fn scatter(values: &[f32], (base, lane): (usize, usize), table: &[u32], blocks: 
             cell % blocks.grid[2] * blocks.block[2],
         ];
         for l in 0..volume {
-            let (z, y, x) = (l / (blocks.block[1] * blocks.block[2]), l / blocks.block[2] % blocks.block[1], l % blocks.block[2]);
+            let (z, y, x) =
+                (l / (blocks.block[1] * blocks.block[2]), l / blocks.block[2] % blocks.block[1], l % blocks.block[2]);
             let at = ((corner[0] + z) * dims[1] + corner[1] + y) * dims[2] + corner[2] + x;
             target[at] = values[(base + slot * volume + l) * QUAD + lane];
         }

@@ -32,7 +32,7 @@ impl Space {
 
     /// The space of `dims` under a mask of `grid` cells, or `None` where the cells are not whole voxels.
     pub fn sparse(dims: [usize; 3], grid: [usize; 3], mask: u32, capacity: usize) -> Option<Self> {
-        let whole = (0..3).all(|a| dims[a] % grid[a] == 0 && dims[a] >= grid[a]);
+        let whole = (0..3).all(|a| dims[a].is_multiple_of(grid[a]) && dims[a] >= grid[a]);
         let block = std::array::from_fn(|a| dims[a] / grid[a].max(1));
         whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask, capacity }) })
     }

@@ -32,10 +32,12 @@ fn values(parameters: &Parameters, p: &Parameter, init: Init, seed: u64) -> Vec<
     if p.name.starts_with("mask_tokens.") {
         let normal = Normal::new(0.0, TOKEN_STD).expect("a positive deviation");
         return (0..n)
-            .map(|_| loop {
-                let x: f64 = normal.sample(&mut r);
-                if x.abs() <= TOKEN_STD {
-                    return x as f32;
+            .map(|_| {
+                loop {
+                    let x: f64 = normal.sample(&mut r);
+                    if x.abs() <= TOKEN_STD {
+                        return x as f32;
+                    }
                 }
             })
             .collect();

@@ -68,7 +68,12 @@ impl Network {
     /// Checks that the lists fit together and the patch fits the strides.
     pub fn validate(&self, patch: [usize; 3]) -> Result<()> {
         let n = self.stages();
-        let lengths = [("blocks", self.blocks.len()), ("strides", self.strides.len()), ("kernels", self.kernels.len()), ("decoder_convs", self.decoder_convs.len() + 1)];
+        let lengths = [
+            ("blocks", self.blocks.len()),
+            ("strides", self.strides.len()),
+            ("kernels", self.kernels.len()),
+            ("decoder_convs", self.decoder_convs.len() + 1),
+        ];
         for (key, length) in lengths {
             if length != n || n < 2 {
                 return Err(Error::plan(
@@ -77,15 +82,26 @@ impl Network {
                 ));
             }
         }
-        let all = self.features.iter().chain(&self.blocks).chain(&self.decoder_convs).chain([&self.input_channels, &self.output_channels]);
+        let all = self
+            .features
+            .iter()
+            .chain(&self.blocks)
+            .chain(&self.decoder_convs)
+            .chain([&self.input_channels, &self.output_channels]);
         if all.chain(self.strides.iter().flatten()).chain(self.kernels.iter().flatten()).any(|&v| v == 0) {
-            return Err(Error::plan("a number of [network] is zero", "Channels, blocks, strides and kernels are at least 1"));
+            return Err(Error::plan(
+                "a number of [network] is zero",
+                "Channels, blocks, strides and kernels are at least 1",
+            ));
         }
         if self.kernels.iter().flatten().any(|k| k % 2 == 0) || self.strides[0] != [1; 3] {
-            return Err(Error::plan("an even kernel or a strided first stage in [network]", "Kernels are odd and the first stride is 1"));
+            return Err(Error::plan(
+                "an even kernel or a strided first stage in [network]",
+                "Kernels are odd and the first stride is 1",
+            ));
         }
         let total = self.total_stride();
-        if (0..3).any(|a| patch[a] == 0 || patch[a] % total[a] != 0) {
+        if (0..3).any(|a| patch[a] == 0 || !patch[a].is_multiple_of(total[a])) {
             return Err(Error::plan(
                 format!("the patch {patch:?} is not a multiple of the network's total stride {total:?}"),
                 "Choose train.patch as a multiple along every axis",

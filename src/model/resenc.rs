@@ -37,7 +37,15 @@ pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<([usize; 
 }
 
 /// conv - instance norm - [+ residual] - [leaky ReLU], named as nnU-Net's ConvDropoutNormReLU.
-fn conv_norm(g: &mut Graph, inputs: &[TensorId], name: &str, channels: usize, space: Space, geometry: Geometry, epilogue: Epilogue) -> TensorId {
+fn conv_norm(
+    g: &mut Graph,
+    inputs: &[TensorId],
+    name: &str,
+    channels: usize,
+    space: Space,
+    geometry: Geometry,
+    epilogue: Epilogue,
+) -> TensorId {
     let y = g.conv3d(inputs, &format!("{name}.conv"), channels, space, geometry, Bias::Removed);
     g.instance_norm(y, Some(&format!("{name}.norm")), epilogue)
 }
@@ -64,7 +72,15 @@ pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) 
 
 /// BasicBlockD: out = leaky_relu(norm(conv2(leaky_relu(norm(conv1(x))))) + skip(x)); the skip pools where strided and projects
 /// where the channels change.
-fn residual_block(g: &mut Graph, x: TensorId, name: &str, channels: usize, space: Space, kernel: [usize; 3], stride: [usize; 3]) -> TensorId {
+fn residual_block(
+    g: &mut Graph,
+    x: TensorId,
+    name: &str,
+    channels: usize,
+    space: Space,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+) -> TensorId {
     let (channels_in, _) = g.shape(x);
     let mut skip = x;
     let pooled = stride != [1; 3];
@@ -77,7 +93,8 @@ fn residual_block(g: &mut Graph, x: TensorId, name: &str, channels: usize, space
         let y = g.conv3d(&[skip], &format!("{name}.conv"), channels, space, one, Bias::None);
         skip = g.instance_norm(y, Some(&format!("{name}.norm")), Epilogue::default());
     }
-    let first = conv_norm(g, &[x], &format!("{name}.conv1"), channels, space, Geometry::same(kernel, stride), activated());
+    let first =
+        conv_norm(g, &[x], &format!("{name}.conv1"), channels, space, Geometry::same(kernel, stride), activated());
     let epilogue = Epilogue { residual: Some(skip), slope: Some(SLOPE) };
     conv_norm(g, &[first], &format!("{name}.conv2"), channels, space, Geometry::same(kernel, [1; 3]), epilogue)
 }

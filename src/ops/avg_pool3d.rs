@@ -37,7 +37,8 @@ impl Op for AvgPool3d {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let kernel = Kernel::new("avg_pool3d/forward");
         let (input, output, flops) = (node.inputs[0], node.outputs[0], product(self.stride) as f64);
-        Pair { kernel, input, output, forward: true, params: params(self.stride, false), extra: vec![], flops }.record(r);
+        Pair { kernel, input, output, forward: true, params: params(self.stride, false), extra: vec![], flops }
+            .record(r);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {

@@ -21,14 +21,16 @@ pub struct Input {
     pub values: Vec<f32>,
 }
 
+/// Builds an operator from its inputs and returns its outputs.
+pub type Build = Box<dyn Fn(&mut Graph, &[TensorId]) -> Vec<TensorId>>;
+
 /// A graph around an operator, and everything that goes in.
 pub struct Setup {
     pub masks: Vec<BlockMask>,
     pub inputs: Vec<Input>,
     /// Values of parameters by name, in PyTorch's order.
     pub parameters: Vec<(String, Vec<f32>)>,
-    /// Builds the operator from the inputs and returns its outputs.
-    pub build: Box<dyn Fn(&mut Graph, &[TensorId]) -> Vec<TensorId>>,
+    pub build: Build,
     /// Upstream gradient of each output; empty = forward only.
     pub upstream: Vec<Vec<f32>>,
 }
@@ -213,13 +215,18 @@ fn conv_case(c: ConvCase) -> Case {
         (Some(m), true) => Space::sparse(dims, m.0, 0, masks[0].count()).expect("blocks are whole voxels"),
         _ => Space::dense(dims),
     };
-    let (in_space, out_space) = (space(c.dims, c.mask.is_some_and(|m| m.2)), space(out_dims, c.mask.is_some_and(|m| m.3)));
+    let (in_space, out_space) =
+        (space(c.dims, c.mask.is_some_and(|m| m.2)), space(out_dims, c.mask.is_some_and(|m| m.3)));
     let (in_mask, out_mask) = (voxel_mask(&in_space, &masks), voxel_mask(&out_space, &masks));
     let inputs: Vec<Input> = c
         .inputs
         .iter()
         .enumerate()
-        .map(|(k, &channels)| Input { channels, space: in_space, values: noise(10 + k as u64, channels * product(c.dims)) })
+        .map(|(k, &channels)| Input {
+            channels,
+            space: in_space,
+            values: noise(10 + k as u64, channels * product(c.dims)),
+        })
         .collect();
     let width: usize = c.inputs.iter().sum();
     let weight = noise(20, c.channels * width * c.geometry.taps());
@@ -246,19 +253,39 @@ fn conv_case(c: ConvCase) -> Case {
     }
     let (channels, geometry) = (c.channels, c.geometry);
     let kind = if c.bias { Bias::Trained } else { Bias::None };
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]);
-    Case { name: c.name.to_string(), setup: Setup { masks, inputs, parameters, build, upstream: vec![upstream] }, expected }
+    let build =
+        Box::new(move |g: &mut Graph, x: &[TensorId]| vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]);
+    Case {
+        name: c.name.to_string(),
+        setup: Setup { masks, inputs, parameters, build, upstream: vec![upstream] },
+        expected,
+    }
 }
 
-fn norm_case(name: &str, channels: usize, dims: [usize; 3], mask: Option<([usize; 3], usize)>, instances: usize, affine: bool, residual: bool, slope: Option<f32>) -> Case {
-    let masks: Vec<BlockMask> = mask.iter().flat_map(|m| (0..instances).map(|i| random_mask(3 + i as u64, m.0, m.1))).collect();
+#[allow(clippy::too_many_arguments)] // what tells one norm from another
+fn norm_case(
+    name: &str,
+    channels: usize,
+    dims: [usize; 3],
+    mask: Option<([usize; 3], usize)>,
+    instances: usize,
+    affine: bool,
+    residual: bool,
+    slope: Option<f32>,
+) -> Case {
+    let masks: Vec<BlockMask> =
+        mask.iter().flat_map(|m| (0..instances).map(|i| random_mask(3 + i as u64, m.0, m.1))).collect();
     let space = |i: usize| match mask {
         Some(m) => Space::sparse(dims, m.0, i as u32, masks[i].count()).expect("blocks are whole voxels"),
         None => Space::dense(dims),
     };
     let n = channels * product(dims);
     let mut inputs: Vec<Input> = (0..instances)
-        .map(|i| Input { channels, space: space(i), values: noise(30 + i as u64, n).iter().map(|v| 3.0 * v + 5.0).collect() })
+        .map(|i| Input {
+            channels,
+            space: space(i),
+            values: noise(30 + i as u64, n).iter().map(|v| 3.0 * v + 5.0).collect(),
+        })
         .collect();
     let voxel_masks: Vec<Vec<f64>> = (0..instances).map(|i| voxel_mask(&space(i), &masks)).collect();
     if residual {
@@ -281,7 +308,8 @@ fn norm_case(name: &str, channels: usize, dims: [usize; 3], mask: Option<([usize
         eps: f64::from(super::EPS),
     };
     let numbered = |base: &str, k: usize| if k == 0 { base.to_string() } else { format!("{base}{k}") };
-    let mut expected: Vec<(String, Vec<f64>)> = norm.forward().into_iter().enumerate().map(|(k, y)| (numbered("y", k), y)).collect();
+    let mut expected: Vec<(String, Vec<f64>)> =
+        norm.forward().into_iter().enumerate().map(|(k, y)| (numbered("y", k), y)).collect();
     let dys: Vec<Vec<f64>> = upstream.iter().map(|u| f64s(u)).collect();
     let gradient = norm.backward(&dys);
     expected.extend(gradient.dxs.into_iter().enumerate().map(|(k, d)| (numbered("dx", k), d)));
@@ -317,7 +345,11 @@ fn simple_case(
     let mut expected = vec![("y".to_string(), y)];
     expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
     let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![build(g, x[0])]);
-    Case { name: name.to_string(), setup: Setup { masks, inputs: vec![input], parameters, build, upstream: vec![upstream] }, expected }
+    Case {
+        name: name.to_string(),
+        setup: Setup { masks, inputs: vec![input], parameters, build, upstream: vec![upstream] },
+        expected,
+    }
 }
 
 /// Every operator, small: odd sizes, one to several quads, strides, anisotropy, masks.
@@ -337,11 +369,27 @@ pub fn cases() -> Vec<Case> {
         conv("conv3d 1x1x1", &[9], 6, [4, 5, 6], same([1; 3], [1; 3]), false, None),
         conv("conv3d of a concatenation", &[6, 5], 8, [5, 6, 7], same(k3, [1; 3]), true, None),
         conv("sparse conv3d 3x3x3", &[8], 12, [12, 12, 12], same(k3, [1; 3]), true, sparse([3, 3, 3], 20)),
-        conv("sparse conv3d 3x3x3, anisotropic blocks", &[4], 6, [6, 8, 12], same(k3, [1; 3]), true, sparse([3, 2, 3], 9)),
+        conv(
+            "sparse conv3d 3x3x3, anisotropic blocks",
+            &[4],
+            6,
+            [6, 8, 12],
+            same(k3, [1; 3]),
+            true,
+            sparse([3, 2, 3], 9),
+        ),
         conv("sparse conv3d stride 2", &[6], 8, [12, 8, 8], same(k3, [2; 3]), true, sparse([3, 2, 2], 7)),
         conv("sparse conv3d to single voxels", &[6], 8, [6, 6, 6], same(k3, [2; 3]), true, sparse([3, 3, 3], 20)),
         conv("conv3d dense to sparse", &[1], 8, [8, 8, 8], same(k3, [1; 3]), true, Some(([2, 2, 2], 5, false, true))),
-        conv("conv3d sparse to dense, stride 2", &[6], 8, [6, 6, 6], same(k3, [2; 3]), true, Some(([6, 6, 6], 100, true, false))),
+        conv(
+            "conv3d sparse to dense, stride 2",
+            &[6],
+            8,
+            [6, 6, 6],
+            same(k3, [2; 3]),
+            true,
+            Some(([6, 6, 6], 100, true, false)),
+        ),
         norm_case("instance_norm", 5, [5, 6, 7], None, 1, true, false, None),
         norm_case("instance_norm + residual + leaky_relu", 8, [5, 6, 7], None, 1, true, true, Some(0.01)),
         norm_case("instance_norm over several chunks", 4, [25, 26, 27], None, 1, true, false, Some(0.01)),
@@ -350,11 +398,14 @@ pub fn cases() -> Vec<Case> {
         norm_case("sparse batch norm", 5, [8, 6, 8], Some(([4, 3, 2], 15)), 2, true, false, None),
     ];
 
-    let dense = |channels: usize, dims: [usize; 3], seed| Input { channels, space: Space::dense(dims), values: noise(seed, channels * product(dims)) };
-    for (name, cin, cout, dims, stride) in [
-        ("conv_transpose3d", 9, 6, [3, 4, 5], [2, 2, 2]),
-        ("conv_transpose3d 1x2x2", 8, 5, [4, 3, 5], [1, 2, 2]),
-    ] {
+    let dense = |channels: usize, dims: [usize; 3], seed| Input {
+        channels,
+        space: Space::dense(dims),
+        values: noise(seed, channels * product(dims)),
+    };
+    for (name, cin, cout, dims, stride) in
+        [("conv_transpose3d", 9, 6, [3, 4, 5], [2, 2, 2]), ("conv_transpose3d 1x2x2", 8, 5, [4, 3, 5], [1, 2, 2])]
+    {
         let shape = Shape { channels: cin, dims };
         let (w, b) = (noise(60, cin * cout * product(stride)), noise(61, cout));
         let (w64, b64) = (f64s(&w), f64s(&b));
@@ -372,7 +423,11 @@ pub fn cases() -> Vec<Case> {
             },
         ));
     }
-    for (name, dims, stride) in [("avg_pool3d", [6, 8, 4], [2, 2, 2]), ("avg_pool3d odd", [7, 9, 5], [2, 2, 2]), ("avg_pool3d 1x2x2", [3, 6, 8], [1, 2, 2])] {
+    for (name, dims, stride) in [
+        ("avg_pool3d", [6, 8, 4], [2, 2, 2]),
+        ("avg_pool3d odd", [7, 9, 5], [2, 2, 2]),
+        ("avg_pool3d 1x2x2", [3, 6, 8], [1, 2, 2]),
+    ] {
         let shape = Shape { channels: 6, dims };
         let out = Space::dense(std::array::from_fn(|a| dims[a] / stride[a]));
         list.push(simple_case(
@@ -402,7 +457,11 @@ pub fn cases() -> Vec<Case> {
             move |_, dy| vec![("dx", cpu::avg_pool3d_backward(&masked(dy, &coarse_mask), shape, [2; 3]))],
         ));
         let token = noise(65, channels);
-        let (t64, m, m2) = (f64s(&token), voxel_mask(&fine, std::slice::from_ref(&mask)), voxel_mask(&fine, std::slice::from_ref(&mask)));
+        let (t64, m, m2) = (
+            f64s(&token),
+            voxel_mask(&fine, std::slice::from_ref(&mask)),
+            voxel_mask(&fine, std::slice::from_ref(&mask)),
+        );
         list.push(simple_case(
             "densify with a mask token",
             Input { channels, space: fine, values: noise(66, channels * product(dims)) },
@@ -466,7 +525,9 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
             masks,
             inputs: vec![Input { channels, space, values: noise(1, n) }],
             parameters: vec![("c.weight".into(), noise(2, channels * channels * 27))],
-            build: Box::new(move |g, x| vec![g.conv3d(x, "c", channels, space, Geometry::same([3; 3], [1; 3]), Bias::None)]),
+            build: Box::new(move |g, x| {
+                vec![g.conv3d(x, "c", channels, space, Geometry::same([3; 3], [1; 3]), Bias::None)]
+            }),
             upstream: vec![noise(3, n)],
         };
         let mask = if hidden > 0.0 { format!(", {:.0} % masked", 100.0 * hidden) } else { String::new() };

@@ -49,7 +49,9 @@ impl Op for ChannelSum {
                 chunks: chunks as u32,
                 pad: [0; 2],
             };
-            let kernel = Kernel::new("channel_sum/partial").with("CHUNK", CHUNK as u32).flag("HIDDEN_ONLY", self.hidden_of.is_some());
+            let kernel = Kernel::new("channel_sum/partial")
+                .with("CHUNK", CHUNK as u32)
+                .flag("HIDDEN_ONLY", self.hidden_of.is_some());
             let bindings = [r.mask(&[&space, &visible]), segment.slice, partial];
             let groups = Workgroups::Fixed([chunks as u32, 1, segment.quads as u32]);
             r.dispatch(kernel, &params, &bindings, groups, (segment.slice.size / 4) as f64, segment.slice.size as f64);
@@ -57,7 +59,14 @@ impl Op for ChannelSum {
         let quads = r.quads(x);
         let params = FinalizeParams { quads: quads as u32, chunks: chunks as u32, pad: [0; 2] };
         let bindings = [partial, r.slice(sum)];
-        r.dispatch(Kernel::new("channel_sum/finalize"), &params, &bindings, Workgroups::folded(quads, 64, 1), 0.0, partial.size as f64);
+        r.dispatch(
+            Kernel::new("channel_sum/finalize"),
+            &params,
+            &bindings,
+            Workgroups::folded(quads, 64, 1),
+            0.0,
+            partial.size as f64,
+        );
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}

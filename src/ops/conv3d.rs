@@ -51,7 +51,15 @@ struct Conv3d {
 impl Graph {
     /// Convolution of the concatenation of `inputs` into `channels` over `space` (whose dims must be the geometry's).
     /// Parameters: `{name}.weight` (out, in, kz, ky, kx) and, with a bias, `{name}.bias`.
-    pub fn conv3d(&mut self, inputs: &[TensorId], name: &str, channels: usize, space: Space, geometry: Geometry, bias: Bias) -> TensorId {
+    pub fn conv3d(
+        &mut self,
+        inputs: &[TensorId],
+        name: &str,
+        channels: usize,
+        space: Space,
+        geometry: Geometry,
+        bias: Bias,
+    ) -> TensorId {
         let widths: Vec<usize> = inputs.iter().map(|&x| self.shape(x).0).collect();
         for &x in inputs {
             assert_eq!(geometry.output(self.shape(x).1.dims), space.dims, "output size of {name}");
@@ -183,7 +191,14 @@ fn u(v: [usize; 3]) -> [u32; 3] {
 }
 
 /// y = bias + convolution of the concatenated inputs (`accumulate_first` adds to what y holds).
-pub(super) fn record_forward(r: &mut Recorder, geometry: Geometry, weight: TensorId, bias: Option<TensorId>, inputs: &[TensorId], y: TensorId) {
+pub(super) fn record_forward(
+    r: &mut Recorder,
+    geometry: Geometry,
+    weight: TensorId,
+    bias: Option<TensorId>,
+    inputs: &[TensorId],
+    y: TensorId,
+) {
     forward_into(r, geometry, weight, bias, inputs, y, false);
 }
 
@@ -219,7 +234,8 @@ pub(super) fn forward_into(
                     accumulate: u32::from(accumulate || !first),
                     has_bias: u32::from(first && bias.is_some()),
                 };
-                let kernel = Kernel::new("conv3d/forward").with("OUT_QUADS", out_quads as u32).with("VOXELS", voxels as u32);
+                let kernel =
+                    Kernel::new("conv3d/forward").with("OUT_QUADS", out_quads as u32).with("VOXELS", voxels as u32);
                 let bias = bias.map_or(r.dummy(), |b| r.slice(b));
                 let bindings = [r.mask(&[&input, &output]), segment.slice, r.slice(weight), bias, out.slice];
                 let groups = r.over(&output, WORKGROUP * voxels, out.quads.div_ceil(out_quads));
@@ -313,7 +329,8 @@ impl Op for InputGradient {
                 let bias = bias.map_or(r.dummy(), |b| r.slice(b));
                 let bindings = [r.mask(&[&dx_space, &dy_space]), segment.slice, r.slice(weight), bias, target.slice];
                 let groups = r.over(&enumerated, WORKGROUP * voxels, tiles * product(geometry.stride));
-                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.quads as f64 / r.quads(dy) as f64
+                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.quads as f64
+                    / r.quads(dy) as f64
                     * target.quads as f64
                     / r.quads(dx) as f64;
                 let bytes = (segment.slice.size + target.slice.size) as f64 + r.bytes(weight);
@@ -390,15 +407,25 @@ impl Op for WeightGradient {
                         slabs: self.slabs as u32,
                         weight_size: matrices as u32,
                     };
-                    let kernel =
-                        Kernel::new("conv3d/weight_gradient").with("OUT_QUADS", out_quads as u32).with("WORKGROUP", workgroup as u32);
+                    let kernel = Kernel::new("conv3d/weight_gradient")
+                        .with("OUT_QUADS", out_quads as u32)
+                        .with("WORKGROUP", workgroup as u32);
                     let bindings = [r.mask(&[&output, &input]), segment.slice, target.slice, r.slice(partial)];
-                    let groups = [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), self.slabs].map(|g| g as u32);
-                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64 / r.quads(x) as f64
+                    let groups =
+                        [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), self.slabs].map(|g| g as u32);
+                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64
+                        / r.quads(x) as f64
                         * target.quads as f64
                         / r.quads(*dy) as f64;
                     let bytes = (segment.slice.size + target.slice.size) as f64;
-                    r.dispatch(kernel, &params, &bindings, crate::device::recording::Workgroups::Fixed(groups), work, bytes);
+                    r.dispatch(
+                        kernel,
+                        &params,
+                        &bindings,
+                        crate::device::recording::Workgroups::Fixed(groups),
+                        work,
+                        bytes,
+                    );
                 }
             }
             first_in_quad += r.quads(x);

@@ -38,7 +38,8 @@ impl Op for Densify {
         let token = if self.token { r.slice(node.inputs[1]) } else { r.dummy() };
         let kernel = Kernel::new("densify/forward").flag("TOKEN", self.token);
         let (input, output) = (node.inputs[0], node.outputs[0]);
-        Pair { kernel, input, output, forward: true, params: PairParams::default(), extra: vec![token], flops: 0.0 }.record(r);
+        Pair { kernel, input, output, forward: true, params: PairParams::default(), extra: vec![token], flops: 0.0 }
+            .record(r);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {

@@ -124,7 +124,14 @@ impl Op for LeakyReluGradient {
             let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate, pad: [0; 2] };
             let (groups, size) = (r.over(&space, 64, x[k].quads), x[k].slice.size as f64);
             let bindings = [r.mask(&[&space]), x[k].slice, dy[k].slice, dx[k].slice];
-            r.dispatch(Kernel::new("elementwise/leaky_relu_backward"), &params, &bindings, groups, size / 4.0, 3.0 * size);
+            r.dispatch(
+                Kernel::new("elementwise/leaky_relu_backward"),
+                &params,
+                &bindings,
+                groups,
+                size / 4.0,
+                3.0 * size,
+            );
         }
     }
 

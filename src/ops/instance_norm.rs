@@ -68,8 +68,12 @@ impl Graph {
                 self.feature(channels, space)
             })
             .collect();
-        let op =
-            Normalize { instances: xs.len(), affine: affine.is_some(), residual: epilogue.residual.is_some(), slope: epilogue.slope };
+        let op = Normalize {
+            instances: xs.len(),
+            affine: affine.is_some(),
+            residual: epilogue.residual.is_some(),
+            slope: epilogue.slope,
+        };
         self.push(op, &inputs, &ys);
         ys
     }
@@ -145,25 +149,48 @@ impl Op for Statistics {
                 let kernel = Kernel::new("instance_norm/statistics").with("CHUNK", CHUNK as u32);
                 let groups = Workgroups::Fixed([n as u32, 1, segment.quads as u32]);
                 let bindings = [r.mask(&[&space]), segment.slice, partial];
-                r.dispatch(kernel, &params, &bindings, groups, (segment.slice.size / 2) as f64, segment.slice.size as f64);
+                r.dispatch(
+                    kernel,
+                    &params,
+                    &bindings,
+                    groups,
+                    (segment.slice.size / 2) as f64,
+                    segment.slice.size as f64,
+                );
             }
         }
         let quads = r.quads(node.inputs[0]);
         let params = FinalizeParams { quads: quads as u32, chunks: total as u32, eps: EPS, pad: 0 };
         let groups = Workgroups::folded(quads, 64, 1);
-        r.dispatch(Kernel::new("instance_norm/finalize"), &params, &[partial, statistics], groups, 0.0, partial.size as f64);
+        r.dispatch(
+            Kernel::new("instance_norm/finalize"),
+            &params,
+            &[partial, statistics],
+            groups,
+            0.0,
+            partial.size as f64,
+        );
     }
 
     /// Its part of the gradient is in [`NormalizeGradient`].
     fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
+/// The inputs of a [`Normalize`] node by name.
+struct Inputs<'n> {
+    xs: &'n [TensorId],
+    statistics: TensorId,
+    /// gamma and beta
+    affine: Option<(TensorId, TensorId)>,
+    residual: Option<TensorId>,
+}
+
 impl Normalize {
-    /// (xs, statistics, gamma and beta, residual)
-    fn split<'n>(&self, node: &'n Node) -> (&'n [TensorId], TensorId, Option<(TensorId, TensorId)>, Option<TensorId>) {
+    fn inputs<'n>(&self, node: &'n Node) -> Inputs<'n> {
         let (xs, rest) = node.inputs.split_at(self.instances);
         let affine = self.affine.then(|| (rest[1], rest[2]));
-        (xs, rest[0], affine, self.residual.then(|| *rest.last().expect("residual is the last input")))
+        let residual = self.residual.then(|| *rest.last().expect("residual is the last input"));
+        Inputs { xs, statistics: rest[0], affine, residual }
     }
 }
 
@@ -177,7 +204,7 @@ impl Op for Normalize {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (xs, statistics, affine, residual) = self.split(node);
+        let Inputs { xs, statistics, affine, residual } = self.inputs(node);
         for (&x, &y) in xs.iter().zip(&node.outputs) {
             let (_, space) = r.shape(x);
             let residuals = residual.map(|t| r.segments(t));
@@ -190,9 +217,11 @@ impl Op for Normalize {
                 };
                 let (gamma, beta) = affine.map_or((r.dummy(), r.dummy()), |(g, b)| (r.slice(g), r.slice(b)));
                 let residual = residuals.as_ref().map_or(segment.slice, |s| s[k].slice);
-                let kernel =
-                    Kernel::new("instance_norm/apply").flag("AFFINE", affine.is_some()).flag("RESIDUAL", residuals.is_some());
-                let bindings = [r.mask(&[&space]), segment.slice, r.slice(statistics), gamma, beta, residual, out.slice];
+                let kernel = Kernel::new("instance_norm/apply")
+                    .flag("AFFINE", affine.is_some())
+                    .flag("RESIDUAL", residuals.is_some());
+                let bindings =
+                    [r.mask(&[&space]), segment.slice, r.slice(statistics), gamma, beta, residual, out.slice];
                 let groups = r.over(&space, 64, segment.quads);
                 let bytes = segment.slice.size * if residuals.is_some() { 3 } else { 2 };
                 r.dispatch(kernel, &params, &bindings, groups, segment.slice.size as f64, bytes as f64);
@@ -201,7 +230,7 @@ impl Op for Normalize {
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {
-        let (xs, statistics, affine, residual) = self.split(node);
+        let Inputs { xs, statistics, affine, residual } = self.inputs(node);
         // Instances whose output has no gradient would need zeros; joint norms are only built where all are used.
         let dys: Vec<TensorId> = node.outputs.iter().filter_map(|&y| g.gradient(y)).collect();
         assert_eq!(dys.len(), self.instances, "every instance of a joint norm needs a gradient");
@@ -266,8 +295,9 @@ impl Op for NormalizeGradient {
                     first_chunk: first_chunk as u32,
                     slope: self.slope.unwrap_or(1.0),
                 };
-                let kernel =
-                    Kernel::new("instance_norm/backward_reduce").with("CHUNK", CHUNK as u32).flag("ACTIVATION", self.slope.is_some());
+                let kernel = Kernel::new("instance_norm/backward_reduce")
+                    .with("CHUNK", CHUNK as u32)
+                    .flag("ACTIVATION", self.slope.is_some());
                 let bindings = [r.mask(&[&space]), sx[k].slice, statistics, sy[k].slice, sdy[k].slice, partial];
                 let groups = Workgroups::Fixed([count as u32, 1, sx[k].quads as u32]);
                 r.dispatch(kernel, &params, &bindings, groups, sx[k].slice.size as f64, 4.0 * sx[k].slice.size as f64);
@@ -296,7 +326,14 @@ impl Op for NormalizeGradient {
                 let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
                 let bindings = [r.mask(&[&space]), sx[k].slice, statistics, gamma, sums, sdz[k].slice, sdx[k].slice];
                 let groups = r.over(&space, 64, sx[k].quads);
-                r.dispatch(kernel, &params, &bindings, groups, 2.0 * sx[k].slice.size as f64, 3.0 * sx[k].slice.size as f64);
+                r.dispatch(
+                    kernel,
+                    &params,
+                    &bindings,
+                    groups,
+                    2.0 * sx[k].slice.size as f64,
+                    3.0 * sx[k].slice.size as f64,
+                );
             }
         }
     }

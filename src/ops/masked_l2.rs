@@ -42,7 +42,13 @@ pub(super) struct FinalizeParams {
 impl Graph {
     /// Adds `loss_scale * sum w (p - t)^2` to the loss output; with `gradient` returns the tensor of d loss / d prediction.
     /// `target` is an image of as many channels as the prediction.
-    pub fn masked_l2(&mut self, prediction: TensorId, target: TensorId, weights: Weights, gradient: bool) -> Option<TensorId> {
+    pub fn masked_l2(
+        &mut self,
+        prediction: TensorId,
+        target: TensorId,
+        weights: Weights,
+        gradient: bool,
+    ) -> Option<TensorId> {
         let (channels, space) = self.shape(prediction);
         assert!(!space.is_sparse(), "the prediction is dense");
         let (visible, voxels) = match weights {
@@ -93,7 +99,14 @@ impl Op for MaskedL2 {
         }
         let params = FinalizeParams { count: (r.quads(prediction) * chunks) as u32, pad: [0; 3] };
         let bindings = [partial, r.slice(node.outputs[0])];
-        r.dispatch(Kernel::new("masked_l2/finalize"), &params, &bindings, Workgroups::Fixed([1; 3]), 0.0, partial.size as f64);
+        r.dispatch(
+            Kernel::new("masked_l2/finalize"),
+            &params,
+            &bindings,
+            Workgroups::Fixed([1; 3]),
+            0.0,
+            partial.size as f64,
+        );
     }
 
     /// The loss computes its gradient itself.

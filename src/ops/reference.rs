@@ -58,7 +58,14 @@ pub fn conv3d(x: &[f64], input: Shape, w: &[f64], b: Option<&[f64]>, channels: u
 }
 
 /// Gradients (dx, dw, db) of [`conv3d`].
-pub fn conv3d_backward(x: &[f64], input: Shape, w: &[f64], dy: &[f64], channels: usize, g: Geometry) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+pub fn conv3d_backward(
+    x: &[f64],
+    input: Shape,
+    w: &[f64],
+    dy: &[f64],
+    channels: usize,
+    g: Geometry,
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let dims = g.output(input.dims);
     let (n_in, n_out, taps) = (product(input.dims), product(dims), g.taps());
     let (mut dx, mut dw) = (vec![0.0; x.len()], vec![0.0; w.len()]);
@@ -75,7 +82,14 @@ pub fn conv3d_backward(x: &[f64], input: Shape, w: &[f64], dy: &[f64], channels:
 }
 
 /// Transposed convolution with kernel = stride; w is (in, out, taps). y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c).
-pub fn conv_transpose3d(x: &[f64], input: Shape, w: &[f64], b: &[f64], channels: usize, stride: [usize; 3]) -> Vec<f64> {
+pub fn conv_transpose3d(
+    x: &[f64],
+    input: Shape,
+    w: &[f64],
+    b: &[f64],
+    channels: usize,
+    stride: [usize; 3],
+) -> Vec<f64> {
     let g = Geometry::cells(stride);
     let dims: [usize; 3] = std::array::from_fn(|a| input.dims[a] * stride[a]);
     let zeros = vec![0.0; channels * product(dims)];
@@ -85,7 +99,14 @@ pub fn conv_transpose3d(x: &[f64], input: Shape, w: &[f64], b: &[f64], channels:
 }
 
 /// Gradients (dx, dw, db) of [`conv_transpose3d`].
-pub fn conv_transpose3d_backward(x: &[f64], input: Shape, w: &[f64], dy: &[f64], channels: usize, stride: [usize; 3]) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+pub fn conv_transpose3d_backward(
+    x: &[f64],
+    input: Shape,
+    w: &[f64],
+    dy: &[f64],
+    channels: usize,
+    stride: [usize; 3],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let g = Geometry::cells(stride);
     let fine = Shape { channels, dims: std::array::from_fn(|a| input.dims[a] * stride[a]) };
     let dx = conv3d(dy, fine, w, None, input.channels, g);
@@ -138,10 +159,10 @@ impl Norm<'_> {
         let mut ys: Vec<Vec<f64>> = self.xs.iter().map(|x| vec![0.0; x.len()]).collect();
         for c in 0..self.gamma.len() {
             let (_, mean, rstd) = self.statistics(c);
-            for i in 0..self.xs.len() {
+            for (i, y) in ys.iter_mut().enumerate() {
                 for v in 0..voxels {
                     let z = self.before_activation(i, c * voxels + v, mean, rstd);
-                    ys[i][c * voxels + v] = self.masks[i][v] * if z > 0.0 { z } else { self.slope * z };
+                    y[c * voxels + v] = self.masks[i][v] * if z > 0.0 { z } else { self.slope * z };
                 }
             }
         }
@@ -173,7 +194,10 @@ impl Norm<'_> {
                 for v in 0..voxels {
                     let k = c * voxels + v;
                     let hat = (self.xs[i][k] - mean) * rstd;
-                    out.dxs[i][k] = self.masks[i][v] * self.gamma[c] * rstd * (dz(i, v) - out.dbeta[c] / n - hat * out.dgamma[c] / n);
+                    out.dxs[i][k] = self.masks[i][v]
+                        * self.gamma[c]
+                        * rstd
+                        * (dz(i, v) - out.dbeta[c] / n - hat * out.dgamma[c] / n);
                     if i == 0 {
                         out.dresidual[k] = dz(i, v);
                     }
@@ -187,7 +211,13 @@ impl Norm<'_> {
 /// Mean over cells of `stride`; the odd remainder is dropped.
 pub fn avg_pool3d(x: &[f64], input: Shape, stride: [usize; 3]) -> Vec<f64> {
     let g = Geometry::cells(stride);
-    per_channel(x, input, &reads(input.dims, g.output(input.dims), g), product(g.output(input.dims)), 1.0 / product(stride) as f64)
+    per_channel(
+        x,
+        input,
+        &reads(input.dims, g.output(input.dims), g),
+        product(g.output(input.dims)),
+        1.0 / product(stride) as f64,
+    )
 }
 
 /// dx of [`avg_pool3d`].
@@ -279,7 +309,15 @@ pub fn masked_l2(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>)
 }
 
 /// One SGD step in PyTorch's order; returns the global norm of the gradient before clipping.
-pub fn sgd(weights: &mut [f64], momenta: &mut [f64], gradient: &[f64], rate: f64, momentum: f64, decay: f64, clip: f64) -> f64 {
+pub fn sgd(
+    weights: &mut [f64],
+    momenta: &mut [f64],
+    gradient: &[f64],
+    rate: f64,
+    momentum: f64,
+    decay: f64,
+    clip: f64,
+) -> f64 {
     let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
     let factor = (clip / (norm + 1e-6)).min(1.0);
     for ((w, m), g) in weights.iter_mut().zip(momenta).zip(gradient) {

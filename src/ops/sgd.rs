@@ -40,7 +40,15 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
     let norm = Output::GradientNorm.slice();
     let mut recording = Recording::default();
     let mut push = |kernel, params: &[u8], bindings: Vec<Slice>, workgroups, flops: f64, bytes: u64| {
-        recording.dispatches.push(Dispatch { kernel, params: params.to_vec(), bindings, workgroups, label: "sgd", flops, bytes: bytes as f64 });
+        recording.dispatches.push(Dispatch {
+            kernel,
+            params: params.to_vec(),
+            bindings,
+            workgroups,
+            label: "sgd",
+            flops,
+            bytes: bytes as f64,
+        });
     };
     let mut first = 0;
     for &(chunk, offset, size) in &runs {
@@ -48,7 +56,14 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
         let params = NormPartialParams { size: (size / 16) as u32, first_partial: first, pad: [0; 2] };
         let groups = (size / 16).div_ceil(CHUNK as u64) as u32;
         let kernel = Kernel::new("sgd/norm_partial").with("CHUNK", CHUNK as u32);
-        push(kernel, bytemuck::bytes_of(&params), vec![gradient, partial], Workgroups::Fixed([groups, 1, 1]), size as f64 / 2.0, size);
+        push(
+            kernel,
+            bytemuck::bytes_of(&params),
+            vec![gradient, partial],
+            Workgroups::Fixed([groups, 1, 1]),
+            size as f64 / 2.0,
+            size,
+        );
         first += groups;
     }
     let params = NormFinalizeParams { count: first, clip, pad: [0; 2] };

@@ -48,7 +48,10 @@ impl Settings {
     pub fn validate(&self, network: &Network, patch: [usize; 3]) -> Result<()> {
         let [low, high] = self.mask_ratio;
         if !(0.0..1.0).contains(&low) || !(low..1.0).contains(&high) {
-            return Err(Error::plan(format!("mae.mask_ratio is [{low}, {high}]"), "Give [low, high] with 0 <= low <= high < 1"));
+            return Err(Error::plan(
+                format!("mae.mask_ratio is [{low}, {high}]"),
+                "Give [low, high] with 0 <= low <= high < 1",
+            ));
         }
         if self.block == 0 || patch.iter().any(|p| p % self.block.max(1) != 0) {
             return Err(Error::plan(
@@ -66,11 +69,17 @@ impl Settings {
         if self.sparse && model::stage_spaces(network, patch, Some((self.grid(patch), cells))).is_none() {
             return Err(Error::plan(
                 format!("mae.block = {} is not a whole number of voxels at every stage of the network", self.block),
-                format!("With sparse = true a block is a multiple of the total stride {:?}, or finer than a whole stage", network.total_stride()),
+                format!(
+                    "With sparse = true a block is a multiple of the total stride {:?}, or finer than a whole stage",
+                    network.total_stride()
+                ),
             ));
         }
         if (self.token || self.densify) && !self.sparse {
-            return Err(Error::plan("mae.token and mae.densify need mae.sparse = true", "The ladder is sparse, then token, then densify"));
+            return Err(Error::plan(
+                "mae.token and mae.densify need mae.sparse = true",
+                "The ladder is sparse, then token, then densify",
+            ));
         }
         Ok(())
     }

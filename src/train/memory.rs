@@ -19,7 +19,9 @@ pub struct RunPlan {
 /// Builds the graphs; recomputes as few activations as `budget` bytes allow.
 pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
     let build = |recompute: usize| -> Result<RunPlan> {
-        let make = |parameters, purpose: Use| mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph;
+        let make = |parameters, purpose: Use| {
+            mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph
+        };
         let training = make(Parameters::default(), Use::Train { recompute });
         let validation = make(training.parameters.clone(), Use::Validate);
         let memory = session_memory(&[&training, &validation], limits, true)?;

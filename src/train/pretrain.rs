@@ -70,7 +70,11 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let stop = StopFlag::install()?;
     std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
     crate::atomic::write_atomic(options.run.join("plan.toml"), plan.to_toml().as_bytes())?;
-    run_json(&options.run, serde_json::to_value(gpu.facts()).unwrap_or(Value::Null), serde_json::to_value(plan).unwrap_or(Value::Null))?;
+    run_json(
+        &options.run,
+        serde_json::to_value(gpu.facts()).unwrap_or(Value::Null),
+        serde_json::to_value(plan).unwrap_or(Value::Null),
+    )?;
     let first_step = resumed.as_ref().map_or(0, |c| c.step);
     let log = MetricsLog::open(&options.run, first_step)?;
     let progress = Progress::new(options.progress, Some(plan.train.steps), "pre-training").quiet(options.quiet);
@@ -93,7 +97,8 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     };
     let training = loader(&cases.train, Some(plan.augment.clone()));
     let validation = loader(&cases.validation, None);
-    Loop { plan, options, trainer: &mut trainer, validation: &validation, log, progress, best, planned }.run(training, first_step, &stop)
+    Loop { plan, options, trainer: &mut trainer, validation: &validation, log, progress, best, planned }
+        .run(training, first_step, &stop)
 }
 
 /// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
@@ -195,7 +200,9 @@ impl Trainer {
         let (mut loss, mut zero) = (0.0, 0.0);
         for step in 0..batches {
             let ratio = mae::step_ratio(&self.plan.mae, seed, step);
-            let batch = (0..samples).map(|index| loader.patch(SampleKey { seed, step, index })).collect::<Result<Vec<Patch>>>()?;
+            let batch = (0..samples)
+                .map(|index| loader.patch(SampleKey { seed, step, index }))
+                .collect::<Result<Vec<Patch>>>()?;
             loss += self.batch(VALIDATION, seed, step, &batch)? / batches as f64;
             for (index, patch) in batch.iter().enumerate() {
                 let mask = mae::draw_mask(self.grid, ratio, seed, step, index as u64);
@@ -282,7 +289,13 @@ impl Loop<'_> {
             let start = Instant::now();
             let batch = match stream.next() {
                 Some(batch) => batch?,
-                None => return Err(Error::file(&self.options.store, "the loader ended early", "Run the same command again")),
+                None => {
+                    return Err(Error::file(
+                        &self.options.store,
+                        "the loader ended early",
+                        "Run the same command again",
+                    ));
+                }
             };
             let waited = start.elapsed();
             let (loss, norm) = self.trainer.step(step, &batch)?;
@@ -312,7 +325,10 @@ impl Loop<'_> {
             if done % t.epoch_steps == 0 || done == t.steps {
                 let (loss, zero) = self.trainer.validate(self.validation)?;
                 self.log.write(&json!({ "step": done, "validation_loss": loss, "validation_loss_of_zero": zero }))?;
-                self.progress.message(&format!("step {done}: validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero));
+                self.progress.message(&format!(
+                    "step {done}: validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})",
+                    loss / zero
+                ));
                 validated = Some((loss, zero));
                 if self.best.is_none_or(|b| loss < b) {
                     self.best = Some(loss);
@@ -339,21 +355,30 @@ impl Loop<'_> {
         }
         self.progress.finish();
         let (last, zero) = validated.unwrap_or((f64::NAN, f64::NAN));
-        Ok(Outcome { steps: t.steps, last_validation: last, best_validation: self.best.unwrap_or(last), zero_validation: zero })
+        Ok(Outcome {
+            steps: t.steps,
+            last_validation: last,
+            best_validation: self.best.unwrap_or(last),
+            zero_validation: zero,
+        })
     }
 
     /// Planned and measured memory, once everything has been touched.
     fn memory_report(&self) -> String {
         let gpu = &self.trainer.session.gpu;
         let measured = gpu.allocator_bytes().unwrap_or_else(|| gpu.allocated());
-        let resident = memory::peak_resident().map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
+        let resident = memory::peak_resident()
+            .map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
         format!("device memory: {:.3} GiB planned, {:.3} GiB allocated{resident}", gib(self.planned), gib(measured))
     }
 
     /// The last validation in the log, for a run that was complete already.
     fn last_validation(&self) -> Result<Option<(f64, f64)>> {
         let records = MetricsLog::read(&self.options.run)?;
-        Ok(records.iter().rev().find_map(|r| Some((r.get("validation_loss")?.as_f64()?, r.get("validation_loss_of_zero")?.as_f64()?))))
+        Ok(records
+            .iter()
+            .rev()
+            .find_map(|r| Some((r.get("validation_loss")?.as_f64()?, r.get("validation_loss_of_zero")?.as_f64()?))))
     }
 
     /// `progress.png` from the log.
@@ -369,6 +394,12 @@ impl Loop<'_> {
             series("predicting zero", "validation_loss_of_zero"),
         ];
         let (rate, speed) = (series("learning rate", "learning_rate"), series("patches/s", "patches_per_s"));
-        progress_png(self.options.run.join("progress.png"), "masked autoencoder: loss on hidden voxels", &losses, &rate, &speed)
+        progress_png(
+            self.options.run.join("progress.png"),
+            "masked autoencoder: loss on hidden voxels",
+            &losses,
+            &rate,
+            &speed,
+        )
     }
 }

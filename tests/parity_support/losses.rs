@@ -18,7 +18,8 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     let channels = if active.is_some() { 1 } else { logits.channels() };
     let all = logits.channels();
     // Weights by voxel: 1 where hidden, or the loss mask.
-    let weights: Option<Vec<f32>> = get("mask_full").map(|m| m.data.iter().map(|v| 1.0 - v).collect()).or_else(|| get("loss_mask").map(|m| m.data));
+    let weights: Option<Vec<f32>> =
+        get("mask_full").map(|m| m.data.iter().map(|v| 1.0 - v).collect()).or_else(|| get("loss_mask").map(|m| m.data));
     let hidden: f64 = match (&active, &weights) {
         (Some(a), _) => a.data.iter().filter(|&&v| v < 0.5).count() as f64 * (voxels / product(a.dims())) as f64,
         (_, Some(w)) => w.iter().map(|&v| f64::from(v)).sum(),
@@ -32,7 +33,9 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     let goal = g.image(channels, dims);
     let p = g.pack(image, channels, Space::dense(dims));
     let counted = match masks.first() {
-        Some(m) => Weights::HiddenOf(Space::sparse(dims, m.grid, 0, masks.iter().map(|m| m.count()).max().unwrap()).unwrap()),
+        Some(m) => {
+            Weights::HiddenOf(Space::sparse(dims, m.grid, 0, masks.iter().map(|m| m.count()).max().unwrap()).unwrap())
+        }
         None => Weights::Voxels(g.image(1, dims)),
     };
     let dp = g.masked_l2(p, goal, counted, true).unwrap();
@@ -56,7 +59,12 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     if channels != all {
         want_gradient = want_gradient.chunks(voxels).step_by(all).flatten().copied().collect();
     }
-    report.compare_within(&format!("{name}/loss"), &[session.output(Output::Loss).unwrap()], &[want_loss], 1e-6 * f64::from(want_loss).max(1.0));
+    report.compare_within(
+        &format!("{name}/loss"),
+        &[session.output(Output::Loss).unwrap()],
+        &[want_loss],
+        1e-6 * f64::from(want_loss).max(1.0),
+    );
     let largest = want_gradient.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
     report.compare_within(&format!("{name}/dlogits0"), &gradient, &want_gradient, 1e-5 * largest);
 }

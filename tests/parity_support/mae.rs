@@ -31,7 +31,8 @@ fn settings(variant: &str, block: usize, shown: f64) -> Option<Settings> {
 pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let c = &f.json["config"];
     let (patch, active) = (triple(&c["size"]), f.get("active"));
-    let usizes = |v: &Value| -> Vec<usize> { v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect() };
+    let usizes =
+        |v: &Value| -> Vec<usize> { v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect() };
     let features = usizes(&c["feats"]);
     let n = features.len();
     let network = Network {
@@ -57,7 +58,17 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
 }
 
 #[allow(clippy::too_many_arguments)] // what one variant is made of
-fn check(gpu: &Rc<Gpu>, f: &Fixture, variant: &str, case: &Value, network: &Network, settings: &Settings, patch: [usize; 3], masks: &[BlockMask], report: &mut Report) {
+fn check(
+    gpu: &Rc<Gpu>,
+    f: &Fixture,
+    variant: &str,
+    case: &Value,
+    network: &Network,
+    settings: &Settings,
+    patch: [usize; 3],
+    masks: &[BlockMask],
+    report: &mut Report,
+) {
     settings.validate(network, patch).unwrap();
     let name = format!("{}/{variant}", f.name());
     let own = |key: &str| f.find(&format!("{variant}/{key}"));
@@ -88,7 +99,8 @@ fn check(gpu: &Rc<Gpu>, f: &Fixture, variant: &str, case: &Value, network: &Netw
     let (mut losses, mut norms) = (Vec::new(), Vec::new());
     for step in 0..steps[1] {
         let lr0 = optimizer["lr0"].as_f64().unwrap();
-        let poly = (1.0 - f64::from(step) / optimizer["max_steps"].as_f64().unwrap()).powf(optimizer["poly_exponent"].as_f64().unwrap());
+        let poly = (1.0 - f64::from(step) / optimizer["max_steps"].as_f64().unwrap())
+            .powf(optimizer["poly_exponent"].as_f64().unwrap());
         session.set_step(StepValues {
             learning_rate: (lr0 * poly) as f32,
             momentum: optimizer["sgd_nesterov"].as_f64().unwrap() as f32,
@@ -126,7 +138,12 @@ fn check(gpu: &Rc<Gpu>, f: &Fixture, variant: &str, case: &Value, network: &Netw
             let prefix = format!("step{done}");
             for (id, p) in session.parameters.list.iter().enumerate() {
                 if let Some(want) = own(&format!("{prefix}/{}", p.name)) {
-                    report.compare(&format!("{name}/{prefix}/{}", p.name), &session.weight(id).unwrap(), &want.data, error(&prefix));
+                    report.compare(
+                        &format!("{name}/{prefix}/{}", p.name),
+                        &session.weight(id).unwrap(),
+                        &want.data,
+                        error(&prefix),
+                    );
                 }
             }
         }
@@ -134,7 +151,12 @@ fn check(gpu: &Rc<Gpu>, f: &Fixture, variant: &str, case: &Value, network: &Netw
     let want = |key: &str| own(key).unwrap().data;
     report.compare(&format!("{name}/loss"), &losses[..1], &want("loss"), error("loss"));
     report.compare(&format!("{name}/step_loss"), &losses, &want("step_loss"), error("step_loss"));
-    report.compare(&format!("{name}/step_gradnorm_preclip"), &norms, &want("step_gradnorm_preclip"), error("step_gradnorm_preclip"));
+    report.compare(
+        &format!("{name}/step_gradnorm_preclip"),
+        &norms,
+        &want("step_gradnorm_preclip"),
+        error("step_gradnorm_preclip"),
+    );
 }
 
 fn gradients(session: &Session, name: &str, own: &dyn Fn(&str) -> Option<Array>, fp32_err: f64, report: &mut Report) {

@@ -129,7 +129,12 @@ impl Report {
 
 /// Reads a list of three numbers.
 pub fn triple(v: &Value) -> [usize; 3] {
-    let list: Vec<usize> = v.as_array().unwrap_or_else(|| panic!("{v} is not a list")).iter().map(|x| x.as_u64().unwrap() as usize).collect();
+    let list: Vec<usize> = v
+        .as_array()
+        .unwrap_or_else(|| panic!("{v} is not a list"))
+        .iter()
+        .map(|x| x.as_u64().unwrap() as usize)
+        .collect();
     list.try_into().unwrap()
 }
 

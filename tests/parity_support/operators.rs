@@ -3,8 +3,8 @@
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::device::Gpu;
-use spark3d::graph::{BlockMask, Graph, Space, TensorId};
-use spark3d::ops::cases::{Input, Setup};
+use spark3d::graph::{BlockMask, Space};
+use spark3d::ops::cases::{Build, Input, Setup};
 use spark3d::ops::{Bias, Epilogue, Geometry};
 use std::rc::Rc;
 
@@ -16,7 +16,9 @@ pub fn mask_of(active: &Array, sample: usize) -> BlockMask {
 /// The sparse space of `dims` under `mask`; dense where the volume is coarser than the mask.
 fn space_under(dims: [usize; 3], mask: Option<&BlockMask>) -> Space {
     match mask {
-        Some(m) if (0..3).any(|a| dims[a] >= m.grid[a]) => Space::sparse(dims, m.grid, 0, m.count()).expect("whole voxels"),
+        Some(m) if (0..3).any(|a| dims[a] >= m.grid[a]) => {
+            Space::sparse(dims, m.grid, 0, m.count()).expect("whole voxels")
+        }
         _ => Space::dense(dims),
     }
 }
@@ -32,11 +34,16 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Re
     }
     let bias = if parameters.len() > 1 { Bias::Trained } else { Bias::None };
     let (channels, dims) = (y.channels(), y.dims());
-    let geometry = || Geometry { kernel: triple(&case["kernel"]), stride: triple(&case["stride"]), padding: triple(&case["padding"]) };
+    let geometry = || Geometry {
+        kernel: triple(&case["kernel"]),
+        stride: triple(&case["stride"]),
+        padding: triple(&case["padding"]),
+    };
 
     let mut results: Vec<Vec<(String, Vec<f32>)>> = Vec::new();
     // A batch norm takes all samples at once; everything else one after the other.
-    let groups: Vec<Vec<usize>> = if batch_norm { vec![(0..x.samples()).collect()] } else { (0..x.samples()).map(|n| vec![n]).collect() };
+    let groups: Vec<Vec<usize>> =
+        if batch_norm { vec![(0..x.samples()).collect()] } else { (0..x.samples()).map(|n| vec![n]).collect() };
     for samples in &groups {
         let masks: Vec<BlockMask> = active.iter().flat_map(|a| samples.iter().map(|&n| mask_of(a, n))).collect();
         let normalises = op.contains("Norm") || op == "instance_norm";
@@ -53,7 +60,7 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Re
             })
             .collect();
         let out_space = space_under(dims, masks.first());
-        let build: Box<dyn Fn(&mut Graph, &[TensorId]) -> Vec<TensorId>> = match op {
+        let build: Build = match op {
             "conv3d" | "nnssl SparseConv3d" => {
                 let g = geometry();
                 Box::new(move |graph, x| vec![graph.conv3d(x, "p", channels, out_space, g, bias)])
@@ -81,9 +88,13 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Re
 
     // Samples one after the other; gradients of parameters add up.
     let per_sample = |base: &str| -> Vec<f32> {
-        let find = |r: &[(String, Vec<f32>)], key: String| r.iter().find(|(n, _)| *n == key).unwrap_or_else(|| panic!("{name}: no {key}")).1.clone();
+        let find = |r: &[(String, Vec<f32>)], key: String| {
+            r.iter().find(|(n, _)| *n == key).unwrap_or_else(|| panic!("{name}: no {key}")).1.clone()
+        };
         match batch_norm {
-            true => (0..x.samples()).flat_map(|k| find(&results[0], if k == 0 { base.into() } else { format!("{base}{k}") })).collect(),
+            true => (0..x.samples())
+                .flat_map(|k| find(&results[0], if k == 0 { base.into() } else { format!("{base}{k}") }))
+                .collect(),
             false => results.iter().flat_map(|r| find(r, base.into())).collect(),
         }
     };

@@ -23,7 +23,8 @@ pub fn run(f: &Fixture, name: &str, case: &Value, report: &mut Report) {
         }
         _ => {
             for case in case.as_array().unwrap() {
-                let got = window::tile_steps(triple(&case["image"]), triple(&case["tile"]), case["step"].as_f64().unwrap());
+                let got =
+                    window::tile_steps(triple(&case["image"]), triple(&case["tile"]), case["step"].as_f64().unwrap());
                 report.check(&format!("{name}: {case}"), serde_json::to_value(&got).unwrap() == case["starts"]);
             }
         }
@@ -53,7 +54,10 @@ fn resampling(f: &Fixture, name: &str, case: &Value, report: &mut Report) {
     let want = f.get(&format!("{name}/seg_o1")).data;
     let got = resample_labels(&seg, shape, target, Order::Linear, axis);
     let wrong = got.iter().zip(&want).filter(|(a, b)| f32::from(**a) != **b).count();
-    report.check(&format!("{name}/seg_o1: {wrong} of {} labels differ", want.len()), got.len() == want.len() && wrong * 1000 <= want.len());
+    report.check(
+        &format!("{name}/seg_o1: {wrong} of {} labels differ", want.len()),
+        got.len() == want.len() && wrong * 1000 <= want.len(),
+    );
 }
 
 /// The crop of the fixture's image: its voxels, and which of them lie in the hole-filled mask.

@@ -1,0 +1,187 @@
+//! Time and memory of the encoder alone, forward and backward, as more and more of the patch is hidden.
+
+use super::table::Table;
+use super::{median, percent};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::graph::plan::Limits;
+use crate::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, Space, TensorId, product, session_memory};
+use crate::model;
+use crate::model::init::initial_values;
+use crate::plan::Plan;
+use crate::pretext::mae;
+use crate::train::memory::gib;
+use serde::Serialize;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Shares of the blocks that are hidden. The first is what the others are compared with.
+pub const RATIOS: [f64; 4] = [0.0, 0.6, 0.75, 0.9];
+
+#[derive(Clone, Debug, Serialize)]
+pub struct EncoderTimes {
+    /// Share of the blocks that was asked for.
+    pub mask_ratio: f64,
+    pub visible_blocks: usize,
+    pub blocks: usize,
+    /// Seconds of each run, and their median; none where it did not fit.
+    pub runs: Vec<f64>,
+    pub seconds: Option<f64>,
+    pub memory: SessionMemory,
+    /// Why there is no time.
+    pub failed: Option<String>,
+}
+
+/// Measures the encoder of the plan at every ratio. A ratio whose memory exceeds `budget` is planned but not run.
+pub fn run(
+    gpu: &Rc<Gpu>,
+    plan: &Plan,
+    runs: usize,
+    budget: Option<u64>,
+    say: &dyn Fn(&str),
+) -> Result<Vec<EncoderTimes>> {
+    RATIOS.iter().map(|&ratio| at_ratio(gpu, plan, ratio, runs, budget, say)).collect()
+}
+
+/// The mask of a ratio: all blocks for 0, else at least one hidden and one visible.
+fn mask(plan: &Plan, ratio: f64) -> Result<BlockMask> {
+    let mask = mae::draw_mask(plan.mae.grid(plan.train.patch), ratio, plan.seed, 0, 0);
+    let (shown, blocks) = (mask.count(), product(mask.grid));
+    if shown == 0 || (ratio > 0.0 && shown == blocks) {
+        return Err(Error::plan(
+            format!("{:.0} % of {blocks} blocks leaves {shown} visible, which measures nothing", 100.0 * ratio),
+            "Choose a larger train.patch or a smaller mae.block",
+        ));
+    }
+    Ok(mask)
+}
+
+/// The encoder with its gradients over image 0 and mask 0. The loss is half the squared norm of every stage's output, whose
+/// gradient is the output itself.
+fn graph(plan: &Plan, grid: [usize; 3], visible: usize) -> Result<Graph> {
+    let (network, patch) = (&plan.network, plan.train.patch);
+    let not_whole = || {
+        Error::plan(
+            format!("blocks of {} voxels are not whole at every stage of the network", plan.mae.block),
+            format!("Choose mae.block as a multiple of the total stride {:?}", network.total_stride()),
+        )
+    };
+    let mut g = Graph::new(Parameters::default(), &[grid]);
+    let image = g.image(network.input_channels, patch);
+    let seen = match plan.mae.mask_input {
+        true => Space::sparse(patch, grid, 0, visible).ok_or_else(not_whole)?,
+        false => Space::dense(patch),
+    };
+    let x = g.pack(image, network.input_channels, seen);
+    let spaces = model::stage_spaces(network, patch, Some((grid, visible))).ok_or_else(not_whole)?;
+    let skips = model::encoder(&mut g, network, x, &spaces);
+    let seeds: Vec<(TensorId, TensorId)> = skips.iter().map(|&skip| (skip, g.leaky_relu(skip, 1.0))).collect();
+    g.backward(&seeds, []);
+    Ok(g)
+}
+
+fn at_ratio(
+    gpu: &Rc<Gpu>,
+    plan: &Plan,
+    ratio: f64,
+    runs: usize,
+    budget: Option<u64>,
+    say: &dyn Fn(&str),
+) -> Result<EncoderTimes> {
+    say(&format!("encoder: {:.0} % masked", 100.0 * ratio));
+    let mask = mask(plan, ratio)?;
+    let graph = graph(plan, mask.grid, mask.count())?;
+    let planned = session_memory(&[&graph], Limits::of(gpu), true)?;
+    // Without an optimiser there is no momentum.
+    let planned = SessionMemory { momentum: 0, ..planned };
+    let mut out = EncoderTimes {
+        mask_ratio: ratio,
+        visible_blocks: mask.count(),
+        blocks: product(mask.grid),
+        runs: Vec::new(),
+        seconds: None,
+        memory: planned,
+        failed: None,
+    };
+    if budget.is_some_and(|budget| planned.total() > budget) {
+        out.failed = Some(format!("needs {:.2} GiB of {:.2} GiB", gib(planned.total()), gib(budget.unwrap_or(0))));
+        return Ok(out);
+    }
+    let mut session = match Session::new(gpu.clone(), vec![graph], None) {
+        Ok(session) => session,
+        Err(Error::Device { what, .. }) => {
+            out.failed = Some(what);
+            return Ok(out);
+        }
+        Err(other) => return Err(other),
+    };
+    out.memory = session.memory();
+    for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
+        session.set_weight(id, values);
+    }
+    session.set_mask(0, &mask)?;
+    session.set_image(0, &super::step::random_patch(plan, 0).data);
+    for run in 0..=runs.max(1) {
+        session.start_step();
+        gpu.wait()?;
+        let start = Instant::now();
+        session.run(0)?;
+        gpu.wait()?;
+        // The first one compiles and warms up.
+        if run > 0 {
+            out.runs.push(start.elapsed().as_secs_f64());
+        }
+    }
+    out.seconds = Some(median(out.runs.iter().copied()));
+    drop(session);
+    gpu.wait()?;
+    Ok(out)
+}
+
+pub fn table(rows: &[EncoderTimes]) -> String {
+    let whole = rows.first();
+    let seconds = whole.and_then(|r| r.seconds).unwrap_or(0.0);
+    let bytes = whole.map_or(0.0, |r| r.memory.activations as f64);
+    let mut text = Table::default()
+        .percents("masked", rows.iter().map(|r| Some(100.0 * r.mask_ratio)))
+        .words("visible blocks", rows.iter().map(|r| format!("{} of {}", r.visible_blocks, r.blocks)))
+        .percents("visible", rows.iter().map(|r| percent(r.visible_blocks as f64, r.blocks as f64)))
+        .numbers("ms", rows.iter().map(|r| r.seconds.map(|s| s * 1e3)))
+        .percents("of 0 %", rows.iter().map(|r| r.seconds.and_then(|s| percent(s, seconds))))
+        .numbers("activations MiB", rows.iter().map(|r| Some(r.memory.activations as f64 / (1 << 20) as f64)))
+        .percents("of 0 %", rows.iter().map(|r| percent(r.memory.activations as f64, bytes)))
+        .to_string();
+    for r in rows {
+        if let Some(why) = &r.failed {
+            text += &format!("\n{:.0} % masked was not run: {why}", 100.0 * r.mask_ratio);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_graph_needs_less_memory_the_more_is_hidden() {
+        let plan = Plan::resolve("tiny", None, &["train.patch=[32,32,32]".into()]).unwrap();
+        let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30 };
+        let bytes: Vec<u64> = RATIOS
+            .iter()
+            .map(|&ratio| {
+                let mask = mask(&plan, ratio).unwrap();
+                session_memory(&[&graph(&plan, mask.grid, mask.count()).unwrap()], limits, true).unwrap().activations
+            })
+            .collect();
+        assert!(bytes.windows(2).all(|w| w[1] < w[0]), "{bytes:?}");
+    }
+
+    #[test]
+    fn a_ratio_that_hides_nothing_is_refused() {
+        let plan = Plan::resolve("tiny", None, &["train.patch=[16,8,8]".into()]).unwrap();
+        assert_eq!(mask(&plan, 0.0).unwrap().count(), 2);
+        assert_eq!(mask(&plan, 0.6).unwrap().count(), 1);
+        assert!(mask(&plan, 0.4).is_err());
+    }
+}

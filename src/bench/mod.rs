@@ -1,0 +1,45 @@
+//! Measurements of an adapter: what it can do at most, and how close operators, the encoder and a training step come.
+//!
+//! Nothing here prints: every part returns its numbers, which serialise to JSON and turn into a table.
+
+pub mod encoder;
+pub mod operators;
+pub mod roofline;
+pub mod step;
+mod table;
+
+pub use roofline::Roofline;
+
+/// The middle of a list, or the mean of the two in the middle; not a number for an empty list.
+fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+/// `part / whole` in percent, where that means anything.
+fn percent(part: f64, whole: f64) -> Option<f64> {
+    (whole > 0.0 && part.is_finite()).then(|| 100.0 * part / whole)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median([3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median([4.0, 1.0, 3.0, 2.0]), 2.5);
+        assert!(median([]).is_nan());
+    }
+
+    #[test]
+    fn a_share_of_nothing_is_unknown() {
+        assert_eq!(percent(1.0, 4.0), Some(25.0));
+        assert_eq!(percent(1.0, 0.0), None);
+    }
+}

@@ -1,0 +1,207 @@
+//! Operators against the roofline: of single cases, and of a whole run.
+
+use super::table::Table;
+use super::{Roofline, median, percent};
+use crate::device::{Gpu, Timing};
+use crate::error::{Error, Result};
+use crate::graph::Session;
+use crate::ops::cases::{self, Setup};
+use serde::Serialize;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// One operator, over all its dispatches of a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Operator {
+    pub operator: String,
+    pub dispatches: usize,
+    /// Seconds of each run.
+    pub runs: Vec<f64>,
+    /// Their median.
+    pub seconds: f64,
+    pub flops: f64,
+    pub bytes: f64,
+    /// The least time on this adapter: kernels run one after the other, so it is the sum of their floors. 0 is unknown.
+    pub floor_seconds: f64,
+}
+
+impl Operator {
+    /// 10^9 a second; `None` where nothing is counted.
+    fn rate(&self, amount: f64) -> Option<f64> {
+        (amount > 0.0 && self.seconds > 0.0).then(|| amount / self.seconds / 1e9)
+    }
+    fn share_of_floor(&self) -> Option<f64> {
+        if self.floor_seconds > 0.0 { percent(self.floor_seconds, self.seconds) } else { None }
+    }
+}
+
+/// A case by operator.
+#[derive(Clone, Debug, Serialize)]
+pub struct CaseTimes {
+    pub case: String,
+    pub operators: Vec<Operator>,
+}
+
+/// Brings inputs to the device; part of every case, subject of none.
+const UPLOAD: &str = "pack";
+
+/// Times the benchmark cases; with `filter` those whose name contains it, small cases too.
+pub fn run(
+    gpu: &Rc<Gpu>,
+    filter: Option<&str>,
+    runs: usize,
+    roofline: &Roofline,
+    say: &dyn Fn(&str),
+) -> Result<Vec<CaseTimes>> {
+    let mut list: Vec<(String, Setup)> = cases::benchmarks();
+    if let Some(filter) = filter {
+        list.extend(cases::cases().into_iter().map(|c| (c.name, c.setup)));
+        let names: Vec<String> = list.iter().map(|c| c.0.clone()).collect();
+        list.retain(|(name, _)| name.to_lowercase().contains(&filter.to_lowercase()));
+        if list.is_empty() {
+            return Err(Error::Usage(format!(
+                "no case has {filter} in its name; the cases are\n  {}",
+                names.join("\n  ")
+            )));
+        }
+    }
+    let mut out = Vec::new();
+    for (case, setup) in list {
+        say(&format!("operators: {case}"));
+        let session = setup.session(gpu)?;
+        let mut operators = time(&session, 0, runs, roofline)?;
+        operators.retain(|o| o.operator != UPLOAD);
+        out.push(CaseTimes { case, operators });
+    }
+    Ok(out)
+}
+
+/// Time of every operator of a program, in order of first use; one line for all of them where the adapter has no timestamps.
+pub fn time(session: &Session, program: usize, runs: usize, roofline: &Roofline) -> Result<Vec<Operator>> {
+    session.run(program)?;
+    session.gpu.wait()?;
+    let (mut timed, mut clock) = (Vec::new(), Vec::new());
+    for _ in 0..runs.max(1) {
+        let start = Instant::now();
+        timed.extend(session.run_timed(program)?);
+        session.gpu.wait()?;
+        clock.push(start.elapsed().as_secs_f64());
+    }
+    if timed.is_empty() {
+        let operator = "all, by the clock (no timestamps)".to_string();
+        let seconds = median(clock.iter().copied());
+        return Ok(vec![Operator {
+            operator,
+            dispatches: 0,
+            runs: clock,
+            seconds,
+            flops: 0.0,
+            bytes: 0.0,
+            floor_seconds: 0.0,
+        }]);
+    }
+    Ok(by_operator(&timed, roofline))
+}
+
+/// Sums the dispatches of each operator.
+fn by_operator(runs: &[Vec<Timing>], roofline: &Roofline) -> Vec<Operator> {
+    let mut out: Vec<Operator> = Vec::new();
+    for (k, timings) in runs.iter().enumerate() {
+        for t in timings {
+            let at = out.iter().position(|o| o.operator == t.label).unwrap_or_else(|| {
+                out.push(Operator {
+                    operator: t.label.to_string(),
+                    dispatches: 0,
+                    runs: vec![0.0; runs.len()],
+                    seconds: 0.0,
+                    flops: 0.0,
+                    bytes: 0.0,
+                    floor_seconds: 0.0,
+                });
+                out.len() - 1
+            });
+            let o = &mut out[at];
+            o.runs[k] += t.seconds;
+            if k == 0 {
+                o.dispatches += 1;
+                o.flops += t.flops;
+                o.bytes += t.bytes;
+                o.floor_seconds += roofline.floor(t.flops, t.bytes);
+            }
+        }
+    }
+    for o in &mut out {
+        o.seconds = median(o.runs.iter().copied());
+    }
+    out
+}
+
+/// All operators as one.
+fn total(operators: &[Operator]) -> Operator {
+    let sum = |f: fn(&Operator) -> f64| operators.iter().map(f).sum();
+    Operator {
+        operator: "all".to_string(),
+        dispatches: operators.iter().map(|o| o.dispatches).sum(),
+        runs: Vec::new(),
+        seconds: sum(|o| o.seconds),
+        flops: sum(|o| o.flops),
+        bytes: sum(|o| o.bytes),
+        floor_seconds: sum(|o| o.floor_seconds),
+    }
+}
+
+/// The cases as a table.
+pub fn case_table(cases: &[CaseTimes]) -> String {
+    let names = cases.iter().flat_map(|c| (0..c.operators.len()).map(|k| if k == 0 { c.case.as_str() } else { "" }));
+    let all: Vec<&Operator> = cases.iter().flat_map(|c| &c.operators).collect();
+    columns(Table::default().words("case", names), &all, None).to_string()
+}
+
+/// A whole run as a table: the slowest operator first, all of them last.
+pub fn profile_table(operators: &[Operator]) -> String {
+    let sum = total(operators);
+    let mut sorted: Vec<&Operator> = operators.iter().collect();
+    sorted.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    sorted.push(&sum);
+    columns(Table::default(), &sorted, Some(sum.seconds)).to_string()
+}
+
+fn columns(table: Table, operators: &[&Operator], whole: Option<f64>) -> Table {
+    let mut table = table
+        .words("operator", operators.iter().map(|o| o.operator.as_str()))
+        .counts("dispatches", operators.iter().map(|o| o.dispatches))
+        .numbers("ms", operators.iter().map(|o| Some(o.seconds * 1e3)));
+    if let Some(whole) = whole {
+        table = table.percents("of all", operators.iter().map(|o| percent(o.seconds, whole)));
+    }
+    table
+        .numbers("GFLOP/s", operators.iter().map(|o| o.rate(o.flops)))
+        .numbers("GB/s", operators.iter().map(|o| o.rate(o.bytes)))
+        .numbers("floor ms", operators.iter().map(|o| (o.floor_seconds > 0.0).then_some(o.floor_seconds * 1e3)))
+        .percents("floor / time", operators.iter().map(|o| o.share_of_floor()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dispatches_add_up_and_runs_have_their_median() {
+        let roofline = Roofline { flops_per_second: 10.0, bytes_per_second: 10.0 };
+        let timing = |label, seconds, flops, bytes| Timing { label, seconds, flops, bytes };
+        let run = |s: f64| vec![timing("a", s, 10.0, 20.0), timing("b", 8.0, 0.0, 0.0), timing("a", s, 30.0, 0.0)];
+        let found = by_operator(&[run(4.0), run(5.0), run(9.0)], &roofline);
+        assert_eq!(found.len(), 2);
+        let a = &found[0];
+        assert_eq!((a.operator.as_str(), a.dispatches, a.seconds), ("a", 2, 10.0));
+        assert_eq!((a.flops, a.bytes, a.floor_seconds), (40.0, 20.0, 2.0 + 3.0));
+        assert_eq!(a.share_of_floor(), Some(50.0));
+        assert_eq!((found[1].seconds, found[1].share_of_floor(), found[1].rate(0.0)), (8.0, None, None));
+        assert_eq!(total(&found).seconds, 18.0);
+        let table = profile_table(&found);
+        assert!(
+            table.lines().nth(1).is_some_and(|l| l.starts_with('a'))
+                && table.lines().last().is_some_and(|l| l.starts_with("all"))
+        );
+    }
+}
