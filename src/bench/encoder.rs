@@ -1,7 +1,7 @@
 //! Time and memory of the encoder alone, forward and backward, as more and more of the patch is hidden.
 
 use super::table::Table;
-use super::{median, percent};
+use super::{median, mib, percent};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
@@ -10,7 +10,6 @@ use crate::model;
 use crate::model::init::initial_values;
 use crate::plan::Plan;
 use crate::pretext::mae;
-use crate::train::memory::gib;
 use serde::Serialize;
 use std::rc::Rc;
 use std::time::Instant;
@@ -103,8 +102,9 @@ fn at_ratio(
         memory: planned,
         failed: None,
     };
-    if budget.is_some_and(|budget| planned.total() > budget) {
-        out.failed = Some(format!("needs {:.2} GiB of {:.2} GiB", gib(planned.total()), gib(budget.unwrap_or(0))));
+    if let Some(budget) = budget.filter(|&budget| planned.total() > budget) {
+        out.failed =
+            Some(format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(planned.total()), mib(budget)));
         return Ok(out);
     }
     let mut session = match Session::new(gpu.clone(), vec![graph], None) {
@@ -148,7 +148,7 @@ pub fn table(rows: &[EncoderTimes]) -> String {
         .percents("visible", rows.iter().map(|r| percent(r.visible_blocks as f64, r.blocks as f64)))
         .numbers("ms", rows.iter().map(|r| r.seconds.map(|s| s * 1e3)))
         .percents("of 0 %", rows.iter().map(|r| r.seconds.and_then(|s| percent(s, seconds))))
-        .numbers("activations MiB", rows.iter().map(|r| Some(r.memory.activations as f64 / (1 << 20) as f64)))
+        .numbers("activations MiB", rows.iter().map(|r| Some(mib(r.memory.activations))))
         .percents("of 0 %", rows.iter().map(|r| percent(r.memory.activations as f64, bytes)))
         .to_string();
     for r in rows {

@@ -26,6 +26,10 @@ fn percent(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0 && part.is_finite()).then(|| 100.0 * part / whole)
 }
 
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / (1u64 << 20) as f64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -45,28 +45,31 @@ pub struct CaseTimes {
 /// Brings inputs to the device; part of every case, subject of none.
 const UPLOAD: &str = "pack";
 
-/// Times the benchmark cases; with `filter` those whose name contains it, small cases too.
-pub fn run(
-    gpu: &Rc<Gpu>,
-    filter: Option<&str>,
-    runs: usize,
-    roofline: &Roofline,
-    say: &dyn Fn(&str),
-) -> Result<Vec<CaseTimes>> {
-    let mut list: Vec<(String, Setup)> = cases::benchmarks();
+/// The benchmark cases; with `filter` those whose name contains it, small cases too.
+pub fn select(filter: Option<&str>) -> Result<Vec<(String, Setup)>> {
+    let mut list = cases::benchmarks();
     if let Some(filter) = filter {
         list.extend(cases::cases().into_iter().map(|c| (c.name, c.setup)));
         let names: Vec<String> = list.iter().map(|c| c.0.clone()).collect();
         list.retain(|(name, _)| name.to_lowercase().contains(&filter.to_lowercase()));
         if list.is_empty() {
-            return Err(Error::Usage(format!(
-                "no case has {filter} in its name; the cases are\n  {}",
-                names.join("\n  ")
-            )));
+            let names = names.join("\n  ");
+            return Err(Error::Usage(format!("no case has {filter} in its name; the cases are\n  {names}")));
         }
     }
+    Ok(list)
+}
+
+/// Times the operators of cases, forward and backward.
+pub fn run(
+    gpu: &Rc<Gpu>,
+    cases: Vec<(String, Setup)>,
+    runs: usize,
+    roofline: &Roofline,
+    say: &dyn Fn(&str),
+) -> Result<Vec<CaseTimes>> {
     let mut out = Vec::new();
-    for (case, setup) in list {
+    for (case, setup) in cases {
         say(&format!("operators: {case}"));
         let session = setup.session(gpu)?;
         let mut operators = time(&session, 0, runs, roofline)?;
@@ -184,6 +187,16 @@ fn columns(table: Table, operators: &[&Operator], whole: Option<f64>) -> Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cases_are_chosen_by_a_part_of_their_name() {
+        let names = |filter| select(filter).map(|list| list.into_iter().map(|c| c.0).collect::<Vec<_>>());
+        assert!(names(None).unwrap().iter().all(|n| n.contains('@')));
+        let norms = names(Some("Batch NORM")).unwrap();
+        assert_eq!(norms, ["sparse batch norm"]);
+        let error = select(Some("conv9d")).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains("conv9d") && error.contains("avg_pool3d"), "{error}");
+    }
 
     #[test]
     fn dispatches_add_up_and_runs_have_their_median() {

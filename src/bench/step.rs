@@ -2,7 +2,7 @@
 
 use super::operators::{self, Operator};
 use super::table::Table;
-use super::{Roofline, median};
+use super::{Roofline, median, mib};
 use crate::dataset::Patch;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
@@ -135,8 +135,8 @@ pub fn table(times: &StepTimes) -> String {
         .numbers("s / step", per(&|s| s.seconds))
         .numbers("s / patch", per(&|s| s.seconds / times.batch as f64))
         .numbers("patches/s", per(&|s| times.batch as f64 / s.seconds))
-        .numbers("loss", per(&|s| s.loss))
-        .numbers("gradient norm", per(&|s| s.gradient_norm));
+        .fixed("loss", 4, per(&|s| s.loss))
+        .fixed("gradient norm", 4, per(&|s| s.gradient_norm));
     // Bytes, and whether the plan speaks of them.
     let rows = [
         ("planned on the device", Some(times.planned_bytes), false),
@@ -148,7 +148,7 @@ pub fn table(times: &StepTimes) -> String {
     let against = |bytes: u64| format!("{:+.1} %", 100.0 * (bytes as f64 / times.planned_bytes as f64 - 1.0));
     let memory = Table::default()
         .words("memory", rows.iter().map(|r| r.0))
-        .numbers("MiB", rows.iter().map(|r| r.1.map(|b| b as f64 / (1 << 20) as f64)))
+        .numbers("MiB", rows.iter().map(|r| r.1.map(mib)))
         .words("against the plan", rows.iter().map(|r| r.1.filter(|_| r.2).map_or(String::new(), against)));
     format!(
         "{steps}\nmedian: {:.3} s a step, {:.3} patches/s\n\n{memory}\nrecomputed in the backward pass: {} of {} activations",

@@ -21,9 +21,14 @@ impl Table {
     }
 
     /// Numbers with as many decimals as the smallest needs and the largest bears; `-` for what is unknown.
-    pub fn numbers(mut self, title: &'static str, values: impl IntoIterator<Item = Option<f64>>) -> Self {
+    pub fn numbers(self, title: &'static str, values: impl IntoIterator<Item = Option<f64>>) -> Self {
         let values: Vec<Option<f64>> = values.into_iter().collect();
         let digits = decimals(values.iter().flatten().copied());
+        self.fixed(title, digits, values)
+    }
+
+    /// Numbers with so many decimals.
+    pub fn fixed(mut self, title: &'static str, digits: usize, values: Vec<Option<f64>>) -> Self {
         let cells = values.iter().map(|v| v.map_or("-".to_string(), |v| format!("{v:.digits$}"))).collect();
         self.columns.push(Column { title, cells, words: false });
         self

@@ -17,7 +17,7 @@ pub struct Bench {
     #[arg(long, value_name = "NAME")]
     case: Option<String>,
     /// Plan of the encoder and of the training step [default: tiny on a software adapter, s3d-b on a GPU]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     preset: Option<String>,
     /// Change one value of the plan, such as --set train.batch=2 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
@@ -29,9 +29,9 @@ pub struct Bench {
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     /// Run one part
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, value_name = "PART")]
     only: Option<Part>,
-    /// Time of one training run by operator
+    /// Time of one training run by operator as well
     #[arg(long)]
     profile: bool,
     /// One JSON object on stdout
@@ -52,6 +52,8 @@ enum Part {
 impl Bench {
     pub fn run(&self, common: &Common) -> Result<()> {
         let only = self.part()?;
+        let wanted = |part| only.is_none_or(|o| o == part);
+        let cases = if wanted(Part::Convolutions) { operators::select(self.case.as_deref())? } else { Vec::new() };
         let gpu = common.gpu()?;
         let facts = gpu.facts();
         let software = facts.kind == "Cpu";
@@ -65,7 +67,6 @@ impl Bench {
                 print(format!("\n{title}\n{table}"));
             }
         };
-        let wanted = |part| only.is_none_or(|o| o == part);
 
         say("roofline");
         let roofline = Roofline::measure(&gpu, runs)?;
@@ -78,7 +79,7 @@ impl Bench {
         });
 
         if wanted(Part::Convolutions) {
-            let cases = operators::run(&gpu, self.case.as_deref(), runs, &roofline, &say)?;
+            let cases = operators::run(&gpu, cases, runs, &roofline, &say)?;
             show(&format!("Operators (median of {runs})"), operators::case_table(&cases));
             report["operators"] = value(&cases);
         }
