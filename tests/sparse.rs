@@ -139,8 +139,8 @@ impl Dense {
         let mut blocks = Vec::new();
         let mut stages = Vec::new();
         let mut channels = net.features[0];
-        for s in 0..net.stages() {
-            for b in 0..net.blocks[s] {
+        for (s, &count) in net.blocks.iter().enumerate() {
+            for b in 0..count {
                 let (from, stride) = if b == 0 && s > 0 { (s - 1, [2; 3]) } else { (s, [1; 3]) };
                 let name = format!("encoder.stages.{s}.blocks.{b}");
                 let input = shape(channels, from);

@@ -15,6 +15,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var value = vec4<f32>(0.0);
     if at != NONE { value = dy[(params.output_quad + group.z) * params.output.stride + at] / f32(params.stride.x * params.stride.y * params.stride.z); }
     let out = (params.input_quad + group.z) * params.input.stride + v;
-    if params.accumulate != 0u { value += dx[out]; }
+    if is_set(params.accumulate) { value += dx[out]; }
     dx[out] = value;
 }

@@ -12,11 +12,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let v = (group.x + group.y * groups.x) * 64u + lane;
     if v >= voxel_count(params.output) { return; }
     let origin = coordinate(params.output, v) * vec3<i32>(params.stride);
+    let stride = params.stride + opaque_zero();
     let base = (params.input_quad + group.z) * params.input.stride;
     var sum = vec4<f32>(0.0);
-    for (var z = 0u; z < params.stride.x; z++) {
-        for (var y = 0u; y < params.stride.y; y++) {
-            for (var x_ = 0u; x_ < params.stride.z; x_++) {
+    for (var z = 0u; z < stride.x; z++) {
+        for (var y = 0u; y < stride.y; y++) {
+            for (var x_ = 0u; x_ < stride.z; x_++) {
                 let at = find(params.input, origin + vec3<i32>(vec3<u32>(z, y, x_)));
                 if at != NONE { sum += x[base + at]; }
             }

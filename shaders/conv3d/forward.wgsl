@@ -32,8 +32,8 @@ fn store(quad: u32, voxel: u32, count: u32, sum: vec4<f32>) {
     if quad >= params.out_quads || voxel >= count { return; }
     let at = quad * params.output.stride + voxel;
     var value = sum;
-    if params.accumulate != 0u { value += y[at]; }
-    if params.has_bias != 0u { value += bias[params.first_out_quad + quad]; }
+    if is_set(params.accumulate) { value += y[at]; }
+    if is_set(params.has_bias) { value += bias[params.first_out_quad + quad]; }
     y[at] = value;
 }
 
@@ -42,7 +42,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let count = voxel_count(params.output);
     let first = (group.x + group.y * groups.x) * WORKGROUP * VOXELS + lane;
     let quad = group.z * OUT_QUADS;
-    let taps = params.kernel.x * params.kernel.y * params.kernel.z;
+    let kernel = params.kernel + opaque_zero();
+    let in_quads = params.in_quads + opaque_zero();
+    let taps = kernel.x * kernel.y * kernel.z;
     let row = taps * params.weight_in_quads;
     var origin: array<vec3<i32>, 8>;
     for (var v = 0u; v < VOXELS; v++) {
@@ -55,9 +57,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         w[o] = (params.first_out_quad + min(quad + o, params.out_quads - 1u)) * row + params.first_in_quad;
     }
     var sum: array<vec4<f32>, 32>; // voxel * OUT_QUADS + quad
-    for (var kz = 0u; kz < params.kernel.x; kz++) {
-        for (var ky = 0u; ky < params.kernel.y; ky++) {
-            for (var kx = 0u; kx < params.kernel.z; kx++) {
+    for (var kz = 0u; kz < kernel.x; kz++) {
+        for (var ky = 0u; ky < kernel.y; ky++) {
+            for (var kx = 0u; kx < kernel.z; kx++) {
                 let t = vec3<i32>(vec3<u32>(kz, ky, kx));
                 var at: array<u32, 8>;
                 var seen: array<bool, 8>;
@@ -66,7 +68,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                     seen[v] = i != NONE;
                     at[v] = select(0u, i, seen[v]);
                 }
-                for (var q = 0u; q < params.in_quads; q++) {
+                for (var q = 0u; q < in_quads; q++) {
                     var value: array<vec4<f32>, 8>;
                     for (var v = 0u; v < VOXELS; v++) {
                         value[v] = select(vec4<f32>(0.0), x[at[v]], seen[v]);

@@ -41,8 +41,8 @@ fn store(quad: u32, voxel: u32, sum: vec4<f32>) {
     if quad >= params.dx_quads || voxel == NONE { return; }
     let at = quad * params.dx_space.stride + voxel;
     var value = sum;
-    if params.accumulate != 0u { value += dx[at]; }
-    if params.has_bias != 0u { value += bias[params.first_dx_quad + quad]; }
+    if is_set(params.accumulate) { value += dx[at]; }
+    if is_set(params.has_bias) { value += bias[params.first_dx_quad + quad]; }
     dx[at] = value;
 }
 
@@ -62,7 +62,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var origin: array<vec3<i32>, 8>;
     for (var v = 0u; v < VOXELS; v++) { origin[v] = coordinate(params.enumerated, min(first + v * WORKGROUP, count - 1u)); }
 
-    let taps = params.kernel.x * params.kernel.y * params.kernel.z;
+    let kernel = params.kernel + opaque_zero();
+    let dy_quads = params.dy_quads + opaque_zero();
+    let taps = kernel.x * kernel.y * kernel.z;
     let row = taps * params.weight_in_quads;
     // Quads beyond the last read the weights of the last and are not stored.
     var column: array<u32, 4>;
@@ -70,13 +72,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         column[i] = params.first_dy_quad * row + params.weight_first_in_quad + min(quad + i, params.dx_quads - 1u);
     }
     var sum: array<vec4<f32>, 32>; // voxel * IN_QUADS + quad
-    for (var kz = 0u; kz < params.kernel.x; kz++) {
+    for (var kz = 0u; kz < kernel.x; kz++) {
         let sz = residue.x + i32(params.padding.x) - i32(kz);
         if STRIDED && (sz % stride.x) != 0 { continue; }
-        for (var ky = 0u; ky < params.kernel.y; ky++) {
+        for (var ky = 0u; ky < kernel.y; ky++) {
             let sy = residue.y + i32(params.padding.y) - i32(ky);
             if STRIDED && (sy % stride.y) != 0 { continue; }
-            for (var kx = 0u; kx < params.kernel.z; kx++) {
+            for (var kx = 0u; kx < kernel.z; kx++) {
                 let sx = residue.z + i32(params.padding.z) - i32(kx);
                 if STRIDED && (sx % stride.z) != 0 { continue; }
                 let shift = vec3<i32>(sz, sy, sx) / stride;
@@ -88,7 +90,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                     at[v] = select(0u, i, seen[v]);
                 }
                 var w = ((kz * params.kernel.y + ky) * params.kernel.z + kx) * params.weight_in_quads;
-                for (var q = 0u; q < params.dy_quads; q++) {
+                for (var q = 0u; q < dy_quads; q++) {
                     var value: array<vec4<f32>, 8>;
                     for (var v = 0u; v < VOXELS; v++) {
                         value[v] = select(vec4<f32>(0.0), dy[at[v]], seen[v]);

@@ -41,7 +41,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let x_first = in_quad * params.input.stride;
 
     // Rows of the output space along its fastest axis.
-    let width = select(params.output.dims.z, params.output.block.z, params.output.sparse != 0u);
+    let width = select(params.output.dims.z, params.output.block.z, is_set(params.output.sparse));
     let rows = voxel_count(params.output) / width;
     let per_slab = (rows + params.slabs - 1u) / params.slabs;
     let first_row = group.z * per_slab;
@@ -60,7 +60,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         // Where the row starts: in a dense space an offset, in a sparse one a row of blocks and an offset within a block.
         var base = (u.x * params.input.dims.y + u.y) * params.input.dims.z;
         var cells = 0u;
-        if params.input.sparse != 0u {
+        if is_set(params.input.sparse) {
             let bz = block_of(c.x, params.input.inverse_block.x);
             let by = block_of(c.y, params.input.inverse_block.y);
             base = ((u.x - bz * params.input.block.x) * params.input.block.y + (u.y - by * params.input.block.y)) * params.input.block.z;
@@ -70,7 +70,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         for (var lx = 0u; lx < width; lx++) {
             var seen = row_inside && ix >= 0 && ix < i32(params.input.dims.z);
             var at = base + u32(max(ix, 0));
-            if params.input.sparse != 0u {
+            if is_set(params.input.sparse) {
                 let bx = block_of(max(ix, 0), params.input.inverse_block.z);
                 let slot = mask[select(2u, cells + bx, seen)];
                 seen = seen && slot != NONE;

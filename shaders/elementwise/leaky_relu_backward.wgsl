@@ -14,6 +14,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if v >= voxel_count(params.space) { return; }
     let at = group.z * params.space.stride + v;
     var value = select(dy[at] * params.slope, dy[at], x[at] > vec4<f32>(0.0));
-    if params.accumulate != 0u { value += dx[at]; }
+    if is_set(params.accumulate) { value += dx[at]; }
     dx[at] = value;
 }

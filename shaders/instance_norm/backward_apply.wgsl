@@ -26,6 +26,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let x_hat = (x[at] - statistics[2u * quad]) * rstd;
     var value = rstd * (dz[at] - sums[2u * quad] - x_hat * sums[2u * quad + 1u]);
     if AFFINE { value *= gamma[quad]; }
-    if params.accumulate != 0u { value += dx[at]; }
+    if is_set(params.accumulate) { value += dx[at]; }
     dx[at] = value;
 }

@@ -11,13 +11,15 @@ struct Params { quads: u32, chunks: u32, pad0: u32, pad1: u32 }
 override AFFINE: bool = true;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    // The count of workgroups is below 2^16: adds nothing, and keeps the loop's length a run-time value (see space.wgsl).
+    let chunks = params.chunks + (groups.x >> 16u);
     let quad = group.x * 64u + lane;
     if quad >= params.quads { return; }
     var n = 0.0;
     var sum = vec4<f32>(0.0);
     var product = vec4<f32>(0.0);
-    for (var c = 0u; c < params.chunks; c++) {
+    for (var c = 0u; c < chunks; c++) {
         let at = (quad * params.chunks + c) * 3u;
         if partial[at].x == 0.0 { continue; }
         n += partial[at].x;

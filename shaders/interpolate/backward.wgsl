@@ -40,6 +40,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     let out = (params.input_quad + group.z) * params.input.stride + v;
-    if params.accumulate != 0u { sum += dx[out]; }
+    if is_set(params.accumulate) { sum += dx[out]; }
     dx[out] = sum;
 }

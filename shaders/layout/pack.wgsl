@@ -16,9 +16,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let at = (c.x * params.space.dims.y + c.y) * params.space.dims.z + c.z;
     let size = params.space.dims.x * params.space.dims.y * params.space.dims.z;
     let channel = (params.first_quad + group.z) * 4u;
+    let channels = params.channels + opaque_zero();
     var value = vec4<f32>(0.0);
     for (var k = 0u; k < 4u; k++) {
-        if channel + k < params.channels { value[k] = image[(channel + k) * size + at]; }
+        if channel + k < channels { value[k] = image[(channel + k) * size + at]; }
     }
     y[group.z * params.space.stride + v] = value;
 }

@@ -28,6 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let first = min(group.x * CHUNK, count);
     let end = min(first + CHUNK, count);
     let quad = params.first_quad + group.z;
+    let channels = params.channels + opaque_zero();
     var sum = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
         var w = 0.0;
@@ -35,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         else if find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
         var d = vec4<f32>(0.0);
         for (var k = 0u; k < 4u; k++) {
-            if quad * 4u + k < params.channels { d[k] = p[group.z * params.space.stride + v][k] - image[(quad * 4u + k) * count + v]; }
+            if quad * 4u + k < channels { d[k] = p[group.z * params.space.stride + v][k] - image[(quad * 4u + k) * count + v]; }
         }
         sum = fma(d * w, d, sum);
         if GRADIENT { dp[group.z * params.space.stride + v] = 2.0 * values.loss_scale * w * d; }

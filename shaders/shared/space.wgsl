@@ -15,14 +15,24 @@ const NONE: u32 = 0xffffffffu;
 
 @group(0) @binding(1) var<storage, read> mask: array<u32>;
 
+// Zero, which no compiler can know. Lavapipe (seen in Mesa 22) compiles a kernel again for every value of a uniform that alone
+// decides a branch or the length of a loop; adding this keeps such a decision at run time.
+fn opaque_zero() -> u32 {
+    return mask[1] >> 31u;
+}
+
+fn is_set(flag: u32) -> bool {
+    return (flag | opaque_zero()) != 0u;
+}
+
 fn voxel_count(s: Space) -> u32 {
-    if s.sparse != 0u { return mask[0] * s.block_volume; }
+    if is_set(s.sparse) { return mask[0] * s.block_volume; }
     return s.dims.x * s.dims.y * s.dims.z;
 }
 
 // Global coordinate of voxel v (v < voxel_count).
 fn coordinate(s: Space, v: u32) -> vec3<i32> {
-    if s.sparse != 0u {
+    if is_set(s.sparse) {
         let slot = v / s.block_volume;
         let local = v - slot * s.block_volume;
         let plane = s.block.y * s.block.z;
@@ -52,7 +62,7 @@ fn block_of(c: i32, inverse: f32) -> u32 {
 fn find(s: Space, c: vec3<i32>) -> u32 {
     if any(c < vec3<i32>(0)) || any(c >= vec3<i32>(s.dims)) { return NONE; }
     let u = vec3<u32>(c);
-    if s.sparse != 0u {
+    if is_set(s.sparse) {
         let b = vec3<u32>(block_of(c.x, s.inverse_block.x), block_of(c.y, s.inverse_block.y), block_of(c.z, s.inverse_block.z));
         let slot = mask[2u + (b.x * s.grid.y + b.y) * s.grid.z + b.z];
         if slot == NONE { return NONE; }

@@ -28,9 +28,15 @@ pub struct Demo {
 static SCANS: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/demo");
 
 /// What the demo changes of the preset `tiny`.
-const FULL: &[&str] = &["train.steps=300", "train.epoch_steps=50", "train.checkpoint_minutes=0.25"];
-const QUICK: &[&str] =
-    &["train.steps=40", "train.epoch_steps=10", "train.validation_steps=2", "train.checkpoint_minutes=0"];
+const FULL: &[&str] =
+    &["train.patch=[32,32,32]", "train.steps=320", "train.epoch_steps=40", "train.checkpoint_minutes=0.25"];
+const QUICK: &[&str] = &[
+    "train.patch=[32,32,32]",
+    "train.steps=40",
+    "train.epoch_steps=10",
+    "train.validation_steps=2",
+    "train.checkpoint_minutes=0",
+];
 
 impl Demo {
     pub fn run(&self, common: &Common) -> Result<()> {

@@ -25,6 +25,13 @@ pub struct AdapterFacts {
     pub cooperative_matrix: bool,
 }
 
+impl AdapterFacts {
+    /// A rasterizer that runs on the CPU, such as lavapipe.
+    pub fn is_software(&self) -> bool {
+        self.kind == "Cpu"
+    }
+}
+
 /// Storage buffers that the widest kernel binds.
 const STORAGE_BUFFERS: u32 = 8;
 

@@ -19,13 +19,14 @@ pub struct Recorder<'a> {
     graph: &'a Graph,
     plan: &'a MemoryPlan,
     layout: &'a ParameterLayout,
+    software: bool,
     pub recording: Recording,
     label: &'static str,
 }
 
 impl<'a> Recorder<'a> {
-    pub fn new(graph: &'a Graph, plan: &'a MemoryPlan, layout: &'a ParameterLayout) -> Self {
-        Self { graph, plan, layout, recording: Recording::default(), label: "" }
+    pub fn new(graph: &'a Graph, plan: &'a MemoryPlan, layout: &'a ParameterLayout, software: bool) -> Self {
+        Self { graph, plan, layout, software, recording: Recording::default(), label: "" }
     }
 
     /// Records every node in order.
@@ -35,6 +36,11 @@ impl<'a> Recorder<'a> {
             node.op.record(node, &mut self);
         }
         self.recording
+    }
+
+    /// Whether the adapter is a software one: kernels choose their tiles by it.
+    pub fn software(&self) -> bool {
+        self.software
     }
 
     pub fn shape(&self, t: TensorId) -> (usize, Space) {

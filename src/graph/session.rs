@@ -103,11 +103,7 @@ pub struct Session {
 impl Session {
     /// Plans, allocates and compiles. With `optimizer` the session can train. The parameters are those of the last graph
     /// (build each graph from the parameters of the one before).
-    pub fn new(
-        gpu: Rc<Gpu>,
-        graphs: Vec<Graph>,
-        optimizer: Option<&MakeOptimizer>,
-    ) -> Result<Self> {
+    pub fn new(gpu: Rc<Gpu>, graphs: Vec<Graph>, optimizer: Option<&MakeOptimizer>) -> Result<Self> {
         let limits = Limits::of(&gpu);
         let mut parameters = graphs.last().map(|g| g.parameters.clone()).unwrap_or_default();
         for graph in &graphs {
@@ -139,7 +135,7 @@ impl Session {
         gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
         let mut programs = Vec::new();
         for (graph, plan) in graphs.into_iter().zip(plans) {
-            let recording = Recorder::new(&graph, &plan, &layout).record();
+            let recording = Recorder::new(&graph, &plan, &layout, gpu.facts().is_software()).record();
             let executable = gpu.compile(&recording, &heaps)?;
             programs.push(Program { graph, plan, executable });
         }

@@ -145,21 +145,41 @@ fn slabs(geometry: Geometry, in_quads: usize, out_quads: usize, output: Space) -
     INVOCATIONS.div_ceil(invocations).min(MAX_PARTIAL / (matrices * 64)).min(rows / ROWS_PER_SLAB).clamp(1, 128)
 }
 
-/// Output quads that one invocation keeps in registers.
-fn tile(quads: usize) -> usize {
-    match quads {
-        1 => 1,
-        2 => 2,
-        _ => 4,
-    }
+/// How a kernel cuts its output: quads and voxels that one invocation keeps in registers, invocations of a workgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tiling {
+    quads: usize,
+    voxels: usize,
+    workgroup: usize,
 }
 
-/// Voxels that one invocation keeps in registers; small spaces need the parallelism more.
-fn voxels_per_invocation(space: &Space) -> usize {
-    match space.voxels() {
-        0..=256 => 1,
-        257..=512 => 2,
-        _ => 4,
+impl Tiling {
+    /// A GPU needs many invocations before it needs large tiles; a software adapter pays for every load, so its tiles are as
+    /// large as registers allow. It also keeps only so much compiled code: past that Mesa 22 compiles every kernel again at
+    /// every dispatch, so there are few variants.
+    fn new(software: bool, quads: usize, space: &Space) -> Self {
+        let count = space.voxels();
+        let quads = match quads {
+            1 => 1,
+            2 => 2,
+            _ => 4,
+        };
+        if software {
+            return Self { quads: quads.max(2), voxels: 4, workgroup: 16 };
+        }
+        let voxels = match count {
+            0..=256 => 1,
+            257..=1024 => 2,
+            _ => 4,
+        };
+        Self { quads, voxels, workgroup: WORKGROUP }
+    }
+
+    fn kernel(&self, shader: &'static str, quads: &'static str) -> Kernel {
+        Kernel::new(shader)
+            .with(quads, self.quads as u32)
+            .with("VOXELS", self.voxels as u32)
+            .with("WORKGROUP", self.workgroup as u32)
     }
 }
 
@@ -219,7 +239,7 @@ pub(super) fn forward_into(
         for &x in inputs {
             let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
-                let (out_quads, voxels) = (tile(out.quads), voxels_per_invocation(&output));
+                let tiling = Tiling::new(r.software(), out.quads, &output);
                 let params = ForwardParams {
                     input: input.uniform(),
                     output: output.uniform(),
@@ -234,11 +254,10 @@ pub(super) fn forward_into(
                     accumulate: u32::from(accumulate || !first),
                     has_bias: u32::from(first && bias.is_some()),
                 };
-                let kernel =
-                    Kernel::new("conv3d/forward").with("OUT_QUADS", out_quads as u32).with("VOXELS", voxels as u32);
+                let kernel = tiling.kernel("conv3d/forward", "OUT_QUADS");
                 let bias = bias.map_or(r.dummy(), |b| r.slice(b));
                 let bindings = [r.mask(&[&input, &output]), segment.slice, r.slice(weight), bias, out.slice];
-                let groups = r.over(&output, WORKGROUP * voxels, out.quads.div_ceil(out_quads));
+                let groups = r.over(&output, tiling.workgroup * tiling.voxels, out.quads.div_ceil(tiling.quads));
                 let share = |quads: usize, channels: usize, all: usize| channels as f64 * quads as f64 / all as f64;
                 let work = flops(1, 1, geometry, &output)
                     * share(segment.quads, channels_in, r.quads(x))
@@ -302,8 +321,8 @@ impl Op for InputGradient {
         let weight_in_quads = (r.bytes(weight) / (out_quads * geometry.taps() * 64) as f64) as usize;
         for target in r.segments(dx) {
             for (k, segment) in r.segments(dy).into_iter().enumerate() {
-                let (in_quads, voxels) = (tile(target.quads), voxels_per_invocation(&enumerated));
-                let tiles = target.quads.div_ceil(in_quads);
+                let tiling = Tiling::new(r.software(), target.quads, &enumerated);
+                let tiles = target.quads.div_ceil(tiling.quads);
                 let params = InputGradientParams {
                     dy_space: dy_space.uniform(),
                     dx_space: dx_space.uniform(),
@@ -322,13 +341,10 @@ impl Op for InputGradient {
                     weight_first_in_quad: (self.first_in_quad + target.first_quad) as u32,
                     pad: [0; 2],
                 };
-                let kernel = Kernel::new("conv3d/input_gradient")
-                    .with("IN_QUADS", in_quads as u32)
-                    .with("VOXELS", voxels as u32)
-                    .flag("STRIDED", strided);
+                let kernel = tiling.kernel("conv3d/input_gradient", "IN_QUADS").flag("STRIDED", strided);
                 let bias = bias.map_or(r.dummy(), |b| r.slice(b));
                 let bindings = [r.mask(&[&dx_space, &dy_space]), segment.slice, r.slice(weight), bias, target.slice];
-                let groups = r.over(&enumerated, WORKGROUP * voxels, tiles * product(geometry.stride));
+                let groups = r.over(&enumerated, tiling.workgroup * tiling.voxels, tiles * product(geometry.stride));
                 let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.quads as f64
                     / r.quads(dy) as f64
                     * target.quads as f64
@@ -390,9 +406,9 @@ impl Op for WeightGradient {
             let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
                 for target in r.segments(*dy) {
-                    let out_quads = tile(target.quads);
+                    let out_quads = Tiling::new(r.software(), target.quads, &output).quads;
                     let items = geometry.taps() * segment.quads;
-                    let workgroup = items.next_power_of_two().clamp(8, 64);
+                    let workgroup = if r.software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
                     let params = WeightGradientParams {
                         input: input.uniform(),
                         output: output.uniform(),
