@@ -2,8 +2,8 @@
 
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::graph::{Parameters, Session};
-use crate::infer::window::tile_steps;
+use crate::graph::{BlockMask, Parameters, Session};
+use crate::infer::window::{PEAK, SIGMA_SCALE, gaussian};
 use crate::io::nifti;
 use crate::plan::Plan;
 use crate::preprocess;
@@ -67,6 +67,8 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let ratio = options.mask_ratio.unwrap_or((low + high) / 2.0);
     plan.mae.mask_ratio = [ratio, ratio];
     plan.validate()?;
+    // The blocks of the volume are hidden, not of each tile: a tile may see any number of them.
+    plan.mae.mask_ratio[0] = 0.0;
     let scan = nifti::read(&options.scan)?;
     let prepared = preprocess::scan(&scan, &settings)?;
     std::fs::create_dir_all(&options.out).map_err(Error::io("create", &options.out))?;
@@ -126,8 +128,9 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     Ok(Outcome { scan: options.scan.clone(), mask_ratio: ratio, loss, loss_of_zero: zero, files })
 }
 
-/// Runs the network over tiles that cover the volume; where tiles overlap at the end of an axis the later one counts. Returns
-/// the prediction and 1 where a voxel was hidden.
+/// Hides random blocks of the whole volume and predicts them tile by tile. Tiles overlap by half, start at whole blocks so that
+/// all of them see the same mask, and are blended with the sliding window's Gaussian weights. Returns the prediction and 1 where
+/// a voxel was hidden.
 fn predict(
     session: &mut Session,
     output: usize,
@@ -136,42 +139,58 @@ fn predict(
     ratio: f64,
     seed: u64,
 ) -> Result<(Volume, Volume)> {
-    let patch = plan.train.patch;
-    let grid = plan.mae.grid(patch);
-    let mut predicted = Volume::zeros(volume.shape, volume.spacing);
-    let mut hidden = Volume::zeros(volume.shape, volume.spacing);
-    let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]));
-    // A volume smaller than the patch sits in its middle, with the mean around it.
+    let (patch, block) = (plan.train.patch, plan.mae.block);
+    // Whole blocks, one patch at least; the volume sits in the middle, with the mean around it.
+    let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]).next_multiple_of(block));
     let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
-    let [zs, ys, xs] = tile_steps(padded, patch, 1.0);
-    let mut tile = 0;
-    for &z0 in &zs {
-        for &y0 in &ys {
-            for &x0 in &xs {
-                let mut pairs = Vec::new(); // (voxel of the patch, voxel of the volume)
-                for (p, [z, y, x]) in coordinates(patch).enumerate() {
-                    let at = [z0 + z, y0 + y, x0 + x];
-                    if (0..3).all(|a| at[a] >= before[a] && at[a] - before[a] < volume.shape[a]) {
-                        pairs.push((p, volume.index(at[0] - before[0], at[1] - before[1], at[2] - before[2])));
-                    }
-                }
+    let mask = mae::draw_mask(padded.map(|n| n / block), ratio, seed, 0, 0);
+    let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
+        let step = (patch[a] / block / 2).max(1) * block;
+        let last = padded[a] - patch[a];
+        (0..last).step_by(step).chain([last]).collect()
+    });
+    let weights = gaussian(patch, SIGMA_SCALE, PEAK);
+    let grid = plan.mae.grid(patch);
+    let mut sum = Volume::zeros(volume.shape, volume.spacing);
+    let mut total = vec![0f32; volume.data.len()];
+    for &z0 in &starts[0] {
+        for &y0 in &starts[1] {
+            for &x0 in &starts[2] {
+                let corner = [z0, y0, x0];
+                // (voxel of the patch, voxel of the volume) where the tile meets the volume
+                let pairs: Vec<(usize, usize)> = coordinates(patch)
+                    .enumerate()
+                    .filter_map(|(p, c)| {
+                        let at: [usize; 3] = std::array::from_fn(|a| (corner[a] + c[a]).wrapping_sub(before[a]));
+                        (0..3).all(|a| at[a] < volume.shape[a]).then(|| (p, volume.index(at[0], at[1], at[2])))
+                    })
+                    .collect();
                 let mut image = vec![0.0; patch.iter().product()];
                 pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
-                let mask = mae::draw_mask(grid, ratio, seed, tile, 0);
-                session.set_mask(0, &mask)?;
+                let visible = coordinates(grid)
+                    .map(|c| {
+                        let cell: [usize; 3] = std::array::from_fn(|a| corner[a] / block + c[a]);
+                        mask.visible[(cell[0] * mask.grid[1] + cell[1]) * mask.grid[2] + cell[2]]
+                    })
+                    .collect();
+                session.set_mask(0, &BlockMask { grid, visible })?;
                 session.set_image(0, &image);
                 session.run(0)?;
                 let values = session.read(0, output)?;
                 for (p, v) in pairs {
-                    let c = [p / (patch[1] * patch[2]), p / patch[2] % patch[1], p % patch[2]];
-                    predicted.data[v] = values[p];
-                    hidden.data[v] = f32::from(u8::from(!mask.at(c, patch)));
+                    sum.data[v] += weights[p] * values[p];
+                    total[v] += weights[p];
                 }
-                tile += 1;
             }
         }
     }
-    Ok((predicted, hidden))
+    sum.data.iter_mut().zip(&total).for_each(|(s, t)| *s /= t);
+    let mut hidden = Volume::zeros(volume.shape, volume.spacing);
+    for (v, c) in coordinates(volume.shape).enumerate() {
+        let seen = mask.at(std::array::from_fn(|a| c[a] + before[a]), padded);
+        hidden.data[v] = f32::from(u8::from(!seen));
+    }
+    Ok((sum, hidden))
 }
 
 fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {

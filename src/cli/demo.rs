@@ -29,7 +29,7 @@ static SCANS: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/demo");
 
 /// What the demo changes of the preset `tiny`.
 const FULL: &[&str] =
-    &["train.patch=[32,32,32]", "train.steps=320", "train.epoch_steps=40", "train.checkpoint_minutes=0.25"];
+    &["train.patch=[32,32,32]", "train.steps=400", "train.epoch_steps=40", "train.checkpoint_minutes=0.25"];
 const QUICK: &[&str] = &[
     "train.patch=[32,32,32]",
     "train.steps=40",
@@ -55,7 +55,7 @@ impl Demo {
              the same command goes on.\n",
             SCANS.files().filter(|f| is_scan(f.path())).count(),
             gpu.facts().name,
-            if self.quick { "under a minute" } else { "about five minutes" },
+            if self.quick { "under a minute" } else { "about four minutes" },
         ));
         say(format!("1. Preprocess: crop, z-score, 2 mm voxels -> {}", store.display()));
         unpack(&scans)?;
