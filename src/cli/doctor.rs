@@ -45,15 +45,16 @@ impl Doctor {
             print(format!("\nOperators on {}: largest relative L2 deviation from the CPU reference", gpu.facts().name));
         }
         let (mut results, mut failed) = (Vec::new(), 0);
-        for case in cases::cases() {
-            let deviations = case.check(&gpu)?;
+        let checks = cases::cases().into_iter().map(|case| (case.name.clone(), case.check(&gpu)));
+        for (name, deviations) in checks.chain([("sgd".to_string(), cases::check_optimizer(&gpu))]) {
+            let deviations = deviations?;
             let ok = deviations.iter().all(|d| d.accepted());
             failed += usize::from(!ok);
             if self.json {
-                results.push(json!({ "case": case.name, "ok": ok, "deviations": deviations }));
+                results.push(json!({ "case": name, "ok": ok, "deviations": deviations }));
             } else {
                 let list: Vec<String> = deviations.iter().map(|d| format!("{} {:.1e}", d.result, d.relative)).collect();
-                print(format!("{} {:42} {}", if ok { "ok    " } else { "FAILED" }, case.name, list.join("  ")));
+                print(format!("{} {:42} {}", if ok { "ok    " } else { "FAILED" }, name, list.join("  ")));
             }
         }
         if self.json {

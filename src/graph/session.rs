@@ -23,6 +23,9 @@ pub struct StepValues {
 /// Weights are cut into buffers of at most this size (and the adapter's limit), so that one allocation stays moderate.
 const MAX_CHUNK: u64 = 256 << 20;
 
+/// Heaps of the arena stay below 2 GiB, which every driver can allocate in one piece.
+const MAX_HEAP: u64 = (2 << 30) - 256;
+
 /// Bytes of a session, by use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SessionMemory {
@@ -297,7 +300,7 @@ impl Drop for Session {
 
 impl Limits {
     pub fn of(gpu: &Gpu) -> Self {
-        Self { max_binding: gpu.facts().max_binding, max_buffer: gpu.facts().max_buffer }
+        Self { max_binding: gpu.facts().max_binding, max_buffer: gpu.facts().max_buffer.min(MAX_HEAP) }
     }
 }
 

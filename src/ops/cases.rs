@@ -4,10 +4,10 @@
 //! what the CPU reference gives.
 
 use super::reference::{self as cpu, Shape};
-use super::{Bias, Epilogue, Geometry};
+use super::{Bias, Epilogue, Geometry, Weights, sgd};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::graph::{BlockMask, Graph, Parameters, Session, Space, StepValues, TensorId, product};
+use crate::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
 use crate::random::{Purpose, rng};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -31,11 +31,13 @@ pub struct Setup {
     /// Values of parameters by name, in PyTorch's order.
     pub parameters: Vec<(String, Vec<f32>)>,
     pub build: Build,
+    /// Values of images that `build` adds.
+    pub images: Vec<Vec<f32>>,
     /// Upstream gradient of each output; empty = forward only.
     pub upstream: Vec<Vec<f32>>,
 }
 
-/// Named results: `y`, `y1`, ..., `dx`, `dx1`, ..., `d{parameter}`.
+/// Named results: `y`, `y1`, ..., `dx`, `dx1`, ..., `d{parameter}`, `loss`.
 pub type Results = Vec<(String, Vec<f32>)>;
 
 impl Setup {
@@ -79,7 +81,8 @@ impl Setup {
             session.set_mask(k, mask)?;
         }
         self.inputs.iter().enumerate().for_each(|(k, i)| session.set_image(k, &i.values));
-        self.upstream.iter().enumerate().for_each(|(k, v)| session.set_image(self.inputs.len() + k, v));
+        let rest = self.images.iter().chain(&self.upstream);
+        rest.enumerate().for_each(|(k, v)| session.set_image(self.inputs.len() + k, v));
         for (name, values) in &self.parameters {
             let id = session.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
             session.set_weight(id, values);
@@ -100,6 +103,7 @@ impl Setup {
         for (k, &y) in outputs.iter().enumerate() {
             results.push((numbered("y", k), session.read(0, y)?));
         }
+        results.push(("loss".to_string(), vec![session.output(Output::Loss)?]));
         if !self.upstream.is_empty() {
             for (k, dx) in dxs.iter().enumerate() {
                 if let Some(dx) = dx {
@@ -257,7 +261,7 @@ fn conv_case(c: ConvCase) -> Case {
         Box::new(move |g: &mut Graph, x: &[TensorId]| vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]);
     Case {
         name: c.name.to_string(),
-        setup: Setup { masks, inputs, parameters, build, upstream: vec![upstream] },
+        setup: Setup { masks, inputs, parameters, build, images: vec![], upstream: vec![upstream] },
         expected,
     }
 }
@@ -326,7 +330,11 @@ fn norm_case(
         let epilogue = Epilogue { residual: residual.then(|| x[instances]), slope };
         g.joint_norm(&x[..instances], affine.then_some("n"), epilogue)
     });
-    Case { name: name.to_string(), setup: Setup { masks, inputs, parameters, build, upstream }, expected }
+    Case {
+        name: name.to_string(),
+        setup: Setup { masks, inputs, parameters, build, images: vec![], upstream },
+        expected,
+    }
 }
 
 /// A case of an operator with one input and one output.
@@ -347,9 +355,79 @@ fn simple_case(
     let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![build(g, x[0])]);
     Case {
         name: name.to_string(),
-        setup: Setup { masks, inputs: vec![input], parameters, build, upstream: vec![upstream] },
+        setup: Setup { masks, inputs: vec![input], parameters, build, images: vec![], upstream: vec![upstream] },
         expected,
     }
+}
+
+/// The masked squared error: its gradient as `y`, and the loss.
+fn loss_case() -> Case {
+    let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
+    let mask = random_mask(8, grid, 17);
+    let visible = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+    let (p, t) = (noise(80, channels * product(dims)), noise(81, channels * product(dims)));
+    let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
+    let (loss, gradient) = cpu::masked_l2(&f64s(&p), &f64s(&t), &hidden, 1.0);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
+        let target = g.image(channels, dims);
+        g.masked_l2(x[0], target, Weights::HiddenOf(visible), true).into_iter().collect()
+    });
+    let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
+    let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
+    Case {
+        name: "masked_l2".into(),
+        setup,
+        expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
+    }
+}
+
+/// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, against the reference.
+pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let (channels, space) = (6, Space::dense([4, 5, 6]));
+    let mut g = Graph::new(Parameters::default(), &[]);
+    let image = g.image(channels, space.dims);
+    let x = g.pack(image, channels, space);
+    let y = g.conv3d(&[x], "c", 10, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);
+    let upstream = g.image(10, space.dims);
+    let dy = g.pack(upstream, 10, space);
+    g.backward(&[(y, dy)], []);
+    let (rate, momentum, decay, clip) = (0.1, 0.9, 0.01, 100.0);
+    let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip as f32);
+    let session = Session::new(gpu.clone(), vec![g], Some(&make))?;
+    session.set_image(0, &noise(90, channels * space.voxels()));
+    session.set_image(1, &noise(91, 10 * space.voxels()));
+    let values = [rate, momentum, decay].map(|v: f64| v as f32);
+    session.set_step(StepValues {
+        learning_rate: values[0],
+        momentum: values[1],
+        weight_decay: values[2],
+        loss_scale: 1.0,
+    });
+    let ids = 0..session.parameters.list.len();
+    let all = |read: &dyn Fn(usize) -> Result<Vec<f32>>| -> Result<Vec<f32>> {
+        ids.clone().map(read).collect::<Result<Vec<_>>>().map(|v| v.concat())
+    };
+    for id in ids.clone() {
+        session.set_weight(id, &noise(92 + id as u64, session.parameters.list[id].shape.iter().product()));
+    }
+    let mut weights = f64s(&all(&|id| session.weight(id))?);
+    let mut momenta = vec![0.0; weights.len()];
+    let (mut norms, mut expected) = (Vec::new(), Vec::new());
+    for _ in 0..2 {
+        session.start_step();
+        session.run(0)?;
+        let gradient = f64s(&all(&|id| session.gradient(id))?);
+        session.update()?;
+        norms.push(session.output(Output::GradientNorm)?);
+        expected.push(cpu::sgd(&mut weights, &mut momenta, &gradient, rate, momentum, decay, clip));
+    }
+    let deviation =
+        |result: &str, got: &[f32], want: &[f64]| Deviation { result: result.into(), relative: relative_l2(got, want) };
+    Ok(vec![
+        deviation("gradient norm", &norms, &expected),
+        deviation("weights", &all(&|id| session.weight(id))?, &weights),
+        deviation("momentum", &all(&|id| session.momentum(id))?, &momenta),
+    ])
 }
 
 /// Every operator, small: odd sizes, one to several quads, strides, anisotropy, masks.
@@ -505,6 +583,7 @@ pub fn cases() -> Vec<Case> {
         |x| x.iter().map(|v| 2.0 * v).collect(),
         |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
     ));
+    list.push(loss_case());
     list
 }
 
@@ -528,6 +607,7 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
             build: Box::new(move |g, x| {
                 vec![g.conv3d(x, "c", channels, space, Geometry::same([3; 3], [1; 3]), Bias::None)]
             }),
+            images: vec![],
             upstream: vec![noise(3, n)],
         };
         let mask = if hidden > 0.0 { format!(", {:.0} % masked", 100.0 * hidden) } else { String::new() };

@@ -82,7 +82,7 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Re
             _ => return report.fail(format!("{name}: the operator {op} is not known")),
         };
         let upstream = samples.iter().map(|&n| gy.sample(n).to_vec()).collect();
-        let setup = Setup { masks, inputs, parameters: parameters.clone(), build, upstream };
+        let setup = Setup { masks, inputs, parameters: parameters.clone(), build, images: vec![], upstream };
         results.push(setup.measure(gpu).unwrap());
     }
 
