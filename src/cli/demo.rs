@@ -29,7 +29,7 @@ static SCANS: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/demo");
 
 /// What the demo changes of the preset `tiny`.
 const FULL: &[&str] =
-    &["train.patch=[32,32,32]", "train.steps=400", "train.epoch_steps=40", "train.checkpoint_minutes=0.25"];
+    &["train.patch=[32,32,32]", "train.steps=300", "train.epoch_steps=50", "train.checkpoint_minutes=0.25"];
 const QUICK: &[&str] = &[
     "train.patch=[32,32,32]",
     "train.steps=40",
