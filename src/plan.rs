@@ -126,7 +126,15 @@ impl Plan {
         Self::from_table(table)
     }
 
-    fn from_table(table: toml::Table) -> Result<Self> {
+    fn from_table(mut table: toml::Table) -> Result<Self> {
+        // `network = "S"` names a preset instead of spelling it out.
+        if let Some(toml::Value::String(name)) = table.get("network") {
+            let network = Network::preset(name).ok_or_else(|| {
+                Error::plan(format!("there is no network {name}"), "Choose tiny, S, M or L, or write a [network] table")
+            })?;
+            let value = toml::Value::try_from(network).map_err(|e| Error::plan(e.to_string(), "This is a bug"))?;
+            table.insert("network".into(), value);
+        }
         let plan: Plan = table.try_into().map_err(|e: toml::de::Error| {
             Error::plan(
                 format!("the plan is not valid: {}", e.to_string().trim().replace('\n', " ")),
@@ -286,6 +294,8 @@ mod tests {
         assert!(error("train.patch=[50,48,48]").contains("train.patch"));
         assert!(error("mae.mask_ratio=[0.9,0.2]").contains("mae.mask_ratio"));
         assert!(error("train.steps=many").contains("steps"));
+        assert!(error("network=XL").contains("XL"));
+        assert_eq!(Plan::resolve("s3d-b", None, &["network=S".into()]).unwrap().network.features[0], 16);
         assert_eq!(Plan::resolve("tiny", None, &["train.learning_rate=1".into()]).unwrap().train.learning_rate, 1.0);
     }
 }

@@ -2,6 +2,7 @@
 //! against. `cases` is the one list that tests, `doctor` and `bench` share.
 
 mod avg_pool3d;
+mod case;
 pub mod cases;
 mod channel_sum;
 mod conv3d;

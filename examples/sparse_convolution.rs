@@ -1,0 +1,44 @@
+//! One convolution over the visible blocks of a volume, forward and backward: the smallest use of the library.
+//!
+//!     cargo run --release --example sparse_convolution
+
+use spark3d::device::Gpu;
+use spark3d::error::Result;
+use spark3d::graph::{BlockMask, Graph, Parameters, Session, Space};
+use spark3d::ops::{Bias, Geometry};
+use std::rc::Rc;
+
+fn main() -> Result<()> {
+    spark3d::cli::quiet_drivers();
+    // 16³ voxels in 4³ blocks, of which every fifth is visible.
+    let (dims, grid) = ([16; 3], [4; 3]);
+    let mask = BlockMask { grid, visible: (0..64).map(|cell| cell % 5 == 0).collect() };
+    let space = Space::sparse(dims, grid, 0, mask.count()).expect("16 is a multiple of 4");
+
+    // The graph: image -> features of the visible voxels -> 3x3x3 convolution from 1 to 8 channels, and its gradient.
+    let mut graph = Graph::new(Parameters::default(), &[grid]);
+    let image = graph.image(1, dims);
+    let x = graph.pack(image, 1, space);
+    let y = graph.conv3d(&[x], "conv", 8, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);
+    let upstream = graph.image(8, dims);
+    let dy = graph.pack(upstream, 8, space);
+    graph.backward(&[(y, dy)], []);
+    graph.keep(y);
+
+    // Planned, allocated, compiled, run.
+    let mut session = Session::new(Rc::new(Gpu::open("auto")?), vec![graph], None)?;
+    session.set_mask(0, &mask)?;
+    session.set_image(0, &vec![1.0; 16 * 16 * 16]);
+    session.set_image(1, &vec![1.0; 8 * 16 * 16 * 16]);
+    session.set_weight(session.parameters.find("conv.weight").expect("made above"), &[1.0; 8 * 27]);
+    session.start_step();
+    session.run(0)?;
+
+    // In a lone visible block of ones a corner sees 8 of its 27 neighbours, the middle all 27; hidden voxels are zero.
+    let values = session.read(0, y)?;
+    println!("corner {}, middle {}, hidden {}", values[0], values[(16 + 1) * 16 + 1], values[4]);
+    let bias = session.gradient(session.parameters.find("conv.bias").expect("made above"))?;
+    println!("gradient of the first bias: {} = {} visible blocks of 64 voxels", bias[0], mask.count());
+    println!("{:?}", session.memory());
+    Ok(())
+}
