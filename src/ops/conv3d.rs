@@ -95,7 +95,7 @@ impl Op for Conv3d {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (weight, bias, inputs) = self.split(node);
-        record_forward(r, self.geometry, weight, bias, inputs, node.outputs[0]);
+        record_forward(r, self.geometry, weight, bias, inputs, node.outputs[0], false);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {
@@ -210,19 +210,8 @@ fn u(v: [usize; 3]) -> [u32; 3] {
     v.map(|x| x as u32)
 }
 
-/// y = bias + convolution of the concatenated inputs (`accumulate_first` adds to what y holds).
+/// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`.
 pub(super) fn record_forward(
-    r: &mut Recorder,
-    geometry: Geometry,
-    weight: TensorId,
-    bias: Option<TensorId>,
-    inputs: &[TensorId],
-    y: TensorId,
-) {
-    forward_into(r, geometry, weight, bias, inputs, y, false);
-}
-
-pub(super) fn forward_into(
     r: &mut Recorder,
     geometry: Geometry,
     weight: TensorId,

@@ -3,7 +3,7 @@
 //! convolution's input gradient forward, its forward backward, its weight gradient with the roles of input and output
 //! exchanged.
 
-use super::conv3d::{Geometry, InputGradient, forward_into, weight_gradient};
+use super::conv3d::{Geometry, InputGradient, record_forward, weight_gradient};
 use crate::graph::{Graph, Node, Op, Packing, Recorder, Space, TensorId};
 
 struct ConvTranspose3d {
@@ -60,7 +60,7 @@ impl Op for ConvTransposeInputGradient {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        forward_into(r, self.geometry, node.inputs[1], None, &node.inputs[..1], node.outputs[0], self.accumulate);
+        record_forward(r, self.geometry, node.inputs[1], None, &node.inputs[..1], node.outputs[0], self.accumulate);
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}

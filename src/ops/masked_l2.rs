@@ -9,7 +9,7 @@ use bytemuck::{Pod, Zeroable};
 /// Which voxels count.
 #[derive(Clone, Copy, Debug)]
 pub enum Weights {
-    /// Those outside the visible blocks of this space; all when it is dense with nothing hidden is not meant: use `Voxels`.
+    /// Those outside the visible blocks of this sparse space.
     HiddenOf(Space),
     /// An image (1, z, y, x) of weights.
     Voxels(TensorId),
