@@ -6,3 +6,4 @@
 pub mod affine;
 pub mod header;
 pub mod nifti;
+pub mod nnunet;
