@@ -18,6 +18,7 @@ const SLOPE: f64 = 0.01;
 
 fn network() -> Network {
     Network {
+        encoder: Default::default(),
         input_channels: 1,
         output_channels: 1,
         features: vec![4, 6, 8],

@@ -1,24 +1,39 @@
-//! Networks: the residual-encoder U-Net from plan values, its presets, initialisation.
+//! Networks: U-Nets with a residual or a plain encoder from plan values, their presets, initialisation.
 
 pub mod init;
-mod resenc;
+pub mod state_dict;
+mod unet;
 
-pub use resenc::{Skips, decoder, encoder, stage_dims, stage_spaces};
+pub use unet::{Skips, decoder, encoder, stage_dims, stage_spaces};
 
 use crate::error::{Error, Result};
+use crate::graph::{Graph, Parameters, Space, TensorId};
 use serde::{Deserialize, Serialize};
 
-/// A residual-encoder U-Net (nnU-Net's ResidualEncoderUNet) in numbers. Lists go from the highest resolution down.
+/// What the stages of the encoder are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoder {
+    /// Residual blocks after a stem (nnU-Net's ResidualEncoderUNet).
+    #[default]
+    Residual,
+    /// Convolutions one after the other (nnU-Net's PlainConvUNet, its default).
+    Plain,
+}
+
+/// A U-Net in numbers. Lists go from the highest resolution down.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
+    #[serde(default)]
+    pub encoder: Encoder,
     pub input_channels: usize,
     pub output_channels: usize,
     /// Channels of each stage.
     pub features: Vec<usize>,
-    /// Residual blocks of each stage.
+    /// Residual blocks, or convolutions, of each stage.
     pub blocks: Vec<usize>,
-    /// Stride of each stage's first block along (z, y, x); the first is 1.
+    /// Stride of each stage's first convolution along (z, y, x); the first is 1.
     pub strides: Vec<[usize; 3]>,
     /// Kernel of each stage along (z, y, x).
     pub kernels: Vec<[usize; 3]>,
@@ -34,6 +49,7 @@ impl Network {
         let mut strides = vec![[2; 3]; n];
         strides[0] = [1; 3];
         Self {
+            encoder: Encoder::Residual,
             input_channels: 1,
             output_channels: 1,
             features: features.to_vec(),
@@ -109,4 +125,28 @@ impl Network {
         }
         Ok(())
     }
+}
+
+/// The network alone over one dense patch: what predicting runs.
+pub struct Predictor {
+    pub graph: Graph,
+    /// (output channels, z, y, x), kept for reading.
+    pub logits: TensorId,
+}
+
+/// Builds the network over image 0 (its input channels) of `patch`.
+pub fn predictor(network: &Network, patch: [usize; 3]) -> Predictor {
+    let mut graph = Graph::new(Parameters::default(), &[]);
+    let logits = outputs(&mut graph, network, patch)[0];
+    graph.keep(logits);
+    Predictor { graph, logits }
+}
+
+/// Adds an image of `patch` and the dense network over it. Returns the outputs, highest resolution first.
+pub fn outputs(g: &mut Graph, network: &Network, patch: [usize; 3]) -> Vec<TensorId> {
+    let image = g.image(network.input_channels, patch);
+    let x = g.pack(image, network.input_channels, Space::dense(patch));
+    let spaces: Vec<Space> = stage_dims(network, patch).into_iter().map(Space::dense).collect();
+    let skips = encoder(g, network, x, &spaces);
+    decoder(g, network, &skips)
 }

@@ -36,6 +36,7 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let features = usizes(&c["feats"]);
     let n = features.len();
     let network = Network {
+        encoder: Default::default(),
         input_channels: f.json["in_channels"].as_u64().unwrap() as usize,
         output_channels: f.json["out_channels"].as_u64().unwrap() as usize,
         features,

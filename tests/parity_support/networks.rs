@@ -15,6 +15,7 @@ fn list(v: &Value) -> Vec<usize> {
 pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let c = &f.json["config"];
     let network = Network {
+        encoder: Default::default(),
         input_channels: c["cin"].as_u64().unwrap() as usize,
         output_channels: c["ncls"].as_u64().unwrap() as usize,
         features: list(&c["feats"]),

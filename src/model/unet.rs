@@ -1,7 +1,7 @@
-//! The residual-encoder U-Net as a graph, with nnU-Net's state_dict names (dynamic-network-architectures: ResidualEncoderUNet,
-//! BasicBlockD, UNetDecoder).
+//! U-Nets as graphs, with nnU-Net's state_dict names (dynamic-network-architectures: ResidualEncoderUNet, BasicBlockD,
+//! PlainConvUNet, UNetDecoder).
 
-use super::Network;
+use super::{Encoder, Network};
 use crate::graph::{Graph, Packing, Space, TensorId};
 use crate::ops::{Bias, Epilogue, Geometry};
 
@@ -56,6 +56,29 @@ fn activated() -> Epilogue {
 
 /// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse.
 pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+    match network.encoder {
+        Encoder::Residual => residual_encoder(g, network, x, spaces),
+        Encoder::Plain => plain_encoder(g, network, x, spaces),
+    }
+}
+
+/// A convolution with its stage's stride, then others, in each stage.
+fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+    let mut x = x;
+    let mut skips = Vec::new();
+    for (s, &space) in spaces.iter().enumerate() {
+        for k in 0..network.blocks[s] {
+            let stride = if k == 0 { network.strides[s] } else { [1; 3] };
+            let geometry = Geometry::same(network.kernels[s], stride);
+            let name = format!("encoder.stages.{s}.0.convs.{k}");
+            x = conv_norm(g, &[x], &name, network.features[s], space, geometry, activated());
+        }
+        skips.push(x);
+    }
+    skips
+}
+
+fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
     let stem = Geometry::same(network.kernels[0], [1; 3]);
     let mut x = conv_norm(g, &[x], "encoder.stem.convs.0", network.features[0], spaces[0], stem, activated());
     let mut skips = Vec::new();

@@ -1,0 +1,61 @@
+//! Names of parameters as PyTorch's `state_dict` has them: nnU-Net registers most modules more than once.
+
+/// The part of a parameter's name that other names of it replace: a convolution or norm within conv - norm - activation.
+const ALIASES: [(&str, &str); 2] = [(".conv.", ".all_modules.0."), (".norm.", ".all_modules.1.")];
+
+/// All names under which nnU-Net's `state_dict` lists the parameter `name`, itself first.
+///
+/// Blocks of convolution and norm list their modules twice, and the decoder lists the encoder once more.
+pub fn names(name: &str) -> Vec<String> {
+    let mut names = vec![name.to_string()];
+    if let Some(alias) = all_modules(name) {
+        names.push(alias);
+    }
+    if name.starts_with("encoder.") {
+        let again: Vec<String> = names.iter().map(|n| format!("decoder.{n}")).collect();
+        names.extend(again);
+    }
+    names
+}
+
+/// The name of a convolution or norm of a block in its list of all modules.
+fn all_modules(name: &str) -> Option<String> {
+    ALIASES.iter().find_map(|(own, alias)| {
+        let at = name.rfind(own)?;
+        Some(format!("{}{alias}{}", &name[..at], &name[at + own.len()..]))
+    })
+}
+
+/// Names under which the value of the parameter `name` is looked up, best first. nnssl's sparse conversion leaves stale copies
+/// under the plain names of the encoder, so the list of all modules comes before them.
+pub fn lookup(name: &str) -> Vec<String> {
+    let mut names: Vec<String> = all_modules(name).into_iter().collect();
+    names.push(name.to_string());
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_registration_of_a_parameter_has_its_name() {
+        let conv = "encoder.stages.1.0.convs.0";
+        assert_eq!(
+            names(&format!("{conv}.conv.weight")),
+            [
+                format!("{conv}.conv.weight"),
+                format!("{conv}.all_modules.0.weight"),
+                format!("decoder.{conv}.conv.weight"),
+                format!("decoder.{conv}.all_modules.0.weight"),
+            ]
+        );
+        let norm = "decoder.stages.0.convs.0";
+        assert_eq!(
+            names(&format!("{norm}.norm.bias")),
+            [format!("{norm}.norm.bias"), format!("{norm}.all_modules.1.bias")]
+        );
+        assert_eq!(names("decoder.transpconvs.0.bias"), ["decoder.transpconvs.0.bias"]);
+        assert_eq!(lookup("encoder.stem.convs.0.conv.bias")[0], "encoder.stem.convs.0.all_modules.0.bias");
+    }
+}
