@@ -176,9 +176,10 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
         match kind {
             _ if case.get("op").is_some() => operators::run(gpu, f, name, case, report),
             "mae_mse" | "spark_loss" | "lossmask_mse" => losses::run(gpu, f, name, report),
-            "dc_ce" | "dice_only" | "ce_only" | "dc_bce_regions" | "deep_supervision" | "seg_downsample_odd" => {
-                report.not_run(format!("{}: {name} (segmentation losses)", f.name()))
+            "dc_ce" | "dice_only" | "ce_only" | "dc_bce_regions" | "deep_supervision" => {
+                losses::segmentation(gpu, f, name, case, report)
             }
+            "seg_downsample_odd" => losses::label_resolutions(gpu, f, name, report),
             "resample" | "crop" | "zscore" | "gaussian" | "tile_steps" => resampling::run(f, name, case, report),
             _ if f.name().starts_with("E_") => report.not_run(format!("{}: {name} (metrics)", f.name())),
             _ if f.name().starts_with("F_") => report.not_run(format!("{}: {name} (pretext transforms)", f.name())),
