@@ -80,6 +80,7 @@ pub mod cli;
 pub mod dataset;
 pub mod device;
 pub mod error;
+pub mod finetune;
 pub mod graph;
 pub mod infer;
 pub mod io;

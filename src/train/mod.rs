@@ -5,6 +5,7 @@ pub mod drive;
 pub mod log;
 pub mod memory;
 pub mod pretrain;
+pub mod state;
 pub mod stop;
 
 /// The checkpoint that a run goes on from, and that of its best validation, in the run's folder.

@@ -1,10 +1,11 @@
 //! Pre-training: patches from the store, a mask a sample, the autoencoder's loss.
 
 use super::LATEST;
-use super::checkpoint::{self, Checkpoint, Tensor};
+use super::checkpoint::{self, Checkpoint};
 use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
 use super::memory::{self, RunPlan, gib};
+use super::state::{parameters_of, set_parameters};
 use super::stop::StopFlag;
 use crate::dataset::split::split;
 use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store, Stream};
@@ -224,14 +225,7 @@ impl Trainer {
 
     /// Everything that a later process needs to go on.
     pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
-        let (mut weights, mut momentum) = (Vec::new(), Vec::new());
-        for (id, p) in self.session.parameters.list.iter().enumerate() {
-            let tensor = |data| Tensor { name: p.name.clone(), shape: p.shape.clone(), data };
-            weights.push(tensor(self.session.weight(id)?));
-            if p.trained {
-                momentum.push(tensor(self.session.momentum(id)?));
-            }
-        }
+        let (weights, momentum) = parameters_of(&self.session)?;
         let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
         let extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
         Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
@@ -252,26 +246,6 @@ fn mean_square(patch: &Patch, mask: &BlockMask) -> f64 {
         }
     }
     sum / count.max(1) as f64
-}
-
-/// Weights (and momentum, where the session has it) from a checkpoint. Every parameter must be there in its shape.
-pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> {
-    for (id, p) in session.parameters.list.iter().enumerate() {
-        let find = |list: &[Tensor]| list.iter().position(|t| t.name == p.name && t.shape == p.shape);
-        match find(&checkpoint.weights) {
-            Some(k) => session.set_weight(id, &checkpoint.weights[k].data),
-            None => {
-                return Err(Error::plan(
-                    format!("the checkpoint has no tensor {} of shape {:?}", p.name, p.shape),
-                    "It belongs to another network",
-                ));
-            }
-        }
-        if let Some(k) = find(&checkpoint.momentum) {
-            session.set_momentum(id, &checkpoint.momentum[k].data);
-        }
-    }
-    Ok(())
 }
 
 /// The pre-training as the loop sees it.
