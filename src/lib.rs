@@ -61,6 +61,7 @@
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
 //! | infer | error |
+//! | metric | |
 //! | device | error |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
@@ -83,6 +84,7 @@ pub mod error;
 pub mod graph;
 pub mod infer;
 pub mod io;
+pub mod metric;
 pub mod model;
 pub mod ops;
 pub mod plan;
