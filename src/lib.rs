@@ -70,6 +70,7 @@
 //! | report | error, atomic, volume |
 //! | plan | error, augment, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | evaluate | error, atomic, io, metric, report |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
@@ -81,6 +82,7 @@ pub mod cli;
 pub mod dataset;
 pub mod device;
 pub mod error;
+pub mod evaluate;
 pub mod graph;
 pub mod infer;
 pub mod io;
