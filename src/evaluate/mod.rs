@@ -191,7 +191,7 @@ impl LabelMap {
 /// Whether `value` is a label, and one that the data set has.
 fn check(path: &Path, value: f32, classes: &Classes) -> Result<()> {
     if value as i32 as f32 != value {
-        let cause = format!("it has a voxel of value {value}, which is not a whole number: this is no label map");
+        let cause = format!("it has a voxel of value {value}, which is no label: labels are whole numbers below 2^31");
         return Err(Error::file(path, cause, "Give the labels, not probabilities or labels that were interpolated"));
     }
     if !classes.known.contains(&(value as i32)) {

@@ -8,14 +8,14 @@ use rayon::prelude::*;
 pub fn distances(codes: &Array3<u8>, is_site: impl Fn(u8) -> bool + Sync, spacing: [f64; 3]) -> Array3<f64> {
     let mut map = codes.mapv(|code| if is_site(code) { 0.0 } else { f64::INFINITY });
     // In this order sums round as scipy's: distances that equal a tolerance must not miss it.
-    for axis in 0..3 {
+    for (axis, s) in spacing.into_iter().enumerate() {
         let slab = if axis == 0 { 1 } else { 0 };
         let along = if axis == 2 { 1 } else { 0 };
         let slabs: Vec<_> = map.axis_iter_mut(Axis(slab)).collect();
         slabs.into_par_iter().for_each(|mut slab| {
             let mut envelope = Envelope::default();
             for line in slab.lanes_mut(Axis(along)) {
-                envelope.apply(line, spacing[axis]);
+                envelope.apply(line, s);
             }
         });
     }

@@ -6,7 +6,7 @@ use plotters::style::text_anchor::HPos;
 
 use super::sheet::{
     BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, Plane, SMALL, TEXT, TITLE, each_pixel, fit, fraction, gray, pixels,
-    resolution, side, text, window_of, wrap,
+    resolution, side, text, text_width, window_of, wrap,
 };
 use crate::volume::Volume;
 use std::collections::BTreeMap;
@@ -86,10 +86,12 @@ pub fn overlay(image: &Volume, reference: &[i32], predicted: &[i32], classes: &[
         for row in 0..SWATCH {
             (0..SWATCH).for_each(|c| picture.put_pixel(x + c, y + (LINE - SWATCH) / 2 + row, color(class)));
         }
-        let dice = format!("{:.3}", classes[class].dice);
-        let name = fit(classes[class].name, column - SWATCH - 80, LABEL);
-        text(&mut picture, &name, x + SWATCH + 8, y + LINE / 2, LABEL, TEXT, HPos::Left);
-        text(&mut picture, &dice, x + column - 16, y + LINE / 2, LABEL, FAINT, HPos::Right);
+        // The number right behind the name, so that it is not taken for that of the next class.
+        let dice = format!("Dice {:.3}", classes[class].dice);
+        let name = fit(classes[class].name, column - SWATCH - 110, LABEL);
+        let (x, y) = (x + SWATCH + 8, y + LINE / 2);
+        text(&mut picture, &name, x, y, LABEL, TEXT, HPos::Left);
+        text(&mut picture, &dice, x + text_width(&name, LABEL) + 10, y, SMALL, FAINT, HPos::Left);
     }
     let below = below + LINE * chosen.len().div_ceil(per_line) as u32;
     for (n, line) in notes.iter().enumerate() {
@@ -129,7 +131,7 @@ fn color(class: usize) -> Rgb<u8> {
     }
     // Steps of the golden angle never come back to a hue.
     let hue = (class as f32 * 137.508) % 360.0 / 60.0;
-    let darkest = if class % 2 == 0 { 0.25 } else { 0.5 };
+    let darkest = if class.is_multiple_of(2) { 0.25 } else { 0.5 };
     let channel = |at: f32| {
         let ramp = (((hue + at) % 6.0 - 3.0).abs() - 1.0).clamp(0.0, 1.0);
         ((darkest + (1.0 - darkest) * ramp) * 255.0).round() as u8

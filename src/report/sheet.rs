@@ -281,7 +281,7 @@ pub(super) fn side(picture: &mut RgbImage, letter: &str, x: u32, y: u32) {
     text(picture, letter, x, y, SMALL, TEXT, HPos::Center);
 }
 
-fn text_width(text: &str, height: u32) -> u32 {
+pub(super) fn text_width(text: &str, height: u32) -> u32 {
     text_style(height, TEXT).font.box_size(text).map_or(0, |size| size.0)
 }
 
