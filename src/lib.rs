@@ -3,10 +3,11 @@
 //!
 //! # Bird's-eye view
 //!
-//! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI files
-//! into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`], [`pretext`]) turns a
-//! network into a static graph of one sample, differentiates it into one longer graph, plans its memory and records it as
-//! dispatches. The two meet in [`train`] and [`reconstruct`], where a patch is handed over, and know only [`volume`] in common.
+//! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI
+//! files into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`],
+//! [`pretext`]) turns a network into a static graph of one sample, differentiates it into one longer graph, plans its memory
+//! and records it as dispatches. The two meet in [`train`] and [`reconstruct`], where a patch is handed over, and know only
+//! [`volume`] in common. [`evaluate`] needs neither: it compares label maps by [`metric`].
 //!
 //! # How a step runs
 //!
@@ -61,6 +62,7 @@
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
 //! | infer | error |
+//! | metric | |
 //! | device | error |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
@@ -69,6 +71,7 @@
 //! | report | error, atomic, volume |
 //! | plan | error, augment, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | evaluate | error, atomic, io, metric, report |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
@@ -80,10 +83,12 @@ pub mod cli;
 pub mod dataset;
 pub mod device;
 pub mod error;
+pub mod evaluate;
 pub mod finetune;
 pub mod graph;
 pub mod infer;
 pub mod io;
+pub mod metric;
 pub mod model;
 pub mod ops;
 pub mod plan;
