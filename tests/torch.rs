@@ -465,6 +465,36 @@ fn random_damage_neither_panics_nor_takes_much_memory() {
 }
 
 #[test]
+fn memory_is_bounded_by_the_size_of_the_pickle() {
+    // A megabyte of the opcodes that are cheapest to write and dearest to keep, after something to repeat.
+    let patterns: [(&[u8], &[u8]); 9] = [
+        (b"", b"N"),
+        (b"", b"("),
+        (b"", b"}"),
+        (b"", b"]("),
+        (b"N", b"2"),
+        (b"N", b"\x94"),
+        (b"N", b"\x85"),
+        (
+            b"](NNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNNeq\x00cbuiltins\nset\nq\x01",
+            b"h\x01h\x00\x85R",
+        ),
+        (b"ctorch\nSize\nq\x00", b"h\x00)\x85R"),
+    ];
+    for (begin, again) in patterns {
+        let repeated = again.repeat((1 << 20) / again.len());
+        // Once the machine alone, once with everything in a list that becomes the result.
+        for (open, close) in [(&b"\x80\x04"[..], &b"N."[..]), (b"\x80\x04](", b"e.")] {
+            let pickle = [open, begin, &repeated, close].concat();
+            let (dir, path) = checkpoint(&pickle, &[], CompressionMethod::Stored);
+            let (_, held) = measured(|| Archive::open(&path).map(drop));
+            assert!(held < 160 << 20, "{held} bytes for {:?}", String::from_utf8_lossy(again));
+            drop(dir);
+        }
+    }
+}
+
+#[test]
 fn random_damage_to_the_archive_does_not_panic() {
     let whole = fs::read(nnunet()).unwrap();
     let dir = tempfile::tempdir().unwrap();
