@@ -205,6 +205,8 @@ fn missing_and_surplus_predictions() {
     assert!(error.contains("have no reference: z"), "{error}");
     let mixed = Options { predicted: f.path("pred/b.nii.gz"), ..f.options(&[1]) };
     assert_eq!(evaluate(&mixed, &mut |_, _| {}).unwrap_err().exit_code(), 2);
+    let nowhere = Options { predicted: f.path("nowhere"), ..f.options(&[1]) };
+    assert!(evaluate(&nowhere, &mut |_, _| {}).unwrap_err().to_string().contains("cannot read"));
     let files = Options { reference: f.path("ref/a.nii.gz"), predicted: f.path("pred/b.nii.gz"), ..f.options(&[1]) };
     assert_eq!(evaluate(&files, &mut |_, _| {}).unwrap().cases[0].scores[0].counts.dice(), 1.0);
 }

@@ -20,11 +20,11 @@ pub struct Pair {
 
 /// The cases in order of their names, and the names of references without a prediction.
 pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<(Vec<Pair>, Vec<String>)> {
+    for path in [reference, predicted] {
+        std::fs::metadata(path).map_err(Error::io("read", path))?;
+    }
     match (reference.is_dir(), predicted.is_dir()) {
         (false, false) => {
-            for path in [reference, predicted] {
-                std::fs::metadata(path).map_err(Error::io("read", path))?;
-            }
             let name = stem(predicted).unwrap_or_else(|| predicted.display().to_string());
             let pair = Pair { name, reference: reference.into(), predicted: predicted.into() };
             return Ok((vec![pair], vec![]));
