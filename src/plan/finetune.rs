@@ -21,10 +21,16 @@ pub struct Plan {
     pub network: Network,
 }
 
-/// How cases are prepared.
+/// Which cases there are, and how they are prepared.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Data {
+    /// Name of the data set.
+    pub dataset: String,
+    /// Fold of the cross-validation, or `all`.
+    pub fold: String,
+    /// How many of the fold's training cases are used; 0 = all.
+    pub cases: usize,
     /// Voxel edge lengths in mm along (z, y, x).
     pub spacing: [f64; 3],
     /// Whether images are turned into RAS+ first, as pre-training does; otherwise voxels keep the order of their file.
@@ -189,7 +195,7 @@ impl Plan {
         let network = |name| Network::preset(name).ok_or_else(|| Error::plan("no such network", "This is a bug"));
         let plan = Plan {
             seed: 12345,
-            data: Data { spacing: [1.0; 3], reorient: true },
+            data: Data { dataset: String::new(), fold: "0".into(), cases: 0, spacing: [1.0; 3], reorient: true },
             train,
             transfer: Transfer { part: Part::Encoder, stem: Stem::Replicate },
             phases: schedule("no-warm-up", STEPS, WARM_UP, 1e-2)?,
