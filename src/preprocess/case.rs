@@ -256,3 +256,138 @@ fn transpose<T: Copy>(data: &[T], shape: [usize; 3], axes: [usize; 3]) -> Vec<T>
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::nifti::{self, Axes};
+    use crate::io::nnunet::{Architecture, Reader};
+    use crate::volume::Volume;
+    use serde_json::json;
+    use std::path::Path;
+
+    fn images(folder: &Path, shape: [usize; 3], channels: &[&dyn Fn([usize; 3]) -> f32]) -> Images {
+        let affine = [[1.0, 0., 0., 5.], [0., 2.0, 0., 6.], [0., 0., 3.0, 7.], [0., 0., 0., 1.]];
+        let files: Vec<_> = (0..channels.len()).map(|c| folder.join(format!("a_{c:04}.nii"))).collect();
+        for (file, value) in files.iter().zip(channels) {
+            let at = |n: usize| [n / (shape[1] * shape[2]), n / shape[2] % shape[1], n % shape[2]];
+            let data = (0..shape.iter().product()).map(|n| value(at(n))).collect();
+            nifti::write_grid(file, &Volume::new(shape, [3.0, 2.0, 1.0], data), &affine).unwrap();
+        }
+        read_images(&files, Reader::AsStored).unwrap()
+    }
+
+    fn plans(forward: [usize; 3], normalization: Normalization, masked: bool) -> (Plans, Configuration) {
+        let json = json!({ "transpose_forward": forward, "transpose_backward": [0, 1, 2], "configurations": {} });
+        let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
+        let architecture = Architecture {
+            residual: true,
+            features: vec![4, 8],
+            blocks: vec![1, 1],
+            kernels: vec![[3; 3]; 2],
+            strides: vec![[1; 3], [2; 3]],
+            decoder_convs: vec![1],
+        };
+        let configuration = Configuration {
+            name: "3d_fullres".into(),
+            batch_size: 2,
+            patch_size: [8; 3],
+            spacing: [1.0; 3],
+            normalization: vec![normalization; 2],
+            use_mask_for_norm: vec![masked; 2],
+            data: resampling(3),
+            segmentation: resampling(1),
+            probabilities: resampling(1),
+            batch_dice: false,
+            architecture,
+        };
+        (Plans::from_json(json).unwrap(), configuration)
+    }
+
+    #[test]
+    fn any_channel_counts_and_labels_outside_are_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        // Channel 0 fills z 1..4, channel 1 the voxel (4, 4, 4) alone.
+        let first = |at: [usize; 3]| if (1..4).contains(&at[0]) && at[1] > 1 { 10.0 + at[2] as f32 } else { 0.0 };
+        let second = |at: [usize; 3]| if at == [4, 4, 4] { 7.0 } else { 0.0 };
+        let images = images(folder.path(), [6, 6, 6], &[&first, &second]);
+        let mut labels = vec![0i16; 216];
+        labels[(4 * 6 + 2) * 6] = 1;
+        let (plans, configuration) = plans([0, 1, 2], Normalization::ZScore, true);
+        let configuration = Configuration { spacing: [3.0, 2.0, 1.0], ..configuration };
+        let case = prepare(&images, Some(&labels), &plans, &configuration).unwrap();
+        assert_eq!(case.grid.bbox, [[1, 5], [2, 6], [0, 6]]);
+        assert_eq!((case.grid.prepared, case.channels), ([4, 4, 6], 2));
+        let got = case.labels.unwrap();
+        assert_eq!(got[3 * 24], 1, "what is labelled stays");
+        assert_eq!(got[3 * 24 + 1], OUTSIDE);
+        assert_eq!(got[3 * 24 + 2 * 6 + 4], 0);
+        assert_eq!(got[0], 0);
+        // Masked z-score: outside nothing changes.
+        assert_eq!(case.data[3 * 24 + 1], 0.0);
+        let inside: f32 = case.data[..72].iter().sum();
+        assert!(inside > 0.0, "the labelled empty voxel lowers the mean that is subtracted: {inside}");
+    }
+
+    #[test]
+    fn transposed_and_placed_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let value =
+            |at: [usize; 3]| if at[0] > 0 && at[2] < 5 { (1 + at[0] * 100 + at[1] * 10 + at[2]) as f32 } else { 0.0 };
+        let images = images(folder.path(), [4, 5, 7], &[&value, &value]);
+        assert_eq!(images.spacing, [3.0, 2.0, 1.0]);
+        let (plans, configuration) = plans([2, 0, 1], Normalization::None, false);
+        let configuration = Configuration { spacing: [1.0, 3.0, 2.0], ..configuration };
+        let case = prepare(&images, None, &plans, &configuration).unwrap();
+        assert_eq!(case.grid.bbox, [[0, 5], [1, 4], [0, 5]]);
+        assert_eq!(case.grid.cropped_spacing(), [1.0, 3.0, 2.0]);
+        assert_eq!(case.data[(3 * 3 + 1) * 5 + 4], value([2, 4, 3]));
+        assert_eq!(case.grid.place(&case.data[..75], 0.0), images.channels[0]);
+    }
+
+    #[test]
+    fn an_image_of_zeros_is_kept_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = images(folder.path(), [3, 4, 5], &[&|_| 0.0, &|_| 0.0]);
+        for masked in [false, true] {
+            let (plans, configuration) = plans([0, 1, 2], Normalization::ZScore, masked);
+            let case = prepare(&images, Some(&[0; 60]), &plans, &configuration).unwrap();
+            assert_eq!(case.grid.prepared, [9, 8, 5]);
+            assert!(case.data.iter().all(|&v| v == 0.0));
+            assert!(case.labels.unwrap().iter().all(|&v| v == OUTSIDE));
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = images(folder.path(), [3, 4, 5], &[&|_| 300.0, &|_| 1.0]);
+        let with = |normalization| {
+            let (plans, configuration) = plans([0, 1, 2], normalization, false);
+            prepare(&images, None, &plans, &configuration).map(|_| ()).unwrap_err().to_string()
+        };
+        assert!(with(Normalization::Ct).contains("channel 0 is a CT"));
+        assert!(with(Normalization::RgbTo01).contains("0 to 255"));
+        let (plans, mut configuration) = plans([0, 1, 2], Normalization::None, false);
+        assert!(prepare(&images, Some(&[0; 3]), &plans, &configuration).is_err());
+        configuration.spacing = [1e-4; 3];
+        assert!(prepare(&images, None, &plans, &configuration).unwrap_err().to_string().contains("voxel size"));
+        configuration.normalization.pop();
+        assert!(prepare(&images, None, &plans, &configuration).unwrap_err().to_string().contains("2 channels"));
+    }
+
+    #[test]
+    fn label_maps_are_written_where_their_image_lies() {
+        let folder = tempfile::tempdir().unwrap();
+        let images = images(folder.path(), [3, 4, 5], &[&|at| at[2] as f32]);
+        for (name, largest) in [("small.nii.gz", 2i16), ("large.nii", 300)] {
+            let labels: Vec<i16> = (0..60).map(|n| if n % 7 == 0 { largest } else { (n % 2) as i16 }).collect();
+            let path = folder.path().join(name);
+            write_labels(&path, &labels, &images).unwrap();
+            let again = nifti::read_as(&path, Axes::Stored).unwrap();
+            assert_eq!(again.affine, images.scan.affine);
+            assert_eq!(again.volume.data, labels.iter().map(|&v| f32::from(v)).collect::<Vec<_>>());
+        }
+        assert!(write_labels(&folder.path().join("b.nii"), &[0; 3], &images).is_err());
+    }
+}

@@ -3,6 +3,7 @@
 mod losses;
 mod mae;
 mod networks;
+mod nnunet;
 mod operators;
 mod resampling;
 
@@ -162,6 +163,9 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     }
     if json.get("state_dict_alias").is_some() {
         return networks::run(gpu, f, report);
+    }
+    if json.get("model_folder").is_some() {
+        return nnunet::run(f, report);
     }
     let Some(cases) = json.get("cases").and_then(Value::as_object) else {
         // Single measurements of later capabilities.
