@@ -1,0 +1,243 @@
+//! The names that a pickle may look up, and what "calling" them gives: a value made here, by nothing but this file. Every
+//! other name gives an opaque object.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::pickle::{Id, Machine, Object, Result};
+use super::value::{Dtype, Storage, TensorRef};
+
+/// PyTorch's own limit on the axes of a tensor.
+const MAX_AXES: usize = 64;
+
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum ByteOrder {
+    Little,
+    Big,
+}
+
+/// What a call of `callee` with the tuple `arguments` gives.
+pub(super) fn call(machine: &mut Machine, callee: Id, arguments: Id) -> Result<Object> {
+    let name = machine.name(callee);
+    if !matches!(machine.object(callee), Object::Global(_)) {
+        return Ok(Object::Opaque(name));
+    }
+    let arguments = arguments_of(machine, arguments)?;
+    match (&*name, arguments.as_slice()) {
+        ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict", []) => Ok(Object::Dict(vec![])),
+        // The factory of missing values, if there is one, is of no use here.
+        ("collections.defaultdict", _) => Ok(Object::Dict(vec![])),
+        ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict" | "collections.Counter", &[content]) => {
+            dict(machine, content)
+        }
+        ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", &[content]) => {
+            copy(machine, content).map(Object::List)
+        }
+        ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", []) => {
+            Ok(Object::List(vec![]))
+        }
+        ("torch.Size", &[content]) => copy(machine, content).map(Object::Tuple),
+        ("torch.device", &[kind]) => Ok(Object::Str(machine.text(kind)?.into())),
+        ("torch.device", &[kind, index]) => {
+            Ok(Object::Str(format!("{}:{}", machine.text(kind)?, unsigned(machine, index)?).into()))
+        }
+
+        // How protocol 2 writes bytes.
+        ("_codecs.encode", &[text, _]) => latin1(machine, text),
+        ("builtins.bytes" | "__builtin__.bytes" | "builtins.bytearray" | "__builtin__.bytearray", []) => {
+            Ok(Object::Bytes([].into()))
+        }
+        ("builtins.bytearray" | "__builtin__.bytearray", &[text, _]) => latin1(machine, text),
+        ("builtins.bytearray" | "__builtin__.bytearray", &[bytes]) => Ok(machine.object(bytes).clone()),
+
+        ("numpy.dtype", &[kind, ..]) => Ok(Object::NumpyType(machine.text(kind)?.into(), ByteOrder::Little)),
+        ("numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar", &[dtype, bytes]) => {
+            Ok(numpy_scalar(machine, dtype, bytes))
+        }
+
+        // storage, offset, shape, strides, requires_grad, hooks, and in v2 metadata.
+        ("torch._utils._rebuild_tensor", &[storage, offset, shape, strides])
+        | ("torch._utils._rebuild_tensor_v2", &[storage, offset, shape, strides, ..]) => {
+            tensor(machine, storage, None, offset, shape, strides)
+        }
+        // As v2, but the storage is one of bytes.
+        ("torch._utils._rebuild_tensor_v3", &[storage, offset, shape, strides, _, _, dtype, ..]) => {
+            tensor(machine, storage, Some(dtype), offset, shape, strides)
+        }
+        ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", &[data, ..]) => {
+            Ok(machine.object(data).clone())
+        }
+        (known, _) if known.starts_with("torch._utils._rebuild_tensor") => {
+            Err(format!("{known} is called with {} arguments", arguments.len()))
+        }
+        _ => Ok(Object::Opaque(name)),
+    }
+}
+
+/// Attributes of an object: of interest is only the byte order of numpy types.
+pub(super) fn set_state(machine: &mut Machine, instance: Id, state: Id) {
+    let order = machine.items(state).ok().and_then(|items| items.get(1).copied());
+    let big = order.is_some_and(|order| machine.text(order) == Ok(">"));
+    if let Object::NumpyType(_, order) = machine.object_mut(instance)
+        && big
+    {
+        *order = ByteOrder::Big;
+    }
+}
+
+/// The storage behind a persistent id `("storage", class, key, device, elements)`.
+pub(super) fn storage(machine: &mut Machine, reference: Id) -> Result<Object> {
+    let &[kind, class, key, _, elements] = machine.items(reference)? else {
+        return Err("a storage is not referred to by five values".into());
+    };
+    if machine.text(kind)? != "storage" {
+        return Err("something else than a storage is referred to".into());
+    }
+    let class = machine.name(class);
+    let name = class.strip_prefix("torch.storage.").or(class.strip_prefix("torch.")).unwrap_or(&class);
+    let dtype = match name {
+        "DoubleStorage" => Some(Dtype::F64),
+        "FloatStorage" => Some(Dtype::F32),
+        "HalfStorage" => Some(Dtype::F16),
+        "BFloat16Storage" => Some(Dtype::Bf16),
+        "LongStorage" => Some(Dtype::I64),
+        "IntStorage" => Some(Dtype::I32),
+        "ShortStorage" => Some(Dtype::I16),
+        "CharStorage" => Some(Dtype::I8),
+        "ByteStorage" => Some(Dtype::U8),
+        "BoolStorage" => Some(Dtype::Bool),
+        "UntypedStorage" => None,
+        // Complex and quantised numbers.
+        _ => return Ok(Object::Opaque(class)),
+    };
+    let bytes = (unsigned(machine, elements)? as u64).checked_mul(dtype.map_or(1, Dtype::size) as u64);
+    let bytes = bytes.ok_or("a storage is larger than any memory")?;
+    let key = machine.text(key)?.to_string();
+    machine.spend(key.len() / 64)?;
+    Ok(Object::Storage(machine.share(Storage { key, bytes })?, dtype))
+}
+
+fn tensor(machine: &mut Machine, storage: Id, dtype: Option<Id>, offset: Id, shape: Id, strides: Id) -> Result<Object> {
+    let (storage, stored): (Arc<Storage>, _) = match machine.object(storage) {
+        Object::Storage(storage, stored) => (storage.clone(), *stored),
+        Object::Opaque(class) => return Ok(Object::Opaque(format!("a tensor of {class}").into())),
+        _ => return Err("a tensor without a storage".into()),
+    };
+    let dtype = match dtype.map(|dtype| machine.name(dtype)) {
+        None => stored,
+        Some(name) => match dtype_of(&name) {
+            None => return Ok(Object::Opaque(format!("a tensor of {name}").into())),
+            known => known,
+        },
+    };
+    let dtype = dtype.ok_or("a tensor without a type of numbers")?;
+    let (shape, strides) = (sizes(machine, shape)?, sizes(machine, strides)?);
+    machine.spend(shape.len())?;
+    let tensor = TensorRef { dtype, shape, strides, offset: unsigned(machine, offset)?, storage };
+    let end = tensor.span().and_then(|span| span.checked_add(tensor.offset));
+    let available = tensor.storage.bytes / dtype.size() as u64;
+    if tensor.shape.len() != tensor.strides.len() || end.is_none_or(|end| end as u64 > available) {
+        let TensorRef { shape, strides, offset, storage, .. } = &tensor;
+        let place = format!("shape {shape:?}, strides {strides:?}, offset {offset}");
+        return Err(format!("a tensor ({place}) reaches beyond its storage {:?} of {available} values", storage.key));
+    }
+    Ok(Object::Tensor(Box::new(tensor)))
+}
+
+/// The types that PyTorch stores as bytes; the older ones have storages of their own.
+fn dtype_of(name: &str) -> Option<Dtype> {
+    Some(match name {
+        "torch.uint16" => Dtype::U16,
+        "torch.uint32" => Dtype::U32,
+        "torch.uint64" => Dtype::U64,
+        _ => return None,
+    })
+}
+
+/// A number of numpy, whose bytes follow as bytes.
+fn numpy_scalar(machine: &Machine, dtype: Id, bytes: Id) -> Object {
+    let (kind, order) = match machine.object(dtype) {
+        Object::NumpyType(kind, order) => (kind.clone(), *order),
+        _ => ("an unknown type".into(), ByteOrder::Little),
+    };
+    let number = match machine.object(bytes) {
+        Object::Bytes(bytes) => numpy_number(&kind, order, bytes),
+        _ => None,
+    };
+    number.unwrap_or_else(|| Object::Opaque(format!("a numpy scalar of {kind}").into()))
+}
+
+fn numpy_number(kind: &str, order: ByteOrder, bytes: &[u8]) -> Option<Object> {
+    let (kind, size) = kind.split_at_checked(1)?;
+    if size.parse() != Ok(bytes.len()) || bytes.len() > 8 {
+        return None;
+    }
+    let mut low = [0; 8];
+    low[..bytes.len()].copy_from_slice(bytes);
+    if order == ByteOrder::Big {
+        low[..bytes.len()].reverse();
+    }
+    let bits = u64::from_le_bytes(low);
+    Some(match (kind, bytes.len()) {
+        ("f", 8) => Object::Float(f64::from_bits(bits)),
+        ("f", 4) => Object::Float(f32::from_bits(bits as u32).into()),
+        ("f", 2) => Object::Float(half::f16::from_bits(bits as u16).into()),
+        ("i", 8) => Object::Int(bits as i64),
+        ("i", 4) => Object::Int((bits as i32).into()),
+        ("i", 2) => Object::Int((bits as i16).into()),
+        ("i", 1) => Object::Int((bits as i8).into()),
+        ("u", 1 | 2 | 4 | 8) => Object::Int(i64::try_from(bits).ok()?),
+        ("b", 1) => Object::Bool(bits != 0),
+        _ => return None,
+    })
+}
+
+/// The arguments, if they are a tuple as they must be.
+fn arguments_of(machine: &mut Machine, arguments: Id) -> Result<Vec<Id>> {
+    copy(machine, arguments).map_err(|_| "a call without a tuple of arguments".into())
+}
+
+fn copy(machine: &mut Machine, items: Id) -> Result<Vec<Id>> {
+    machine.spend(machine.items(items)?.len())?;
+    Ok(machine.items(items)?.to_vec())
+}
+
+/// From another dictionary or from pairs.
+fn dict(machine: &mut Machine, content: Id) -> Result<Object> {
+    if let Object::Dict(entries) = machine.object(content) {
+        let entries = entries.clone();
+        machine.spend(entries.len())?;
+        return Ok(Object::Dict(entries));
+    }
+    let pairs = copy(machine, content)?;
+    let pair = |&pair: &Id| match machine.items(pair)? {
+        &[key, value] => Ok((key, value)),
+        _ => Err("a dictionary is made of something else than pairs".to_string()),
+    };
+    Ok(Object::Dict(pairs.iter().map(pair).collect::<Result<_>>()?))
+}
+
+fn latin1(machine: &mut Machine, text: Id) -> Result<Object> {
+    let text = machine.text(text)?;
+    let bytes: Option<Rc<[u8]>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
+    let units = text.len() / 64;
+    machine.spend(units)?;
+    Ok(Object::Bytes(bytes.ok_or("bytes that are none")?))
+}
+
+fn unsigned(machine: &Machine, id: Id) -> Result<usize> {
+    let number = match machine.object(id) {
+        Object::Int(number) => usize::try_from(*number).ok(),
+        _ => None,
+    };
+    number.ok_or_else(|| "something else stands where a size should".into())
+}
+
+/// A shape or strides.
+fn sizes(machine: &Machine, id: Id) -> Result<Vec<usize>> {
+    let items = machine.items(id)?;
+    if items.len() > MAX_AXES {
+        return Err(format!("a tensor of {} axes", items.len()));
+    }
+    items.iter().map(|&item| unsigned(machine, item)).collect()
+}
