@@ -19,6 +19,8 @@ pub struct Images {
     pub spacing: [f64; 3],
     /// The first channel's file without its voxels: header and geometry for writing results.
     pub scan: Scan,
+    /// The first channel's file, for messages.
+    pub path: PathBuf,
 }
 
 /// Corners of two grids that lie closer than this, in mm, are the same: headers hold float32.
@@ -39,7 +41,7 @@ pub fn read_images(paths: &[PathBuf], reader: Reader) -> Result<Images> {
         same_grid(first, &scan, path, &other)?;
         channels.push(std::mem::take(&mut other.volume.data));
     }
-    Ok(Images { channels, shape: scan.volume.shape, spacing: spacing(&scan, reader), scan })
+    Ok(Images { channels, shape: scan.volume.shape, spacing: spacing(&scan, reader), scan, path: first.clone() })
 }
 
 /// Reads a label map that belongs to `like`; C order, the grid of `like`.
@@ -48,7 +50,7 @@ pub fn read_images(paths: &[PathBuf], reader: Reader) -> Result<Images> {
 /// It lies on another grid, or holds a value that is no whole number or that `labels` does not know.
 pub fn read_label_map(path: &Path, reader: Reader, like: &Images, labels: &Labels) -> Result<Vec<i16>> {
     let scan = nifti::read_as(path, axes(reader))?;
-    same_grid(Path::new("its image"), &like.scan, path, &scan)?;
+    same_grid(&like.path, &like.scan, path, &scan)?;
     let mut unknown = BTreeSet::new();
     let mut out = Vec::with_capacity(scan.volume.data.len());
     for &value in &scan.volume.data {

@@ -338,7 +338,7 @@ fn resize_labels(labels: &[i16], shape: [usize; 3], target: [usize; 3], order: O
 }
 
 /// The label with the largest sum of weights; of equals `nearest`, else the lowest.
-fn winner(corners: [(i16, f64); 8], nearest: i16) -> i16 {
+pub(crate) fn winner(corners: [(i16, f64); 8], nearest: i16) -> i16 {
     let share = |label: i16| corners.iter().filter(|c| c.0 == label).map(|c| c.1).sum::<f64>();
     let shares = corners.map(|c| share(c.0));
     let top = shares.iter().copied().fold(0.0, f64::max);

@@ -158,14 +158,14 @@ pub fn triple(v: &Value) -> [usize; 3] {
 pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     println!("{}", f.path.display());
     let json = &f.json;
+    if json.get("model_folder").is_some() {
+        return nnunet::run(f, report);
+    }
     if json.get("variants").is_some() {
         return mae::run(gpu, f, report);
     }
     if json.get("state_dict_alias").is_some() {
         return networks::run(gpu, f, report);
-    }
-    if json.get("model_folder").is_some() {
-        return nnunet::run(f, report);
     }
     let Some(cases) = json.get("cases").and_then(Value::as_object) else {
         // Single measurements of later capabilities.
