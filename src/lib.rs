@@ -60,12 +60,13 @@
 //! | preprocess | error, volume, atomic, io, dataset |
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
-//! | infer | error |
 //! | device | error |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
 //! | model | error, graph, ops, random |
 //! | pretext | error, graph, ops, model, random |
+//! | weights | error, graph, io, model |
+//! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
 //! | plan | error, augment, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
@@ -94,3 +95,4 @@ pub mod reconstruct;
 pub mod report;
 pub mod train;
 pub mod volume;
+pub mod weights;
