@@ -198,12 +198,12 @@ fn position(i: usize, n: usize, m: usize) -> f64 {
 }
 
 /// The nearest of `n` samples to sample `i` of `m`; halves go up.
-fn nearest(i: usize, n: usize, m: usize) -> usize {
+pub fn nearest(i: usize, n: usize, m: usize) -> usize {
     (position(i, n, m).max(0.0) + 0.5).floor().min((n - 1) as f64) as usize
 }
 
 /// The two neighbours among `n` of sample `i` of `m`, and the weight of the second.
-fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
+pub fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
     let p = position(i, n, m).clamp(0.0, (n - 1) as f64);
     let low = p.floor() as usize;
     (low, (low + 1).min(n - 1), p - low as f64)
