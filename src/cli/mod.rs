@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod doctor;
+mod predict;
 mod preprocess;
 mod pretrain;
 mod reconstruct;
@@ -30,6 +31,7 @@ enum Command {
     Preprocess(preprocess::Preprocess),
     Pretrain(pretrain::Pretrain),
     Reconstruct(reconstruct::Reconstruct),
+    Predict(predict::Predict),
     Bench(bench::Bench),
 }
 
@@ -108,6 +110,7 @@ pub fn run() -> Result<()> {
         Command::Preprocess(c) => c.run(&cli.common),
         Command::Pretrain(c) => c.run(&cli.common),
         Command::Reconstruct(c) => c.run(&cli.common),
+        Command::Predict(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),
     }
 }
