@@ -61,17 +61,19 @@
 //! | preprocess | error, volume, atomic, io, dataset |
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
-//! | infer | error |
 //! | metric | |
 //! | device | error |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
 //! | model | error, graph, ops, random |
 //! | pretext | error, graph, ops, model, random |
+//! | weights | error, graph, io, model |
+//! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
 //! | plan | error, augment, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
+//! | finetune | error, atomic, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
@@ -100,3 +102,4 @@ pub mod reconstruct;
 pub mod report;
 pub mod train;
 pub mod volume;
+pub mod weights;

@@ -184,7 +184,7 @@ fn json_line(what: &str, done: u64, total: Option<u64>, left: Option<Duration>, 
 }
 
 /// Two units at most: `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
-fn human(duration: Duration) -> String {
+pub fn human(duration: Duration) -> String {
     let seconds = duration.as_secs_f64().round() as u64;
     let minutes = (seconds + 30) / 60;
     match (seconds, minutes) {

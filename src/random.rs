@@ -16,6 +16,12 @@ pub enum Purpose {
     Split = 6,
     Validation = 7,
     Test = 8,
+    /// Voxels of each class that a labelled case remembers.
+    Locations = 9,
+    /// Fewer training cases than there are.
+    Cases = 10,
+    /// Values of noise.
+    Noise = 11,
 }
 
 /// The generator of (seed, purpose, a, b); `a` is usually the step and `b` the sample within it.

@@ -23,6 +23,8 @@ fn every_fixture_agrees() {
     let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
     let gpu = Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"));
     let mut report = Report::default();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet/intermediates.json");
+    parity_support::run(&gpu, &Fixture::open(&model), &mut report);
     for folder in folders() {
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
             .unwrap_or_else(|e| panic!("cannot read {}: {e}", folder.display()))
@@ -31,12 +33,11 @@ fn every_fixture_agrees() {
             .collect();
         files.sort();
         assert!(!files.is_empty(), "no fixtures in {}", folder.display());
+        // An nnU-Net model comes as a folder of its own.
+        files.extend(Some(folder.join("D_nnunet/intermediates.json")).filter(|f| f.is_file()));
         for file in files {
             let fixture = Fixture::open(&file);
             parity_support::run(&gpu, &fixture, &mut report);
-        }
-        if folder.join("D_nnunet").is_dir() {
-            report.not_run("D_nnunet (predicting with an nnU-Net model folder)");
         }
     }
     report.finish();

@@ -4,14 +4,14 @@
 ///
 /// # Panics
 /// When `data` does not have `shape`'s number of voxels.
-pub fn mirror(data: &mut [f32], shape: [usize; 3], axes: [bool; 3]) {
+pub fn mirror<T>(data: &mut [T], shape: [usize; 3], axes: [bool; 3]) {
     let [nz, ny, nx] = shape;
     assert_eq!(data.len(), nz * ny * nx, "{} voxels for shape {shape:?}", data.len());
     if data.is_empty() {
         return;
     }
     if axes[2] {
-        data.chunks_exact_mut(nx).for_each(<[f32]>::reverse);
+        data.chunks_exact_mut(nx).for_each(<[T]>::reverse);
     }
     if axes[1] {
         data.chunks_exact_mut(ny * nx).for_each(|plane| swap_rows(plane, nx));
@@ -22,7 +22,7 @@ pub fn mirror(data: &mut [f32], shape: [usize; 3], axes: [bool; 3]) {
 }
 
 /// Reverses the order of rows of `length` values.
-fn swap_rows(data: &mut [f32], length: usize) {
+fn swap_rows<T>(data: &mut [T], length: usize) {
     let rows = data.len() / length;
     let (front, back) = data.split_at_mut(rows.div_ceil(2) * length);
     for (a, b) in front.chunks_exact_mut(length).zip(back.chunks_exact_mut(length).rev()) {

@@ -1,9 +1,12 @@
 //! Random changes of a patch, drawn on the CPU as a pure function of a generator.
 //!
 //! The list is that of nnssl's masked autoencoders: rotation and zoom ([`spatial`]), then mirroring ([`mirror()`]).
-//! Intensities are left alone; they are the target.
+//! Intensities are left alone; they are the target. Fine-tuning has nnU-Net's longer list, in [`segmentation`].
 
+pub mod filter;
+pub mod intensity;
 pub mod mirror;
+pub mod segmentation;
 pub mod spatial;
 
 use rand::{Rng, RngExt};
@@ -100,21 +103,26 @@ impl Settings {
 
     /// Voxels (z, y, x) of the crop that a patch is cut from, so that a rotated patch mostly stays within it.
     pub fn crop_size(&self, patch: [usize; 3]) -> [usize; 3] {
-        let angle = self.rotation_degrees.to_radians();
-        let size = patch.map(|n| n as f64);
-        let mut largest = size;
-        for axis in 0..3 {
-            let mut angles = [0.0; 3];
-            angles[axis] = angle;
-            // Row vector times rotation, as batchgenerators' get_patch_size does it.
-            let m = spatial::matrix(angles, 1.0);
-            for (out, row) in largest.iter_mut().zip(m) {
-                *out = out.max((row[0] * size[0] + row[1] * size[1] + row[2] * size[2]).abs());
-            }
-        }
-        // A hair more before truncation: an exact multiple must not lose a voxel to rounding.
-        largest.map(|n| (n / ENLARGED_BY + 1e-9) as usize)
+        enlarged(patch, self.rotation_degrees)
     }
+}
+
+/// batchgenerators' get_patch_size for rotations of up to `degrees` (at most 90) about each axis.
+fn enlarged(patch: [usize; 3], degrees: f64) -> [usize; 3] {
+    let angle = degrees.min(90.0).to_radians();
+    let size = patch.map(|n| n as f64);
+    let mut largest = size;
+    for axis in 0..3 {
+        let mut angles = [0.0; 3];
+        angles[axis] = angle;
+        // Row vector times rotation, as batchgenerators' get_patch_size does it.
+        let m = spatial::matrix(angles, 1.0);
+        for (out, row) in largest.iter_mut().zip(m) {
+            *out = out.max((row[0] * size[0] + row[1] * size[1] + row[2] * size[2]).abs());
+        }
+    }
+    // A hair more before truncation: an exact multiple must not lose a voxel to rounding.
+    largest.map(|n| (n / ENLARGED_BY + 1e-9) as usize)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod evaluate;
+mod predict;
 mod preprocess;
 mod pretrain;
 mod reconstruct;
@@ -32,6 +33,7 @@ enum Command {
     Pretrain(pretrain::Pretrain),
     Reconstruct(reconstruct::Reconstruct),
     Evaluate(evaluate::Evaluate),
+    Predict(predict::Predict),
     Bench(bench::Bench),
 }
 
@@ -111,6 +113,7 @@ pub fn run() -> Result<()> {
         Command::Pretrain(c) => c.run(&cli.common),
         Command::Reconstruct(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
+        Command::Predict(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),
     }
 }

@@ -1,25 +1,15 @@
-//! Patches for training: each a pure function of its key, read ahead by a few threads.
+//! Patches for pre-training: each a pure function of its key.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use rand::RngExt;
 
 use super::sampler;
 use super::store::Store;
+use super::stream::{self, SampleKey, Source, Stream};
 use crate::augment::{self, spatial::Cut};
 use crate::error::{Error, Result};
 use crate::random::{Purpose, rng};
-
-/// Which patch: sample `index` of step `step` of a run with seed `seed`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct SampleKey {
-    pub seed: u64,
-    pub step: u64,
-    pub index: u64,
-}
 
 /// What patches look like.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,114 +89,17 @@ impl Loader {
         Ok(Patch { data, shape: patch, case: case.id.clone(), start })
     }
 
-    /// Batches of `batch` patches for the steps from `first_step` on, without end, read ahead by `threads` threads and at
-    /// most `queue` steps. The batches do not depend on `threads` or `queue` (both at least 1). Dropping the stream ends its
-    /// threads.
+    /// Batches of `batch` patches for the steps from `first_step` on; see [`stream::start`].
     pub fn stream(self: Arc<Self>, seed: u64, first_step: u64, batch: usize, threads: usize, queue: usize) -> Stream {
-        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
-        let job = Job { loader: self, seed, first_step, batch: batch.max(1) as u64, ahead: queue.max(1) as u64 };
-        let threads = (0..threads.max(1))
-            .map(|_| {
-                let (job, shared) = (job.clone(), shared.clone());
-                std::thread::spawn(move || work(&job, &shared))
-            })
-            .collect();
-        Stream { shared, batch: job.batch, threads }
+        stream::start(self, seed, first_step, batch, threads, queue)
     }
 }
 
-#[derive(Clone)]
-struct Job {
-    loader: Arc<Loader>,
-    seed: u64,
-    first_step: u64,
-    batch: u64,
-    ahead: u64,
-}
+impl Source for Loader {
+    type Sample = Patch;
 
-/// Patches are numbered through all steps: number n is sample n % batch of step first + n / batch.
-#[derive(Default)]
-struct State {
-    /// The next number that a thread takes up.
-    next: u64,
-    /// Numbers that the consumer has taken.
-    taken: u64,
-    ready: BTreeMap<u64, Result<Patch>>,
-    stop: bool,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // No code panics while it holds the lock; were it so, the state would still be whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
-        self.changed.wait_while(self.lock(), |s| condition(s)).unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn work(job: &Job, shared: &Shared) {
-    loop {
-        let number = {
-            // Ahead of the consumer by whole steps, however many samples of the current one are taken.
-            let full = |s: &State| s.next >= (s.taken / job.batch + job.ahead) * job.batch;
-            let mut state = shared.wait_while(|s| !s.stop && full(s));
-            if state.stop {
-                return;
-            }
-            state.next += 1;
-            state.next - 1
-        };
-        let key = SampleKey { seed: job.seed, step: job.first_step + number / job.batch, index: number % job.batch };
-        // A panic in a thread would leave the consumer waiting for ever.
-        let patch = catch_unwind(AssertUnwindSafe(|| job.loader.patch(key))).unwrap_or_else(|_| {
-            Err(Error::plan(
-                format!("reading the patch of {key:?} failed unexpectedly"),
-                "Report this with the message above",
-            ))
-        });
-        shared.lock().ready.insert(number, patch);
-        shared.changed.notify_all();
-    }
-}
-
-/// Batches in the order of their steps; see [`Loader::stream`].
-pub struct Stream {
-    shared: Arc<Shared>,
-    batch: u64,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Iterator for Stream {
-    type Item = Result<Vec<Patch>>;
-
-    /// Waits for the next step's batch. An error concerns this step only.
-    fn next(&mut self) -> Option<Self::Item> {
-        let mut patches = VecDeque::new();
-        for _ in 0..self.batch {
-            let mut state = self.shared.wait_while(|s| !s.ready.contains_key(&s.taken));
-            let number = state.taken;
-            patches.extend(state.ready.remove(&number));
-            state.taken += 1;
-        }
-        self.shared.changed.notify_all();
-        Some(patches.into_iter().collect())
-    }
-}
-
-impl Drop for Stream {
-    fn drop(&mut self) {
-        self.shared.lock().stop = true;
-        self.shared.changed.notify_all();
-        for thread in self.threads.drain(..) {
-            let _ = thread.join(); // its panics were caught
-        }
+    fn sample(&self, key: SampleKey) -> Result<Patch> {
+        self.patch(key)
     }
 }
 

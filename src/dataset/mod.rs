@@ -1,15 +1,28 @@
 //! Prepared scans on disk, and the random patches that training draws from them.
 //!
 //! [`sources`] finds scans, [`store`] keeps the prepared ones as a folder of Zarr arrays under one [`manifest`], [`split`]
-//! sets subjects aside for validation, [`sampler`] says where a patch lies, and [`loader`] reads patches on threads.
+//! sets subjects aside for validation, [`sampler`] says where a patch lies, [`loader`] reads patches, and [`stream`] does so
+//! ahead of time on threads.
+//!
+//! Labelled data sets are nnU-Net's: [`raw`] finds their files, [`folds`] splits them, [`labelled`] keeps the prepared cases
+//! and draws patches with labels.
 
+pub mod folds;
+pub mod labelled;
 pub mod loader;
 pub mod manifest;
+pub mod raw;
 pub mod sampler;
 pub mod sources;
 pub mod split;
 pub mod store;
+pub mod stream;
+mod zarr;
 
-pub use loader::{Loader, Patch, PatchSettings, SampleKey, Stream};
+pub use folds::{Cases, Fold};
+pub use labelled::{LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, prepare_dataset};
+pub use loader::{Loader, Patch, PatchSettings};
 pub use manifest::{Case, Manifest, Rejected};
+pub use raw::{RawCase, RawDataset, cases_of};
 pub use store::Store;
+pub use stream::{SampleKey, Source, Stream};

@@ -13,6 +13,14 @@ pub fn start(rng: &mut impl Rng, image: [usize; 3], crop: [usize; 3], patch: [us
     })
 }
 
+/// As [`start`] for a crop whose middle is at `voxel`; but not below the lowest start, where nnU-Net stops it, too.
+pub fn start_around(voxel: [usize; 3], image: [usize; 3], crop: [usize; 3], patch: [usize; 3]) -> [i64; 3] {
+    std::array::from_fn(|a| {
+        let (low, _) = bounds(image[a] as i64, crop[a] as i64, patch[a] as i64);
+        low.max(voxel[a] as i64 - crop[a] as i64 / 2)
+    })
+}
+
 fn bounds(image: i64, crop: i64, patch: i64) -> (i64, i64) {
     let pad = (crop - patch).max(crop - image).max(0);
     let low = (-pad).div_euclid(2);
@@ -33,6 +41,12 @@ mod tests {
         assert_eq!(bounds(151, 160, 160), (-5, -4));
         assert_eq!(bounds(100, 257, 160), (-79, -78)); // pad 157: the image is smaller than the crop
         assert_eq!(bounds(1, 160, 160), (-80, -79));
+    }
+
+    #[test]
+    fn crops_around_a_voxel_reach_beyond_the_end_and_not_far_before_the_beginning() {
+        assert_eq!(start_around([3, 50, 99], [100; 3], [41; 3], [41; 3]), [0, 30, 79]);
+        assert_eq!(start_around([3, 50, 99], [100; 3], [65; 3], [40; 3]), [-13, 18, 67]);
     }
 
     #[test]

@@ -6,22 +6,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use serde_json::json;
-use zarrs::array::codec::{Crc32cCodec, ZstdCodec};
-use zarrs::array::{Array, ArrayBuilder, ArraySubset, CodecOptions, data_type};
-use zarrs::filesystem::FilesystemStore;
 
 use super::manifest::{Case, Manifest};
+use super::zarr::{self, Layout};
 use crate::error::{Error, Result};
 use crate::preprocess::Preprocessed;
 use crate::volume::Volume;
 
-/// Edge of the chunks that are read and decompressed as one.
-const CHUNK: u64 = 32;
-/// Level 1 of zstd: noise does not compress better at higher ones, only slower.
-const ZSTD_LEVEL: i32 = 1;
 /// Folder of the arrays within a store.
 pub const CASES: &str = "cases";
 
@@ -79,40 +72,11 @@ impl Store {
     /// When there is no case `index`.
     pub fn region(&self, index: usize, start: [i64; 3], shape: [usize; 3]) -> Result<Vec<f32>> {
         let case = &self.cases()[index];
-        let low: [i64; 3] = std::array::from_fn(|a| start[a].clamp(0, case.shape[a] as i64));
-        let high: [i64; 3] = std::array::from_fn(|a| (start[a] + shape[a] as i64).clamp(low[a], case.shape[a] as i64));
-        let part: [usize; 3] = std::array::from_fn(|a| (high[a] - low[a]) as usize);
-        if part.contains(&0) {
-            return Ok(vec![0.0; shape.iter().product()]);
-        }
-        let inside = self.inside(case, low.map(|v| v as u64), part.map(|n| n as u64))?;
-        if part == shape {
-            return Ok(inside);
-        }
-        let mut out = vec![0.0; shape.iter().product()];
-        let at: [usize; 3] = std::array::from_fn(|a| (low[a] - start[a]) as usize);
-        for (n, row) in inside.chunks_exact(part[2]).enumerate() {
-            let (z, y) = (at[0] + n / part[1], at[1] + n % part[1]);
-            out[(z * shape[1] + y) * shape[2] + at[2]..][..part[2]].copy_from_slice(row);
-        }
-        Ok(out)
-    }
-
-    fn inside(&self, case: &Case, start: [u64; 3], shape: [u64; 3]) -> Result<Vec<f32>> {
         let folder = self.folder.join(&case.array);
-        let fail = |e: &dyn std::fmt::Display| {
-            let cause = format!("the prepared scan cannot be read ({e})");
+        zarr::region(&folder, &[], case.shape, start, shape, 0f32).map_err(|cause| {
+            let cause = format!("the prepared scan cannot be read ({cause})");
             Error::file(&folder, cause, "Delete this folder and run `spark3d preprocess` again")
-        };
-        let store = FilesystemStore::new(&folder).map_err(|e| fail(&e))?;
-        let array = Array::open(Arc::new(store), "/").map_err(|e| fail(&e))?;
-        if array.shape() != case.shape.map(|n| n as u64) {
-            return Err(fail(&format!("its shape is {:?}, and {:?} in the manifest", array.shape(), case.shape)));
-        }
-        let subset = ArraySubset::new_with_start_shape(start.to_vec(), shape.to_vec()).map_err(|e| fail(&e))?;
-        // Many patches are read at once; each on one thread.
-        let options = CodecOptions::default().with_concurrent_target(1);
-        array.retrieve_array_subset_opt::<Vec<f32>>(&subset, &options).map_err(|e| fail(&e))
+        })
     }
 }
 
@@ -145,10 +109,30 @@ const UNFINISHED: &str = ".unfinished-";
 /// # Errors
 /// The store cannot be written to.
 pub fn write_case(folder: &Path, id: &str, case: &Preprocessed) -> Result<()> {
+    replace_case(folder, id, |unfinished| {
+        let layout = Layout {
+            shape: &case.volume.shape,
+            chunk: &[zarr::CHUNK; 3],
+            names: &["z", "y", "x"],
+            attributes: vec![("spacing_mm", json!(case.volume.spacing)), ("affine_xyz_to_mm", json!(case.affine))],
+        };
+        zarr::write(unfinished, layout, &case.volume.data)
+    })
+}
+
+/// Has `write` fill a new folder, which then takes the place of the folder of case `id`.
+///
+/// # Errors
+/// As [`write_case`].
+pub(super) fn replace_case(
+    folder: &Path,
+    id: &str,
+    write: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error>>,
+) -> Result<()> {
     let target = folder.join(array_folder(id));
     let unfinished = folder.join(CASES).join(format!("{UNFINISHED}{id}"));
     remove(&unfinished)?;
-    write_array(&unfinished, case).map_err(|e| {
+    write(&unfinished).map_err(|e| {
         let cause = format!("the prepared scan cannot be written ({e})");
         Error::file(
             &target,
@@ -180,23 +164,6 @@ fn remove(folder: &Path) -> Result<()> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(e)),
         _ => Ok(()),
     }
-}
-
-fn write_array(folder: &Path, case: &Preprocessed) -> Result<(), Box<dyn std::error::Error>> {
-    let shape = case.volume.shape.map(|n| n as u64);
-    let shard = shape.map(|n| n.div_ceil(CHUNK) * CHUNK);
-    let store = Arc::new(FilesystemStore::new(folder)?);
-    let mut builder = ArrayBuilder::new(shape.to_vec(), shard.to_vec(), data_type::float32(), 0f32);
-    builder.subchunk_shape(vec![CHUNK; 3]);
-    builder.bytes_to_bytes_codecs(vec![Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)), Arc::new(Crc32cCodec::new())]);
-    builder.dimension_names(["z", "y", "x"].into());
-    let attributes = builder.attributes_mut();
-    attributes.insert("spacing_mm".into(), json!(case.volume.spacing));
-    attributes.insert("affine_xyz_to_mm".into(), json!(case.affine));
-    let array = builder.build(store, "/")?;
-    array.store_metadata()?;
-    array.store_array_subset(&array.subset_all(), &case.volume.data[..])?;
-    Ok(())
 }
 
 #[cfg(test)]

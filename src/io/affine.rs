@@ -42,6 +42,9 @@ pub struct Orientation {
 }
 
 impl Orientation {
+    /// Axes as the file has them: z, y, x are its k, j, i.
+    pub const STORED: Self = Self { source: [0, 1, 2], flip: [false; 3] };
+
     /// The assignment of file axes to world axes with the largest sum of direction cosines.
     pub fn nearest(affine: &Affine) -> Self {
         const PERMUTATIONS: [[usize; 3]; 6] = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
@@ -92,15 +95,15 @@ impl Orientation {
     }
 
     /// File order (i fastest, `dims` voxels) → canonical C order (z, y, x).
-    pub fn to_canonical(&self, file: &[f32], dims: [usize; 3]) -> Vec<f32> {
+    pub fn to_canonical<T: Copy>(&self, file: &[T], dims: [usize; 3]) -> Vec<T> {
         let mut out = Vec::with_capacity(file.len());
         self.visit(dims, |index| out.push(file[index]));
         out
     }
 
     /// Canonical C order (z, y, x) → file order (i fastest, `dims` voxels).
-    pub fn to_file(&self, canonical: &[f32], dims: [usize; 3]) -> Vec<f32> {
-        let mut out = vec![0.0; canonical.len()];
+    pub fn to_file<T: Copy + Default>(&self, canonical: &[T], dims: [usize; 3]) -> Vec<T> {
+        let mut out = vec![T::default(); canonical.len()];
         let mut values = canonical.iter();
         self.visit(dims, |index| {
             if let Some(&v) = values.next() {

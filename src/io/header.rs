@@ -87,6 +87,11 @@ pub struct Header {
 }
 
 impl Header {
+    /// Millimetres in the unit that the header's lengths are in.
+    pub fn mm(&self) -> f64 {
+        mm(&self.raw)
+    }
+
     /// Bytes of voxel data, at most 8 * [`MAX_VOXELS`].
     pub fn data_bytes(&self) -> u64 {
         self.dims.iter().map(|&n| n as u64).product::<u64>() * self.element.bytes()
@@ -168,13 +173,18 @@ impl Header {
     }
 }
 
-/// The first usable matrix of sform, qform and voxel size, in mm.
-fn space(h: &NiftiHeader, dims: [usize; 3]) -> Option<Affine> {
-    let mm = match h.xyzt_units & 7 {
+/// Millimetres in the header's unit of length.
+fn mm(h: &NiftiHeader) -> f64 {
+    match h.xyzt_units & 7 {
         1 => 1000.0, // metres
         3 => 0.001,  // micrometres
         _ => 1.0,
-    };
+    }
+}
+
+/// The first usable matrix of sform, qform and voxel size, in mm.
+fn space(h: &NiftiHeader, dims: [usize; 3]) -> Option<Affine> {
+    let mm = mm(h);
     let scaled = |mut a: Affine| {
         a[..3].iter_mut().flatten().for_each(|v| *v *= mm);
         a

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 use ndarray::{ArrayView3, ShapeBuilder};
-use nifti::NiftiHeader;
 use nifti::writer::WriterOptions;
+use nifti::{DataElement, NiftiHeader};
 
 use super::affine::{self, Affine, Orientation};
 use super::header::{Element, HEADER_BYTES, Header};
@@ -17,10 +17,20 @@ use crate::volume::Volume;
 /// Deflate packs at most 1032 bytes into one.
 const MAX_GZIP_RATIO: u64 = 1032;
 
+/// Which way the axes of a volume run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axes {
+    /// Turned to the nearest RAS+: (z, y, x) = inferior→superior, posterior→anterior, left→right.
+    Canonical,
+    /// As in the file: (z, y, x) = its (k, j, i).
+    Stored,
+}
+
 /// One scan, and what is needed to write a result onto the grid of its file.
 #[derive(Clone, Debug)]
 pub struct Scan {
-    /// Intensities (z, y, x), canonical RAS+: axis 0 inferior→superior, 1 posterior→anterior, 2 left→right.
+    /// Intensities (z, y, x); canonical RAS+ unless it was read with [`Axes::Stored`], which then holds for all that is
+    /// called canonical here.
     pub volume: Volume,
     /// Voxel (i, j, k) of the file → mm.
     pub affine: Affine,
@@ -31,6 +41,18 @@ impl Scan {
     /// Canonical voxel (x, y, z) → mm.
     pub fn canonical_affine(&self) -> Affine {
         self.geometry.canonical_affine()
+    }
+
+    /// Voxel edge lengths in mm along (z, y, x) as the header gives them in float32, where these agree with the matrix: what
+    /// ITK goes by. Else those of the matrix.
+    pub fn stated_spacing(&self) -> [f64; 3] {
+        let header = &self.geometry.header;
+        let mm = header.mm();
+        let of_matrix = self.geometry.spacing();
+        std::array::from_fn(|a| {
+            let stated = header.raw.pixdim[1 + self.geometry.orientation.source[2 - a]].abs() as f64 * mm;
+            if (stated - of_matrix[a]).abs() <= 1e-3 * of_matrix[a] { stated } else { of_matrix[a] }
+        })
     }
 
     /// Voxels along the file's i, j and k.
@@ -99,7 +121,18 @@ pub fn read(path: &Path) -> Result<Scan> {
 /// # Errors
 /// As [`geometry`]; and the data end early.
 pub fn read_labels(path: &Path) -> Result<Scan> {
-    let (geometry, stream) = open(path)?;
+    read_as(path, Axes::Canonical)
+}
+
+/// Reads whatever values an image holds, in the given axes.
+///
+/// # Errors
+/// As [`read_labels`].
+pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
+    let (mut geometry, stream) = open(path)?;
+    if axes == Axes::Stored {
+        geometry.orientation = Orientation::STORED;
+    }
     let header = &geometry.header;
     let raw = read_voxels(path, header, stream)?;
     let values = decode(&raw, header);
@@ -115,15 +148,29 @@ pub fn read_labels(path: &Path) -> Result<Scan> {
 /// # Errors
 /// The shapes differ, the name has another ending, or the file cannot be written (it then does not appear).
 pub fn write(path: &Path, volume: &Volume, like: &Scan) -> Result<()> {
-    let (expected, got) = (like.geometry.shape(), volume.shape);
-    if got != expected {
-        let cause = format!("a volume of {got:?} voxels does not fit the scan's grid of {expected:?}");
+    write_values(path, &volume.data, volume.shape, like)
+}
+
+/// As [`write()`] for values of another type, such as the integers of a label map; `shape` is theirs.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_values<T: Value>(path: &Path, values: &[T], shape: [usize; 3], like: &Scan) -> Result<()> {
+    let expected = like.geometry.shape();
+    if shape != expected || values.len() != shape.iter().product::<usize>() {
+        let cause = format!("a volume of {shape:?} voxels does not fit the scan's grid of {expected:?}");
         return Err(Error::file(path, cause, "Bring it back onto the scan's grid first"));
     }
     let header = &like.geometry.header;
-    let data = like.geometry.orientation.to_file(&volume.data, header.dims);
+    let data = like.geometry.orientation.to_file(values, header.dims);
     write_raw(path, &data, header.dims, header.raw.clone())
 }
+
+/// The types that are written.
+pub trait Value: DataElement + bytemuck::Pod + Default {}
+impl Value for f32 {}
+impl Value for u8 {}
+impl Value for i16 {}
 
 /// Writes `volume` as float32 on a grid of its own; `affine` maps its voxel (x, y, z) to mm. `path` ends with `.nii` or
 /// `.nii.gz`.
@@ -145,7 +192,7 @@ pub fn write_grid(path: &Path, volume: &Volume, affine: &Affine) -> Result<()> {
 }
 
 /// Writes values in file order (i fastest) under `header`, whose dimensions and type follow from the values.
-fn write_raw(path: &Path, data: &[f32], dims: [usize; 3], mut header: NiftiHeader) -> Result<()> {
+fn write_raw<T: Value>(path: &Path, data: &[T], dims: [usize; 3], mut header: NiftiHeader) -> Result<()> {
     let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let suffix = [".nii.gz", ".nii"].into_iter().find(|s| name.ends_with(s)).ok_or_else(|| {
         Error::file(path, "only .nii and .nii.gz can be written", "Give the output a name with one of these endings")

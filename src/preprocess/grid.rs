@@ -42,22 +42,30 @@ impl Preprocessed {
         let cropped = crop::shape(&self.bbox);
         let axis = resample::separate_axis(self.volume.spacing, scan.volume.spacing);
         let inside = resample::resample(values, self.volume.shape, cropped, order, axis);
-        let mut out = Volume::new(shape, scan.volume.spacing, vec![outside; shape.iter().product()]);
-        let [[z0, z1], [y0, y1], [x0, x1]] = self.bbox;
-        let mut rows = inside.chunks_exact(x1 - x0);
-        for z in z0..z1 {
-            for (y, row) in (y0..y1).zip(rows.by_ref()) {
-                let start = out.index(z, y, x0);
-                out.data[start..start + row.len()].copy_from_slice(row);
-            }
-        }
-        Ok(out)
+        Ok(Volume::new(shape, scan.volume.spacing, paste(&inside, &self.bbox, shape, outside)))
     }
 
     /// z-scores to the scan's own intensities.
     pub fn denormalize(&self, value: f32) -> f32 {
         (value as f64 * self.statistics.std + self.statistics.mean) as f32
     }
+}
+
+/// The values of a box (C order) within a volume of `shape` voxels that is `outside` elsewhere.
+///
+/// # Panics
+/// When `values` does not have the box's number of voxels, or the box does not lie within `shape`.
+pub fn paste<T: Copy>(values: &[T], bbox: &Bbox, shape: [usize; 3], outside: T) -> Vec<T> {
+    assert_eq!(values.len(), crop::shape(bbox).iter().product::<usize>(), "{} values for {bbox:?}", values.len());
+    let mut out = vec![outside; shape.iter().product()];
+    let [[z0, z1], [y0, y1], [x0, x1]] = *bbox;
+    let mut rows = values.chunks_exact((x1 - x0).max(1));
+    for z in z0..z1 {
+        for (y, row) in (y0..y1).zip(rows.by_ref()) {
+            out[(z * shape[1] + y) * shape[2] + x0..][..row.len()].copy_from_slice(row);
+        }
+    }
+    out
 }
 
 /// The matrix (x, y, z) → mm of the grid of `shape` (z, y, x) voxels that shares its outer faces with `bbox` of a

@@ -13,7 +13,8 @@ use crate::dataset::store;
 use crate::error::{Error, Result};
 
 const JOURNAL: &str = "journal.jsonl";
-const LOCK: &str = ".lock";
+/// Name of the file that is locked.
+pub const LOCK: &str = ".lock";
 
 /// A line of the journal.
 #[derive(Serialize, Deserialize)]
@@ -108,7 +109,10 @@ pub fn open(store: &Path, settings: &Settings) -> Result<(Journal, Vec<Record>)>
 }
 
 /// Locks the store until the file is closed; the system does that, too, when a run is killed.
-fn lock(store: &Path) -> Result<File> {
+///
+/// # Errors
+/// Another run holds the lock, or the folder cannot be written to.
+pub fn lock(store: &Path) -> Result<File> {
     let path = store.join(LOCK);
     let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
     // A run that was killed a moment ago may not be gone yet.

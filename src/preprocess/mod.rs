@@ -1,12 +1,16 @@
 //! From scans of any grid to z-scored volumes of one voxel size: screen, crop, normalise, resample.
 //!
 //! [`scan`] does one scan in memory, [`run`](run::run) a folder of them into a [store](crate::dataset::store). The steps
-//! and their order are those of nnssl's preprocessor, of which nnU-Net's is the ancestor.
+//! and their order are those of nnssl's preprocessor, of which nnU-Net's is the ancestor. [`case`] is nnU-Net's own way,
+//! for cases of several channels with labels.
 
+pub mod case;
 pub mod crop;
 pub mod grid;
-mod journal;
+pub mod images;
+pub(crate) mod journal;
 pub mod normalize;
+pub(crate) mod pool;
 pub mod resample;
 pub mod run;
 pub mod screen;

@@ -35,6 +35,20 @@ pub fn zscore(data: &mut [f32], mask: Option<&[bool]>) -> Statistics {
     statistics
 }
 
+/// nnU-Net's normalisation of CT: `(clip(x, low, high) - mean) / max(std, 1e-8)` in place.
+pub fn clip_and_shift(data: &mut [f32], [low, high]: [f64; 2], mean: f64, std: f64) {
+    let std = std.max(MIN_STD);
+    // Not clamp, which panics where a file has the limits the wrong way round.
+    data.par_iter_mut().for_each(|v| *v = (((*v as f64).max(low).min(high) - mean) / std) as f32);
+}
+
+/// To the range 0 to 1 in place: `(x - min) / max(max - min, 1e-8)`.
+pub fn rescale(data: &mut [f32]) {
+    let (low, high) = data.iter().fold((f32::INFINITY, f32::NEG_INFINITY), |(l, h), &v| (l.min(v), h.max(v)));
+    let range = ((high - low) as f64).max(MIN_STD);
+    data.par_iter_mut().for_each(|v| *v = ((*v - low) as f64 / range) as f32);
+}
+
 /// Mean and population standard deviation in f64, in two passes; the order of summation is fixed.
 fn statistics(data: &[f32]) -> Statistics {
     let n = data.len().max(1) as f64;
@@ -65,6 +79,18 @@ mod tests {
         let mut data = vec![1.0, 3.0, 100.0];
         zscore(&mut data, Some(&[true, true, false]));
         assert_eq!(data, [-1.0, 1.0, 100.0]);
+    }
+
+    #[test]
+    fn schemes_of_ct_and_of_a_range() {
+        let mut data = vec![-2000.0, 0.0, 50.0, 3000.0];
+        clip_and_shift(&mut data, [-100.0, 200.0], 50.0, 25.0);
+        assert_eq!(data, [-6.0, -2.0, 0.0, 6.0]);
+        rescale(&mut data);
+        assert_eq!(data, [0.0, 4.0 / 12.0, 0.5, 1.0]);
+        let mut constant = vec![3.0; 4];
+        rescale(&mut constant);
+        assert_eq!(constant, [0.0; 4]);
     }
 
     #[test]

@@ -41,7 +41,20 @@ pub fn target_shape(shape: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> [
 /// decided by the `current` voxel edge lengths or, when these are even, by the `target` ones.
 pub fn separate_axis(current: [f64; 3], target: [f64; 3]) -> Option<usize> {
     let uneven = |s: [f64; 3]| max(s) / s.iter().copied().fold(f64::INFINITY, f64::min) > ANISOTROPY;
-    let spacing = [current, target].into_iter().find(|&s| uneven(s))?;
+    thick_axis([current, target].into_iter().find(|&s| uneven(s))?)
+}
+
+/// As [`separate_axis`], with nnU-Net's `force_separate_z` deciding where it is given: never, or by the `current` voxel.
+pub fn separate_axis_as(force: Option<bool>, current: [f64; 3], target: [f64; 3]) -> Option<usize> {
+    match force {
+        None => separate_axis(current, target),
+        Some(true) => thick_axis(current),
+        Some(false) => None,
+    }
+}
+
+/// The axis with the longest voxel edge, if there is just one.
+fn thick_axis(spacing: [f64; 3]) -> Option<usize> {
     let mut thick = (0..3).filter(|&a| max(spacing) / spacing[a] == 1.0);
     match (thick.next(), thick.next()) {
         (Some(axis), None) => Some(axis),
@@ -67,17 +80,33 @@ pub fn resample(
     order: Order,
     separate: Option<usize>,
 ) -> Vec<f32> {
+    resample_with(data, shape, target, order, separate.map(|axis| (axis, Order::Nearest)))
+}
+
+/// As [`resample`], with the order of interpolation along the separate axis.
+///
+/// # Panics
+/// As [`resample`].
+pub fn resample_with(
+    data: &[f32],
+    shape: [usize; 3],
+    target: [usize; 3],
+    order: Order,
+    separate: Option<(usize, Order)>,
+) -> Vec<f32> {
     check(data.len(), shape, target);
-    if shape == target {
-        return data.to_vec();
-    }
-    let Some(axis) = separate else {
+    let Some((axis, order_z)) = separate.filter(|_| shape != target) else {
         return resize(data, shape, target, order);
     };
     let (slices, slice_shape, slice_target) = slices(data, shape, target, axis);
     let resized: Vec<Vec<f32>> =
         slices.par_iter().map(|slice| resize(slice, slice_shape, slice_target, order)).collect();
-    assemble(&resized, target, axis)
+    if order_z == Order::Nearest {
+        return assemble(&resized, target, axis);
+    }
+    let mut between = target;
+    between[axis] = shape[axis];
+    resize(&assemble(&resized, between, axis), between, target, order_z)
 }
 
 /// Resamples a segmentation: each label's mask linearly, and the label with the largest share wins (batchgenerators
@@ -93,17 +122,36 @@ pub fn resample_labels(
     order: Order,
     separate: Option<usize>,
 ) -> Vec<i16> {
+    resample_labels_with(labels, shape, target, order, separate.map(|axis| (axis, Order::Nearest)))
+}
+
+/// As [`resample_labels`], with the order of interpolation along the separate axis (nearest or linear).
+///
+/// # Panics
+/// As [`resample`].
+pub fn resample_labels_with(
+    labels: &[i16],
+    shape: [usize; 3],
+    target: [usize; 3],
+    order: Order,
+    separate: Option<(usize, Order)>,
+) -> Vec<i16> {
     check(labels.len(), shape, target);
     if shape == target {
         return labels.to_vec();
     }
-    let Some(axis) = separate else {
+    let Some((axis, order_z)) = separate else {
         return resize_labels(labels, shape, target, order);
     };
     let (slices, slice_shape, slice_target) = slices(labels, shape, target, axis);
     let resized: Vec<Vec<i16>> =
         slices.par_iter().map(|slice| resize_labels(slice, slice_shape, slice_target, order)).collect();
-    assemble(&resized, target, axis)
+    if order_z == Order::Nearest {
+        return assemble(&resized, target, axis);
+    }
+    let mut between = target;
+    between[axis] = shape[axis];
+    resize_labels(&assemble(&resized, between, axis), between, target, order_z)
 }
 
 fn check(len: usize, shape: [usize; 3], target: [usize; 3]) {
@@ -150,12 +198,12 @@ fn position(i: usize, n: usize, m: usize) -> f64 {
 }
 
 /// The nearest of `n` samples to sample `i` of `m`; halves go up.
-fn nearest(i: usize, n: usize, m: usize) -> usize {
+pub fn nearest(i: usize, n: usize, m: usize) -> usize {
     (position(i, n, m).max(0.0) + 0.5).floor().min((n - 1) as f64) as usize
 }
 
 /// The two neighbours among `n` of sample `i` of `m`, and the weight of the second.
-fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
+pub fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
     let p = position(i, n, m).clamp(0.0, (n - 1) as f64);
     let low = p.floor() as usize;
     (low, (low + 1).min(n - 1), p - low as f64)
@@ -163,6 +211,9 @@ fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
 
 /// Separable resampling; axes of equal size are left alone.
 fn resize(data: &[f32], shape: [usize; 3], target: [usize; 3], order: Order) -> Vec<f32> {
+    if shape == target {
+        return data.to_vec();
+    }
     if order == Order::Nearest {
         return pick(data, shape, target);
     }
@@ -287,7 +338,7 @@ fn resize_labels(labels: &[i16], shape: [usize; 3], target: [usize; 3], order: O
 }
 
 /// The label with the largest sum of weights; of equals `nearest`, else the lowest.
-fn winner(corners: [(i16, f64); 8], nearest: i16) -> i16 {
+pub(crate) fn winner(corners: [(i16, f64); 8], nearest: i16) -> i16 {
     let share = |label: i16| corners.iter().filter(|c| c.0 == label).map(|c| c.1).sum::<f64>();
     let shares = corners.map(|c| share(c.0));
     let top = shares.iter().copied().fold(0.0, f64::max);

@@ -6,23 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
 use super::journal::{self, Record};
+use super::pool::{self, Budget};
 use super::{Settings, resample, scan, screen};
 use crate::dataset::manifest::{Case, Manifest, Rejected, Stamp};
 use crate::dataset::sources::{self, Source};
 use crate::dataset::store;
 use crate::error::{Error, Result};
 use crate::io::nifti;
-
-/// Voxels in work at once over all threads, about 3 GiB; a larger scan is done alone.
-const VOXELS_IN_WORK: u64 = 1 << 27;
-
-/// More threads than this wait for each other's resampling, which is parallel itself.
-const MAX_WORKERS: usize = 8;
 
 /// What happens during a run, for a progress display.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,8 +92,9 @@ pub fn run(input: &Path, store: &Path, settings: &Settings, progress: &mut dyn F
     progress(Event::Found { scans: listed.len(), done: listed.len() - jobs.len() });
 
     let mut prepared = 0;
-    work(&jobs, store, settings, &mut |result| {
-        let (record, event) = match result {
+    let budget = Budget::default();
+    pool::each(&jobs, |job| prepare(job, store, settings, &budget), &mut |result: Outcome| {
+        let (record, event) = match result? {
             Ok((case, took)) => {
                 prepared += 1;
                 cases.insert(case.source.clone(), case.clone());
@@ -152,48 +146,11 @@ fn unique(name: &str, path: &Path, taken: &mut BTreeSet<String>) -> String {
     id
 }
 
-/// Runs all jobs and hands each result to `done`, on the calling thread.
-fn work(
-    jobs: &[Job],
-    store: &Path,
-    settings: &Settings,
-    done: &mut dyn FnMut(Result<(Case, Duration), Rejected>) -> Result<()>,
-) -> Result<()> {
-    let (next, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let budget = Budget { free: Mutex::new(VOXELS_IN_WORK), changed: Condvar::new() };
-    let workers = rayon::current_num_threads().clamp(1, MAX_WORKERS).min(jobs.len());
-    let (sender, results) = mpsc::channel();
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            let (sender, next, stop, budget) = (sender.clone(), &next, &stop, &budget);
-            scope.spawn(move || {
-                while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let result = prepare(job, store, settings, budget);
-                    if stop.load(Ordering::Relaxed) || sender.send(result).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        drop(sender);
-        for result in results {
-            let outcome = result.and_then(&mut *done);
-            if outcome.is_err() {
-                stop.store(true, Ordering::Relaxed);
-                return outcome;
-            }
-        }
-        Ok(())
-    })
-}
+/// What became of one scan.
+type Outcome = Result<Result<(Case, Duration), Rejected>>;
 
 /// One scan: the outer error ends the run (the store cannot be written), the inner one concerns this scan only.
-fn prepare(
-    job: &Job,
-    store: &Path,
-    settings: &Settings,
-    budget: &Budget,
-) -> Result<Result<(Case, Duration), Rejected>> {
+fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Outcome {
     let start = Instant::now();
     let reject = |reason: String| Ok(Err(Rejected { source: job.path.clone(), stamp: job.stamp, reason }));
     let Some(stamp) = job.stamp else {
@@ -237,32 +194,6 @@ fn prepare(
     Ok(Ok((case, start.elapsed())))
 }
 
-/// Keeps the memory of scans in work below a bound.
-struct Budget {
-    free: Mutex<u64>,
-    changed: Condvar,
-}
-
-struct Share<'a>(&'a Budget, u64);
-
-impl Budget {
-    /// Waits until `voxels` (at most the whole budget) are free, and takes them until the share is dropped.
-    fn take(&self, voxels: u64) -> Share<'_> {
-        let voxels = voxels.min(VOXELS_IN_WORK);
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut free = self.changed.wait_while(free, |free| *free < voxels).unwrap_or_else(PoisonError::into_inner);
-        *free -= voxels;
-        Share(self, voxels)
-    }
-}
-
-impl Drop for Share<'_> {
-    fn drop(&mut self) {
-        *self.0.free.lock().unwrap_or_else(PoisonError::into_inner) += self.1;
-        self.0.changed.notify_all();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -276,14 +207,5 @@ mod tests {
         let third = unique("a", Path::new("z/a.nii"), &mut taken);
         assert_ne!(third, second);
         assert_eq!(taken.len(), 3);
-    }
-
-    #[test]
-    fn a_share_of_the_budget_comes_back() {
-        let budget = Budget { free: Mutex::new(VOXELS_IN_WORK), changed: Condvar::new() };
-        let share = budget.take(u64::MAX);
-        assert_eq!(*budget.free.lock().unwrap(), 0);
-        drop(share);
-        assert_eq!(*budget.free.lock().unwrap(), VOXELS_IN_WORK);
     }
 }

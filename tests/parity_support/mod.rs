@@ -4,6 +4,7 @@ mod losses;
 mod mae;
 mod metrics;
 mod networks;
+mod nnunet;
 mod operators;
 mod resampling;
 
@@ -63,6 +64,7 @@ impl Fixture {
         let bytes = view.data();
         let data = match view.dtype() {
             Dtype::F32 => bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect(),
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
             Dtype::I16 => bytes.chunks_exact(2).map(|b| f32::from(i16::from_le_bytes(b.try_into().unwrap()))).collect(),
             Dtype::I8 => bytes.iter().map(|&b| f32::from(b as i8)).collect(),
             Dtype::U8 => bytes.iter().map(|&b| f32::from(b)).collect(),
@@ -158,6 +160,9 @@ pub fn triple(v: &Value) -> [usize; 3] {
 pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     println!("{}", f.path.display());
     let json = &f.json;
+    if json.get("model_folder").is_some() {
+        return nnunet::run(gpu, f, report);
+    }
     if json.get("variants").is_some() {
         return mae::run(gpu, f, report);
     }

@@ -1,0 +1,116 @@
+//! Arrays on disk: Zarr v3, one shard of small chunks each (zstd, crc32c), so that an array is two files and a region reads
+//! only the chunks it touches.
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde_json::Value;
+use zarrs::array::codec::{Crc32cCodec, ZstdCodec};
+use zarrs::array::{
+    Array, ArrayBuilder, ArraySubset, CodecOptions, DataType, Element, ElementOwned, FillValue, data_type,
+};
+use zarrs::filesystem::FilesystemStore;
+
+/// Edge of the chunks of volumes, which are read and decompressed as one.
+pub const CHUNK: u64 = 32;
+/// Level 1 of zstd: noise does not compress better at higher ones, only slower.
+const ZSTD_LEVEL: i32 = 1;
+
+/// The types that are stored.
+pub trait Stored: Element + ElementOwned + Copy {
+    fn data_type() -> DataType;
+    /// What voxels that were never written would be.
+    fn fill() -> FillValue;
+}
+
+macro_rules! stored {
+    ($($type:ty: $name:ident),*) => {$(
+        impl Stored for $type {
+            fn data_type() -> DataType {
+                data_type::$name()
+            }
+            fn fill() -> FillValue {
+                <$type>::default().into()
+            }
+        }
+    )*};
+}
+stored!(f32: float32, i16: int16, u16: uint16);
+
+/// What an array looks like.
+pub struct Layout<'a> {
+    pub shape: &'a [usize],
+    pub chunk: &'a [u64],
+    /// Names of the axes.
+    pub names: &'a [&'a str],
+    pub attributes: Vec<(&'a str, Value)>,
+}
+
+/// Writes an array into a folder of its own; `data` in C order, not empty.
+pub fn write<T: Stored>(folder: &Path, layout: Layout, data: &[T]) -> Result<(), Box<dyn Error>> {
+    let shape: Vec<u64> = layout.shape.iter().map(|&n| n as u64).collect();
+    let shard: Vec<u64> = shape.iter().zip(layout.chunk).map(|(n, chunk)| n.div_ceil(*chunk) * chunk).collect();
+    let store = Arc::new(FilesystemStore::new(folder)?);
+    let mut builder = ArrayBuilder::new(shape, shard, T::data_type(), T::fill());
+    builder.subchunk_shape(layout.chunk.to_vec());
+    builder.bytes_to_bytes_codecs(vec![Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)), Arc::new(Crc32cCodec::new())]);
+    builder.dimension_names(layout.names.iter().map(|n| Some(n.to_string())).collect::<Vec<_>>().into());
+    let attributes = builder.attributes_mut();
+    attributes.extend(layout.attributes.into_iter().map(|(key, value)| (key.to_string(), value)));
+    let array = builder.build(store, "/")?;
+    array.store_metadata()?;
+    array.store_array_subset(&array.subset_all(), data)?;
+    Ok(())
+}
+
+/// Reads the elements from `start` on, `count` along each axis. `shape` is what the whole array must have. The error is the
+/// cause alone.
+pub fn read<T: Stored>(folder: &Path, shape: &[usize], start: &[u64], count: &[u64]) -> Result<Vec<T>, String> {
+    let fail = |e: &dyn std::fmt::Display| e.to_string();
+    let store = FilesystemStore::new(folder).map_err(|e| fail(&e))?;
+    let array = Array::open(Arc::new(store), "/").map_err(|e| fail(&e))?;
+    if !array.shape().iter().map(|&n| n as usize).eq(shape.iter().copied()) {
+        return Err(format!("its shape is {:?}, and {shape:?} in the manifest", array.shape()));
+    }
+    let subset = ArraySubset::new_with_start_shape(start.to_vec(), count.to_vec()).map_err(|e| fail(&e))?;
+    // Many patches are read at once; each on one thread.
+    let options = CodecOptions::default().with_concurrent_target(1);
+    array.retrieve_array_subset_opt::<Vec<T>>(&subset, &options).map_err(|e| fail(&e))
+}
+
+/// Reads a box that may reach beyond a volume of `shape` voxels; voxels outside are `outside`. The array has the axes
+/// `leading` (such as channels) before those of the volume, and the result has them, too. Only the chunks that the box touches
+/// are read. The error is the cause alone.
+pub fn region<T: Stored>(
+    folder: &Path,
+    leading: &[usize],
+    shape: [usize; 3],
+    start: [i64; 3],
+    size: [usize; 3],
+    outside: T,
+) -> Result<Vec<T>, String> {
+    let low: [i64; 3] = std::array::from_fn(|a| start[a].clamp(0, shape[a] as i64));
+    let high: [i64; 3] = std::array::from_fn(|a| (start[a] + size[a] as i64).clamp(low[a], shape[a] as i64));
+    let part: [usize; 3] = std::array::from_fn(|a| (high[a] - low[a]) as usize);
+    let volumes: usize = leading.iter().product();
+    let voxels: usize = size.iter().product();
+    if part.contains(&0) {
+        return Ok(vec![outside; volumes * voxels]);
+    }
+    let all: Vec<usize> = leading.iter().copied().chain(shape).collect();
+    let from: Vec<u64> = leading.iter().map(|_| 0).chain(low.map(|v| v as u64)).collect();
+    let count: Vec<u64> = leading.iter().copied().chain(part).map(|n| n as u64).collect();
+    let inside = read(folder, &all, &from, &count)?;
+    if part == size {
+        return Ok(inside);
+    }
+    let mut out = vec![outside; volumes * voxels];
+    let at: [usize; 3] = std::array::from_fn(|a| (low[a] - start[a]) as usize);
+    for (n, row) in inside.chunks_exact(part[2]).enumerate() {
+        let (volume, n) = (n / (part[0] * part[1]), n % (part[0] * part[1]));
+        let (z, y) = (at[0] + n / part[1], at[1] + n % part[1]);
+        out[volume * voxels + (z * size[1] + y) * size[2] + at[2]..][..part[2]].copy_from_slice(row);
+    }
+    Ok(out)
+}
