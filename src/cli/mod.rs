@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod doctor;
 mod evaluate;
+mod finetune;
 mod predict;
 mod preprocess;
 mod pretrain;
@@ -32,8 +33,9 @@ enum Command {
     Preprocess(preprocess::Preprocess),
     Pretrain(pretrain::Pretrain),
     Reconstruct(reconstruct::Reconstruct),
-    Evaluate(evaluate::Evaluate),
+    Finetune(finetune::Finetune),
     Predict(predict::Predict),
+    Evaluate(evaluate::Evaluate),
     Bench(bench::Bench),
 }
 
@@ -112,6 +114,7 @@ pub fn run() -> Result<()> {
         Command::Preprocess(c) => c.run(&cli.common),
         Command::Pretrain(c) => c.run(&cli.common),
         Command::Reconstruct(c) => c.run(&cli.common),
+        Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),

@@ -21,11 +21,6 @@ fn architecture(network: &Network) -> Architecture {
     }
 }
 
-/// The network of a configuration for a data set.
-pub fn network_of(architecture: &Architecture, dataset: &Dataset) -> Network {
-    crate::infer::network_of(architecture, dataset.channels.len(), dataset.labels.outputs())
-}
-
 /// Plans for `dataset`, called `name`: those of `given` (with a configuration of theirs) or new ones, with the values of `plan`.
 ///
 /// # Errors
@@ -57,7 +52,8 @@ pub fn plans(
         }
     };
     if configuration.normalization.len() != channels {
-        let what = format!("the plans are for {} channels, the data set has {channels}", configuration.normalization.len());
+        let what =
+            format!("the plans are for {} channels, the data set has {channels}", configuration.normalization.len());
         return Err(Error::plan(what, "Leave out --plans, or name the plans.json that was made for this data set"));
     }
     configuration.name = CONFIGURATION.into();

@@ -1,6 +1,7 @@
 //! A session that trains the network for segmentation, phase by phase.
 
 use super::network::{self, Objective, Use};
+use crate::dataset::LabelledPatch;
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::graph::plan::Limits;
@@ -11,15 +12,6 @@ use crate::train::checkpoint::Checkpoint;
 use crate::train::memory::{self, RunPlan};
 use crate::train::state::{parameters_of, set_parameters};
 use std::rc::Rc;
-
-/// A patch of a case with its labels.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Sample {
-    /// (channels, z, y, x)
-    pub image: Vec<f32>,
-    /// (z, y, x)
-    pub labels: Vec<f32>,
-}
 
 /// Trains `plan.network`. Only the phase at hand has a session: a part that is frozen costs neither gradients nor time.
 pub struct Trainer {
@@ -93,6 +85,12 @@ impl Trainer {
         Self { gpu, plan, objective, budget, current: None }
     }
 
+    /// The network's parameters, in their order.
+    pub fn parameters(&self) -> Parameters {
+        let (network, patch) = (&self.plan.network, self.plan.train.patch);
+        network::build(Parameters::default(), network, &self.objective, patch, 1, Use::Validate).graph.parameters
+    }
+
     /// Opens the session for the phase of `step` with these values of the parameters, in their order.
     pub fn start(&mut self, step: u64, weights: &[Vec<f32>]) -> Result<()> {
         self.open(self.plan.phase(step).0.trains)?;
@@ -149,7 +147,7 @@ impl Trainer {
     }
 
     /// Loss over a batch; adds gradients when `program` trains, counts voxels when it validates.
-    fn batch(&mut self, program: usize, step: u64, batch: &[Sample], counts: &mut Counts) -> Result<f64> {
+    fn batch(&mut self, program: usize, step: u64, batch: &[LabelledPatch], counts: &mut Counts) -> Result<f64> {
         let t = &self.plan.train;
         let samples = self.objective.joined(batch.len());
         let current = self.current();
@@ -163,7 +161,8 @@ impl Trainer {
         for group in batch.chunks(samples) {
             for (n, sample) in group.iter().enumerate() {
                 current.session.set_image(n, &sample.image);
-                current.session.set_image(samples + n, &sample.labels);
+                let labels: Vec<f32> = sample.labels.iter().map(|&l| f32::from(l)).collect();
+                current.session.set_image(samples + n, &labels);
             }
             current.session.run(program)?;
             if program == VALIDATION {
@@ -176,7 +175,7 @@ impl Trainer {
     }
 
     /// One optimiser step. Returns loss and gradient norm before clipping. A loss that is not finite changes nothing.
-    pub fn step(&mut self, step: u64, batch: &[Sample]) -> Result<(f64, f64)> {
+    pub fn step(&mut self, step: u64, batch: &[LabelledPatch]) -> Result<(f64, f64)> {
         self.enter_phase(step)?;
         let loss = self.batch(TRAINING, step, batch, &mut Counts::default())?;
         if !loss.is_finite() {
@@ -187,7 +186,7 @@ impl Trainer {
     }
 
     /// Mean loss over batches, and the counts over all of their voxels.
-    pub fn validate(&mut self, batches: impl Iterator<Item = Result<Vec<Sample>>>) -> Result<(f64, Counts)> {
+    pub fn validate(&mut self, batches: impl Iterator<Item = Result<Vec<LabelledPatch>>>) -> Result<(f64, Counts)> {
         let (mut loss, mut counts, mut n) = (0.0, Counts::default(), 0);
         for batch in batches {
             loss += self.batch(VALIDATION, 0, &batch?, &mut counts)?;

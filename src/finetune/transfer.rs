@@ -17,7 +17,11 @@ const STEMS: [&str; 2] = ["encoder.stem.convs.0.conv.weight", "encoder.stages.0.
 pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
     let fail = |what: &str| {
         let cause = format!("it is not of a U-Net that is known: {what}");
-        Error::file(file.path(), cause, "Name a checkpoint of spark3d, nnssl (ResEnc) or nnU-Net (ResEnc, PlainConvUNet)")
+        Error::file(
+            file.path(),
+            cause,
+            "Name a checkpoint of spark3d, nnssl (ResEnc) or nnU-Net (ResEnc, PlainConvUNet)",
+        )
     };
     let shape = |name: &str| file.shape(name);
     let encoder = if shape(STEMS[0]).is_some() { Encoder::Residual } else { Encoder::Plain };
@@ -53,7 +57,8 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
         decoder_convs.push((0..).take_while(|&k| shape(&convolution(k)).is_some()).count());
     }
     let head = format!("decoder.seg_layers.{}.weight", n - 2);
-    let output_channels = shape(&head).and_then(|s| s.first().copied()).ok_or_else(|| fail(&format!("there is no {head}")))?;
+    let output_channels =
+        shape(&head).and_then(|s| s.first().copied()).ok_or_else(|| fail(&format!("there is no {head}")))?;
     let deep_supervision = false;
     Ok(Network {
         encoder,
@@ -105,7 +110,11 @@ pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) 
                 Stem::Replicate if has[1] == 1 => *values = replicated(&file.read(&p.name)?, p.shape[1], has[0]),
                 Stem::Replicate => {
                     let cause = format!("its stem has {} channels and the data set {}", has[1], p.shape[1]);
-                    return Err(Error::file(file.path(), cause, "Only one channel can be replicated; use --stem random"));
+                    return Err(Error::file(
+                        file.path(),
+                        cause,
+                        "Only one channel can be replicated; use --stem random",
+                    ));
                 }
             }
         } else {

@@ -17,7 +17,7 @@ pub struct Plan {
     pub transfer: Transfer,
     /// One after the other.
     pub phases: Vec<Phase>,
-    pub augment: augment::Settings,
+    pub augment: augment::segmentation::Settings,
     pub network: Network,
 }
 
@@ -199,7 +199,7 @@ impl Plan {
             train,
             transfer: Transfer { part: Part::Encoder, stem: Stem::Replicate },
             phases: schedule("no-warm-up", STEPS, WARM_UP, 1e-2)?,
-            augment: augment::Settings::default(),
+            augment: augment::segmentation::Settings::default(),
             network: network("L")?,
         };
         match name {
