@@ -6,7 +6,8 @@
 //! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI files
 //! into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`], [`pretext`]) turns a
 //! network into a static graph of one sample, differentiates it into one longer graph, plans its memory and records it as
-//! dispatches. The two meet in [`train`] and [`reconstruct`], where a patch is handed over, and know only [`volume`] in common.
+//! dispatches. The two meet in [`train`], [`infer`] and [`reconstruct`], where a patch is handed over, and know only [`volume`] in
+//! common.
 //!
 //! # How a step runs
 //!
