@@ -6,8 +6,8 @@
 //! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI
 //! files into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`],
 //! [`pretext`]) turns a network into a static graph of one sample, differentiates it into one longer graph, plans its memory
-//! and records it as dispatches. The two meet in [`train`] and [`reconstruct`], where a patch is handed over, and know only
-//! [`volume`] in common. [`evaluate`] needs neither: it compares label maps by [`metric`].
+//! and records it as dispatches. The two meet in [`train`], [`finetune`], [`infer`] and [`reconstruct`], where a patch is handed
+//! over, and know only [`volume`] in common. [`evaluate`] needs neither: it compares label maps by [`metric`].
 //!
 //! # How a step runs
 //!
@@ -18,6 +18,15 @@
 //! 4. After the last sample of the batch, [`ops::sgd`] clips the gradient and updates the weights.
 //!
 //! **A batch is a loop over samples**, not an axis. Norms are per sample, so nothing is lost, and memory is that of one sample.
+//!
+//! # From pre-training to a segmentation
+//!
+//! [`train::drive`] is the loop of every training. [`train::pretrain`] gives it the autoencoder; [`finetune`] gives it the same
+//! encoder with a new decoder and Dice + cross entropy, in phases that train a part of the network: what is frozen has no
+//! gradient nodes. Where the loss joins the samples of a batch (batch Dice, ignored voxels), the graph holds them all. The run
+//! folder of a fine-tuning is a model folder of nnU-Net's layout: `plans.json` and `dataset.json` describe the model,
+//! [`weights`] reads its checkpoints and those of nnU-Net and nnssl alike, and [`infer`] slides the network over a scan, slab by
+//! slab, so that the logits of a whole scan are never in memory.
 //!
 //! # Spaces and quads
 //!

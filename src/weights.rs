@@ -336,6 +336,26 @@ mod tests {
     }
 
     #[test]
+    fn a_checkpoint_of_nnunet_has_every_weight_and_describes_its_model() {
+        let folder =
+            "tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres/fold_0/checkpoint_final.pth";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let file = WeightFile::open(&path).unwrap();
+        let found = file.description().unwrap();
+        assert_eq!((found.configuration.as_deref(), found.mirror_axes), (Some("3d_fullres"), Some(vec![0, 1, 2])));
+        assert_eq!(found.plans.unwrap()["plans_name"], "nnUNetResEncTestPlans");
+        assert_eq!(found.dataset.unwrap()["labels"]["c2"], 2);
+        assert_eq!(file.shape("encoder.stem.convs.0.conv.weight"), Some(&[5, 2, 3, 3, 3][..]));
+        let values = file.read("decoder.seg_layers.1.bias").unwrap();
+        assert!(values.len() == 3 && values.iter().all(|v| v.is_finite() && *v != 0.0));
+        let dir = tempfile::tempdir().unwrap();
+        let cut = dir.path().join("cut.pth");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&cut, &bytes[..bytes.len() - 100]).unwrap();
+        assert!(WeightFile::open(&cut).err().unwrap().to_string().contains("cut.pth"));
+    }
+
+    #[test]
     fn other_files_and_damage_are_errors() {
         let dir = tempfile::tempdir().unwrap();
         let path = file(&dir, &[(NORM, &[1.0, 2.0])], &[]);

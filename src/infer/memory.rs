@@ -50,14 +50,17 @@ impl MemoryPlan {
         let prepared = grid.prepared.iter().product::<usize>() as u64;
         let pieces = &plan(&built.graph, limits)?.pieces[built.logits];
         let piece = pieces.iter().map(|p| p.size).max().unwrap_or(0);
+        let parameters = built.graph.parameters.list.iter();
+        let largest = parameters.map(|p| p.shape.iter().product::<usize>()).max().unwrap_or(0);
         let image = 4 * channels * prepared;
         Ok(Self {
             network,
             // Channels as read and transposed, the mask, one channel in 64-bit floats before and after resampling.
             preparing: 8 * channels * scan + 2 * scan + 8 * (scan + prepared) + image,
             image,
-            // A tile twice; logits in order, and one piece of them as it comes from the device, in bytes and as numbers.
-            tile: 8 * channels * patch + 4 * outputs * patch + 3 * piece,
+            // A tile twice; then logits in order, and one piece of them as it comes from the device, in bytes and as numbers.
+            // Before the first tile of a fold, a parameter as it is read and as the device wants it, instead.
+            tile: 8 * channels * patch + (4 * outputs * patch + 3 * piece).max(24 * largest as u64),
             sums: Tiling::new(grid.prepared, work.patch, work.step).bytes(work.network.output_channels),
             restored: Restorer::bytes(work.network.output_channels, grid),
             // As 16-bit numbers, as they are written, and in the order of the file.

@@ -1,0 +1,165 @@
+//! `spark3d predict` as a user runs it, with a model folder of nnU-Net: what is written, what is left alone, and what is said of
+//! bad input. Whether the label maps are right is for `tests/parity.rs`.
+
+use spark3d::device::Gpu;
+use spark3d::graph::Session;
+use spark3d::infer::model::{FoldChoice, SegmentationModel};
+use spark3d::infer::predict::{Options, Segmenter, plan_first};
+use spark3d::io::nifti;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::rc::Rc;
+
+const MODEL: &str = "nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres";
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet").join(name)
+}
+
+fn adapter() -> String {
+    std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into())
+}
+
+fn predict(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
+    command.args(["predict", "--device", &adapter(), "--progress", "plain", "--step-size", "1", "--no-mirror"]);
+    command.args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn path(folder: &tempfile::TempDir, name: &str) -> String {
+    folder.path().join(name).to_str().unwrap().to_string()
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.path().is_dir() {
+            true => copy(&entry.path(), &to.join(entry.file_name())),
+            false => _ = std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_bad_scan_does_not_keep_the_others_and_results_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, out) = (folder.path().join("images"), path(&folder, "out/deep"));
+    copy(&fixture("imagesTs"), &images);
+    for channel in 0..2 {
+        let whole = std::fs::read(fixture("imagesTs").join("case1_0000.nii.gz")).unwrap();
+        std::fs::write(images.join(format!("broken_{channel:04}.nii.gz")), &whole[..whole.len() / 2]).unwrap();
+    }
+    let model = fixture(MODEL);
+    let arguments = ["-m", model.to_str().unwrap(), "-i", images.to_str().unwrap(), "-o", &out];
+    let first = predict(&arguments);
+    assert_eq!(first.status.code(), Some(1), "{}", text(&first.stderr));
+    assert!(text(&first.stderr).contains("1 of the scans could not be predicted"), "{}", text(&first.stderr));
+    assert!(text(&first.stderr).contains("broken_0000.nii.gz") && text(&first.stdout).contains("2 label maps"));
+    let result = Path::new(&out).join("case1.nii.gz");
+    let like = nifti::read(&images.join("case1_0000.nii.gz")).unwrap();
+    let labels = nifti::read_labels(&result).unwrap();
+    assert_eq!((labels.volume.shape, labels.affine), (like.volume.shape, like.affine));
+    assert_eq!(std::fs::read_dir(&out).unwrap().count(), 2, "nothing of the broken scan");
+
+    // The scan is repaired: it alone is predicted, to the same bytes as the one it is a copy of.
+    for channel in 0..2 {
+        let name = |case: &str| images.join(format!("{case}_{channel:04}.nii.gz"));
+        std::fs::copy(name("case1"), name("broken")).unwrap();
+    }
+    std::fs::write(Path::new(&out).join("case0.nii.gz"), b"kept").unwrap();
+    let second = predict(&arguments);
+    assert!(second.status.success(), "{}", text(&second.stderr));
+    assert!(text(&second.stdout).contains("1 label maps") && text(&second.stdout).contains("2 were there"));
+    assert_eq!(std::fs::read(Path::new(&out).join("case0.nii.gz")).unwrap(), b"kept");
+    let (copy, original) = (Path::new(&out).join("broken.nii.gz"), std::fs::read(&result).unwrap());
+    assert!(std::fs::read(&copy).unwrap() == original, "the same scan gives the same bytes");
+
+    // One scan of two channels by its first file, to a file, again.
+    let (single, file) = (images.join("case1_0000.nii.gz"), path(&folder, "one.nii"));
+    let third = predict(&["-m", arguments[1], "-i", single.to_str().unwrap(), "-o", &file, "--save-probabilities"]);
+    assert!(third.status.success(), "{}", text(&third.stderr));
+    assert_eq!(nifti::read_labels(Path::new(&file)).unwrap().volume.data, labels.volume.data);
+    assert!(folder.path().join("one.npz").exists());
+    let many = predict(&["-m", arguments[1], "-i", arguments[3], "-o", &file]);
+    assert_eq!(many.status.code(), Some(2), "{}", text(&many.stderr));
+}
+
+#[test]
+fn bad_models_and_options_are_told_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, out) = (fixture("imagesTs"), path(&folder, "out"));
+    let fails = |model: &Path, more: &[&str]| {
+        let mut arguments = vec!["-m", model.to_str().unwrap(), "-i", images.to_str().unwrap(), "-o", &out];
+        arguments.extend(more);
+        let output = predict(&arguments);
+        assert!(!output.status.success() && !Path::new(&out).exists());
+        assert!(!text(&output.stderr).contains("panicked"), "{}", text(&output.stderr));
+        text(&output.stderr)
+    };
+    let good = fixture(MODEL);
+    assert!(fails(&good, &["--fold", "3"]).contains("fold_3"));
+    assert!(fails(&good, &["--checkpoint", "best"]).contains("checkpoint_best"));
+    let error = fails(&good, &["--dry-run", "--memory", "100KiB"]);
+    assert!(error.contains("Give --memory"), "{error}");
+
+    let changed = |file: &str, from: &str, to: &str| {
+        let copied = folder.path().join("model");
+        _ = std::fs::remove_dir_all(&copied);
+        copy(&good, &copied);
+        let before = std::fs::read_to_string(copied.join(file)).unwrap();
+        assert!(before.contains(from), "{file} has no {from}");
+        std::fs::write(copied.join(file), before.replacen(from, to, 1)).unwrap();
+        copied
+    };
+    let error = fails(&changed("dataset.json", "\"c2\": 2", "\"c2\": 2, \"c3\": 3"), &[]);
+    assert!(error.contains("another architecture") && error.contains("decoder.seg_layers.1.weight"), "{error}");
+    let error = fails(&changed("dataset.json", "\"0\": \"mr0\",", "\"0\": \"mr0\", \"2\": \"mr2\","), &[]);
+    assert!(error.contains("2 channels") && error.contains("has 3"), "{error}");
+    let error = fails(&changed("plans.json", "ResidualEncoderUNet", "PlainConvUNet"), &[]);
+    assert!(error.contains("n_conv_per_stage"), "{error}");
+    let copied = changed("plans.json", "{", "{");
+    let checkpoint = copied.join("fold_0/checkpoint_final.pth");
+    let bytes = std::fs::read(&checkpoint).unwrap();
+    std::fs::write(&checkpoint, &bytes[..bytes.len() / 2]).unwrap();
+    assert!(fails(&copied, &[]).contains("checkpoint_final.pth"));
+    std::fs::remove_file(copied.join("plans.json")).unwrap();
+    assert!(fails(&copied, &[]).contains("plans.json"));
+}
+
+#[test]
+fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
+    let gpu = Rc::new(Gpu::open(&adapter()).expect("an adapter: run `sh tests/run.sh`"));
+    let file = fixture(MODEL).join("fold_0/checkpoint_final.pth");
+    let (alone, folder) = (
+        SegmentationModel::open(&file, &FoldChoice::Found, "final").unwrap(),
+        SegmentationModel::open(&fixture(MODEL), &FoldChoice::Found, "final").unwrap(),
+    );
+    assert_eq!(alone.plans, folder.plans);
+    assert_eq!((&alone.network, &alone.mirror_axes), (&folder.network, &vec![0, 1, 2]));
+    let options = Options {
+        model: file,
+        input: fixture("imagesTs"),
+        out: PathBuf::from("/nowhere/at/all"),
+        folds: FoldChoice::Found,
+        checkpoint: "final".into(),
+        mirror: true,
+        step: 0.5,
+        probabilities: false,
+        overwrite: false,
+        memory: None,
+    };
+    let (segmenter, id, grid, planned) = plan_first(&gpu, &options).unwrap();
+    // As many tiles as the fixture says of case0, each in 8 variants.
+    assert_eq!((id.as_str(), segmenter.runs(&grid)), ("case0", 48 * 8));
+    let model = SegmentationModel::open(&options.model, &FoldChoice::Found, "final").unwrap();
+    let patch = model.configuration.patch_size;
+    let built = spark3d::model::predictor(&model.network, patch);
+    assert!(Segmenter::new(gpu.clone(), model, true, 1.5).is_err());
+    let session = Session::new(gpu.clone(), vec![built.graph], None).unwrap();
+    assert_eq!(session.memory().total(), planned.device());
+}
