@@ -73,6 +73,13 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
     let resumed = resume_point(plan, &folder)?;
+    let mut trainer = Trainer::new(gpu, plan, &setup.objective, budget(options.memory, &gpu.facts().kind));
+    let parameters = trainer.parameters();
+    // Whether the weights fit is known before anything is written.
+    let start = match resumed {
+        Some(_) => None,
+        None => Some(initial(&parameters, plan, setup.from.as_ref())?),
+    };
     let cases = split(setup, options, fold)?;
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     describe_model(setup, &options.run)?;
@@ -88,21 +95,15 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let log = MetricsLog::open(&folder, first_step)?;
     let progress = Progress::new(options.progress, Some(plan.steps()), "fine-tuning").quiet(options.quiet);
 
-    let mut trainer = Trainer::new(gpu, plan, &setup.objective, budget(options.memory, &gpu.facts().kind));
     let extra = extra_texts(setup, fold);
     let (mut best, mut ema) = (None, None);
-    match resumed {
-        Some(checkpoint) => {
-            best = checkpoint.best_validation;
-            ema = checkpoint.extra.get("ema").and_then(|t| t.parse().ok());
-            trainer.resume(checkpoint)?;
-        }
-        None => {
-            let parameters = trainer.parameters();
-            let from = initial(&parameters, plan, setup.from.as_ref())?;
-            progress.message(&transferred(setup, &parameters, &from));
-            trainer.start(0, &from.values)?;
-        }
+    if let Some(start) = start {
+        progress.message(&transferred(setup, &parameters, &start));
+        trainer.start(0, &start.values)?;
+    } else if let Some(checkpoint) = resumed {
+        best = checkpoint.best_validation;
+        ema = checkpoint.extra.get("ema").and_then(|t| t.parse().ok());
+        trainer.resume(checkpoint)?;
     }
     progress.message(&format!(
         "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation cases{}",

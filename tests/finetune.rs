@@ -1,0 +1,345 @@
+//! `spark3d finetune` as a user runs it: from a pre-trained checkpoint to a model that predicts, through a kill, with frozen
+//! parts, several channels, regions and ignored voxels; and what it says of bad input.
+
+use serde_json::{Value, json};
+use spark3d::io::affine::IDENTITY;
+use spark3d::io::nifti::{read_labels, write_grid};
+use spark3d::train::checkpoint::{self, Checkpoint};
+use spark3d::volume::Volume;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// Two small stages on 16³ patches.
+const NETWORK: &str = r#"
+[network]
+features = [4, 8]
+blocks = [1, 1]
+strides = [[1, 1, 1], [2, 2, 2]]
+kernels = [[3, 3, 3], [3, 3, 3]]
+decoder_convs = [1]
+"#;
+
+const TRAIN: &str = r#"
+[train]
+patch = [16, 16, 16]
+epoch_steps = 2
+validation_steps = 1
+checkpoint_minutes = 0.0
+"#;
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+/// Axes (z, y, x) of the images.
+const SHAPE: [usize; 3] = [18, 20, 24];
+
+impl Place {
+    /// A raw data set of five cases: a bright ball (label 1) with a brighter core (label 2) on a textured ground.
+    fn new(channels: usize, labels: Value, more: Value) -> Self {
+        let place = Self { folder: tempfile::tempdir().unwrap() };
+        for folder in ["data/imagesTr", "data/labelsTr"] {
+            std::fs::create_dir_all(place.path(folder)).unwrap();
+        }
+        let names: serde_json::Map<String, Value> = (0..channels).map(|c| (c.to_string(), json!("MR"))).collect();
+        let mut dataset =
+            json!({ "channel_names": names, "labels": labels, "numTraining": 5, "file_ending": ".nii.gz" });
+        more.as_object().unwrap().iter().for_each(|(k, v)| dataset[k] = v.clone());
+        std::fs::write(place.path("data/dataset.json"), dataset.to_string()).unwrap();
+        for case in 0..5 {
+            for channel in 0..channels {
+                let name = format!("data/imagesTr/case{case}_{channel:04}.nii.gz");
+                place.write(&name, |c| {
+                    100.0 * f64::from(label(case, c)) + ((c[0] * 7 + c[1] * 3 + c[2] * channel) % 11) as f64 + 1.0
+                });
+            }
+            place.write(&format!("data/labelsTr/case{case}.nii.gz"), |c| f64::from(label(case, c)));
+        }
+        std::fs::write(place.path("plan.toml"), format!("{TRAIN}{NETWORK}")).unwrap();
+        place
+    }
+
+    fn plain(channels: usize) -> Self {
+        Self::new(channels, json!({ "background": 0, "ball": 1, "core": 2 }), json!({}))
+    }
+
+    fn write(&self, name: &str, value: impl Fn([usize; 3]) -> f64) {
+        let mut volume = Volume::zeros(SHAPE, [1.0; 3]);
+        for z in 0..SHAPE[0] {
+            for y in 0..SHAPE[1] {
+                for x in 0..SHAPE[2] {
+                    let at = volume.index(z, y, x);
+                    volume.data[at] = value([z, y, x]) as f32;
+                }
+            }
+        }
+        write_grid(&self.path(name), &volume, &IDENTITY).unwrap();
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
+        let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
+        command.current_dir(self.folder.path()).args(args).args(["--progress", "plain", "--device", &adapter]);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Fine-tunes and returns stderr.
+    fn finetune(&self, args: &[&str]) -> String {
+        let done = self.run(&[&["finetune", "data", "--plan", "plan.toml"], args].concat());
+        let error = text(&done.stderr);
+        assert!(done.status.success(), "{error}");
+        error
+    }
+
+    /// The message of a fine-tuning that must fail.
+    fn error(&self, args: &[&str]) -> String {
+        let done = self.run(&[&["finetune", "data", "--plan", "plan.toml", "-o", "bad"], args].concat());
+        assert_eq!(done.status.code(), Some(1), "{}", text(&done.stdout));
+        text(&done.stderr)
+    }
+
+    /// A checkpoint of a pre-training of one channel, with the same network.
+    fn pretrained(&self) -> Checkpoint {
+        std::fs::create_dir(self.path("scans")).unwrap();
+        for case in 0..2 {
+            let name = format!("case{case}_0000.nii.gz");
+            std::fs::copy(self.path("data/imagesTr").join(&name), self.path("scans").join(&name)).unwrap();
+        }
+        std::fs::write(
+            self.path("mae.toml"),
+            format!("[train]\npatch = [16, 16, 16]\nsteps = 2\n[mae]\nblock = 4\n{NETWORK}"),
+        )
+        .unwrap();
+        let limits = ["--min-file-bytes", "1", "--min-extent-mm", "1"];
+        let store = self.run(&[&["preprocess", "-i", "scans", "-o", "store"][..], &limits[..]].concat());
+        assert!(store.status.success(), "{}", text(&store.stderr));
+        let run = self.run(&["pretrain", "store", "-o", "mae", "--plan", "mae.toml", "--set", "train.batch=1"]);
+        assert!(run.status.success(), "{}", text(&run.stderr));
+        self.checkpoint("mae/checkpoint_latest.safetensors")
+    }
+
+    fn checkpoint(&self, name: &str) -> Checkpoint {
+        checkpoint::load(self.path(name)).unwrap()
+    }
+
+    fn losses(&self, run: &str) -> Vec<f64> {
+        let log = std::fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
+        log.lines().filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["loss"].as_f64()).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The label of a voxel of a case.
+fn label(case: usize, c: [usize; 3]) -> u8 {
+    let centre = [8.0 + case as f64 % 3.0, 9.0, 11.0 + case as f64 / 2.0];
+    let distance = (0..3).map(|a| (c[a] as f64 - centre[a]).powi(2)).sum::<f64>().sqrt();
+    u8::from(distance < 6.0) + u8::from(distance < 3.0)
+}
+
+fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str) -> &'a [f32] {
+    &checkpoint.weights.iter().find(|t| t.name == name).unwrap_or_else(|| panic!("no {name}")).data
+}
+
+const STEM: &str = "encoder.stem.convs.0.conv.weight";
+
+#[test]
+fn from_a_pretrained_encoder_to_scores() {
+    let place = Place::plain(1);
+    let before = place.pretrained();
+    let told = place.finetune(&[
+        "--from",
+        "mae",
+        "-o",
+        "run",
+        "--length",
+        "60",
+        "--learning-rate",
+        "0.02",
+        "--set",
+        "train.momentum=0.9",
+    ]);
+    assert!(told.contains("parameter tensors from mae/checkpoint_best.safetensors"), "{told}");
+    let losses = place.losses("run/fold_0");
+    let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;
+    assert!(mean(&losses[50..]) < mean(&losses[..10]) - 0.3, "{losses:?}");
+    let after = place.checkpoint("run/fold_0/checkpoint_final.safetensors");
+    assert_ne!(tensor(&before, STEM), tensor(&after, STEM));
+    assert!(after.momentum.is_empty() && after.extra.contains_key("plans"));
+
+    // The validation case was predicted and scored; the folder and the file alone are models.
+    let summary = std::fs::read_to_string(place.path("run/fold_0/validation/summary.json")).unwrap();
+    let dice = serde_json::from_str::<Value>(&summary).unwrap()["foreground_mean"]["Dice"].as_f64().unwrap();
+    assert!(dice > 0.5, "{dice}");
+    for (model, out) in [("run", "a"), ("run/fold_0/checkpoint_final.safetensors", "b")] {
+        let done = place.run(&[
+            "predict",
+            "-m",
+            model,
+            "-i",
+            "data/imagesTr/case0_0000.nii.gz",
+            "-o",
+            &format!("{out}.nii.gz"),
+        ]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+    }
+    let maps = ["a.nii.gz", "b.nii.gz", "run/fold_0/validation/case0.nii.gz"].map(|n| place.path(n));
+    let labels = read_labels(&maps[0]).unwrap().volume;
+    assert_eq!(labels.data, read_labels(&maps[1]).unwrap().volume.data);
+    assert_eq!(labels.shape, SHAPE);
+}
+
+#[test]
+fn frozen_parts_stay_bit_for_bit_and_stems_are_made_for_more_channels() {
+    let place = Place::plain(2);
+    let before = place.pretrained();
+    for (stem, freed) in [("replicate", false), ("random", false), ("replicate", true)] {
+        let run = format!("{stem}-{freed}");
+        let trains = if freed { "decoder-and-stem" } else { "decoder" };
+        let phases = format!("phases = [{{ trains = \"{trains}\", rate = \"constant\", steps = 4, peak = 0.01 }}]\n");
+        std::fs::write(place.path("phases.toml"), format!("{phases}{TRAIN}")).unwrap();
+        let done = place.run(&[
+            "finetune",
+            "data",
+            "--from",
+            "mae",
+            "-o",
+            &run,
+            "--stem",
+            stem,
+            "--plan",
+            "phases.toml",
+            "--no-validation",
+        ]);
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        let after = place.checkpoint(&format!("{run}/fold_0/checkpoint_latest.safetensors"));
+        let frozen = "encoder.stages.1.blocks.0.conv1.conv.weight";
+        assert_eq!(tensor(&before, frozen), tensor(&after, frozen));
+        assert!(
+            after
+                .momentum
+                .iter()
+                .all(|t| t.name.starts_with("decoder.") || freed && t.name.starts_with("encoder.stem."))
+        );
+        // (4, 1, 27) -> (4, 2, 27)
+        let (one, two) = (tensor(&before, STEM), tensor(&after, STEM));
+        let replicated = two
+            .chunks(27)
+            .zip(one.chunks(27).flat_map(|c| [c, c]))
+            .all(|(t, o)| t.iter().zip(o).all(|(t, o)| *t == o / 2.0));
+        assert_eq!(replicated, stem == "replicate" && !freed, "{run}");
+        assert!(place.losses(&format!("{run}/fold_0")).iter().all(|l| l.is_finite()));
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bits_across_phases() {
+    let place = Place::plain(1);
+    place.pretrained();
+    let args = ["finetune", "data", "--plan", "plan.toml", "--from", "mae", "--length", "12", "--no-validation", "-o"];
+    let whole = place.run(&[&args[..], &["whole"]].concat());
+    assert!(whole.status.success(), "{}", text(&whole.stderr));
+    let latest = "killed/fold_0/checkpoint_latest.safetensors";
+    // A checkpoint is due after every step: the run is killed after some of them, in each of the three phases.
+    for steps in [3, 4, 9] {
+        let mut child = place
+            .command(&[&args[..], &["killed"]].concat())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while !checkpoint::load_weights(place.path(latest)).is_ok_and(|c| c.step >= steps) {
+            assert!(start.elapsed() < Duration::from_secs(120), "no checkpoint of step {steps}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let on = place.run(&[&args[..], &["killed"]].concat());
+    assert!(on.status.success(), "{}", text(&on.stderr));
+    let (a, b) = (place.path("whole/fold_0/checkpoint_latest.safetensors"), place.path(latest));
+    assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "not the same bits");
+    let again = place.run(&[&args[..], &["killed", "--set", "train.clip=3"]].concat());
+    assert_eq!(again.status.code(), Some(1));
+    assert!(text(&again.stderr).contains("train.clip"), "{}", text(&again.stderr));
+}
+
+#[test]
+fn regions_ignored_voxels_and_deep_supervision() {
+    let labels = json!({ "background": 0, "whole": [1, 2], "core": 2, "ignore": 3 });
+    let place = Place::new(1, labels, json!({ "regions_class_order": [1, 2] }));
+    // Every third slice of one case is not annotated.
+    place.write("data/labelsTr/case1.nii.gz", |c| if c[0] % 3 == 0 { 3.0 } else { f64::from(label(1, c)) });
+    let set = ["--set", "network.deep_supervision=true", "--set", "train.batch_dice=true"];
+    place.finetune(
+        &[&["--from", "scratch", "-o", "run", "--length", "40", "--set", "train.momentum=0.9"], &set[..]].concat(),
+    );
+    let losses = place.losses("run/fold_0");
+    assert!(losses[39] < losses[0] - 0.2, "{losses:?}");
+    let summary = std::fs::read_to_string(place.path("run/fold_0/validation/summary.json")).unwrap();
+    assert!(summary.contains("\"(1, 2)\""), "{summary}");
+}
+
+#[test]
+fn an_empty_label_map_and_scans_smaller_than_the_patch_are_fine() {
+    let place = Place::plain(1);
+    place.write("data/labelsTr/case2.nii.gz", |_| 0.0);
+    let bigger = ["--set", "train.patch=[32,32,32]"];
+    let told =
+        place.finetune(&[&["--from", "scratch", "-o", "run", "--length", "4", "--cases", "2"], &bigger[..]].concat());
+    assert!(told.contains("2 training and 1 validation cases"), "{told}");
+    let all = place.finetune(
+        &[&["--from", "scratch", "-o", "run", "--length", "4", "--fold", "all", "--no-validation"], &bigger[..]]
+            .concat(),
+    );
+    assert!(all.contains("5 training and 5 validation cases"), "{all}");
+    assert!(place.path("run/fold_all/checkpoint_final.safetensors").exists());
+}
+
+#[test]
+fn bad_input_is_named() {
+    let place = Place::plain(1);
+    place.pretrained();
+    let deeper = ["--set", "network=tiny", "--set", "train.patch=[16,16,16]", "--set", "network.features=[4,8,32,64]"];
+    let another = place.error(&[&["--from", "mae"], &deeper[..]].concat());
+    assert!(
+        another.contains("another architecture")
+            && another.contains("encoder.stages.1.blocks.1.conv1.conv.weight is missing"),
+        "{another}"
+    );
+    let wider = place.error(&["--from", "mae", "--set", "network.features=[4,12]"]);
+    assert!(
+        wider.contains("encoder.stages.1.blocks.0.conv1.conv.weight has [8, 4, 3, 3, 3], needs [12, 4, 3, 3, 3]"),
+        "{wider}"
+    );
+    assert!(!place.path("bad").exists(), "nothing is written before the weights are known to fit");
+    std::fs::write(place.path("torn.pth"), b"PK\x03\x04torn").unwrap();
+    assert!(place.error(&["--from", "torn.pth"]).contains("torn.pth"));
+    assert!(place.error(&["--from", "nowhere"]).contains("nowhere"));
+    assert!(place.error(&["--from", "scratch", "--splits", "none.json"]).contains("none.json"));
+    assert!(place.error(&["--from", "scratch", "--set", "train.patch=[15,16,16]"]).contains("total stride"));
+
+    place.write("data/labelsTr/case3.nii.gz", |c| if c == [1, 2, 3] { 7.0 } else { 0.0 });
+    let unknown = place.error(&["--from", "scratch"]);
+    assert!(unknown.contains("case3.nii.gz") && unknown.contains('7'), "{unknown}");
+    std::fs::remove_file(place.path("data/imagesTr/case4_0000.nii.gz")).unwrap();
+    let missing = place.error(&["--from", "scratch"]);
+    assert!(missing.contains("case4"), "{missing}");
+    std::fs::remove_file(place.path("data/dataset.json")).unwrap();
+    assert!(place.error(&["--from", "scratch"]).contains("dataset.json"));
+    let usage = place.run(&["finetune", "data", "--from", "scratch", "--schedule", "three", "-o", "x"]);
+    assert!(!usage.status.success());
+    assert!(!Path::new(&place.path("x")).exists());
+}
