@@ -19,6 +19,13 @@
 //!
 //! **A batch is a loop over samples**, not an axis. Norms are per sample, so nothing is lost, and memory is that of one sample.
 //!
+//! # How a prediction runs
+//!
+//! [`infer::model`] opens a folder of nnU-Net, [`weights`] finds the tensors of each fold. [`preprocess::case`] prepares a scan as
+//! the plans say. [`infer::sliding`] adds up overlapping tiles in a band of one patch's thickness; finished slices go on to
+//! [`infer::restore`], which brings them back onto the scan's grid and decides their labels at once. So the logits of a whole scan
+//! are never in memory.
+//!
 //! # Spaces and quads
 //!
 //! A feature tensor is channels over a [`graph::Space`]: the voxels of a volume, or of its visible blocks only. The mask's cells
