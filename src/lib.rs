@@ -3,11 +3,11 @@
 //!
 //! # Bird's-eye view
 //!
-//! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI files
-//! into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`], [`pretext`]) turns a
-//! network into a static graph of one sample, differentiates it into one longer graph, plans its memory and records it as
-//! dispatches. The two meet in [`train`], [`infer`] and [`reconstruct`], where a patch is handed over, and know only [`volume`] in
-//! common.
+//! A [`plan`] says everything about a run. The **data side** ([`io`], [`preprocess`], [`dataset`], [`augment`]) turns NIfTI
+//! files into a store and the store into patches. The **compute side** ([`device`], [`graph`], [`ops`], [`model`],
+//! [`pretext`]) turns a network into a static graph of one sample, differentiates it into one longer graph, plans its memory
+//! and records it as dispatches. The two meet in [`train`], [`finetune`], [`infer`] and [`reconstruct`], where a patch is handed
+//! over, and know only [`volume`] in common. [`evaluate`] needs neither: it compares label maps by [`metric`].
 //!
 //! # How a step runs
 //!
@@ -19,12 +19,14 @@
 //!
 //! **A batch is a loop over samples**, not an axis. Norms are per sample, so nothing is lost, and memory is that of one sample.
 //!
-//! # How a prediction runs
+//! # From pre-training to a segmentation
 //!
-//! [`infer::model`] opens a folder of nnU-Net, [`weights`] finds the tensors of each fold. [`preprocess::case`] prepares a scan as
-//! the plans say. [`infer::sliding`] adds up overlapping tiles in a band of one patch's thickness; finished slices go on to
-//! [`infer::restore`], which brings them back onto the scan's grid and decides their labels at once. So the logits of a whole scan
-//! are never in memory.
+//! [`train::drive`] is the loop of every training. [`train::pretrain`] gives it the autoencoder; [`finetune`] gives it the same
+//! encoder with a new decoder and Dice + cross entropy, in phases that train a part of the network: what is frozen has no
+//! gradient nodes. Where the loss joins the samples of a batch (batch Dice, ignored voxels), the graph holds them all. The run
+//! folder of a fine-tuning is a model folder of nnU-Net's layout: `plans.json` and `dataset.json` describe the model,
+//! [`weights`] reads its checkpoints and those of nnU-Net and nnssl alike, and [`infer`] slides the network over a scan, slab by
+//! slab, so that the logits of a whole scan are never in memory.
 //!
 //! # Spaces and quads
 //!
@@ -68,6 +70,7 @@
 //! | preprocess | error, volume, atomic, io, dataset |
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
+//! | metric | |
 //! | device | error |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
@@ -78,6 +81,8 @@
 //! | report | error, atomic, volume |
 //! | plan | error, augment, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | evaluate | error, atomic, io, metric, report |
+//! | finetune | error, atomic, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
@@ -89,9 +94,12 @@ pub mod cli;
 pub mod dataset;
 pub mod device;
 pub mod error;
+pub mod evaluate;
+pub mod finetune;
 pub mod graph;
 pub mod infer;
 pub mod io;
+pub mod metric;
 pub mod model;
 pub mod ops;
 pub mod plan;

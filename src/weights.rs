@@ -194,6 +194,14 @@ impl WeightFile {
         parameters.list.iter().map(|p| self.read(&p.name)).collect()
     }
 
+    /// A value beside the weights: of a `.pth` the one under these keys, of this program's files the text of the first.
+    pub fn beside(&self, keys: &[&str]) -> Option<Value> {
+        match &self.source {
+            Source::Torch { archive, .. } => archive.get(keys).and_then(torch::Value::to_json),
+            Source::Safetensors { metadata, .. } => metadata.get(*keys.first()?).map(|text| Value::from(text.as_str())),
+        }
+    }
+
     /// What the file says about its model, where it says anything.
     pub fn description(&self) -> Option<Description> {
         let found = match &self.source {

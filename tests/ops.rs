@@ -56,7 +56,7 @@ fn every_operator_equals_its_reference_cut_into_small_segments() {
 #[test]
 fn the_optimizer_equals_its_reference() {
     let gpu = Rc::new(Gpu::open_with(&adapter(), true).expect("an adapter: run `sh tests/run.sh`"));
-    for deviation in cases::check_optimizer(&gpu).unwrap() {
+    for deviation in cases::check_optimizer(&gpu).unwrap().into_iter().chain(cases::check_confusion(&gpu).unwrap()) {
         assert!(deviation.relative < 1e-6, "{} deviates by {:.2e}", deviation.result, deviation.relative);
     }
 }

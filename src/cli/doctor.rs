@@ -46,7 +46,10 @@ impl Doctor {
         }
         let (mut results, mut failed) = (Vec::new(), 0);
         let checks = cases::cases().into_iter().map(|case| (case.name.clone(), case.check(&gpu)));
-        for (name, deviations) in checks.chain([("sgd".to_string(), cases::check_optimizer(&gpu))]) {
+        for (name, deviations) in checks.chain([
+            ("sgd".to_string(), cases::check_optimizer(&gpu)),
+            ("confusion".to_string(), cases::check_confusion(&gpu)),
+        ]) {
             let deviations = deviations?;
             let ok = deviations.iter().all(|d| d.accepted());
             failed += usize::from(!ok);

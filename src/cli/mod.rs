@@ -3,6 +3,8 @@
 mod bench;
 mod demo;
 mod doctor;
+mod evaluate;
+mod finetune;
 mod predict;
 mod preprocess;
 mod pretrain;
@@ -31,7 +33,9 @@ enum Command {
     Preprocess(preprocess::Preprocess),
     Pretrain(pretrain::Pretrain),
     Reconstruct(reconstruct::Reconstruct),
+    Finetune(finetune::Finetune),
     Predict(predict::Predict),
+    Evaluate(evaluate::Evaluate),
     Bench(bench::Bench),
 }
 
@@ -110,6 +114,8 @@ pub fn run() -> Result<()> {
         Command::Preprocess(c) => c.run(&cli.common),
         Command::Pretrain(c) => c.run(&cli.common),
         Command::Reconstruct(c) => c.run(&cli.common),
+        Command::Finetune(c) => c.run(&cli.common),
+        Command::Evaluate(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),
     }

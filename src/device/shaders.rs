@@ -30,6 +30,15 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "elementwise/leaky_relu_backward",
     "masked_l2/loss",
     "masked_l2/finalize",
+    "dice_ce/state",
+    "dice_ce/sums",
+    "dice_ce/reduce",
+    "dice_ce/finalize",
+    "dice_ce/project",
+    "dice_ce/gradient",
+    "confusion/decide",
+    "confusion/count",
+    "confusion/clear",
     "sgd/norm_partial",
     "sgd/norm_finalize",
     "sgd/update",
@@ -39,7 +48,8 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "bench/copy",
 ];
 
-const SHARED: &[(&str, &str)] = shader_files!["shared/space", "shared/reduce", "shared/pair"];
+const SHARED: &[(&str, &str)] =
+    shader_files!["shared/space", "shared/reduce", "shared/pair", "shared/labels", "shared/probability"];
 
 /// The source of a shader with its imports in place. Panics on a name that is not in [`SHADERS`]: a mistake in the
 /// program, which the tests of all operators would meet.

@@ -101,11 +101,16 @@ pub struct Graph {
     pub inputs: Vec<u64>,
     gradients: HashMap<TensorId, TensorId>,
     parameter_tensors: HashMap<ParamId, (TensorId, TensorId)>,
+    /// Names of parameters that stay as they are.
+    frozen: Option<Frozen>,
     /// Tensors that the backward pass computes again instead of keeping.
     recompute: HashSet<TensorId>,
     clones: HashMap<TensorId, TensorId>,
     forward_nodes: usize,
 }
+
+/// Tells by its name whether a parameter is frozen.
+pub type Frozen = Rc<dyn Fn(&str) -> bool>;
 
 /// Size of the dummy input: no kernel reads further into a binding that it does not use.
 const DUMMY_BYTES: u64 = 256;
@@ -123,6 +128,7 @@ impl Graph {
             inputs,
             gradients: HashMap::new(),
             parameter_tensors: HashMap::new(),
+            frozen: None,
             recompute: HashSet::new(),
             clones: HashMap::new(),
             forward_nodes: 0,
@@ -158,7 +164,13 @@ impl Graph {
         self.tensor(Kind::Bytes(std::mem::size_of::<StepValues>() as u64), Storage::StepValues)
     }
 
-    /// The tensor of a parameter; one node at least trains it.
+    /// Freezes the parameters that `frozen` names among those used from now on: no gradient is computed for them, and the
+    /// optimiser leaves them alone.
+    pub fn freeze(&mut self, frozen: Frozen) {
+        self.frozen = Some(frozen);
+    }
+
+    /// The tensor of a parameter; one node at least trains it, unless it is frozen.
     pub fn parameter(&mut self, name: &str, shape: &[usize], packing: Packing) -> TensorId {
         let id = self.parameters.get_or_add(name, shape, packing);
         if let Some(&(weight, _)) = self.parameter_tensors.get(&id) {
@@ -167,7 +179,7 @@ impl Graph {
         let kind = Kind::Bytes(self.parameters.list[id].packing.bytes());
         let weight = self.tensor(kind, Storage::Weight(id));
         let gradient = self.tensor(kind, Storage::Gradient(id));
-        self.tensors[weight].needs_gradient = true;
+        self.tensors[weight].needs_gradient = self.frozen.as_ref().is_none_or(|frozen| !frozen(name));
         self.parameter_tensors.insert(id, (weight, gradient));
         weight
     }

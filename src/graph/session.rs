@@ -249,6 +249,15 @@ impl Session {
         Ok(out)
     }
 
+    /// Reads a kept tensor that is not a feature tensor, as 32-bit values.
+    pub fn read_words(&self, program: usize, tensor: TensorId) -> Result<Vec<u32>> {
+        let p = &self.programs[program];
+        let Kind::Bytes(size) = p.graph.tensors[tensor].kind else { panic!("tensor {tensor} is a feature tensor") };
+        let piece = p.plan.pieces[tensor][0];
+        let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size };
+        Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?))
+    }
+
     fn read_parameter(&self, id: ParamId, heap: fn(u32) -> Heap) -> Result<Vec<f32>> {
         let bytes = self.gpu.read(&self.heaps, self.layout.slice(heap, id))?;
         Ok(self.parameters.list[id].packing.unpack(&bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)))

@@ -3,7 +3,7 @@
 pub use super::case::{Build, Case, Deviation, GRADIENT_TOLERANCE, Input, Results, Setup, TOLERANCE, relative_l2};
 
 use super::reference::{self as cpu, Shape};
-use super::{Bias, Epilogue, Geometry, Weights, sgd};
+use super::{Bias, Classes, DiceCe, Epilogue, Geometry, Weights, sgd};
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
@@ -224,6 +224,88 @@ fn loss_case() -> Case {
     }
 }
 
+/// Two samples whose label maps are twice as fine as the logits along two axes.
+fn dice_ce_case(name: &str, classes: Classes, batch_dice: bool) -> Case {
+    let (channels, dims, fine) = (6, [5, 4, 7], [10, 8, 7]);
+    let logits: Vec<Vec<f32>> = (0..2).map(|s| noise(85 + s, channels * product(dims))).collect();
+    let labels: Vec<Vec<f32>> = (0..2).map(|s| random_labels(95 + s, channels as u32, product(fine))).collect();
+    let loss = DiceCe { classes, batch_dice, smooth: 1e-2, weight_ce: 0.7, weight_dice: 1.3 };
+    let coarse: Vec<Vec<u32>> = labels
+        .iter()
+        .map(|l| {
+            let at = |v: usize| [v / (dims[1] * dims[2]) * 2 + 1, v / dims[2] % dims[1] * 2 + 1, v % dims[2]];
+            (0..product(dims)).map(at).map(|c| l[(c[0] * fine[1] + c[1]) * fine[2] + c[2]] as u32).collect()
+        })
+        .collect();
+    let f64_logits: Vec<Vec<f64>> = logits.iter().map(|l| f64s(l)).collect();
+    let (value, gradients) = cpu::dice_ce(&f64_logits, &coarse, channels, &loss);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
+        let maps = [g.image(1, fine), g.image(1, fine)];
+        g.dice_ce(x, &maps, fine, &loss, 0.5, true)
+    });
+    let space = Space::dense(dims);
+    let inputs = logits.into_iter().map(|values| Input { channels, space, values }).collect();
+    let half = |v: &[f64]| v.iter().map(|x| 0.5 * x).collect::<Vec<f64>>();
+    Case {
+        name: name.into(),
+        setup: Setup { masks: vec![], inputs, parameters: vec![], build, images: labels, upstream: vec![] },
+        expected: vec![
+            ("y".to_string(), half(&gradients[0])),
+            ("y1".to_string(), half(&gradients[1])),
+            ("loss".to_string(), vec![0.5 * value]),
+        ],
+    }
+}
+
+/// Labels 0 to `labels` - 1.
+fn random_labels(seed: u64, labels: u32, n: usize) -> Vec<f32> {
+    let mut r = rng(seed, Purpose::Test, n as u64, 1);
+    (0..n).map(|_| r.random_range(0..labels) as f32).collect()
+}
+
+/// Six overlapping regions over the labels 0 to 5, of which 5 is ignored.
+fn overlapping_regions() -> Classes {
+    let regions = (0..6).map(|c| (1..5).filter(|l| (l * 7 + c) % 3 > 0).collect()).collect();
+    Classes { regions: Some(regions), ignore: Some(5) }
+}
+
+/// Counts of right and wrong voxels against a plain loop, for classes and for regions.
+pub fn check_confusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let (channels, dims) = (6, [9, 31, 33]);
+    let voxels = product(dims);
+    let (logits, labels) = (noise(97, channels * voxels), random_labels(98, 6, voxels));
+    let mut deviations = Vec::new();
+    for (name, classes) in [("classes", Classes { regions: None, ignore: Some(5) }), ("regions", overlapping_regions())]
+    {
+        let mut g = Graph::new(Parameters::default(), &[]);
+        let image = g.image(channels, dims);
+        let map = g.image(1, dims);
+        let x = g.pack(image, channels, Space::dense(dims));
+        let counts = g.confusion(x, map, dims, &classes);
+        let session = Session::new(gpu.clone(), vec![g], None)?;
+        session.set_image(0, &logits);
+        session.set_image(1, &labels);
+        session.run(0)?;
+        let mut expected = vec![0.0; 3 * channels];
+        for v in (0..voxels).filter(|&v| labels[v] != 5.0) {
+            let value = |c: usize| logits[c * voxels + v];
+            let largest = (1..channels).fold(0, |best, c| if value(c) > value(best) { c } else { best });
+            for c in 0..channels {
+                let (predicted, annotated) = match &classes.regions {
+                    None => (c == largest, labels[v] as usize == c),
+                    Some(r) => (value(c) > 0.0, r[c].contains(&(labels[v] as u32))),
+                };
+                for (row, counts) in [predicted && annotated, predicted, annotated].into_iter().enumerate() {
+                    expected[row * channels + c] += f64::from(u8::from(counts));
+                }
+            }
+        }
+        let got: Vec<f32> = session.read_words(0, counts)?.iter().map(|&n| n as f32).collect();
+        deviations.push(Deviation { result: name.to_string(), relative: relative_l2(&got, &expected) });
+    }
+    Ok(deviations)
+}
+
 /// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, against the reference.
 pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let (channels, space) = (6, Space::dense([4, 5, 6]));
@@ -427,6 +509,10 @@ pub fn cases() -> Vec<Case> {
         |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
     ));
     list.push(loss_case());
+    let classes = |ignore| Classes { regions: None, ignore };
+    list.push(dice_ce_case("dice_ce", classes(None), false));
+    list.push(dice_ce_case("dice_ce over the batch, one label ignored", classes(Some(5)), true));
+    list.push(dice_ce_case("dice_bce of regions", overlapping_regions(), true));
     list
 }
 

@@ -101,8 +101,10 @@ impl Op for Conv3d {
     fn backward(&self, node: &Node, g: &mut Graph) {
         let (weight, bias, inputs) = self.split(node);
         let Some(dy) = g.gradient(node.outputs[0]) else { return };
-        weight_gradient(g, self.geometry, weight, inputs, dy);
-        if let Some(bias) = bias {
+        if g.needs_gradient(weight) {
+            weight_gradient(g, self.geometry, weight, inputs, dy);
+        }
+        if let Some(bias) = bias.filter(|&b| g.needs_gradient(b)) {
             let db = g.parameter_gradient(bias);
             if self.bias == Bias::Trained {
                 g.channel_sum(dy, db, None);

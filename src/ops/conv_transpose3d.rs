@@ -39,9 +39,13 @@ impl Op for ConvTranspose3d {
         let [x, weight, bias] = node.inputs[..] else { unreachable!("three inputs") };
         let Some(dy) = g.gradient(node.outputs[0]) else { return };
         let x_saved = g.saved(x);
-        weight_gradient(g, self.geometry, weight, &[dy], x_saved);
-        let db = g.parameter_gradient(bias);
-        g.channel_sum(dy, db, None);
+        if g.needs_gradient(weight) {
+            weight_gradient(g, self.geometry, weight, &[dy], x_saved);
+        }
+        if g.needs_gradient(bias) {
+            let db = g.parameter_gradient(bias);
+            g.channel_sum(dy, db, None);
+        }
         if g.needs_gradient(x) {
             let (dx, accumulate) = g.gradient_target(x);
             g.push(ConvTransposeInputGradient { geometry: self.geometry, accumulate }, &[dy, weight], &[dx]);

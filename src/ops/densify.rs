@@ -45,7 +45,7 @@ impl Op for Densify {
     fn backward(&self, node: &Node, g: &mut Graph) {
         let Some(dy) = g.gradient(node.outputs[0]) else { return };
         let x = node.inputs[0];
-        if self.token {
+        if self.token && g.needs_gradient(node.inputs[1]) {
             let token = g.parameter_gradient(node.inputs[1]);
             let (_, visible) = g.shape(x);
             // Where nothing is hidden the token has a gradient, of zero: it decays, as in PyTorch.

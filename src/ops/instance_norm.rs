@@ -261,7 +261,11 @@ impl Op for Normalize {
         outputs.extend([partial, sums]);
         if let Some((gamma, beta)) = affine {
             inputs.push(gamma);
-            outputs.extend([g.parameter_gradient(gamma), g.parameter_gradient(beta)]);
+            // The kernel computes both on its way to dx; of frozen parameters nobody looks at them.
+            for parameter in [gamma, beta] {
+                let frozen = !g.needs_gradient(parameter);
+                outputs.push(if frozen { g.scratch(quads * QUAD_BYTES) } else { g.parameter_gradient(parameter) });
+            }
         }
         let op = NormalizeGradient { instances: self.instances, affine: self.affine, slope: self.slope, accumulate };
         g.push(op, &inputs, &outputs);

@@ -10,12 +10,22 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{save_png, text_style};
 use crate::error::Result;
+use serde_json::Value;
 
 /// A named curve; `points` are (step, value) in order of the steps. Values that are not finite are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
     pub name: String,
     pub points: Vec<(f64, f64)>,
+}
+
+impl Series {
+    /// The values of `key` over the steps of a log's records.
+    pub fn of(records: &[Value], name: &str, key: &str) -> Self {
+        let number = |r: &Value, key: &str| r.get(key).and_then(Value::as_f64);
+        let points = records.iter().filter_map(|r| number(r, "step").zip(number(r, key))).collect();
+        Self { name: name.to_string(), points }
+    }
 }
 
 const WIDTH: u32 = 1200;

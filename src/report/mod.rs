@@ -1,6 +1,7 @@
-//! Pictures for people: slice sheets of a reconstruction, and the curves of a run.
+//! Pictures for people: slice sheets of a reconstruction, segmentations over their image, and the curves of a run.
 
 pub mod curves;
+pub mod overlay;
 pub mod sheet;
 
 use std::io::Cursor;

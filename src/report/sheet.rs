@@ -41,38 +41,38 @@ pub fn window_of(volume: &Volume) -> (f32, f32) {
     if hi > lo { (lo, hi) } else { (lo, lo + lo.abs().max(1.0)) }
 }
 
-const BACKGROUND: Rgb<u8> = Rgb([17, 19, 23]);
-const TEXT: RGBColor = RGBColor(228, 231, 236);
-const FAINT: RGBColor = RGBColor(150, 158, 170);
+pub(super) const BACKGROUND: Rgb<u8> = Rgb([17, 19, 23]);
+pub(super) const TEXT: RGBColor = RGBColor(228, 231, 236);
+pub(super) const FAINT: RGBColor = RGBColor(150, 158, 170);
 const HIDDEN: Rgb<u8> = Rgb([24, 40, 84]);
 
-const GAP: u32 = 12;
+pub(super) const GAP: u32 = 12;
 /// Room for the names of the planes.
 const LEFT: u32 = 96;
-const TITLE: u32 = 20;
-const LABEL: u32 = 16;
-const SMALL: u32 = 14;
-const LINE: u32 = 22;
+pub(super) const TITLE: u32 = 20;
+pub(super) const LABEL: u32 = 16;
+pub(super) const SMALL: u32 = 14;
+pub(super) const LINE: u32 = 22;
 /// Middle extent of a volume on the sheet, in pixels, at least; and the most that any extent may take.
 const COMFORTABLE: f64 = 192.0;
 const LARGEST: f64 = 1024.0;
 
 /// A plane through the volume, shown as one looks at it in radiology: superior or anterior up, the patient's right on
 /// the left of the picture, faces to the left.
-struct Plane {
-    name: &'static str,
+pub(super) struct Plane {
+    pub(super) name: &'static str,
     /// Index of the axis that the plane cuts, and its letter.
-    across: usize,
-    letter: &'static str,
+    pub(super) across: usize,
+    pub(super) letter: &'static str,
     /// Axes that run down and to the right on the picture, both from their far end: every axis of an oriented volume
     /// grows towards the top or the left of such a picture.
-    down: usize,
-    right: usize,
+    pub(super) down: usize,
+    pub(super) right: usize,
     /// What lies at the left and the right edge.
-    sides: [&'static str; 2],
+    pub(super) sides: [&'static str; 2],
 }
 
-const PLANES: [Plane; 3] = [
+pub(super) const PLANES: [Plane; 3] = [
     Plane { name: "axial", across: 0, letter: "z", down: 1, right: 2, sides: ["R", "L"] },
     Plane { name: "coronal", across: 1, letter: "y", down: 0, right: 2, sides: ["R", "L"] },
     Plane { name: "sagittal", across: 2, letter: "x", down: 0, right: 1, sides: ["A", "P"] },
@@ -82,7 +82,7 @@ const PLANES: [Plane; 3] = [
 /// below. Voxels keep their proportions in mm; small volumes are enlarged without smoothing, so that a voxel stays a
 /// voxel.
 pub fn sheet(panels: &[Panel], centre: [usize; 3], caption: &str) -> RgbImage {
-    let millimetres_per_pixel = panels.first().map_or(1.0, |p| resolution(p.volume));
+    let millimetres_per_pixel = panels.first().map_or(1.0, |p| resolution(p.volume, COMFORTABLE));
     // Size in pixels of every volume's axes, and the largest of each over the columns.
     let sizes: Vec<[u32; 3]> = panels.iter().map(|p| pixels(p.volume, millimetres_per_pixel)).collect();
     let largest = |axis: usize| sizes.iter().map(|s| s[axis]).max().unwrap_or(0);
@@ -145,17 +145,17 @@ fn spacing(volume: &Volume) -> [f64; 3] {
 }
 
 /// Edge of a picture's pixel in mm: a whole fraction of the finest voxel edge, so that voxels of equal size get equally
-/// many pixels, and small enough for the middle one of the volume's extents to be comfortable to look at.
-fn resolution(volume: &Volume) -> f64 {
+/// many pixels, and small enough for the middle one of the volume's extents to take `comfortable` pixels.
+pub(super) fn resolution(volume: &Volume, comfortable: f64) -> f64 {
     let spacing = spacing(volume);
     let finest = spacing.into_iter().fold(f64::INFINITY, f64::min);
     let mut extents: [f64; 3] = std::array::from_fn(|axis| volume.shape[axis].max(1) as f64 * spacing[axis]);
     extents.sort_by(f64::total_cmp);
-    let enlargement = (COMFORTABLE * finest / extents[1]).ceil().max(1.0);
+    let enlargement = (comfortable * finest / extents[1]).ceil().max(1.0);
     (finest / enlargement).max(extents[2] / LARGEST)
 }
 
-fn pixels(volume: &Volume, millimetres_per_pixel: f64) -> [u32; 3] {
+pub(super) fn pixels(volume: &Volume, millimetres_per_pixel: f64) -> [u32; 3] {
     let spacing = spacing(volume);
     // Bounded as well for a volume that is much larger than the one that set the resolution.
     std::array::from_fn(|axis| match volume.shape[axis] {
@@ -164,7 +164,6 @@ fn pixels(volume: &Volume, millimetres_per_pixel: f64) -> [u32; 3] {
     })
 }
 
-/// Nearest voxel for every pixel.
 fn draw_slice(
     picture: &mut RgbImage,
     panel: &Panel,
@@ -173,7 +172,20 @@ fn draw_slice(
     (x0, y0): (u32, u32),
     (w, h): (u32, u32),
 ) {
-    let shape = panel.volume.shape;
+    each_pixel(panel.volume.shape, plane, slice, (w, h), |column, row, index| {
+        let value = panel.volume.data.get(index).copied().unwrap_or(f32::NAN);
+        picture.put_pixel(x0 + column, y0 + row, color(&panel.window, value, index));
+    });
+}
+
+/// Column, row and the nearest voxel's index for every pixel of a slice drawn with `w` x `h` pixels.
+pub(super) fn each_pixel(
+    shape: [usize; 3],
+    plane: &Plane,
+    slice: usize,
+    (w, h): (u32, u32),
+    mut draw: impl FnMut(u32, u32, usize),
+) {
     if shape.contains(&0) {
         return;
     }
@@ -187,9 +199,7 @@ fn draw_slice(
         voxel[plane.down] = flipped(row, h, plane.down);
         for column in 0..w {
             voxel[plane.right] = flipped(column, w, plane.right);
-            let index = panel.volume.index(voxel[0], voxel[1], voxel[2]);
-            let value = panel.volume.data.get(index).copied().unwrap_or(f32::NAN);
-            picture.put_pixel(x0 + column, y0 + row, color(&panel.window, value, index));
+            draw(column, row, (voxel[0] * shape[1] + voxel[1]) * shape[2] + voxel[2]);
         }
     }
 }
@@ -204,12 +214,12 @@ fn color(window: &Window, value: f32, index: usize) -> Rgb<u8> {
 }
 
 /// Place of `value` in the window, from 0 to 1. What is not a number is drawn as the lowest value.
-fn fraction(value: f32, lo: f32, hi: f32) -> f32 {
+pub(super) fn fraction(value: f32, lo: f32, hi: f32) -> f32 {
     let place = (value - lo) / (hi - lo);
     if place.is_nan() { 0.0 } else { place.clamp(0.0, 1.0) }
 }
 
-fn gray(fraction: f32) -> Rgb<u8> {
+pub(super) fn gray(fraction: f32) -> Rgb<u8> {
     Rgb([(fraction * 255.0).round() as u8; 3])
 }
 
@@ -251,7 +261,7 @@ fn number(value: f32) -> String {
     }
 }
 
-fn text(picture: &mut RgbImage, text: &str, x: u32, y: u32, height: u32, color: RGBColor, anchor: HPos) {
+pub(super) fn text(picture: &mut RgbImage, text: &str, x: u32, y: u32, height: u32, color: RGBColor, anchor: HPos) {
     let size = picture.dimensions();
     let style = text_style(height, color).pos(Pos::new(anchor, VPos::Center));
     // Drawing into memory with a font that is part of the program: nothing is left that can fail.
@@ -260,7 +270,7 @@ fn text(picture: &mut RgbImage, text: &str, x: u32, y: u32, height: u32, color: 
 }
 
 /// A letter in the middle of (x, y), readable on any tissue.
-fn side(picture: &mut RgbImage, letter: &str, x: u32, y: u32) {
+pub(super) fn side(picture: &mut RgbImage, letter: &str, x: u32, y: u32) {
     let (width, height) = picture.dimensions();
     for row in y.saturating_sub(9)..(y + 9).min(height) {
         for column in x.saturating_sub(8)..(x + 8).min(width) {
@@ -271,12 +281,12 @@ fn side(picture: &mut RgbImage, letter: &str, x: u32, y: u32) {
     text(picture, letter, x, y, SMALL, TEXT, HPos::Center);
 }
 
-fn text_width(text: &str, height: u32) -> u32 {
+pub(super) fn text_width(text: &str, height: u32) -> u32 {
     text_style(height, TEXT).font.box_size(text).map_or(0, |size| size.0)
 }
 
 /// `text`, shortened with an ellipsis until it fits.
-fn fit(text: &str, width: u32, height: u32) -> String {
+pub(super) fn fit(text: &str, width: u32, height: u32) -> String {
     let mut short = text.to_string();
     while text_width(&short, height) > width && !short.is_empty() {
         let keep = short.trim_end_matches('…').chars().count().saturating_sub(1);
@@ -289,7 +299,7 @@ fn fit(text: &str, width: u32, height: u32) -> String {
 }
 
 /// Breaks `text` at its line ends and between words.
-fn wrap(text: &str, width: u32, height: u32) -> Vec<String> {
+pub(super) fn wrap(text: &str, width: u32, height: u32) -> Vec<String> {
     let mut lines = Vec::new();
     for paragraph in text.lines() {
         let mut line = String::new();
@@ -371,7 +381,7 @@ mod tests {
     fn small_volumes_are_enlarged_and_spacing_keeps_its_proportions() {
         let with = |shape, spacing| {
             let v = Volume::zeros(shape, spacing);
-            pixels(&v, resolution(&v))
+            pixels(&v, resolution(&v, COMFORTABLE))
         };
         assert_eq!(with([64; 3], [1.0; 3]), [192; 3]);
         assert_eq!(with([160; 3], [1.0; 3]), [320; 3]);

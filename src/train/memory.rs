@@ -16,14 +16,28 @@ pub struct RunPlan {
     pub recomputable: usize,
 }
 
-/// Builds the graphs; recomputes as few activations as `budget` bytes allow.
+/// The graphs of pre-training; recomputes as few activations as `budget` bytes allow.
 pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
-    let build = |recompute: usize| -> Result<RunPlan> {
-        let make = |parameters, purpose: Use| {
-            mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph
-        };
+    let make =
+        |parameters, purpose: Use| mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph;
+    let build = |recompute: usize| {
         let training = make(Parameters::default(), Use::Train { recompute });
         let validation = make(training.parameters.clone(), Use::Validate);
+        (training, validation)
+    };
+    fit(&build, limits, budget, "choose a smaller train.patch or network, or a higher mae.mask_ratio")
+}
+
+/// Builds training and validation graphs, given how many activations to recompute, such that they fit into `budget` bytes with
+/// as few recomputations as possible. `remedy` says what else would make them smaller.
+pub fn fit(
+    graphs: &dyn Fn(usize) -> (Graph, Graph),
+    limits: Limits,
+    budget: Option<u64>,
+    remedy: &str,
+) -> Result<RunPlan> {
+    let build = |recompute: usize| -> Result<RunPlan> {
+        let (training, validation) = graphs(recompute);
         let memory = session_memory(&[&training, &validation], limits, true)?;
         let recomputable = training.recomputation_candidates().len();
         Ok(RunPlan { training, validation, memory, recomputed: recompute.min(recomputable), recomputable })
@@ -41,7 +55,7 @@ pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunP
                 gib(all.memory.total()),
                 gib(budget)
             ),
-            "Raise --memory, choose a smaller train.patch or network, or a higher mae.mask_ratio",
+            format!("Raise --memory, or {remedy}"),
         ));
     }
     // The fewest recomputations that fit. Each candidate frees memory, so bisection finds the edge.

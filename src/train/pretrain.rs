@@ -1,12 +1,14 @@
-//! The pre-training loop: patches from the store, a mask a sample, steps, validation, checkpoints. The same call goes on from
-//! the last checkpoint of its folder, to the same bits as without the stop.
+//! Pre-training: patches from the store, a mask a sample, the autoencoder's loss.
 
-use super::checkpoint::{self, Checkpoint, Tensor};
+use super::LATEST;
+use super::checkpoint::{self, Checkpoint};
+use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
 use super::memory::{self, RunPlan, gib};
-use super::stop::{StopFlag, StopSignal};
+use super::state::{parameters_of, set_parameters};
+use super::stop::StopFlag;
 use crate::dataset::split::split;
-use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store};
+use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store, Stream};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
@@ -21,10 +23,8 @@ use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-pub const LATEST: &str = "checkpoint_latest.safetensors";
-pub const BEST: &str = "checkpoint_best.safetensors";
 /// Key of the preprocessing settings in a checkpoint's metadata.
 pub const PREPROCESSING: &str = "preprocessing";
 
@@ -51,8 +51,6 @@ pub struct Outcome {
 
 /// Batches that wait for the device.
 const QUEUE: usize = 4;
-/// Steps whose loss is not a number before a run gives up, as nnssl.
-const MAX_NOT_FINITE: usize = 20;
 
 /// Pre-trains in `options.run`, from its latest checkpoint where there is one.
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome> {
@@ -91,14 +89,27 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let planned = run.memory.total();
     let mut trainer = Trainer::new(gpu, plan, run, resumed.as_ref())?;
     trainer.preprocessing = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
-    let best = resumed.and_then(|c| c.best_validation);
     let loader = |cases: &[usize], augment| {
         Arc::new(Loader::new(store.clone(), cases.to_vec(), PatchSettings { patch: plan.train.patch, augment }))
     };
+    let t = &plan.train;
     let training = loader(&cases.train, Some(plan.augment.clone()));
-    let validation = loader(&cases.validation, None);
-    Loop { plan, options, trainer: &mut trainer, validation: &validation, log, progress, best, planned }
-        .run(training, first_step, &stop)
+    let mut pretraining = Pretraining {
+        plan,
+        options,
+        trainer,
+        batches: training.stream(plan.seed, first_step, t.batch, options.threads, QUEUE),
+        validation: loader(&cases.validation, None),
+        best: resumed.and_then(|c| c.best_validation),
+        last: last_validation(&options.run)?,
+        planned,
+    };
+    let (steps, epoch_steps, checkpoint_minutes) = (t.steps, t.epoch_steps, t.checkpoint_minutes);
+    let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
+    drive(&mut pretraining, &options.run, rhythm, log, progress, &stop)?;
+    let (last, zero) = pretraining.last.unwrap_or((f64::NAN, f64::NAN));
+    let best = pretraining.best.unwrap_or(last);
+    Ok(Outcome { steps, last_validation: last, best_validation: best, zero_validation: zero })
 }
 
 /// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
@@ -214,14 +225,7 @@ impl Trainer {
 
     /// Everything that a later process needs to go on.
     pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
-        let (mut weights, mut momentum) = (Vec::new(), Vec::new());
-        for (id, p) in self.session.parameters.list.iter().enumerate() {
-            let tensor = |data| Tensor { name: p.name.clone(), shape: p.shape.clone(), data };
-            weights.push(tensor(self.session.weight(id)?));
-            if p.trained {
-                momentum.push(tensor(self.session.momentum(id)?));
-            }
-        }
+        let (weights, momentum) = parameters_of(&self.session)?;
         let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
         let extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
         Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
@@ -244,162 +248,74 @@ fn mean_square(patch: &Patch, mask: &BlockMask) -> f64 {
     sum / count.max(1) as f64
 }
 
-/// Weights (and momentum, where the session has it) from a checkpoint. Every parameter must be there in its shape.
-pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> {
-    for (id, p) in session.parameters.list.iter().enumerate() {
-        let find = |list: &[Tensor]| list.iter().position(|t| t.name == p.name && t.shape == p.shape);
-        match find(&checkpoint.weights) {
-            Some(k) => session.set_weight(id, &checkpoint.weights[k].data),
-            None => {
-                return Err(Error::plan(
-                    format!("the checkpoint has no tensor {} of shape {:?}", p.name, p.shape),
-                    "It belongs to another network",
-                ));
-            }
-        }
-        if let Some(k) = find(&checkpoint.momentum) {
-            session.set_momentum(id, &checkpoint.momentum[k].data);
-        }
-    }
-    Ok(())
-}
-
-/// State of the loop besides the weights.
-struct Loop<'a> {
+/// The pre-training as the loop sees it.
+struct Pretraining<'a> {
     plan: &'a Plan,
     options: &'a Options,
-    trainer: &'a mut Trainer,
-    validation: &'a Loader,
-    log: MetricsLog,
-    progress: Progress,
+    trainer: Trainer,
+    batches: Stream,
+    validation: Arc<Loader>,
     best: Option<f64>,
+    /// Loss of the last validation, and of predicting zero.
+    last: Option<(f64, f64)>,
     /// Bytes that the plan gives the device.
     planned: u64,
 }
 
-impl Loop<'_> {
-    fn run(mut self, training: Arc<Loader>, first_step: u64, stop: &StopFlag) -> Result<Outcome> {
-        let t = &self.plan.train;
-        let mut stream = training.stream(self.plan.seed, first_step, t.batch, self.options.threads, QUEUE);
-        let mut last_save = Instant::now();
-        let mut saved = first_step;
-        let mut not_finite = 0;
-        let mut validated = self.last_validation()?;
-        for step in first_step..t.steps {
-            let start = Instant::now();
-            let batch = match stream.next() {
-                Some(batch) => batch?,
-                None => {
-                    return Err(Error::file(
-                        &self.options.store,
-                        "the loader ended early",
-                        "Run the same command again",
-                    ));
-                }
-            };
-            let waited = start.elapsed();
-            let (loss, norm) = self.trainer.step(step, &batch)?;
-            if !loss.is_finite() {
-                not_finite += 1;
-                self.progress.message(&format!("step {step}: the loss is {loss}; the step is skipped"));
-                if not_finite > MAX_NOT_FINITE {
-                    return Err(Error::plan(
-                        format!("the loss was not a number in {not_finite} steps"),
-                        "Lower train.learning_rate, or look for damaged scans in the store; the last checkpoint is intact",
-                    ));
-                }
-            }
-            let seconds = start.elapsed().as_secs_f64();
-            let done = step + 1;
-            self.log.write(&json!({
-                "step": done, "loss": loss, "gradient_norm": norm, "learning_rate": t.rate(step),
-                "mask_ratio": mae::step_ratio(&self.plan.mae, self.plan.seed, step),
-                "patches_per_s": batch.len() as f64 / seconds, "seconds": seconds, "waited_for_data": waited.as_secs_f64(),
-            }))?;
-            let speed = format!("{:.2}", batch.len() as f64 / seconds);
-            if step == first_step {
-                self.progress.message(&self.memory_report());
-            }
-            self.progress.update(done, &[("loss", format!("{loss:.4}")), ("patches/s", speed)]);
-            let signal = stop.requested();
-            if done % t.epoch_steps == 0 || done == t.steps {
-                let (loss, zero) = self.trainer.validate(self.validation)?;
-                self.log.write(&json!({ "step": done, "validation_loss": loss, "validation_loss_of_zero": zero }))?;
-                self.progress.message(&format!(
-                    "step {done}: validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})",
-                    loss / zero
-                ));
-                validated = Some((loss, zero));
-                if self.best.is_none_or(|b| loss < b) {
-                    self.best = Some(loss);
-                    checkpoint::save(self.options.run.join(BEST), &self.trainer.checkpoint(done, self.best)?)?;
-                }
-                self.picture()?;
-            }
-            let due = last_save.elapsed() >= Duration::from_secs_f64(60.0 * t.checkpoint_minutes.max(0.0));
-            if due || done == t.steps || signal.is_some() {
-                self.log.sync()?;
-                checkpoint::save(self.options.run.join(LATEST), &self.trainer.checkpoint(done, self.best)?)?;
-                (last_save, saved) = (Instant::now(), done);
-            }
-            if let Some(signal) = signal
-                && done < t.steps
-            {
-                self.progress.message(&format!("{}: checkpoint written", signal.name()));
-                self.progress.finish();
-                return Err(match signal {
-                    StopSignal::Interrupt if saved == 0 => Error::Interrupted,
-                    _ => Error::Stopped { step: saved, checkpoint: self.options.run.join(LATEST) },
-                });
-            }
+impl Training for Pretraining<'_> {
+    fn step(&mut self, step: u64) -> Result<Step> {
+        let start = Instant::now();
+        let batch = self.batches.next().unwrap_or_else(|| {
+            Err(Error::file(&self.options.store, "the loader ended early", "Run the same command again"))
+        })?;
+        let waited = start.elapsed();
+        let (loss, norm) = self.trainer.step(step, &batch)?;
+        let record = record([
+            ("gradient_norm", json!(norm)),
+            ("learning_rate", json!(self.plan.train.rate(step))),
+            ("mask_ratio", json!(mae::step_ratio(&self.plan.mae, self.plan.seed, step))),
+        ]);
+        Ok(Step { loss, samples: batch.len(), waited, record })
+    }
+
+    fn validate(&mut self, _: u64) -> Result<Validation> {
+        let (loss, zero) = self.trainer.validate(&self.validation)?;
+        self.last = Some((loss, zero));
+        let is_best = self.best.is_none_or(|b| loss < b);
+        if is_best {
+            self.best = Some(loss);
         }
-        self.progress.finish();
-        let (last, zero) = validated.unwrap_or((f64::NAN, f64::NAN));
-        Ok(Outcome {
-            steps: t.steps,
-            last_validation: last,
-            best_validation: self.best.unwrap_or(last),
-            zero_validation: zero,
+        Ok(Validation {
+            record: record([("validation_loss", json!(loss)), ("validation_loss_of_zero", json!(zero))]),
+            message: format!("validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero),
+            is_best,
         })
     }
 
-    /// Planned and measured memory, once everything has been touched.
-    fn memory_report(&self) -> String {
-        let gpu = &self.trainer.session.gpu;
-        let measured = gpu.allocator_bytes().unwrap_or_else(|| gpu.allocated());
-        let resident = memory::peak_resident()
-            .map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
-        format!("device memory: {:.3} GiB planned, {:.3} GiB allocated{resident}", gib(self.planned), gib(measured))
+    fn checkpoint(&self, done: u64) -> Result<Checkpoint> {
+        self.trainer.checkpoint(done, self.best)
     }
 
-    /// The last validation in the log, for a run that was complete already.
-    fn last_validation(&self) -> Result<Option<(f64, f64)>> {
-        let records = MetricsLog::read(&self.options.run)?;
-        Ok(records
-            .iter()
-            .rev()
-            .find_map(|r| Some((r.get("validation_loss")?.as_f64()?, r.get("validation_loss_of_zero")?.as_f64()?))))
-    }
-
-    /// `progress.png` from the log.
-    fn picture(&self) -> Result<()> {
-        let records = MetricsLog::read(&self.options.run)?;
-        let series = |name: &str, key: &str| Series {
-            name: name.to_string(),
-            points: records.iter().filter_map(|r| Some((r.get("step")?.as_f64()?, r.get(key)?.as_f64()?))).collect(),
-        };
+    fn picture(&self, records: &[Value]) -> Result<()> {
         let losses = [
-            series("training", "loss"),
-            series("validation", "validation_loss"),
-            series("predicting zero", "validation_loss_of_zero"),
+            Series::of(records, "training", "loss"),
+            Series::of(records, "validation", "validation_loss"),
+            Series::of(records, "predicting zero", "validation_loss_of_zero"),
         ];
-        let (rate, speed) = (series("learning rate", "learning_rate"), series("patches/s", "patches_per_s"));
-        progress_png(
-            self.options.run.join("progress.png"),
-            "masked autoencoder: loss on hidden voxels",
-            &losses,
-            &rate,
-            &speed,
-        )
+        let rate = Series::of(records, "learning rate", "learning_rate");
+        let speed = Series::of(records, "patches/s", "patches_per_s");
+        let path = self.options.run.join("progress.png");
+        progress_png(path, "masked autoencoder: loss on hidden voxels", &losses, &rate, &speed)
     }
+
+    fn session(&self) -> (&Session, u64) {
+        (&self.trainer.session, self.planned)
+    }
+}
+
+/// The last validation in the log, for a run that was complete already.
+fn last_validation(run: &Path) -> Result<Option<(f64, f64)>> {
+    let number = |r: &Value, key: &str| r.get(key).and_then(Value::as_f64);
+    let records = MetricsLog::read(run)?;
+    Ok(records.iter().rev().find_map(|r| number(r, "validation_loss").zip(number(r, "validation_loss_of_zero"))))
 }

@@ -1,10 +1,11 @@
-//! A_losses: the squared errors of the autoencoder, value and gradient.
+//! A_losses: the squared errors of the autoencoder and the losses of segmentation, value and gradient.
 
 use super::operators::mask_of;
-use super::{Fixture, Report};
+use super::{Array, Fixture, Report};
+use serde_json::Value;
 use spark3d::device::Gpu;
-use spark3d::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, product};
-use spark3d::ops::Weights;
+use spark3d::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
+use spark3d::ops::{Classes, DiceCe, Weights};
 use std::rc::Rc;
 
 pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
@@ -67,4 +68,109 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     );
     let largest = want_gradient.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
     report.compare_within(&format!("{name}/dlogits0"), &gradient, &want_gradient, 1e-5 * largest);
+}
+
+/// Dice, cross entropy and their sum, for classes and regions, at one resolution or several.
+pub fn segmentation(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Report) {
+    let get = |key: &str| f.find(&format!("{name}/{key}"));
+    let kind = name.split('/').next().unwrap();
+    let number = |key: &str, default: f64| case.get(key).map_or(default, |v| v.as_f64().unwrap()) as f32;
+    let regions = (kind == "dc_bce_regions").then(|| {
+        // Each combination of the target's channels is a label: its bits.
+        let channels = get("target").unwrap().channels() as u32;
+        (0..channels).map(|c| (0..1 << channels).filter(|l| l >> c & 1 == 1).collect()).collect()
+    });
+    let loss = DiceCe {
+        classes: Classes { regions, ignore: case.get("ignore_label").and_then(Value::as_u64).map(|v| v as u32) },
+        batch_dice: case.get("batch_dice").is_some_and(|v| v.as_bool().unwrap()),
+        smooth: number("smooth", 1e-5),
+        weight_ce: number("weight_ce", f64::from(u8::from(kind != "dice_only"))),
+        weight_dice: number("weight_dice", f64::from(u8::from(kind != "ce_only"))),
+    };
+    let weights: Vec<f32> = match case.get("weights").and_then(Value::as_array) {
+        Some(list) => list.iter().map(|w| w.as_f64().unwrap() as f32).collect(),
+        None => vec![1.0],
+    };
+    let logits: Vec<Array> = (0..weights.len()).map(|k| get(&format!("logits{k}")).unwrap()).collect();
+    let target = get("target").or_else(|| get("target0")).unwrap();
+    let (samples, source) = (target.samples(), target.dims());
+    let mut g = Graph::new(Parameters::default(), &[]);
+    let labels: Vec<TensorId> = (0..samples).map(|_| g.image(1, source)).collect();
+    let mut gradients = Vec::new();
+    for (x, &weight) in logits.iter().zip(&weights) {
+        let packed: Vec<TensorId> = (0..samples)
+            .map(|_| {
+                let image = g.image(x.channels(), x.dims());
+                g.pack(image, x.channels(), Space::dense(x.dims()))
+            })
+            .collect();
+        // The lowest resolution counts for nothing: nnU-Net leaves it out.
+        let d = if weight > 0.0 { g.dice_ce(&packed, &labels, source, &loss, weight, true) } else { vec![] };
+        d.iter().for_each(|&d| g.keep(d));
+        gradients.push(d);
+    }
+    let session = Session::new(gpu.clone(), vec![g], None).unwrap();
+    session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
+    session.start_step();
+    for n in 0..samples {
+        let voxels = product(source);
+        let label = |v: usize| {
+            let channels = target.sample(n).chunks(voxels).map(|c| c[v]);
+            if kind == "dc_bce_regions" {
+                channels.rev().fold(0.0, |l, bit| 2.0 * l + bit)
+            } else {
+                target.sample(n)[v]
+            }
+        };
+        session.set_image(n, &(0..voxels).map(label).collect::<Vec<f32>>());
+        for (k, x) in logits.iter().enumerate() {
+            session.set_image((1 + k) * samples + n, x.sample(n));
+        }
+    }
+    session.run(0).unwrap();
+    let want = get("loss").unwrap().data;
+    report.compare_within(
+        &format!("{name}/loss"),
+        &[session.output(Output::Loss).unwrap()],
+        &want,
+        1e-6 * f64::from(want[0].abs()).max(1.0),
+    );
+    for (k, tensors) in gradients.iter().enumerate() {
+        let want = get(&format!("dlogits{k}")).unwrap().data;
+        let got: Vec<f32> = match tensors.is_empty() {
+            true => vec![0.0; want.len()],
+            false => tensors.iter().flat_map(|&t| session.read(0, t).unwrap()).collect(),
+        };
+        let largest = want.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
+        report.compare_within(&format!("{name}/dlogits{k}"), &got, &want, 1e-5 * largest);
+    }
+}
+
+/// Which voxel a coarser label map takes: told by the gradient of the cross entropy of equal logits, negative at the label.
+pub fn label_resolutions(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
+    let input = f.get(&format!("{name}/in"));
+    let (source, lowest) = (input.dims(), input.data.iter().fold(f32::INFINITY, |m, &v| m.min(v)));
+    let shifted: Vec<f32> = input.data.iter().map(|v| v - lowest).collect();
+    let channels = shifted.iter().fold(0f32, |m, &v| m.max(v)) as usize + 1;
+    let classes = Classes { regions: None, ignore: None };
+    let loss = DiceCe { classes, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 0.0 };
+    for k in 0.. {
+        let Some(want) = f.find(&format!("{name}/out{k}")) else { break };
+        let dims = want.dims();
+        let mut g = Graph::new(Parameters::default(), &[]);
+        let (labels, image) = (g.image(1, source), g.image(channels, dims));
+        let x = g.pack(image, channels, Space::dense(dims));
+        let d = g.dice_ce(&[x], &[labels], source, &loss, 1.0, true)[0];
+        g.keep(d);
+        let session = Session::new(gpu.clone(), vec![g], None).unwrap();
+        session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
+        session.set_image(0, &shifted);
+        session.set_image(1, &vec![0.0; channels * product(dims)]);
+        session.run(0).unwrap();
+        let d = session.read(0, d).unwrap();
+        let at =
+            |v: usize| (0..channels).find(|&c| d[c * product(dims) + v] < 0.0).map_or(f32::NAN, |c| c as f32 + lowest);
+        let got: Vec<f32> = (0..product(dims)).map(at).collect();
+        report.compare_within(&format!("{name}/out{k}"), &got, &want.data, 0.0);
+    }
 }

@@ -2,6 +2,7 @@
 
 mod losses;
 mod mae;
+mod metrics;
 mod networks;
 mod nnunet;
 mod operators;
@@ -77,7 +78,7 @@ impl Fixture {
     }
 }
 
-/// JSON as Python writes it: NaN and Infinity, which the standard does not have, become null.
+/// JSON as Python writes it: NaN and Infinity, which the standard does not have, become the strings "nan" and "inf".
 fn parse(text: &str) -> Value {
     let mut strict = String::with_capacity(text.len());
     for (k, part) in text.split('"').enumerate() {
@@ -86,7 +87,7 @@ fn parse(text: &str) -> Value {
         strict.push_str(if k > 0 { "\"" } else { "" });
         strict.push_str(&match quoted {
             true => part.to_string(),
-            false => part.replace("-Infinity", "null").replace("Infinity", "null").replace("NaN", "null"),
+            false => part.replace("-Infinity", r#""-inf""#).replace("Infinity", r#""inf""#).replace("NaN", r#""nan""#),
         });
     }
     serde_json::from_str(&strict).unwrap_or_else(|e| panic!("not JSON: {e}"))
@@ -171,7 +172,6 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let Some(cases) = json.get("cases").and_then(Value::as_object) else {
         // Single measurements of later capabilities.
         return match f.name().split('_').next() {
-            Some("E") => report.not_run("E_metrics (Dice and surface distances)"),
             Some("F") => report.not_run("F_pretext (Models Genesis and Volume Fusion)"),
             _ => report.fail(format!("{}: an unknown kind of fixture", f.path.display())),
         };
@@ -181,11 +181,12 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
         match kind {
             _ if case.get("op").is_some() => operators::run(gpu, f, name, case, report),
             "mae_mse" | "spark_loss" | "lossmask_mse" => losses::run(gpu, f, name, report),
-            "dc_ce" | "dice_only" | "ce_only" | "dc_bce_regions" | "deep_supervision" | "seg_downsample_odd" => {
-                report.not_run(format!("{}: {name} (segmentation losses)", f.name()))
+            "dc_ce" | "dice_only" | "ce_only" | "dc_bce_regions" | "deep_supervision" => {
+                losses::segmentation(gpu, f, name, case, report)
             }
+            "seg_downsample_odd" => losses::label_resolutions(gpu, f, name, report),
             "resample" | "crop" | "zscore" | "gaussian" | "tile_steps" => resampling::run(f, name, case, report),
-            _ if f.name().starts_with("E_") => report.not_run(format!("{}: {name} (metrics)", f.name())),
+            _ if case.get("nsd_surface_distance").is_some() => metrics::run(f, name, case, report),
             _ if f.name().starts_with("F_") => report.not_run(format!("{}: {name} (pretext transforms)", f.name())),
             _ => report.fail(format!("{}: {name} is an unknown kind of case", f.path.display())),
         }

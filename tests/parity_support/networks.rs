@@ -1,20 +1,22 @@
-//! B_net: outputs and stage outputs of a residual-encoder U-Net. Its loss (Dice + cross entropy), gradients and steps belong to
-//! fine-tuning.
+//! B_net: a residual-encoder U-Net. Outputs, stage outputs, loss (Dice + cross entropy with deep supervision), gradients, steps of
+//! the optimiser, and the names of its state_dict.
 
 use super::{Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::device::Gpu;
-use spark3d::graph::{Graph, Parameters, Session, Space};
-use spark3d::model::{self, Network};
+use spark3d::graph::{Graph, Output, Parameters, Session, Space, StepValues};
+use spark3d::model::{self, Network, state_dict};
+use spark3d::ops::{Classes, DiceCe, sgd};
+use std::collections::HashSet;
 use std::rc::Rc;
 
 fn list(v: &Value) -> Vec<usize> {
     v.as_array().unwrap().iter().map(|x| x.as_u64().unwrap() as usize).collect()
 }
 
-pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
+fn network(f: &Fixture) -> Network {
     let c = &f.json["config"];
-    let network = Network {
+    Network {
         encoder: Default::default(),
         input_channels: c["cin"].as_u64().unwrap() as usize,
         output_channels: c["ncls"].as_u64().unwrap() as usize,
@@ -24,9 +26,26 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
         kernels: c["ks"].as_array().unwrap().iter().map(triple).collect(),
         decoder_convs: list(&c["dec"]),
         deep_supervision: f.json["deep_supervision"].as_bool().unwrap(),
-    };
+    }
+}
+
+fn set_parameters(f: &Fixture, session: &Session) {
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let values = f.get(&format!("param/{}", p.name));
+        assert_eq!(values.shape, p.shape, "{}", p.name);
+        session.set_weight(id, &values.data);
+    }
+}
+
+pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
+    outputs(gpu, f, report);
+    training(gpu, f, report);
+}
+
+fn outputs(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
+    let network = network(f);
     let input = f.get("input");
-    let patch = triple(&c["size"]);
+    let patch = triple(&f.json["config"]["size"]);
     network.validate(patch).unwrap();
     let mut g = Graph::new(Parameters::default(), &[]);
     let image = g.image(network.input_channels, patch);
@@ -36,11 +55,7 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let outputs = model::decoder(&mut g, &network, &skips);
     skips.iter().chain(&outputs).for_each(|&t| g.keep(t));
     let session = Session::new(gpu.clone(), vec![g], None).unwrap();
-    for (id, p) in session.parameters.list.iter().enumerate() {
-        let values = f.get(&format!("param/{}", p.name));
-        assert_eq!(values.shape, p.shape, "{}", p.name);
-        session.set_weight(id, &values.data);
-    }
+    set_parameters(f, &session);
     let mut found: Vec<(String, Vec<f32>)> = Vec::new();
     for n in 0..input.samples() {
         session.set_image(0, input.sample(n));
@@ -66,5 +81,84 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
         }
     }
     report.check(&format!("{}: every output is in the file", f.name()), missing == 0);
-    report.not_run(format!("{}: loss, gradients and steps (Dice + cross entropy)", f.name()));
+}
+
+/// One graph over all samples of the batch, as nnU-Net trains it.
+fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
+    let (network, name) = (network(f), f.name());
+    let input = f.get("input");
+    let (patch, samples) = (triple(&f.json["config"]["size"]), input.samples());
+    let classes = Classes { regions: None, ignore: None };
+    let loss = DiceCe { classes, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 1.0 };
+    let weights: Vec<f32> =
+        f.json["ds_weights"].as_array().unwrap().iter().map(|w| w.as_f64().unwrap() as f32).collect();
+    let mut g = Graph::new(Parameters::default(), &[]);
+    let outputs: Vec<Vec<usize>> = (0..samples).map(|_| model::outputs(&mut g, &network, patch)).collect();
+    let labels: Vec<usize> = (0..samples).map(|_| g.image(1, patch)).collect();
+    let mut seeds = Vec::new();
+    for (level, &weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
+        let logits: Vec<usize> = outputs.iter().map(|o| o[level]).collect();
+        let gradients = g.dice_ce(&logits, &labels, patch, &loss, weight, true);
+        seeds.extend(logits.into_iter().zip(gradients));
+    }
+    g.backward(&seeds, []);
+    let o = &f.json["optimizer"];
+    let number = |key: &str| o[key].as_f64().unwrap();
+    let clip = number("clip_grad_norm") as f32;
+    let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
+    let session = Session::new(gpu.clone(), vec![g], Some(&make)).unwrap();
+    set_parameters(f, &session);
+    let target = f.get("target0");
+    for n in 0..samples {
+        session.set_image(n, input.sample(n));
+        session.set_image(samples + n, target.sample(n));
+    }
+    let untrained: HashSet<&str> =
+        f.json["params_without_grad"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
+    let agree = session.parameters.list.iter().all(|p| p.trained != untrained.contains(&p.name[..]));
+    report.check(&format!("{name}: gradients reach the same parameters"), agree);
+    let names: HashSet<String> = session.parameters.list.iter().flat_map(|p| state_dict::names(&p.name)).collect();
+    let want: HashSet<String> =
+        f.json["state_dict_all_keys"].as_array().unwrap().iter().map(|v| v.as_str().unwrap().to_string()).collect();
+    report.check(&format!("{name}: the state_dict has the same names"), names == want);
+
+    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    let steps = number("steps") as usize;
+    for step in 0..steps {
+        let rate = number("lr0") * (1.0 - step as f64 / number("max_steps")).powf(number("poly_exponent"));
+        session.set_step(StepValues {
+            learning_rate: rate as f32,
+            momentum: number("sgd_nesterov") as f32,
+            weight_decay: number("weight_decay") as f32,
+            loss_scale: 1.0,
+        });
+        session.start_step();
+        session.run(0).unwrap();
+        losses.push(session.output(Output::Loss).unwrap());
+        if step == 0 {
+            compare_parameters(f, &session, "grad", 1e-5, report);
+        }
+        session.update().unwrap();
+        norms.push(session.output(Output::GradientNorm).unwrap());
+        // parity/README.md: 1e-6 after one step, 5e-5 after five.
+        compare_parameters(f, &session, &format!("step{}", step + 1), if step == 0 { 1e-6 } else { 5e-5 }, report);
+    }
+    report.compare_within(&format!("{name}/loss"), &losses[..1], &f.get("loss").data, 1e-5);
+    report.compare_within(&format!("{name}/step_loss"), &losses, &f.get("step_loss").data[..steps], 1e-5);
+    let norm_error = f.json["fp32_err"]["step_gradnorm_preclip"]["max_abs"].as_f64().unwrap();
+    report.compare(
+        &format!("{name}/step_gradnorm_preclip"),
+        &norms,
+        &f.get("step_gradnorm_preclip").data[..steps],
+        norm_error,
+    );
+}
+
+/// Gradients or weights that the file holds under `prefix`.
+fn compare_parameters(f: &Fixture, session: &Session, prefix: &str, tolerance: f64, report: &mut Report) {
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let Some(want) = f.find(&format!("{prefix}/{}", p.name)) else { continue };
+        let got = if prefix == "grad" { session.gradient(id) } else { session.weight(id) }.unwrap();
+        report.compare_within(&format!("{}/{prefix}/{}", f.name(), p.name), &got, &want.data, tolerance);
+    }
 }

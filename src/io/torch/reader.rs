@@ -49,7 +49,7 @@ impl Archive {
         let prefix = prefix(path, &zip)?;
 
         let mut member = |name: &str, limit| read_member(path, &mut zip, &format!("{prefix}{name}"), limit);
-        // Absent in files older than PyTorch 2.1, which had little-endian numbers on every machine in use.
+        // Absent in files of older versions of PyTorch, which ran on little-endian machines.
         if let Some(order) = member("byteorder", 16)?
             && order != b"little"
         {

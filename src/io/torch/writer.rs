@@ -50,7 +50,7 @@ pub fn write(path: &Path, entries: &[(&str, Entry)]) -> Result<()> {
 
 /// Every member is aligned to this many bytes, so that it can be used where it lies in a mapped file.
 const ALIGNMENT: u16 = 64;
-/// Of the archive's format, after `kMaxSupportedFileFormatVersion` of `caffe2/serialize/versions.h`.
+/// Of the archive's format, `kMinProducedFileFormatVersion` of `caffe2/serialize/versions.h`.
 const VERSION: &[u8] = b"3\n";
 
 fn archive(out: &mut dyn Write, pickler: &Pickler) -> io::Result<()> {

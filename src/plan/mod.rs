@@ -1,4 +1,8 @@
 //! The plan: everything that makes a run, in one TOML file. A preset, changed by a file, changed by `--set key=value`.
+//! [`Plan`] is that of pre-training, [`finetune::Plan`] that of fine-tuning.
+
+pub mod finetune;
+mod table;
 
 use crate::augment;
 use crate::error::{Error, Result};
@@ -108,39 +112,14 @@ impl Plan {
 
     /// A preset, changed by the tables of `file` and then by `key=value` pairs with dotted keys.
     pub fn resolve(preset: &str, file: Option<&Path>, set: &[String]) -> Result<Self> {
-        let mut table =
-            toml::Table::try_from(Self::preset(preset)?).map_err(|e| Error::plan(e.to_string(), "This is a bug"))?;
-        if let Some(path) = file {
-            let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-            let changes: toml::Table = text
-                .parse()
-                .map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))?;
-            merge(&mut table, changes);
-        }
-        for pair in set {
-            let (key, value) = pair.split_once('=').ok_or_else(|| {
-                Error::Usage(format!("--set {pair}: write key=value, for example --set train.batch=2"))
-            })?;
-            assign(&mut table, key.trim(), value.trim())?;
-        }
+        let mut table = table::of(&Self::preset(preset)?)?;
+        table::change(&mut table, file, set)?;
         Self::from_table(table)
     }
 
     fn from_table(mut table: toml::Table) -> Result<Self> {
-        // `network = "S"` names a preset instead of spelling it out.
-        if let Some(toml::Value::String(name)) = table.get("network") {
-            let network = Network::preset(name).ok_or_else(|| {
-                Error::plan(format!("there is no network {name}"), "Choose tiny, S, M or L, or write a [network] table")
-            })?;
-            let value = toml::Value::try_from(network).map_err(|e| Error::plan(e.to_string(), "This is a bug"))?;
-            table.insert("network".into(), value);
-        }
-        let plan: Plan = table.try_into().map_err(|e: toml::de::Error| {
-            Error::plan(
-                format!("the plan is not valid: {}", e.to_string().trim().replace('\n', " ")),
-                "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key",
-            )
-        })?;
+        name_network(&mut table)?;
+        let plan: Plan = table::into(table, "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key")?;
         plan.validate()?;
         Ok(plan)
     }
@@ -194,72 +173,17 @@ impl Plan {
 
     /// Keys in which two plans differ, with both values.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        let flat = |p: &Self| {
-            let mut out = Vec::new();
-            flatten("", &toml::Value::try_from(p).expect("a plan is plain data"), &mut out);
-            out
-        };
-        flat(self)
-            .into_iter()
-            .zip(flat(other))
-            .filter(|(a, b)| a != b)
-            .map(|(a, b)| format!("{} = {} / {}", a.0, a.1, b.1))
-            .collect()
+        table::differences(self, other)
     }
 }
 
-fn flatten(prefix: &str, value: &toml::Value, out: &mut Vec<(String, String)>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                flatten(&if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") }, value, out);
-            }
-        }
-        other => out.push((prefix.to_string(), other.to_string())),
-    }
-}
-
-fn merge(base: &mut toml::Table, changes: toml::Table) {
-    for (key, value) in changes {
-        match (base.get_mut(&key), value) {
-            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
-            (_, value) => {
-                base.insert(key, value);
-            }
-        }
-    }
-}
-
-fn assign(table: &mut toml::Table, key: &str, text: &str) -> Result<()> {
-    let value = format!("v = {text}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(text.to_string()));
-    let mut table = table;
-    let mut parts = key.split('.').peekable();
-    while let Some(part) = parts.next() {
-        let known = table.contains_key(part);
-        if !known {
-            return Err(Error::plan(
-                format!("the plan has no key {key}"),
-                format!("Known here: {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
-            ));
-        }
-        if parts.peek().is_none() {
-            // A whole number is a fine value of a real key.
-            let real = matches!(table.get(part), Some(toml::Value::Float(_)));
-            let value = match value {
-                toml::Value::Integer(i) if real => toml::Value::Float(i as f64),
-                other => other,
-            };
-            table.insert(part.to_string(), value);
-            return Ok(());
-        }
-        table = table
-            .get_mut(part)
-            .and_then(toml::Value::as_table_mut)
-            .ok_or_else(|| Error::plan(format!("{part} in {key} is a value, not a table"), "Shorten the key"))?;
+/// `network = "S"` names a preset instead of spelling it out.
+fn name_network(table: &mut toml::Table) -> Result<()> {
+    if let Some(toml::Value::String(name)) = table.get("network") {
+        let network = Network::preset(name).ok_or_else(|| {
+            Error::plan(format!("there is no network {name}"), "Choose tiny, S, M or L, or write a [network] table")
+        })?;
+        table.insert("network".into(), toml::Value::Table(table::of(&network)?));
     }
     Ok(())
 }

@@ -1,0 +1,36 @@
+// What the logits of a voxel decide, segment by segment: state = (largest logit, its channel, -, -), or with REGIONS the bits of
+// the channels above zero in state.y. One invocation a voxel.
+
+#import labels
+
+@group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;
+@group(0) @binding(3) var<storage, read_write> state: array<vec2<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (group.x + group.y * groups.x) * 64u + lane;
+    if v >= voxel_total() { return; }
+    if label_at(v) == params.ignore_label { return; }
+    let quads = params.quads + hidden_zero(groups);
+    var largest = -3.0e38;
+    var decision = 0u;
+    if params.first_quad + hidden_zero(groups) > 0u {
+        largest = state[v].x;
+        decision = bitcast<u32>(state[v].y);
+    }
+    for (var q = 0u; q < quads; q++) {
+        let x = logits[q * params.stride + v];
+        for (var k = 0u; k < 4u; k++) {
+            let c = (params.first_quad + q) * 4u + k;
+            if c < params.channels + hidden_zero(groups) {
+                if REGIONS {
+                    if x[k] > 0.0 { decision |= 1u << c; }
+                } else if x[k] > largest {
+                    largest = x[k];
+                    decision = c;
+                }
+            }
+        }
+    }
+    state[v] = vec2<f32>(largest, bitcast<f32>(decision));
+}

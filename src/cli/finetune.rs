@@ -1,0 +1,152 @@
+//! `spark3d finetune`
+
+use super::{Common, print};
+use crate::error::{Error, Result};
+use crate::evaluate::table;
+use crate::finetune::run::{Options, finetune};
+use crate::finetune::setup::{Request, Setup};
+use crate::finetune::trainer::plan_phase;
+use crate::graph::plan::Limits;
+use crate::plan::finetune::{PRESETS, Part, SCHEDULES, Stem};
+use crate::train::memory::{budget, gib};
+use clap::Args;
+use std::path::PathBuf;
+
+/// Train a segmentation network on a labelled data set, from a pre-trained checkpoint or from scratch; the same command again
+/// goes on where it stopped
+#[derive(Args)]
+#[command(after_help = names_help())]
+pub struct Finetune {
+    /// Data set of nnU-Net's raw form: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz
+    dataset: PathBuf,
+    /// Run folder: a model folder for `spark3d predict`, with a folder a fold (not needed for --dry-run)
+    #[arg(short, long)]
+    out: Option<PathBuf>,
+    /// Pre-trained network: a run folder or checkpoint of `spark3d pretrain`, of nnssl, of nnU-Net; or scratch
+    #[arg(long, value_name = "CHECKPOINT|scratch")]
+    from: String,
+    /// Fold of the five-fold cross-validation: a number, or all to train on everything
+    #[arg(long, default_value = "0")]
+    fold: String,
+    /// Use this many of the fold's training cases [default: all]
+    #[arg(long, value_name = "N")]
+    cases: Option<usize>,
+    /// Phases of the training [default: two-warm-ups, or no-warm-up from scratch]
+    #[arg(long, value_name = "NAME")]
+    schedule: Option<String>,
+    /// Steps of all phases together [default: the preset's]
+    #[arg(long, value_name = "STEPS")]
+    length: Option<u64>,
+    /// Peak learning rate [default: 1e-3, or 1e-2 from scratch]
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// Which part of the pre-trained network is used [default: encoder]
+    #[arg(long, value_enum)]
+    transfer: Option<Part>,
+    /// First convolution when the data set has more channels than the pre-trained network [default: replicate]
+    #[arg(long, value_enum)]
+    stem: Option<Stem>,
+    #[arg(long, default_value = "paper")]
+    preset: String,
+    /// nnU-Net's plans.json for this data set: patch, voxel size, normalisation, network
+    #[arg(long, value_name = "FILE")]
+    plans: Option<PathBuf>,
+    /// Which configuration of --plans
+    #[arg(long, default_value = "3d_fullres", value_name = "NAME", requires = "plans")]
+    configuration: String,
+    /// Splits of the cases [default: splits_final.json of the data set, else nnU-Net's own five folds]
+    #[arg(long, value_name = "FILE")]
+    splits: Option<PathBuf>,
+    /// TOML file that changes the plan
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Change one value of the plan, such as --set train.batch=4 (repeatable)
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Do not predict and score the validation cases in the end
+    #[arg(long)]
+    no_validation: bool,
+    /// Print the plan and the memory that each phase needs, and stop
+    #[arg(long)]
+    dry_run: bool,
+}
+
+fn names_help() -> String {
+    let list = |names: &[(&str, &str)]| {
+        names.iter().map(|(name, text)| format!("  {name:14} {text}")).collect::<Vec<_>>().join("\n")
+    };
+    format!("Schedules:\n{}\n\nPresets:\n{}", list(SCHEDULES), list(PRESETS))
+}
+
+impl Finetune {
+    pub fn run(&self, common: &Common) -> Result<()> {
+        let setup = Setup::new(&Request {
+            dataset: self.dataset.clone(),
+            from: (self.from != "scratch").then(|| PathBuf::from(&self.from)),
+            plans: self.plans.clone().map(|p| (p, self.configuration.clone())),
+            preset: self.preset.clone(),
+            schedule: self.schedule.clone(),
+            steps: self.length,
+            learning_rate: self.learning_rate,
+            part: self.transfer,
+            stem: self.stem,
+            fold: self.fold.clone(),
+            cases: self.cases.unwrap_or(0),
+            seed: self.seed,
+            file: self.plan.clone(),
+            set: self.set.clone(),
+        })?;
+        if self.dry_run {
+            return dry_run(&setup, common);
+        }
+        let missing =
+            || Error::Usage("finetune needs a run folder: spark3d finetune DATASET --from CHECKPOINT -o RUN".into());
+        let options = Options {
+            run: self.out.clone().ok_or_else(missing)?,
+            splits: self.splits.clone(),
+            validate: !self.no_validation,
+            threads: common.threads(),
+            memory: common.memory,
+            progress: common.progress,
+            quiet: common.quiet,
+        };
+        let outcome = finetune(&common.gpu()?, &setup, &options)?;
+        if let Some(evaluation) = &outcome.evaluation {
+            print(table(evaluation).trim_end());
+        }
+        print(format!(
+            "{} steps; pseudo Dice {:.4}; model in {}",
+            outcome.steps,
+            outcome.pseudo_dice,
+            options.run.display()
+        ));
+        Ok(())
+    }
+}
+
+/// The plan with the memory of its phases, before anything is allocated.
+fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
+    let gpu = common.gpu()?;
+    print(setup.plan.to_toml());
+    print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
+    let allowed = budget(common.memory, &gpu.facts().kind);
+    for phase in &setup.plan.phases {
+        let (run, _) = plan_phase(&setup.plan, &setup.objective, phase.trains, Limits::of(&gpu), allowed)?;
+        let trained: usize =
+            run.training.parameters.list.iter().filter(|p| p.trained).map(|p| p.shape.iter().product::<usize>()).sum();
+        print(format!(
+            "# {} steps of {:?} to {}: {} of {} parameters trained, planned peak {:.3} GiB, {} of {} activations recomputed",
+            phase.steps,
+            phase.rate,
+            phase.peak,
+            trained,
+            run.training.parameters.count(),
+            gib(run.memory.total()),
+            run.recomputed,
+            run.recomputable
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,350 @@
+//! A fine-tuning from the raw data set to a model: prepare, train, predict the validation cases, score them. The run folder is a
+//! model folder of nnU-Net's layout.
+
+use super::setup::Setup;
+use super::trainer::Trainer;
+use super::transfer::{Initial, initial};
+use super::validate::validate;
+use crate::atomic::write_atomic;
+use crate::dataset::{
+    Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, SampleKey, Source, Stream, folds,
+    prepare_dataset, stream,
+};
+use crate::device::Gpu;
+use crate::error::{Error, Result};
+use crate::evaluate::Evaluation;
+use crate::graph::Parameters;
+use crate::graph::Session;
+use crate::plan::finetune::{Plan, Stem};
+use crate::preprocess::Event;
+use crate::progress::{Mode, Progress};
+use crate::report::curves::{Series, progress_png};
+use crate::train::LATEST;
+use crate::train::checkpoint::{self, Checkpoint};
+use crate::train::drive::{Rhythm, Step, Training, Validation, drive, record};
+use crate::train::log::{MetricsLog, run_json};
+use crate::train::memory::{budget, gib};
+use crate::train::stop::StopFlag;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// What the command line adds to the plan; nothing here changes the network.
+pub struct Options {
+    /// Folder of the run: plans.json, dataset.json and a folder a fold.
+    pub run: PathBuf,
+    /// Splits of the cases; nnU-Net's where the file is missing.
+    pub splits: Option<PathBuf>,
+    /// Whether the validation cases are predicted and scored in the end.
+    pub validate: bool,
+    pub threads: usize,
+    /// Bytes on the device.
+    pub memory: Option<u64>,
+    pub progress: Mode,
+    pub quiet: bool,
+}
+
+/// How a run ended.
+pub struct Outcome {
+    pub steps: u64,
+    /// Mean of the classes' Dice over the patches of the last validation.
+    pub pseudo_dice: f64,
+    /// Scores of the validation cases, where there are some.
+    pub evaluation: Option<Evaluation>,
+}
+
+/// The checkpoint after the last step.
+pub const FINAL: &str = "checkpoint_final.safetensors";
+/// Batches that wait for the device.
+const QUEUE: usize = 4;
+/// Keeps the patches of validation apart from those of training.
+const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
+/// nnU-Net's weight of the past in the moving average of the pseudo Dice.
+const EMA: f64 = 0.9;
+
+/// Fine-tunes in `options.run`, from its latest checkpoint where there is one.
+///
+/// # Errors
+/// Cases cannot be prepared, the run belongs to another plan, memory does not suffice, or it was stopped.
+pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outcome> {
+    let plan = &setup.plan;
+    let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
+    let folder = options.run.join(format!("fold_{fold}"));
+    let resumed = resume_point(plan, &folder)?;
+    let cases = split(setup, options, fold)?;
+    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    describe_model(setup, &options.run)?;
+    let store = Arc::new(prepared(setup, options)?);
+
+    write_atomic(folder.join("plan.toml"), plan.to_toml().as_bytes())?;
+    run_json(
+        &folder,
+        serde_json::to_value(gpu.facts()).unwrap_or(Value::Null),
+        serde_json::to_value(plan).unwrap_or(Value::Null),
+    )?;
+    let first_step = resumed.as_ref().map_or(0, |c| c.step);
+    let log = MetricsLog::open(&folder, first_step)?;
+    let progress = Progress::new(options.progress, Some(plan.steps()), "fine-tuning").quiet(options.quiet);
+
+    let mut trainer = Trainer::new(gpu, plan, &setup.objective, budget(options.memory, &gpu.facts().kind));
+    let extra = extra_texts(setup, fold);
+    let (mut best, mut ema) = (None, None);
+    match resumed {
+        Some(checkpoint) => {
+            best = checkpoint.best_validation;
+            ema = checkpoint.extra.get("ema").and_then(|t| t.parse().ok());
+            trainer.resume(checkpoint)?;
+        }
+        None => {
+            let parameters = trainer.parameters();
+            let from = initial(&parameters, plan, setup.from.as_ref())?;
+            progress.message(&transferred(setup, &parameters, &from));
+            trainer.start(0, &from.values)?;
+        }
+    }
+    progress.message(&format!(
+        "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation cases{}",
+        gpu.facts().name,
+        trainer.session().parameters.count(),
+        gib(trainer.planned()),
+        cases.train.len(),
+        cases.validation.len(),
+        if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
+    ));
+    let t = &plan.train;
+    let loader = |ids: &[String], augment| -> Result<Arc<LabelledLoader>> {
+        let settings = LabelledPatchSettings { patch: t.patch, batch: t.batch, foreground: t.foreground, augment };
+        Ok(Arc::new(LabelledLoader::new(store.clone(), store.indices(ids)?, settings)?))
+    };
+    let training = loader(&cases.train, Some(plan.augment.clone()))?;
+    let mut run = FineTuning {
+        plan,
+        folder: &folder,
+        trainer,
+        batches: stream::start(training, plan.seed, first_step, t.batch, options.threads, QUEUE),
+        validation: loader(&cases.validation, None)?,
+        regions: setup.objective.classes.are_regions(),
+        best,
+        ema,
+        extra,
+    };
+    let (steps, epoch_steps, checkpoint_minutes) = (plan.steps(), t.epoch_steps, t.checkpoint_minutes);
+    let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
+    drive(&mut run, &folder, rhythm, log, progress, &StopFlag::install()?)?;
+
+    let mut last = run.checkpoint(steps)?;
+    last.momentum.clear();
+    checkpoint::save(folder.join(FINAL), &last)?;
+    drop(run);
+    let evaluation = match options.validate {
+        true => validate(gpu, setup, options, &folder, &cases.validation)?,
+        false => None,
+    };
+    Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
+}
+
+/// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
+fn resume_point(plan: &Plan, folder: &Path) -> Result<Option<Checkpoint>> {
+    let path = folder.join(LATEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let found = checkpoint::load(&path)?;
+    let differences = Plan::parse(&found.plan_toml)?.differences(plan);
+    if !differences.is_empty() {
+        return Err(Error::file(
+            &path,
+            format!("this run was started with another plan: {} (then / now)", differences.join("; ")),
+            "Give the same plan to go on, or another -o for a new run",
+        ));
+    }
+    Ok(Some(found))
+}
+
+/// The cases of the fold; all splits are written beside the model, for the record.
+fn split(setup: &Setup, options: &Options, fold: Fold) -> Result<Cases> {
+    let ids = setup.raw.ids();
+    let beside = setup.raw.folder.join(folds::FILE);
+    let file = options.splits.clone().unwrap_or(beside);
+    if options.splits.is_some() && !file.exists() {
+        return Err(Error::file(&file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
+    }
+    let cases = folds::split(&ids, Some(&file), fold)?;
+    if let Fold::Number(_) = fold {
+        std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
+        let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&ids) };
+        folds::write(&options.run.join(folds::FILE), &splits)?;
+    }
+    Ok(match setup.plan.data.cases {
+        0 => cases,
+        n => folds::limit(cases, n, setup.plan.seed),
+    })
+}
+
+/// Writes plans.json and dataset.json, which make the folder a model. Folds of another model do not belong into it.
+fn describe_model(setup: &Setup, run: &Path) -> Result<()> {
+    for (name, json) in [("plans.json", &setup.plans.json), ("dataset.json", &setup.raw.dataset.json)] {
+        let path = run.join(name);
+        if path.exists() && crate::io::nnunet::read_json(&path)? != *json {
+            let cause = "it belongs to a model of another network, voxel size or data set";
+            return Err(Error::file(&path, cause, "Give another -o, or delete this folder"));
+        }
+        let text = serde_json::to_string_pretty(json).unwrap_or_default();
+        write_atomic(&path, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// The prepared cases, in the run's folder: every fold uses the same.
+fn prepared(setup: &Setup, options: &Options) -> Result<LabelledStore> {
+    let mut progress: Option<Progress> = None;
+    let mut done = 0;
+    let folder = options.run.join("prepared");
+    let store = prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, &folder, &mut |event| match event {
+        Event::Found { scans, done: before } => {
+            done = before as u64;
+            progress =
+                Some(Progress::new(options.progress, Some(scans as u64), "preparing cases").quiet(options.quiet));
+        }
+        Event::Prepared { id, .. } => {
+            done += 1;
+            if let Some(p) = &mut progress {
+                p.update(done, &[("case", id)]);
+            }
+        }
+        Event::Rejected { source, reason } => {
+            if let Some(p) = &mut progress {
+                p.message(&format!("{}: {reason}", source.display()));
+            }
+        }
+    })?;
+    if let Some(p) = progress {
+        p.finish();
+    }
+    Ok(store)
+}
+
+/// What makes a checkpoint a model by itself: read by [`crate::weights::WeightFile::description`].
+fn extra_texts(setup: &Setup, fold: Fold) -> Vec<(String, String)> {
+    let augment = &setup.plan.augment;
+    let mirrors = augment.mirror_probability > 0.0;
+    let axes: Vec<usize> = (0..3).filter(|&a| mirrors && augment.mirror_axes[a]).collect();
+    [
+        ("plans", setup.plans.json.clone()),
+        ("dataset", setup.raw.dataset.json.clone()),
+        ("configuration", json!(setup.configuration.name)),
+        ("mirror_axes", json!(axes)),
+        ("fold", json!(fold.to_string())),
+    ]
+    .map(|(key, value)| (key.to_string(), value.to_string()))
+    .to_vec()
+}
+
+fn transferred(setup: &Setup, parameters: &Parameters, initial: &Initial) -> String {
+    let Some(file) = &setup.from else { return "training from scratch".into() };
+    let stem = match initial.stem {
+        None => String::new(),
+        Some((channels, Stem::Replicate)) => format!("; stem of {channels} channel replicated"),
+        Some((channels, Stem::Random)) => format!("; stem of {channels} channel left random"),
+    };
+    let (some, all) = (initial.transferred, parameters.list.len());
+    format!("{some} of {all} parameter tensors from {}{stem}", file.path().display())
+}
+
+/// The fine-tuning as the loop sees it.
+struct FineTuning<'a> {
+    plan: &'a Plan,
+    folder: &'a Path,
+    trainer: Trainer,
+    batches: Stream<LabelledPatch>,
+    validation: Arc<LabelledLoader>,
+    regions: bool,
+    /// Best moving average of the pseudo Dice, and the present one.
+    best: Option<f64>,
+    ema: Option<f64>,
+    extra: Vec<(String, String)>,
+}
+
+impl Training for FineTuning<'_> {
+    fn step(&mut self, step: u64) -> Result<Step> {
+        let start = Instant::now();
+        let batch = self
+            .batches
+            .next()
+            .unwrap_or_else(|| Err(Error::file(self.folder, "the loader ended early", "Run the same command again")))?;
+        let waited = start.elapsed();
+        let (loss, norm) = self.trainer.step(step, &batch)?;
+        let record = record([("gradient_norm", json!(norm)), ("learning_rate", json!(self.plan.rate(step)))]);
+        Ok(Step { loss, samples: batch.len(), waited, record })
+    }
+
+    fn validate(&mut self, _: u64) -> Result<Validation> {
+        let (seed, samples) = (self.plan.seed ^ VALIDATION_SEED, self.plan.train.batch as u64);
+        let loader = self.validation.clone();
+        let batches = (0..self.plan.train.validation_steps)
+            .map(|step| (0..samples).map(|index| loader.sample(SampleKey { seed, step, index })).collect());
+        let (loss, counts) = self.trainer.validate(batches)?;
+        // Without regions, output 0 is the background.
+        let dice = counts.dice().split_off(usize::from(!self.regions));
+        let mean = mean_of_numbers(&dice);
+        let ema = match self.ema {
+            Some(past) if mean.is_finite() => EMA * past + (1.0 - EMA) * mean,
+            Some(past) => past,
+            None => mean,
+        };
+        self.ema = ema.is_finite().then_some(ema);
+        let is_best = ema.is_finite() && self.best.is_none_or(|b| ema > b);
+        if is_best {
+            self.best = Some(ema);
+        }
+        let list: Vec<String> = dice.iter().take(8).map(|d| format!("{d:.3}")).collect();
+        let more = if dice.len() > list.len() { ", ..." } else { "" };
+        Ok(Validation {
+            record: record([
+                ("validation_loss", json!(loss)),
+                ("pseudo_dice", json!(dice)),
+                ("mean_pseudo_dice", json!(mean)),
+                ("ema_pseudo_dice", json!(ema)),
+            ]),
+            message: format!("validation loss {loss:.4}; pseudo Dice {mean:.4} [{}{more}]", list.join(", ")),
+            is_best,
+        })
+    }
+
+    fn checkpoint(&self, done: u64) -> Result<Checkpoint> {
+        let mut checkpoint = self.trainer.checkpoint(done, self.best)?;
+        checkpoint.extra.extend(self.extra.iter().cloned());
+        checkpoint.extra.extend(self.ema.map(|ema| ("ema".to_string(), ema.to_string())));
+        Ok(checkpoint)
+    }
+
+    fn picture(&self, records: &[Value]) -> Result<()> {
+        let lines = [
+            Series::of(records, "training loss", "loss"),
+            Series::of(records, "validation loss", "validation_loss"),
+            Series::of(records, "pseudo Dice", "mean_pseudo_dice"),
+        ];
+        let rate = Series::of(records, "learning rate", "learning_rate");
+        let speed = Series::of(records, "patches/s", "patches_per_s");
+        progress_png(self.folder.join("progress.png"), "segmentation: loss and pseudo Dice", &lines, &rate, &speed)
+    }
+
+    fn session(&self) -> (&Session, u64) {
+        (self.trainer.session(), self.trainer.planned())
+    }
+}
+
+/// Mean of what is not NaN; NaN of nothing.
+fn mean_of_numbers(values: &[f64]) -> f64 {
+    let numbers: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
+    numbers.iter().sum::<f64>() / numbers.len() as f64
+}
+
+/// The mean pseudo Dice of the last validation in the log.
+fn last_pseudo_dice(folder: &Path) -> Result<f64> {
+    let records = MetricsLog::read(folder)?;
+    let mean = |r: &Value| r.get("mean_pseudo_dice").and_then(Value::as_f64);
+    Ok(records.iter().rev().find_map(mean).unwrap_or(f64::NAN))
+}

@@ -1,0 +1,181 @@
+//! What is fine-tuned: data set, pre-trained checkpoint and plan, brought together before anything is computed.
+
+use super::describe;
+use super::network::Objective;
+use super::transfer::network_of_tensors;
+use crate::dataset::RawDataset;
+use crate::error::{Error, Result};
+use crate::infer::model::network_of;
+use crate::io::nnunet::{Configuration, Labels, Plans, Reader};
+use crate::model::Network;
+use crate::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
+use crate::plan::finetune::{Part, Plan, STEPS, Stem, WARM_UP, schedule};
+use crate::preprocess;
+use crate::train::{BEST, LATEST};
+use crate::weights::WeightFile;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What a user asks for. What is `None` is left to the checkpoint, the plans or the preset, in this order.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// A raw data set of nnU-Net's form.
+    pub dataset: PathBuf,
+    /// A checkpoint, or the folder of a pre-training; `None` trains from scratch.
+    pub from: Option<PathBuf>,
+    /// An nnU-Net plans.json and the name of a configuration in it.
+    pub plans: Option<(PathBuf, String)>,
+    pub preset: String,
+    pub schedule: Option<String>,
+    /// Steps of all phases.
+    pub steps: Option<u64>,
+    pub learning_rate: Option<f64>,
+    pub part: Option<Part>,
+    pub stem: Option<Stem>,
+    pub fold: String,
+    /// Training cases that are used; 0 = all.
+    pub cases: usize,
+    pub seed: Option<u64>,
+    /// A TOML file that changes the plan, and `key=value` pairs.
+    pub file: Option<PathBuf>,
+    pub set: Vec<String>,
+}
+
+/// A fine-tuning, ready to run.
+pub struct Setup {
+    pub plan: Plan,
+    pub objective: Objective,
+    pub raw: RawDataset,
+    /// The model in nnU-Net's words.
+    pub plans: Plans,
+    pub configuration: Configuration,
+    pub from: Option<WeightFile>,
+}
+
+impl Setup {
+    /// # Errors
+    /// The data set, checkpoint or plans cannot be read or do not fit together; the plan makes no sense.
+    pub fn new(request: &Request) -> Result<Self> {
+        let raw = RawDataset::open(&request.dataset)?;
+        let from = request.from.as_deref().map(checkpoint_of).transpose()?.map(|p| WeightFile::open(&p)).transpose()?;
+        let mut plan = Plan::preset(&request.preset)?;
+        let mut given = None;
+        if let Some((path, name)) = &request.plans {
+            given = Some(read_plans(path, name)?);
+        }
+        if let Some(file) = &from {
+            given = given.or(carried_plans(file, raw.dataset.channels.len()));
+            apply_checkpoint(&mut plan, file)?;
+        }
+        if let Some((plans, configuration)) = &given {
+            apply_plans(&mut plan, plans, configuration, from.is_none());
+        }
+        // The paper's best for a pre-trained network; nnU-Net's from scratch.
+        let (name, peak) = if from.is_some() { ("two-warm-ups", 1e-3) } else { ("no-warm-up", 1e-2) };
+        let name = request.schedule.as_deref().unwrap_or(name);
+        let steps = request.steps.unwrap_or_else(|| plan.steps());
+        // A shorter preset has shorter warm-ups.
+        let warm_up = if plan.steps() < STEPS { plan.steps() * WARM_UP / STEPS * 2 } else { WARM_UP };
+        plan.phases = schedule(name, steps, warm_up, request.learning_rate.unwrap_or(peak))?;
+        plan.transfer.part = request.part.unwrap_or(plan.transfer.part);
+        plan.transfer.stem = request.stem.unwrap_or(plan.transfer.stem);
+        plan.data.fold = request.fold.clone();
+        plan.data.cases = request.cases;
+        plan.data.dataset = name_of(&raw.folder);
+        plan.seed = request.seed.unwrap_or(plan.seed);
+        plan = plan.changed(request.file.as_deref(), &request.set)?;
+        plan.network.input_channels = raw.dataset.channels.len();
+        plan.network.output_channels = raw.dataset.labels.outputs();
+        plan.validate()?;
+        let objective = Objective { classes: classes(&raw.dataset.labels)?, batch_dice: plan.train.batch_dice };
+        let (plans, configuration) = describe::plans(&plan, &raw.dataset, &plan.data.dataset, given.as_ref())?;
+        Ok(Self { plan, objective, raw, plans, configuration, from })
+    }
+}
+
+/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
+fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
+        Error::file(
+            path,
+            "no checkpoint in this folder",
+            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
+        )
+    })
+}
+
+fn name_of(folder: &Path) -> String {
+    let name = folder.canonicalize().ok().and_then(|f| f.file_name().map(|n| n.to_string_lossy().into_owned()));
+    name.unwrap_or_default()
+}
+
+fn read_plans(path: &Path, name: &str) -> Result<(Plans, Configuration)> {
+    let plans = Plans::read(path)?;
+    let configuration = plans
+        .configuration(name)
+        .map_err(|cause| Error::file(path, cause, "Name a 3D configuration with --configuration"))?;
+    Ok((plans, configuration))
+}
+
+/// The plans inside an nnU-Net checkpoint, where they are for as many channels.
+fn carried_plans(file: &WeightFile, channels: usize) -> Option<(Plans, Configuration)> {
+    let description = file.description()?;
+    let plans = Plans::from_json(description.plans?).ok()?;
+    let configuration = plans.configuration(&description.configuration?).ok()?;
+    (configuration.normalization.len() == channels).then_some((plans, configuration))
+}
+
+/// Network, patch and voxel size that a checkpoint was trained with.
+fn apply_checkpoint(plan: &mut Plan, file: &WeightFile) -> Result<()> {
+    let deep_supervision = plan.network.deep_supervision;
+    plan.network = Network { deep_supervision, ..network_of_tensors(file)? };
+    // Our pre-training keeps its plan and how it prepared scans.
+    let pretraining = file.beside(&["plan"]).and_then(|v| crate::plan::Plan::parse(v.as_str()?).ok());
+    if let Some(pretraining) = pretraining {
+        plan.train.patch = pretraining.train.patch;
+    }
+    let prepared = file.beside(&["extra.preprocessing"]);
+    if let Some(settings) = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok()) {
+        plan.data.spacing = settings.spacing;
+    }
+    // nnssl's adaptation plan.
+    let patch = file.beside(&["nnssl_adaptation_plan", "recommended_downstream_patchsize"]);
+    let numbers =
+        patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
+    if let Some([z, y, x]) = numbers.as_deref() {
+        plan.train.patch = [*z as usize, *y as usize, *x as usize];
+    }
+    Ok(())
+}
+
+fn apply_plans(plan: &mut Plan, plans: &Plans, configuration: &Configuration, network: bool) {
+    if network {
+        let deep_supervision = plan.network.deep_supervision;
+        plan.network = Network { deep_supervision, ..network_of(&configuration.architecture, 1, 1) };
+    }
+    plan.data.spacing = configuration.spacing;
+    plan.data.reorient = plans.reader == Reader::Reoriented;
+    plan.train.patch = configuration.patch_size;
+    plan.train.batch = configuration.batch_size;
+    plan.train.batch_dice = configuration.batch_dice;
+}
+
+/// What the outputs of a network for these labels are.
+fn classes(labels: &Labels) -> Result<Classes> {
+    let ignore = labels.ignore.map(|v| v as u32);
+    if !labels.regions {
+        return Ok(Classes { regions: None, ignore });
+    }
+    let largest = labels.largest().max(labels.ignore.unwrap_or(0)) as usize;
+    if labels.classes.len() > MAX_REGIONS || largest > MAX_REGION_LABELS {
+        return Err(Error::plan(
+            format!("{} regions over labels up to {largest}", labels.classes.len()),
+            format!("At most {MAX_REGIONS} regions over labels up to {MAX_REGION_LABELS} are supported"),
+        ));
+    }
+    let regions = labels.classes.iter().map(|c| c.values.iter().map(|&v| v as u32).collect()).collect();
+    Ok(Classes { regions: Some(regions), ignore })
+}

@@ -1,0 +1,146 @@
+//! The loop that every training shares: steps, validations, checkpoints, the log, stop signals. The same call goes on from the
+//! last checkpoint of its folder, to the same bits as without the stop.
+
+use super::checkpoint::{self, Checkpoint};
+use super::log::MetricsLog;
+use super::memory::{self, gib};
+use super::stop::{StopFlag, StopSignal};
+use super::{BEST, LATEST};
+use crate::error::{Error, Result};
+use crate::graph::Session;
+use crate::progress::Progress;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+/// A kind of training.
+pub trait Training {
+    /// One optimiser step. A loss that is not finite must change nothing.
+    fn step(&mut self, step: u64) -> Result<Step>;
+    /// Judges the network after `done` steps.
+    fn validate(&mut self, done: u64) -> Result<Validation>;
+    /// Everything that a later process needs to go on after `done` steps.
+    fn checkpoint(&self, done: u64) -> Result<Checkpoint>;
+    /// Draws the records of the log.
+    fn picture(&self, records: &[Value]) -> Result<()>;
+    /// The session in use, and the bytes that were planned for it.
+    fn session(&self) -> (&Session, u64);
+}
+
+/// An object of the log.
+pub fn record<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+/// What a step came to.
+pub struct Step {
+    pub loss: f64,
+    pub samples: usize,
+    /// Time without a batch to work on.
+    pub waited: Duration,
+    /// What the log says beside the loss.
+    pub record: Map<String, Value>,
+}
+
+/// What a validation came to.
+pub struct Validation {
+    pub record: Map<String, Value>,
+    pub message: String,
+    /// Whether the network is the best so far: it is kept.
+    pub is_best: bool,
+}
+
+/// When things happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Rhythm {
+    pub first_step: u64,
+    pub steps: u64,
+    pub epoch_steps: u64,
+    pub checkpoint_minutes: f64,
+}
+
+/// Steps whose loss is not a number before a run gives up, as nnssl.
+const MAX_NOT_FINITE: usize = 20;
+
+/// Trains in the folder `run` until the last step or a stop signal.
+pub fn drive(
+    training: &mut dyn Training,
+    run: &Path,
+    rhythm: Rhythm,
+    mut log: MetricsLog,
+    mut progress: Progress,
+    stop: &StopFlag,
+) -> Result<()> {
+    let Rhythm { first_step, steps, epoch_steps, checkpoint_minutes } = rhythm;
+    let mut last_save = Instant::now();
+    let mut saved = first_step;
+    let mut not_finite = 0;
+    for step in first_step..steps {
+        let start = Instant::now();
+        let report = training.step(step)?;
+        if !report.loss.is_finite() {
+            not_finite += 1;
+            progress.message(&format!("step {step}: the loss is {}; the step is skipped", report.loss));
+            if not_finite > MAX_NOT_FINITE {
+                return Err(Error::plan(
+                    format!("the loss was not a number in {not_finite} steps"),
+                    "Lower the learning rate, or look for damaged scans; the last checkpoint is intact",
+                ));
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let done = step + 1;
+        let mut line = record([("step", json!(done)), ("loss", json!(report.loss))]);
+        line.extend(report.record);
+        line.extend(record([
+            ("patches_per_s", json!(report.samples as f64 / seconds)),
+            ("seconds", json!(seconds)),
+            ("waited_for_data", json!(report.waited.as_secs_f64())),
+        ]));
+        log.write(&Value::Object(line))?;
+        if step == first_step {
+            progress.message(&memory_report(training));
+        }
+        let speed = format!("{:.2}", report.samples as f64 / seconds);
+        progress.update(done, &[("loss", format!("{:.4}", report.loss)), ("patches/s", speed)]);
+        let signal = stop.requested();
+        if done % epoch_steps == 0 || done == steps {
+            let validation = training.validate(done)?;
+            let mut line = record([("step", json!(done))]);
+            line.extend(validation.record);
+            log.write(&Value::Object(line))?;
+            progress.message(&format!("step {done}: {}", validation.message));
+            if validation.is_best {
+                checkpoint::save(run.join(BEST), &training.checkpoint(done)?)?;
+            }
+            training.picture(&MetricsLog::read(run)?)?;
+        }
+        let due = last_save.elapsed() >= Duration::from_secs_f64(60.0 * checkpoint_minutes.max(0.0));
+        if due || done == steps || signal.is_some() {
+            log.sync()?;
+            checkpoint::save(run.join(LATEST), &training.checkpoint(done)?)?;
+            (last_save, saved) = (Instant::now(), done);
+        }
+        if let Some(signal) = signal
+            && done < steps
+        {
+            progress.message(&format!("{}: checkpoint written", signal.name()));
+            progress.finish();
+            return Err(match signal {
+                StopSignal::Interrupt if saved == 0 => Error::Interrupted,
+                _ => Error::Stopped { step: saved, checkpoint: run.join(LATEST) },
+            });
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Planned and measured memory, once everything has been touched.
+fn memory_report(training: &dyn Training) -> String {
+    let (session, planned) = training.session();
+    let measured = session.gpu.allocator_bytes().unwrap_or_else(|| session.gpu.allocated());
+    let resident = memory::peak_resident()
+        .map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
+    format!("device memory: {:.3} GiB planned, {:.3} GiB allocated{resident}", gib(planned), gib(measured))
+}
