@@ -4,8 +4,9 @@
 use spark3d::device::Gpu;
 use spark3d::graph::Session;
 use spark3d::infer::model::{FoldChoice, SegmentationModel};
-use spark3d::infer::predict::{Options, Segmenter, plan_first};
+use spark3d::infer::predict::{Event, Options, Segmenter, plan_first, predict as run};
 use spark3d::io::nifti;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::rc::Rc;
@@ -43,6 +44,52 @@ fn copy(from: &Path, to: &Path) {
             false => _ = std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap(),
         }
     }
+}
+
+/// Regions, two folds, a transposed patch of thick slices, a plain encoder, a mask, mirroring along two axes. The reference adds
+/// up tiles in 32-bit floats, so nothing but the rounding of single operations differs.
+#[test]
+fn everything_at_once_agrees_with_nnunet() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet_regions");
+    let out = tempfile::tempdir().unwrap();
+    let options = Options {
+        model: folder.join("nnUNetTrainer__nnUNetPlans__3d_fullres"),
+        input: folder.join("imagesTs"),
+        out: out.path().to_path_buf(),
+        folds: FoldChoice::Named(vec!["0".into(), "1".into()]),
+        checkpoint: "final".into(),
+        mirror: true,
+        step: 0.5,
+        probabilities: true,
+        overwrite: false,
+        memory: None,
+    };
+    let gpu = Rc::new(Gpu::open(&adapter()).expect("an adapter: run `sh tests/run.sh`"));
+    let mut runs = 0;
+    let summary = run(&gpu, &options, &mut |event| {
+        if let Event::Ran { .. } = event {
+            runs += 1;
+        }
+    });
+    assert!(summary.unwrap().failed.is_empty());
+    assert_eq!(runs % 8, 0, "two folds and four mirrored variants of every tile");
+    let read = |folder: &Path| nifti::read_labels(&folder.join("case.nii.gz")).unwrap().volume;
+    let (got, want) = (read(out.path()), read(&folder.join("expected")));
+    assert!((0..4).all(|label| want.data.contains(&(label as f32))), "every label occurs");
+    let wrong = got.data.iter().zip(&want.data).filter(|(a, b)| a != b).count();
+    assert!(got.shape == want.shape && wrong * 1000 <= want.data.len(), "{wrong} of {} voxels differ", want.data.len());
+    let (got, want) = (array(&out.path().join("case.npz")), array(&folder.join("expected/case.npz")));
+    let error = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+    assert!(got.len() == want.len() && error < 1e-4, "probabilities differ by {error}");
+}
+
+/// The values of the array `probabilities` of an `.npz` file.
+fn array(path: &Path) -> Vec<f32> {
+    let mut zip = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut bytes = Vec::new();
+    zip.by_name("probabilities.npy").unwrap().read_to_end(&mut bytes).unwrap();
+    let header = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
+    bytes[10 + header..].as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
 }
 
 #[test]
@@ -104,6 +151,10 @@ fn bad_models_and_options_are_told_what_is_wrong() {
     let good = fixture(MODEL);
     assert!(fails(&good, &["--fold", "3"]).contains("fold_3"));
     assert!(fails(&good, &["--checkpoint", "best"]).contains("checkpoint_best"));
+    let onto = images.to_str().unwrap();
+    assert!(
+        text(&predict(&["-m", good.to_str().unwrap(), "-i", onto, "-o", onto]).stderr).contains("another one with -o")
+    );
     let error = fails(&good, &["--dry-run", "--memory", "100KiB"]);
     assert!(error.contains("Give --memory"), "{error}");
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::memory::{MemoryPlan, Work};
 use super::model::{FoldChoice, SegmentationModel};
 use super::restore::{Decision, Restorer, place};
-use super::sliding::{Tiling, mirrors, slide};
+use super::sliding::{Sink, Tiling, mirrors, slide};
 use crate::atomic::remove_leftovers;
 use crate::dataset::raw::cases_of;
 use crate::device::Gpu;
@@ -144,12 +144,7 @@ impl Segmenter {
     ///
     /// # Errors
     /// Those of the device, of the checkpoints and of `sink`.
-    pub fn logits(
-        &mut self,
-        prepared: &Prepared,
-        ran: &mut dyn FnMut(u64),
-        sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
-    ) -> Result<()> {
+    pub fn logits(&mut self, prepared: &Prepared, ran: &mut dyn FnMut(u64), sink: &mut Sink) -> Result<()> {
         let tiling = self.tiling(&prepared.grid);
         let Self { gpu, model, decision, mirrors, session, logits, loaded, .. } = self;
         if session.is_none() {
@@ -330,8 +325,12 @@ fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
         }
         _ => false,
     };
+    let same = |a: &Path, b: &Path| matches!((a.canonicalize(), b.canonicalize()), (Ok(a), Ok(b)) if a == b);
+    if !file && same(&options.input, &options.out) {
+        return Err(Error::Usage("label maps cannot go to the folder of the scans; give another one with -o".into()));
+    }
     let ending = ending_of(ending).unwrap_or(WRITABLE[0]);
-    Ok(found
+    let cases: Vec<Case> = found
         .into_iter()
         .map(|(id, images)| {
             let labels = if file { options.out.clone() } else { options.out.join(format!("{id}{ending}")) };
@@ -340,7 +339,12 @@ fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
             let probabilities = options.probabilities.then(|| PathBuf::from(format!("{stem}.npz")));
             Case { id, images, probabilities, labels }
         })
-        .collect())
+        .collect();
+    if let Some(case) = cases.iter().find(|case| case.images.iter().any(|image| same(image, &case.labels))) {
+        let what = format!("the label map would replace the scan {}", case.labels.display());
+        return Err(Error::Usage(format!("{what}; give another place with -o")));
+    }
+    Ok(cases)
 }
 
 /// The case whose first of several channels `input` is: CASE_0000.nii.gz stands for its neighbours as well.

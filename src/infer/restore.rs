@@ -3,6 +3,7 @@
 
 use rayon::prelude::*;
 
+use super::sliding::Sink;
 use crate::error::{Error, Result};
 use crate::io::nnunet::{Labels, Resampling};
 use crate::preprocess::case::Grid;
@@ -64,7 +65,7 @@ impl Restorer {
 
     /// Takes the next slice (channels, y, x) of the prepared grid, and hands every slice of the crop that is complete with it
     /// to `sink`, with its number: (channels, y, x) as well.
-    pub fn push(&mut self, slice: &[f32], sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+    pub fn push(&mut self, slice: &[f32], sink: &mut Sink) -> Result<()> {
         self.held.swap(0, 1);
         self.resize_plane(slice);
         let k = self.received;
@@ -113,6 +114,9 @@ fn degree(order: u32) -> Result<Order> {
     }
 }
 
+/// Voxels whose labels are decided together, so that each output is read in order.
+const CHUNK: usize = 1024;
+
 /// What the network's outputs mean.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {
@@ -137,21 +141,22 @@ impl Decision {
     /// The label of each voxel of (outputs, voxels): the largest logit's, the first of equals; of regions the last one whose
     /// logit is above 0 (a probability above one half), else 0.
     pub fn labels(&self, logits: &[f32]) -> Vec<i16> {
-        let voxels = logits.len() / self.outputs().max(1);
-        let decide = |v: usize| {
-            let values = logits[v..].iter().step_by(voxels).zip(&self.written);
-            if self.regions {
-                return values.filter(|(logit, _)| **logit > 0.0).last().map_or(0, |(_, &label)| label);
-            }
-            let mut best = (f32::NEG_INFINITY, 0);
-            for (&logit, &label) in values {
-                if logit > best.0 {
-                    best = (logit, label);
+        let voxels = logits.len() / self.outputs();
+        let mut labels = vec![0; voxels];
+        labels.par_chunks_mut(CHUNK).enumerate().for_each(|(k, labels)| {
+            let mut best = [if self.regions { 0.0 } else { f32::NEG_INFINITY }; CHUNK];
+            for (plane, &label) in logits.chunks_exact(voxels).zip(&self.written) {
+                let values = &plane[k * CHUNK..][..labels.len()];
+                for ((&value, best), chosen) in values.iter().zip(&mut best).zip(&mut *labels) {
+                    if value > *best {
+                        *chosen = label;
+                        // Regions do not compete: the next one needs no more than a logit above 0.
+                        *best = if self.regions { 0.0 } else { value };
+                    }
                 }
             }
-            best.1
-        };
-        (0..voxels).into_par_iter().map(decide).collect()
+        });
+        labels
     }
 
     /// Turns logits (outputs, voxels) into probabilities in place: a softmax, or a sigmoid for every region.
@@ -159,19 +164,19 @@ impl Decision {
         if self.regions {
             return logits.par_iter_mut().for_each(|v| *v = 1.0 / (1.0 + (-*v).exp()));
         }
-        let (all, voxels) = (logits.len(), logits.len() / self.outputs().max(1));
-        for v in 0..voxels {
-            let values = || (v..all).step_by(voxels);
-            let largest = values().fold(f32::NEG_INFINITY, |m, at| m.max(logits[at]));
-            let mut sum = 0.0;
-            for at in values() {
-                logits[at] = (logits[at] - largest).exp();
-                sum += logits[at];
-            }
-            for at in values() {
-                logits[at] /= sum;
-            }
+        let voxels = logits.len() / self.outputs();
+        let mut largest = vec![f32::NEG_INFINITY; voxels];
+        let mut sum = vec![0.0; voxels];
+        for plane in logits.chunks_exact(voxels) {
+            largest.par_iter_mut().zip(plane).for_each(|(l, v)| *l = l.max(*v));
         }
+        for plane in logits.chunks_exact_mut(voxels) {
+            plane.par_iter_mut().zip(&largest).zip(&mut sum).for_each(|((v, l), s)| {
+                *v = (*v - l).exp();
+                *s += *v;
+            });
+        }
+        logits.par_chunks_exact_mut(voxels).for_each(|plane| plane.iter_mut().zip(&sum).for_each(|(v, s)| *v /= s));
     }
 
     /// The probability of output `n` where the scan was cropped away: background for sure.

@@ -73,17 +73,21 @@ fn mirrored(at: usize, size: usize, flip: bool) -> usize {
     if flip { size - 1 - at } else { at }
 }
 
+/// Gives the logits (outputs, z, y, x) that a fold has for a tile (channels, z, y, x).
+pub type Run<'a> = dyn FnMut(usize, &[f32]) -> Result<Vec<f32>> + 'a;
+
+/// Takes a slice: its number, and its values (outputs, y, x).
+pub type Sink<'a> = dyn FnMut(usize, &[f32]) -> Result<()> + 'a;
+
 /// All ways to mirror along some of `axes`, none first.
 pub fn mirrors(axes: &[usize]) -> Vec<[bool; 3]> {
     let ways = (0..8).map(|bits: usize| [0, 1, 2].map(|a| bits >> a & 1 == 1));
     ways.filter(|way| (0..3).all(|a| !way[a] || axes.contains(&a))).collect()
 }
 
-/// Slides a network over an image (channels, z, y, x) and hands on each slice of the mean logits, from the first to the last:
-/// number and (outputs, y, x).
+/// Slides a network over an image (channels, z, y, x) and hands on each slice of the mean logits, from the first to the last.
 ///
-/// `network(fold, tile)` gives the logits (outputs, z, y, x) of a tile (channels, z, y, x). Each tile's logits are the mean over
-/// the mirrored variants, tiles are weighted with a Gaussian, and folds count alike, as in nnU-Net; sums are of 32-bit floats.
+/// Each tile's logits are the mean over the mirrored variants, tiles are weighted with a Gaussian, and folds count alike, as in nnU-Net; sums are of 32-bit floats.
 /// All tiles of one thickness are seen by one fold before the next.
 ///
 /// # Errors
@@ -97,8 +101,8 @@ pub fn slide(
     outputs: usize,
     mirrors: &[[bool; 3]],
     folds: usize,
-    network: &mut dyn FnMut(usize, &[f32]) -> Result<Vec<f32>>,
-    sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>,
+    network: &mut Run,
+    sink: &mut Sink,
 ) -> Result<()> {
     let ([pz, py, px], [_, ny, nx]) = (tiling.patch, tiling.padded);
     assert!(!mirrors.is_empty() && folds > 0, "something must be run");
@@ -166,7 +170,7 @@ struct Finished<'a> {
 }
 
 impl Finished<'_> {
-    fn send(&mut self, z: usize, slice: &[f32], sink: &mut dyn FnMut(usize, &[f32]) -> Result<()>) -> Result<()> {
+    fn send(&mut self, z: usize, slice: &[f32], sink: &mut Sink) -> Result<()> {
         let Tiling { image: [iz, iy, ix], padded: [_, ny, nx], before, .. } = *self.tiling;
         let Some(z) = z.checked_sub(before[0]).filter(|&z| z < iz) else { return Ok(()) };
         let (sums, weights) = slice.split_at(self.outputs * ny * nx);
