@@ -96,7 +96,7 @@ impl LabelledLoader {
 
     /// First voxel of the crop that a patch is cut from.
     fn corner(&self, rng: &mut impl Rng, case: usize, crop: [usize; 3], forced: bool) -> Result<[i64; 3]> {
-        let (shape, patch) = (self.store.cases()[case].shape(), self.settings.patch);
+        let (shape, patch) = (self.store.cases()[case].size(), self.settings.patch);
         let Some(class) = self.class(rng, case, forced) else {
             return Ok(sampler::start(rng, shape, crop, patch));
         };

@@ -77,7 +77,7 @@ mod tests {
             assert_eq!(labels[(z * 120 + y) * 100 + x], 1);
         }
         assert_eq!(draw(&labels, shape, &plain).0, rows);
-        assert_eq!(draw(&vec![0; 8], [2; 3], &plain), (vec![], vec![0, 0, 0]));
+        assert_eq!(draw(&[0; 8], [2; 3], &plain), (vec![], vec![0, 0, 0]));
     }
 
     #[test]

@@ -41,7 +41,7 @@ pub struct LabelledCase {
 
 impl LabelledCase {
     /// Voxels (z, y, x) of the prepared case.
-    pub fn shape(&self) -> [usize; 3] {
+    pub fn size(&self) -> [usize; 3] {
         self.grid.prepared
     }
 }
@@ -142,9 +142,9 @@ impl LabelledStore {
     pub fn region(&self, index: usize, start: [i64; 3], shape: [usize; 3]) -> Result<(Vec<f32>, Vec<i16>)> {
         let case = &self.cases[index];
         let folder = self.folder.join(store::array_folder(&case.id));
-        let image = zarr::region(&folder.join(IMAGE), &[case.channels], case.shape(), start, shape, 0f32)
+        let image = zarr::region(&folder.join(IMAGE), &[case.channels], case.size(), start, shape, 0f32)
             .map_err(|cause| damaged(&folder, &cause))?;
-        let labels = zarr::region(&folder.join(LABELS), &[], case.shape(), start, shape, OUTSIDE)
+        let labels = zarr::region(&folder.join(LABELS), &[], case.size(), start, shape, OUTSIDE)
             .map_err(|cause| damaged(&folder, &cause))?;
         Ok((image, labels))
     }

@@ -104,7 +104,7 @@ pub fn prepare_dataset(
         let source = case.label.clone();
         match result {
             Ok(done) => {
-                let (id, shape) = (done.id.clone(), done.shape());
+                let (id, shape) = (done.id.clone(), done.size());
                 cases.push(done);
                 progress(Event::Prepared { id, source, shape, took });
             }
