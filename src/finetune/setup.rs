@@ -9,7 +9,7 @@ use crate::infer::model::network_of;
 use crate::io::nnunet::{Configuration, Labels, Plans, Reader};
 use crate::model::Network;
 use crate::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
-use crate::plan::finetune::{Part, Plan, STEPS, Stem, WARM_UP, schedule};
+use crate::plan::finetune::{Part, Plan, Stem, schedule, warm_up};
 use crate::preprocess;
 use crate::train::{BEST, LATEST};
 use crate::weights::WeightFile;
@@ -74,9 +74,7 @@ impl Setup {
         let (name, peak) = if from.is_some() { ("two-warm-ups", 1e-3) } else { ("no-warm-up", 1e-2) };
         let name = request.schedule.as_deref().unwrap_or(name);
         let steps = request.steps.unwrap_or_else(|| plan.steps());
-        // A shorter preset has shorter warm-ups.
-        let warm_up = if plan.steps() < STEPS { plan.steps() * WARM_UP / STEPS * 2 } else { WARM_UP };
-        plan.phases = schedule(name, steps, warm_up, request.learning_rate.unwrap_or(peak))?;
+        plan.phases = schedule(name, steps, warm_up(&request.preset), request.learning_rate.unwrap_or(peak))?;
         plan.transfer.part = request.part.unwrap_or(plan.transfer.part);
         plan.transfer.stem = request.stem.unwrap_or(plan.transfer.stem);
         plan.data.fold = request.fold.clone();

@@ -143,10 +143,14 @@ pub const SCHEDULES: &[(&str, &str)] = &[
     ("sawtooth", "as released code: decoder up and down again, then the whole network"),
 ];
 
-/// Steps of a warm-up in the paper.
-pub const WARM_UP: u64 = 12_500;
-/// Steps of all phases in the paper (Table 8).
-pub const STEPS: u64 = 275_000;
+/// Steps of a warm-up, and of all phases, in the paper (Table 8).
+const WARM_UP: u64 = 12_500;
+const STEPS: u64 = 275_000;
+
+/// Steps of a warm-up of a preset's schedules.
+pub fn warm_up(preset: &str) -> u64 {
+    if preset == "tiny" { 50 } else { WARM_UP }
+}
 
 /// The phases of a named schedule over `steps` steps in all. A warm-up takes `warm_up` steps, and never more than a third of all
 /// (Table 8: short fine-tunings keep their warm-ups).
@@ -205,8 +209,8 @@ impl Plan {
         match name {
             "paper" => Ok(plan),
             "tiny" => Ok(Plan {
-                train: Train { patch: [48; 3], epoch_steps: 50, validation_steps: 8, momentum: 0.95, ..plan.train },
-                phases: schedule("no-warm-up", 1000, 100, 1e-2)?,
+                train: Train { patch: [48; 3], epoch_steps: 50, validation_steps: 8, ..plan.train },
+                phases: schedule("no-warm-up", 1000, warm_up(name), 1e-2)?,
                 network: network("tiny")?,
                 ..plan
             }),
