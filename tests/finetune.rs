@@ -309,6 +309,41 @@ fn an_empty_label_map_and_scans_smaller_than_the_patch_are_fine() {
 }
 
 #[test]
+fn nnunets_checkpoints_and_its_default_network() {
+    let place = Place::plain(2);
+    std::fs::write(place.path("plan.toml"), TRAIN).unwrap();
+    let model = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres/fold_0/checkpoint_final.pth");
+    let model = model.to_str().unwrap();
+    let rest = ["--transfer", "encoder-decoder", "--no-validation", "--length", "3"];
+    let told = place.finetune(&[&["--from", model, "-o", "whole", "--schedule", "no-warm-up"], &rest[..]].concat());
+    // All but the four tensors of the two heads.
+    assert!(told.contains("64 of 68 parameter tensors") || told.contains(" parameter tensors from"), "{told}");
+    let plans = std::fs::read_to_string(place.path("whole/plans.json")).unwrap();
+    assert!(plans.contains("SimpleITKIO") && plans.contains("nnUNetResEncTestPlans"), "its plans are kept");
+
+    let plain = ["--set", "network.encoder=plain", "--set", "network.features=[4,8]", "--set", "network.blocks=[2,2]"];
+    let lists = [
+        "--set",
+        "network.strides=[[1,1,1],[1,2,2]]",
+        "--set",
+        "network.kernels=[[1,3,3],[3,3,3]]",
+        "--set",
+        "network.decoder_convs=[2]",
+    ];
+    place.finetune(&[&["--from", "scratch", "-o", "plain", "--length", "3"], &plain[..], &lists[..]].concat());
+    let first = place.checkpoint("plain/fold_0/checkpoint_final.safetensors");
+    assert_eq!(tensor(&first, "encoder.stages.0.0.convs.0.conv.weight").len(), 4 * 2 * 9);
+    // A plain encoder is transferred as well.
+    let on = place.finetune(
+        &[&["--from", "plain/fold_0/checkpoint_final.safetensors", "-o", "again", "--no-validation", "--length", "3"]
+            [..]]
+        .concat(),
+    );
+    assert!(on.contains("parameter tensors from plain"), "{on}");
+}
+
+#[test]
 fn bad_input_is_named() {
     let place = Place::plain(1);
     place.pretrained();

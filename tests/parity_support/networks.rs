@@ -1,11 +1,11 @@
-//! B_net: a residual-encoder U-Net. Outputs, stage outputs, loss (Dice + cross entropy with deep supervision), gradients, steps of
+//! B_net: a U-Net with a residual or a plain encoder. Outputs, stage outputs, loss (Dice + cross entropy with deep supervision), gradients, steps of
 //! the optimiser, and the names of its state_dict.
 
 use super::{Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::device::Gpu;
 use spark3d::graph::{Graph, Output, Parameters, Session, Space, StepValues};
-use spark3d::model::{self, Network, state_dict};
+use spark3d::model::{self, Encoder, Network, state_dict};
 use spark3d::ops::{Classes, DiceCe, sgd};
 use std::collections::HashSet;
 use std::rc::Rc;
@@ -16,8 +16,9 @@ fn list(v: &Value) -> Vec<usize> {
 
 fn network(f: &Fixture) -> Network {
     let c = &f.json["config"];
+    let plain = c.get("plain").is_some_and(|v| v.as_bool().unwrap());
     Network {
-        encoder: Default::default(),
+        encoder: if plain { Encoder::Plain } else { Encoder::Residual },
         input_channels: c["cin"].as_u64().unwrap() as usize,
         output_channels: c["ncls"].as_u64().unwrap() as usize,
         features: list(&c["feats"]),
