@@ -46,13 +46,18 @@ impl RawDataset {
                     label: folder.join(expanded(label)),
                 })
                 .collect(),
-            None => grouped(&folder.join("imagesTr"), channels, &dataset.file_ending, false)?
-                .into_iter()
-                .map(|(id, images)| {
-                    let label = folder.join("labelsTr").join(format!("{id}{}", dataset.file_ending));
-                    RawCase { id, images, label }
-                })
-                .collect(),
+            None => {
+                let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
+                let cases = grouped(&images, channels, &dataset.file_ending, false)?;
+                for id in grouped(&labels, 1, &dataset.file_ending, true)?.keys().filter(|id| !cases.contains_key(*id))
+                {
+                    let missing = images.join(format!("{id}_0000{}", dataset.file_ending));
+                    let cause = format!("there is no such image, and case {id} has a label map");
+                    return Err(Error::file(missing, cause, "Add it, or leave the label map out"));
+                }
+                let label = |id: &str| labels.join(format!("{id}{}", dataset.file_ending));
+                cases.into_iter().map(|(id, images)| RawCase { label: label(&id), id, images }).collect()
+            }
         };
         if cases.is_empty() {
             let cause = format!("it has no cases: imagesTr holds no file that ends with _0000{}", dataset.file_ending);
