@@ -83,6 +83,7 @@
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
 //! | finetune | error, atomic, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
+//! | convert | error, atomic, infer, io, model, plan, preprocess, train, weights |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
@@ -91,6 +92,7 @@ pub mod atomic;
 pub mod augment;
 pub mod bench;
 pub mod cli;
+pub mod convert;
 pub mod dataset;
 pub mod device;
 pub mod error;

@@ -115,6 +115,11 @@ impl WeightFile {
         &self.path
     }
 
+    /// Whether PyTorch wrote the file, or something that writes as it does.
+    pub fn is_torch(&self) -> bool {
+        matches!(self.source, Source::Torch { .. })
+    }
+
     /// Names and shapes of all tensors, without prefixes, in the order of their names.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
         self.tensors.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))

@@ -1,6 +1,7 @@
 //! The command line: one file a command.
 
 mod bench;
+mod convert;
 mod demo;
 mod doctor;
 mod evaluate;
@@ -35,6 +36,7 @@ enum Command {
     Reconstruct(reconstruct::Reconstruct),
     Finetune(finetune::Finetune),
     Predict(predict::Predict),
+    Convert(convert::Convert),
     Evaluate(evaluate::Evaluate),
     Bench(bench::Bench),
 }
@@ -117,6 +119,7 @@ pub fn run() -> Result<()> {
         Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
+        Command::Convert(c) => c.run(),
         Command::Bench(c) => c.run(&cli.common),
     }
 }

@@ -112,9 +112,8 @@ pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(Stri
     Ok(cases.into_iter().collect())
 }
 
-/// The files of a folder by case. Every case has all channels.
-fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<BTreeMap<String, Vec<PathBuf>>> {
-    let mut found: BTreeMap<String, BTreeMap<usize, PathBuf>> = BTreeMap::new();
+/// Names of what a folder holds, without hidden files.
+fn names(folder: &Path) -> Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let entry = entry.map_err(Error::io("read", folder))?;
@@ -122,7 +121,13 @@ fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<
             names.insert(name.to_string());
         }
     }
-    for name in &names {
+    Ok(names)
+}
+
+/// The files of a folder by case. Every case has all channels.
+fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+    let mut found: BTreeMap<String, BTreeMap<usize, PathBuf>> = BTreeMap::new();
+    for name in &names(folder)? {
         let Some(stem) = name.strip_suffix(ending) else { continue };
         let path = folder.join(name);
         match channel_of(stem) {

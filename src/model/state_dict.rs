@@ -34,6 +34,20 @@ pub fn lookup(name: &str) -> Vec<String> {
     names
 }
 
+/// The parameter that the name `alias` of nnU-Net's `state_dict` is one of the names of, itself where it is the first; none for
+/// modules that the networks here do not have, as dropout puts them into the lists of all modules.
+pub fn parameter(alias: &str) -> Option<String> {
+    let name = match alias.strip_prefix("decoder.") {
+        Some(again) if again.starts_with("encoder.") => again,
+        _ => alias,
+    };
+    match ALIASES.iter().find_map(|(own, alias)| Some((own, alias, name.rfind(alias)?))) {
+        Some((own, alias, at)) => Some(format!("{}{own}{}", &name[..at], &name[at + alias.len()..])),
+        None if name.contains(".all_modules.") => None,
+        None => Some(name.to_string()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,6 +70,10 @@ mod tests {
             [format!("{norm}.norm.bias"), format!("{norm}.all_modules.1.bias")]
         );
         assert_eq!(names("decoder.transpconvs.0.bias"), ["decoder.transpconvs.0.bias"]);
+        for name in [&format!("{conv}.conv.weight"), &format!("{norm}.norm.bias"), "decoder.seg_layers.0.bias"] {
+            assert!(names(name).iter().all(|alias| parameter(alias).as_deref() == Some(name)), "{name}");
+        }
+        assert_eq!(parameter(&format!("{conv}.all_modules.2.weight")), None);
         assert_eq!(lookup("encoder.stem.convs.0.conv.bias")[0], "encoder.stem.convs.0.all_modules.0.bias");
     }
 }
