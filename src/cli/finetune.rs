@@ -134,14 +134,12 @@ fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
     let allowed = budget(common.memory, &gpu.facts().kind);
     for phase in &setup.plan.phases {
         let (run, _) = plan_phase(&setup.plan, &setup.objective, phase.trains, Limits::of(&gpu), allowed)?;
-        let trained: usize =
-            run.training.parameters.list.iter().filter(|p| p.trained).map(|p| p.shape.iter().product::<usize>()).sum();
         print(format!(
             "# {} steps of {:?} to {}: {} of {} parameters trained, planned peak {:.3} GiB, {} of {} activations recomputed",
             phase.steps,
             phase.rate,
             phase.peak,
-            trained,
+            run.training.parameters.trained(),
             run.training.parameters.count(),
             gib(run.memory.total()),
             run.recomputed,

@@ -79,7 +79,7 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     let m = &run.memory;
     print(plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
-    print(format!("# parameters: {} ({} trained)", run.training.parameters.count(), trained(&run.training.parameters)));
+    print(format!("# parameters: {} ({} trained)", run.training.parameters.count(), run.training.parameters.trained()));
     print(format!(
         "# batch of {}: one sample after the other, gradients add up; memory is that of one sample",
         plan.train.batch
@@ -103,8 +103,4 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     print(format!("# activations alive at once, at least: {:.3} GiB", gib(m.activations_floor)));
     print(format!("# planned peak: {:.3} GiB ({:.3} GB)", gib(m.total()), m.total() as f64 / 1e9));
     Ok(())
-}
-
-fn trained(parameters: &crate::graph::Parameters) -> usize {
-    parameters.list.iter().filter(|p| p.trained).map(|p| p.shape.iter().product::<usize>()).sum()
 }

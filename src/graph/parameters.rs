@@ -126,6 +126,11 @@ impl Parameters {
         self.list.iter().map(|p| p.shape.iter().product::<usize>()).sum()
     }
 
+    /// Of these, how many are trained.
+    pub fn trained(&self) -> usize {
+        self.list.iter().filter(|p| p.trained).map(|p| p.shape.iter().product::<usize>()).sum()
+    }
+
     /// Places every parameter in chunks of at most `max_chunk` bytes.
     pub fn layout(&self, max_chunk: u64) -> ParameterLayout {
         let mut layout = ParameterLayout { places: Vec::new(), sizes: Vec::new(), chunks: Vec::new() };
