@@ -23,7 +23,7 @@ fn run(input: &Path, out: &Path, overwrite: bool) -> Result<Vec<PathBuf>, String
     outcome.map(|_| files).map_err(|e| e.to_string())
 }
 
-/// The names of a `.pth`, sorted, and whether each has the numbers of the other file.
+/// Both files have the same names, and the same numbers under each.
 fn assert_same_weights(a: &Path, b: &Path) {
     let (a, b) = (Archive::open(a).unwrap(), Archive::open(b).unwrap());
     let sorted = |archive: &Archive| {
