@@ -1,7 +1,7 @@
 //! `evaluate` from files to tables: small label maps made here, right ones and wrong ones.
 
 use serde_json::Value;
-use spark3d::evaluate::{Classes, Evaluation, Options, Overlays, evaluate, table};
+use spark3d::evaluate::{Classes, Evaluation, Measures, Options, Overlays, evaluate, table};
 use spark3d::io::nifti;
 use spark3d::volume::Volume;
 use std::path::{Path, PathBuf};
@@ -58,12 +58,21 @@ impl Folders {
         Options {
             reference: self.path("ref"),
             predicted: self.path("pred"),
-            classes: Classes::of_labels(labels),
-            tolerance: 1.0,
             chill: false,
-            out: Some(self.path("summary.json")),
-            overlays: None,
+            measures: Measures {
+                classes: Classes::of_labels(labels),
+                tolerance: 1.0,
+                out: Some(self.path("summary.json")),
+                overlays: None,
+            },
         }
+    }
+
+    /// The options with other measures.
+    fn with(&self, labels: &[i32], change: impl FnOnce(&mut Measures)) -> Options {
+        let mut options = self.options(labels);
+        change(&mut options.measures);
+        options
     }
 
     fn run(&self, labels: &[i32]) -> Evaluation {
@@ -139,7 +148,7 @@ fn the_same_twice_is_the_same_file_and_tolerance_counts_in_mm() {
     let one = f.run(&[1]).cases[0].scores[0];
     let bytes = std::fs::read(f.path("summary.json")).unwrap();
     // A voxel is 2 mm high.
-    let two = evaluate(&Options { tolerance: 2.0, ..f.options(&[1]) }, &mut |_, _| {}).unwrap().cases[0].scores[0];
+    let two = evaluate(&f.with(&[1], |m| m.tolerance = 2.0), &mut |_, _| {}).unwrap().cases[0].scores[0];
     assert!(one.nsd > 0.3 && one.nsd < 1.0 && two.nsd == 1.0, "{} {}", one.nsd, two.nsd);
     assert_eq!(one.hd95, 2.0);
     f.run(&[1]);
@@ -162,7 +171,7 @@ fn a_data_set_names_its_regions_and_what_to_ignore() {
     let labels =
         r#"{"labels": {"background": 0, "whole": [1, 2], "core": [2], "ignore": 3}, "regions_class_order": [1, 2]}"#;
     std::fs::write(&dataset, labels).unwrap();
-    let options = Options { classes: Classes::of_dataset(&dataset).unwrap(), ..f.options(&[]) };
+    let options = f.with(&[], |m| m.classes = Classes::of_dataset(&dataset).unwrap());
     let evaluation = evaluate(&options, &mut |_, _| {}).unwrap();
     let json = summary(&f.path("summary.json"));
     let metrics = &json["metric_per_case"][0]["metrics"];
@@ -224,7 +233,7 @@ fn values_that_are_no_labels() {
         let error = f.error(&[1]);
         assert!(error.contains("pred/a.nii.gz") && error.contains(part), "{error}");
     }
-    let options = Options { tolerance: f64::NAN, ..f.options(&[1]) };
+    let options = f.with(&[1], |m| m.tolerance = f64::NAN);
     assert!(evaluate(&options, &mut |_, _| {}).unwrap_err().to_string().contains("tolerance"));
     assert!(f.error(&[]).contains("no class"));
 }
@@ -235,7 +244,7 @@ fn pictures_of_every_case() {
     f.write("ref/a.nii.gz", &cube(3), 0.0);
     f.write("pred/a.nii.gz", &cube(4), 0.0);
     let overlays = Overlays { out: f.path("pictures"), images: f.path("images") };
-    let options = Options { overlays: Some(overlays), ..f.options(&[1]) };
+    let options = f.with(&[1], |m| m.overlays = Some(overlays));
     std::fs::create_dir(f.path("images")).unwrap();
     let error = evaluate(&options, &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("a_0000.nii.gz"), "{error}");

@@ -2,7 +2,7 @@
 
 use super::{Common, print};
 use crate::error::{Error, Result};
-use crate::evaluate::{Classes, Options, Overlays, evaluate, table};
+use crate::evaluate::{Classes, Measures, Options, Overlays, evaluate, table};
 use crate::progress::Progress;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -45,11 +45,13 @@ impl Evaluate {
         let options = Options {
             reference: self.reference.clone(),
             predicted: self.predicted.clone(),
-            classes: self.classes()?,
-            tolerance: self.nsd_tolerance,
             chill: self.chill,
-            out: self.out.clone(),
-            overlays,
+            measures: Measures {
+                classes: self.classes()?,
+                tolerance: self.nsd_tolerance,
+                out: self.out.clone(),
+                overlays,
+            },
         };
         let mut progress: Option<Progress> = None;
         let evaluation = evaluate(&options, &mut |done, total| {

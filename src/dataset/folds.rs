@@ -82,6 +82,9 @@ pub fn split(ids: &[String], splits_file: Option<&Path>, fold: Fold) -> Result<C
         let file = splits_file.unwrap_or(Path::new(FILE));
         return Err(Error::file(file, what, "Correct the file, or delete it to have the splits made anew"));
     }
+    if let Some(id) = cases.validation.iter().find(|id| cases.train.contains(id)) {
+        log::warn!("fold {fold} trains and validates on the case {id}: its scores say little");
+    }
     Ok(cases)
 }
 

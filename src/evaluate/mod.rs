@@ -17,7 +17,7 @@ use crate::metric::overlap::{Confusion, Counts};
 use crate::metric::surface::{Outline, surface_distances};
 use crate::report::overlay::{self, overlay};
 use crate::report::save_png;
-use pairs::Pair;
+pub use pairs::Pair;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,11 +32,17 @@ pub struct Options {
     pub reference: PathBuf,
     /// As `reference`; in folders, files of one name belong together.
     pub predicted: PathBuf,
+    /// References without a prediction are passed over instead of being an error.
+    pub chill: bool,
+    pub measures: Measures,
+}
+
+/// What is measured, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Measures {
     pub classes: Classes,
     /// Within how many mm an outline counts as met, for the NSD.
     pub tolerance: f64,
-    /// References without a prediction are passed over instead of being an error.
-    pub chill: bool,
     /// Where the summary goes.
     pub out: Option<PathBuf>,
     pub overlays: Option<Overlays>,
@@ -87,6 +93,15 @@ pub struct Evaluation {
 /// Nothing to compare; a prediction is missing (unless `chill`), or has no reference; a file cannot be read, is no label map,
 /// has a label that is not known, or lies on another grid than its partner; a result cannot be written.
 pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
+    let (pairs, missing) = pairs::find(&options.reference, &options.predicted, options.chill)?;
+    Ok(Evaluation { missing, ..score(&pairs, &options.measures, progress)? })
+}
+
+/// As [`evaluate`], for label maps that are named one by one.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
     if !(options.tolerance >= 0.0 && options.tolerance.is_finite()) {
         let what = format!("a surface tolerance of {} mm makes no sense", options.tolerance);
         return Err(Error::plan(what, "Give a length of 0 mm or more"));
@@ -94,7 +109,6 @@ pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Re
     if options.classes.scored.is_empty() {
         return Err(Error::plan("no class to score", "Name at least one label besides the background"));
     }
-    let (pairs, missing) = pairs::find(&options.reference, &options.predicted, options.chill)?;
     if let Some(overlays) = &options.overlays {
         std::fs::create_dir_all(&overlays.out).map_err(Error::io("create", &overlays.out))?;
     }
@@ -108,14 +122,14 @@ pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Re
         progress(cases.len(), pairs.len());
     }
     let classes = options.classes.scored.clone();
-    let evaluation = Evaluation { classes, tolerance: options.tolerance, cases, missing };
+    let evaluation = Evaluation { classes, tolerance: options.tolerance, cases, missing: vec![] };
     if let Some(path) = &options.out {
         atomic::write_atomic(path, summary::json(&evaluation).as_bytes())?;
     }
     Ok(evaluation)
 }
 
-fn case(pair: &Pair, options: &Options) -> Result<Case> {
+fn case(pair: &Pair, options: &Measures) -> Result<Case> {
     let classes = &options.classes;
     let (reference, predicted) =
         rayon::join(|| LabelMap::read(&pair.reference, classes), || LabelMap::read(&pair.predicted, classes));

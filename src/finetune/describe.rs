@@ -1,4 +1,4 @@
-//! The model of a fine-tuning in nnU-Net's words: its plans.json, so that the run is a model folder that nnU-Net can read.
+//! The model of a fine-tuning in nnU-Net's words: its plans.json, so that a run is a model folder of its layout.
 
 use crate::error::{Error, Result};
 use crate::io::nnunet::{Architecture, Configuration, Dataset, Normalization, Plans, Resampling};

@@ -1,5 +1,5 @@
 //! Fine-tuning for segmentation: from a pre-trained encoder (or from scratch) and a labelled data set of nnU-Net's form to a model
-//! that [`crate::infer`] and nnU-Net itself can run.
+//! that [`crate::infer`] runs as it is, and nnU-Net after `spark3d convert`.
 //!
 //! [`setup`] brings data set, checkpoint and plan together; [`transfer`] takes weights over; [`network`] builds the graphs and
 //! [`trainer`] runs them phase by phase; [`run`] is the whole job; [`describe`] writes the model down in nnU-Net's words.

@@ -2,7 +2,7 @@
 //! model folder of nnU-Net's layout.
 
 use super::setup::Setup;
-use super::trainer::Trainer;
+use super::trainer::{Trainer, plan_phase};
 use super::transfer::{Initial, initial};
 use super::validate::validate;
 use crate::atomic::write_atomic;
@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::evaluate::Evaluation;
 use crate::graph::Parameters;
 use crate::graph::Session;
+use crate::graph::plan::Limits;
 use crate::plan::finetune::{Plan, Stem};
 use crate::preprocess::Event;
 use crate::progress::{Mode, Progress};
@@ -31,7 +32,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-/// What the command line adds to the plan; nothing here changes the network.
+/// What the command line adds to the plan.
 pub struct Options {
     /// Folder of the run: plans.json, dataset.json and a folder a fold.
     pub run: PathBuf,
@@ -51,12 +52,14 @@ pub struct Outcome {
     pub steps: u64,
     /// Mean of the classes' Dice over the patches of the last validation.
     pub pseudo_dice: f64,
-    /// Scores of the validation cases, where there are some.
+    /// Scores of the validation cases, when they were predicted.
     pub evaluation: Option<Evaluation>,
 }
 
 /// The checkpoint after the last step.
 pub const FINAL: &str = "checkpoint_final.safetensors";
+/// Key of the training and validation cases in a checkpoint's metadata.
+const CASES: &str = "cases";
 /// Batches that wait for the device.
 const QUEUE: usize = 4;
 /// Keeps the patches of validation apart from those of training.
@@ -73,14 +76,16 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
     let resumed = resume_point(plan, &folder)?;
-    let mut trainer = Trainer::new(gpu, plan, &setup.objective, budget(options.memory, &gpu.facts().kind));
+    // Whether weights and every phase's memory fit is known before anything is written.
+    let allowed = budget(options.memory, &gpu.facts().kind);
+    let planned = most_memory(gpu, setup, allowed)?;
+    let mut trainer = Trainer::new(gpu, plan, &setup.objective, allowed);
     let parameters = trainer.parameters();
-    // Whether the weights fit is known before anything is written.
     let start = match resumed {
         Some(_) => None,
         None => Some(initial(&parameters, plan, setup.from.as_ref())?),
     };
-    let cases = split(setup, options, fold)?;
+    let cases = split(setup, options, fold, resumed.as_ref())?;
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     describe_model(setup, &options.run)?;
     let store = Arc::new(prepared(setup, options)?);
@@ -95,7 +100,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let log = MetricsLog::open(&folder, first_step)?;
     let progress = Progress::new(options.progress, Some(plan.steps()), "fine-tuning").quiet(options.quiet);
 
-    let extra = extra_texts(setup, fold);
+    let extra = extra_texts(setup, fold, &cases);
     let (mut best, mut ema) = (None, None);
     if let Some(start) = start {
         progress.message(&transferred(setup, &parameters, &start));
@@ -109,7 +114,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation cases{}",
         gpu.facts().name,
         trainer.session().parameters.count(),
-        gib(trainer.planned()),
+        gib(planned),
         cases.train.len(),
         cases.validation.len(),
         if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
@@ -133,14 +138,18 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     };
     let (steps, epoch_steps, checkpoint_minutes) = (plan.steps(), t.epoch_steps, t.checkpoint_minutes);
     let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
-    drive(&mut run, &folder, rhythm, log, progress, &StopFlag::install()?)?;
+    let stop = StopFlag::install()?;
+    drive(&mut run, &folder, rhythm, log, progress, &stop)?;
 
-    let mut last = run.checkpoint(steps)?;
-    last.momentum.clear();
-    checkpoint::save(folder.join(FINAL), &last)?;
+    // Written once: predictions that are newer are its own.
+    if first_step < steps || !folder.join(FINAL).exists() {
+        let mut last = run.checkpoint(steps)?;
+        last.momentum.clear();
+        checkpoint::save(folder.join(FINAL), &last)?;
+    }
     drop(run);
     let evaluation = match options.validate {
-        true => validate(gpu, setup, options, &folder, &cases.validation)?,
+        true => Some(validate(gpu, setup, options, &folder, &cases.validation, &stop)?),
         false => None,
     };
     Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
@@ -164,38 +173,89 @@ fn resume_point(plan: &Plan, folder: &Path) -> Result<Option<Checkpoint>> {
     Ok(Some(found))
 }
 
-/// The cases of the fold; all splits are written beside the model, for the record.
-fn split(setup: &Setup, options: &Options, fold: Fold) -> Result<Cases> {
+/// Bytes that the largest phase needs on the device.
+fn most_memory(gpu: &Rc<Gpu>, setup: &Setup, allowed: Option<u64>) -> Result<u64> {
+    let mut most = 0;
+    let mut seen = Vec::new();
+    for trains in setup.plan.phases.iter().map(|p| p.trains) {
+        if !seen.contains(&trains) {
+            seen.push(trains);
+            let (run, _) = plan_phase(&setup.plan, &setup.objective, trains, Limits::of(gpu), allowed)?;
+            most = most.max(run.memory.total());
+        }
+    }
+    Ok(most)
+}
+
+/// The cases of the fold. The splits lie beside the model, so that all folds have the same; a run that goes on keeps its cases.
+fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
     let ids = setup.raw.ids();
+    let own = options.run.join(folds::FILE);
+    if let Some(file) = &options.splits {
+        if own.exists() && folds::read(file)? != folds::read(&own)? {
+            let cause = "the folds of this run have other splits";
+            return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
+        }
+    }
     let beside = setup.raw.folder.join(folds::FILE);
-    let file = options.splits.clone().unwrap_or(beside);
+    let file = match &options.splits {
+        Some(file) => file.clone(),
+        None if own.exists() => own.clone(),
+        None => beside,
+    };
     if options.splits.is_some() && !file.exists() {
         return Err(Error::file(&file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
     }
-    let cases = folds::split(&ids, Some(&file), fold)?;
-    if let Fold::Number(_) = fold {
+    let mut cases = folds::split(&ids, Some(&file), fold)?;
+    if setup.plan.data.cases > 0 {
+        cases = folds::limit(cases, setup.plan.data.cases, setup.plan.seed);
+    }
+    if cases.train.is_empty() || cases.validation.is_empty() {
+        let what =
+            format!("fold {fold} has {} training and {} validation cases", cases.train.len(), cases.validation.len());
+        return Err(Error::plan(what, "Use --fold all, or correct the splits"));
+    }
+    if resumed.and_then(|c| c.extra.get(CASES)).is_some_and(|text| *text != json!(cases).to_string()) {
+        let cause = "the run was started with other training and validation cases";
+        let remedy = "Bring data set and splits back to what they were, or give another -o for a new run";
+        return Err(Error::file(options.run.join(format!("fold_{fold}")), cause, remedy));
+    }
+    if let Fold::Number(_) = fold
+        && !own.exists()
+    {
         std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
         let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&ids) };
-        folds::write(&options.run.join(folds::FILE), &splits)?;
+        folds::write(&own, &splits)?;
     }
-    Ok(match setup.plan.data.cases {
-        0 => cases,
-        n => folds::limit(cases, n, setup.plan.seed),
-    })
+    Ok(cases)
 }
 
 /// Writes plans.json and dataset.json, which make the folder a model. Folds of another model do not belong into it.
 fn describe_model(setup: &Setup, run: &Path) -> Result<()> {
     for (name, json) in [("plans.json", &setup.plans.json), ("dataset.json", &setup.raw.dataset.json)] {
         let path = run.join(name);
-        if path.exists() && crate::io::nnunet::read_json(&path)? != *json {
-            let cause = "it belongs to a model of another network, voxel size or data set";
-            return Err(Error::file(&path, cause, "Give another -o, or delete this folder"));
+        if path.exists()
+            && let Some(key) = first_difference(&crate::io::nnunet::read_json(&path)?, json)
+        {
+            let cause = format!("the folds of this run were started with another value of {key}");
+            return Err(Error::file(&path, cause, "Give the settings of the other folds, or another -o"));
         }
         let text = serde_json::to_string_pretty(json).unwrap_or_default();
         write_atomic(&path, text.as_bytes())?;
     }
     Ok(())
+}
+
+/// Path of the first value in which two JSON documents differ.
+fn first_difference(a: &Value, b: &Value) -> Option<String> {
+    if let (Value::Object(x), Value::Object(y)) = (a, b) {
+        let keys = x.keys().chain(y.keys().filter(|k| !x.contains_key(*k)));
+        return keys.into_iter().find_map(|key| {
+            let deeper = first_difference(x.get(key).unwrap_or(&Value::Null), y.get(key).unwrap_or(&Value::Null))?;
+            Some(if deeper.is_empty() { key.clone() } else { format!("{key}.{deeper}") })
+        });
+    }
+    (a != b).then(String::new)
 }
 
 /// The prepared cases, in the run's folder: every fold uses the same.
@@ -228,7 +288,7 @@ fn prepared(setup: &Setup, options: &Options) -> Result<LabelledStore> {
 }
 
 /// What makes a checkpoint a model by itself: read by [`crate::weights::WeightFile::description`].
-fn extra_texts(setup: &Setup, fold: Fold) -> Vec<(String, String)> {
+fn extra_texts(setup: &Setup, fold: Fold, cases: &Cases) -> Vec<(String, String)> {
     let augment = &setup.plan.augment;
     let mirrors = augment.mirror_probability > 0.0;
     let axes: Vec<usize> = (0..3).filter(|&a| mirrors && augment.mirror_axes[a]).collect();
@@ -238,6 +298,7 @@ fn extra_texts(setup: &Setup, fold: Fold) -> Vec<(String, String)> {
         ("configuration", json!(setup.configuration.name)),
         ("mirror_axes", json!(axes)),
         ("fold", json!(fold.to_string())),
+        (CASES, json!(cases)),
     ]
     .map(|(key, value)| (key.to_string(), value.to_string()))
     .to_vec()

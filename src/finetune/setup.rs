@@ -16,7 +16,8 @@ use crate::weights::WeightFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-/// What a user asks for. What is `None` is left to the checkpoint, the plans or the preset, in this order.
+/// What a user asks for. Where nothing is said, the network is the checkpoint's, else that of the plans, else the preset's; patch
+/// and voxel size are those of the plans, else the checkpoint's, else the preset's.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
     /// A raw data set of nnU-Net's form.
@@ -60,15 +61,22 @@ impl Setup {
         let from = request.from.as_deref().map(checkpoint_of).transpose()?.map(|p| WeightFile::open(&p)).transpose()?;
         let mut plan = Plan::preset(&request.preset)?;
         let mut given = None;
-        if let Some((path, name)) = &request.plans {
-            given = Some(read_plans(path, name)?);
-        }
         if let Some(file) = &from {
-            given = given.or(carried_plans(file, raw.dataset.channels.len()));
             apply_checkpoint(&mut plan, file)?;
+            if let Some((plans, configuration)) = carried_plans(file) {
+                apply_plans(&mut plan, &plans, &configuration);
+                let same_channels = configuration.normalization.len() == raw.dataset.channels.len();
+                given = same_channels.then_some((plans, configuration));
+            }
         }
-        if let Some((plans, configuration)) = &given {
-            apply_plans(&mut plan, plans, configuration, from.is_none());
+        if let Some((path, name)) = &request.plans {
+            let (plans, configuration) = read_plans(path, name)?;
+            apply_plans(&mut plan, &plans, &configuration);
+            if from.is_none() {
+                let deep_supervision = plan.network.deep_supervision;
+                plan.network = Network { deep_supervision, ..network_of(&configuration.architecture, 1, 1) };
+            }
+            given = Some((plans, configuration));
         }
         // The paper's best for a pre-trained network; nnU-Net's from scratch.
         let (name, peak) = if from.is_some() { ("two-warm-ups", 1e-3) } else { ("no-warm-up", 1e-2) };
@@ -84,7 +92,13 @@ impl Setup {
         plan = plan.changed(request.file.as_deref(), &request.set)?;
         plan.network.input_channels = raw.dataset.channels.len();
         plan.network.output_channels = raw.dataset.labels.outputs();
-        plan.validate()?;
+        plan.validate().map_err(|e| match (&from, &request.plans) {
+            (Some(_), Some(_)) => Error::plan(
+                format!("the network of the checkpoint and the patch of the plans do not fit: {e}"),
+                "Set train.patch",
+            ),
+            _ => e,
+        })?;
         let objective = Objective { classes: classes(&raw.dataset.labels)?, batch_dice: plan.train.batch_dice };
         let (plans, configuration) = describe::plans(&plan, &raw.dataset, &plan.data.dataset, given.as_ref())?;
         Ok(Self { plan, objective, raw, plans, configuration, from })
@@ -118,12 +132,12 @@ fn read_plans(path: &Path, name: &str) -> Result<(Plans, Configuration)> {
     Ok((plans, configuration))
 }
 
-/// The plans inside an nnU-Net checkpoint, where they are for as many channels.
-fn carried_plans(file: &WeightFile, channels: usize) -> Option<(Plans, Configuration)> {
+/// The plans inside a checkpoint of nnU-Net, or of a fine-tuning.
+fn carried_plans(file: &WeightFile) -> Option<(Plans, Configuration)> {
     let description = file.description()?;
     let plans = Plans::from_json(description.plans?).ok()?;
     let configuration = plans.configuration(&description.configuration?).ok()?;
-    (configuration.normalization.len() == channels).then_some((plans, configuration))
+    Some((plans, configuration))
 }
 
 /// Network, patch and voxel size that a checkpoint was trained with.
@@ -139,8 +153,11 @@ fn apply_checkpoint(plan: &mut Plan, file: &WeightFile) -> Result<()> {
     if let Some(settings) = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok()) {
         plan.data.spacing = settings.spacing;
     }
-    // nnssl's adaptation plan.
-    let patch = file.beside(&["nnssl_adaptation_plan", "recommended_downstream_patchsize"]);
+    // nnssl's adaptation plan, or its text where the file was converted.
+    let key = "recommended_downstream_patchsize";
+    let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
+    let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
+    let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
     let numbers =
         patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
     if let Some([z, y, x]) = numbers.as_deref() {
@@ -149,11 +166,8 @@ fn apply_checkpoint(plan: &mut Plan, file: &WeightFile) -> Result<()> {
     Ok(())
 }
 
-fn apply_plans(plan: &mut Plan, plans: &Plans, configuration: &Configuration, network: bool) {
-    if network {
-        let deep_supervision = plan.network.deep_supervision;
-        plan.network = Network { deep_supervision, ..network_of(&configuration.architecture, 1, 1) };
-    }
+/// Patch, batch and voxel size of plans.
+fn apply_plans(plan: &mut Plan, plans: &Plans, configuration: &Configuration) {
     plan.data.spacing = configuration.spacing;
     plan.data.reorient = plans.reader == Reader::Reoriented;
     plan.train.patch = configuration.patch_size;

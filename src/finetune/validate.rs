@@ -4,12 +4,13 @@ use super::run::{FINAL, Options};
 use super::setup::Setup;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Classes, Evaluation, evaluate};
+use crate::evaluate::{self, Classes, Evaluation, Pair};
 use crate::infer::model::{FoldChoice, SegmentationModel};
 use crate::infer::predict::Segmenter;
 use crate::preprocess::case::{prepare, read_images, write_labels};
 use crate::progress::Progress;
 use crate::train::memory::budget;
+use crate::train::stop::StopFlag;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -17,14 +18,18 @@ use std::rc::Rc;
 const TOLERANCE: f64 = 1.0;
 
 /// Predicts the cases into `fold/validation`, leaving alone those that are there and newer than the weights, and writes their
-/// `summary.json`. `None` when the references lie in several folders.
+/// `summary.json`.
+///
+/// # Errors
+/// A case cannot be read, the device fails, or a stop signal came: the same command then goes on with the next case.
 pub fn validate(
     gpu: &Rc<Gpu>,
     setup: &Setup,
     options: &Options,
     fold: &Path,
     cases: &[String],
-) -> Result<Option<Evaluation>> {
+    stop: &StopFlag,
+) -> Result<Evaluation> {
     let out = fold.join("validation");
     std::fs::create_dir_all(&out).map_err(Error::io("create", &out))?;
     let weights = fold.join(FINAL);
@@ -35,9 +40,12 @@ pub fn validate(
     let memory_limit = budget(options.memory, &gpu.facts().kind);
     let mut progress =
         Progress::new(options.progress, Some(cases.len() as u64), "predicting validation cases").quiet(options.quiet);
-    let mut references = Vec::new();
+    let mut pairs = Vec::new();
     for (done, case) in setup.raw.cases.iter().filter(|c| cases.contains(&c.id)).enumerate() {
-        references.push(case.label.parent().unwrap_or(Path::new("")).to_path_buf());
+        if stop.requested().is_some() {
+            progress.finish();
+            return Err(Error::Stopped { step: setup.plan.steps(), checkpoint: weights });
+        }
         let path = out.join(format!("{}{ending}", case.id));
         if !newer(&path, &weights) {
             let images = read_images(&case.images, reader)?;
@@ -46,28 +54,17 @@ pub fn validate(
             let segmentation = segmenter.segment(&prepared, false, &mut |_| {})?;
             write_labels(&path, &segmentation.labels, &images)?;
         }
+        pairs.push(Pair { name: case.id.clone(), reference: case.label.clone(), predicted: path });
         progress.update(done as u64 + 1, &[("case", case.id.clone())]);
     }
-    references.dedup();
-    let [reference] = &references[..] else {
-        progress.message("the references lie in several folders: score the predictions with `spark3d evaluate`");
-        progress.finish();
-        return Ok(None);
-    };
     progress.finish();
-    let evaluation = evaluate(
-        &evaluate::Options {
-            reference: reference.clone(),
-            predicted: out.clone(),
-            classes: Classes::of_dataset(&options.run.join("dataset.json"))?,
-            tolerance: TOLERANCE,
-            chill: true,
-            out: Some(out.join("summary.json")),
-            overlays: None,
-        },
-        &mut |_, _| {},
-    )?;
-    Ok(Some(evaluation))
+    let options = evaluate::Measures {
+        classes: Classes::of_dataset(&options.run.join("dataset.json"))?,
+        tolerance: TOLERANCE,
+        out: Some(out.join("summary.json")),
+        overlays: None,
+    };
+    evaluate::score(&pairs, &options, &mut |_, _| {})
 }
 
 /// Whether `a` is there and was written after `b`.

@@ -48,7 +48,7 @@ pub struct Train {
     pub epoch_steps: u64,
     /// Batches of a validation.
     pub validation_steps: u64,
-    /// Share of the samples of a batch that are centred on a foreground voxel.
+    /// Sample j of a batch is centred on a foreground voxel when j >= round(batch * (1 - foreground)): nnU-Net's rule.
     pub foreground: f64,
     /// Whether the Dice is made of sums over the whole batch.
     pub batch_dice: bool,

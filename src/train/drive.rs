@@ -4,7 +4,7 @@
 use super::checkpoint::{self, Checkpoint};
 use super::log::MetricsLog;
 use super::memory::{self, gib};
-use super::stop::{StopFlag, StopSignal};
+use super::stop::StopFlag;
 use super::{BEST, LATEST};
 use crate::error::{Error, Result};
 use crate::graph::Session;
@@ -72,8 +72,17 @@ pub fn drive(
     stop: &StopFlag,
 ) -> Result<()> {
     let Rhythm { first_step, steps, epoch_steps, checkpoint_minutes } = rhythm;
+    let save = |training: &mut dyn Training, done: u64, log: &MetricsLog| {
+        log.sync()?;
+        checkpoint::save(run.join(LATEST), &training.checkpoint(done)?)
+    };
+    let due = |done: u64| done > 0 && (done.is_multiple_of(epoch_steps) || done == steps);
+    if due(first_step) && !is_validated(&MetricsLog::read(run)?, first_step) {
+        // A stop signal came before the validation of this step.
+        validate(training, run, first_step, &mut log, &progress)?;
+        save(training, first_step, &log)?;
+    }
     let mut last_save = Instant::now();
-    let mut saved = first_step;
     let mut not_finite = 0;
     for step in first_step..steps {
         let start = Instant::now();
@@ -103,37 +112,47 @@ pub fn drive(
         }
         let speed = format!("{:.2}", report.samples as f64 / seconds);
         progress.update(done, &[("loss", format!("{:.4}", report.loss)), ("patches/s", speed)]);
-        let signal = stop.requested();
-        if done % epoch_steps == 0 || done == steps {
-            let validation = training.validate(done)?;
-            let mut line = record([("step", json!(done))]);
-            line.extend(validation.record);
-            log.write(&Value::Object(line))?;
-            progress.message(&format!("step {done}: {}", validation.message));
-            if validation.is_best {
-                checkpoint::save(run.join(BEST), &training.checkpoint(done)?)?;
-            }
-            training.picture(&MetricsLog::read(run)?)?;
-        }
-        let due = last_save.elapsed() >= Duration::from_secs_f64(60.0 * checkpoint_minutes.max(0.0));
-        if due || done == steps || signal.is_some() {
-            log.sync()?;
-            checkpoint::save(run.join(LATEST), &training.checkpoint(done)?)?;
-            (last_save, saved) = (Instant::now(), done);
-        }
-        if let Some(signal) = signal
-            && done < steps
-        {
+        if let Some(signal) = stop.requested() {
+            // At once: whoever sends a signal may not wait for a validation.
+            save(training, done, &log)?;
             progress.message(&format!("{}: checkpoint written", signal.name()));
             progress.finish();
-            return Err(match signal {
-                StopSignal::Interrupt if saved == 0 => Error::Interrupted,
-                _ => Error::Stopped { step: saved, checkpoint: run.join(LATEST) },
-            });
+            return Err(Error::Stopped { step: done, checkpoint: run.join(LATEST) });
+        }
+        if due(done) {
+            validate(training, run, done, &mut log, &progress)?;
+        }
+        if last_save.elapsed().as_secs_f64() >= 60.0 * checkpoint_minutes || done == steps {
+            save(training, done, &log)?;
+            last_save = Instant::now();
         }
     }
     progress.finish();
     Ok(())
+}
+
+/// Judges the network, logs it, and keeps it where it is the best.
+fn validate(
+    training: &mut dyn Training,
+    run: &Path,
+    done: u64,
+    log: &mut MetricsLog,
+    progress: &Progress,
+) -> Result<()> {
+    let validation = training.validate(done)?;
+    let mut line = record([("step", json!(done))]);
+    line.extend(validation.record);
+    log.write(&Value::Object(line))?;
+    progress.message(&format!("step {done}: {}", validation.message));
+    if validation.is_best {
+        checkpoint::save(run.join(BEST), &training.checkpoint(done)?)?;
+    }
+    training.picture(&MetricsLog::read(run)?)
+}
+
+/// Whether the log has a validation of a step.
+fn is_validated(records: &[Value], step: u64) -> bool {
+    records.iter().any(|r| r.get("step").and_then(Value::as_u64) == Some(step) && r.get("loss").is_none())
 }
 
 /// Planned and measured memory, once everything has been touched.
