@@ -26,8 +26,8 @@ echo "== 1. Prepare the unlabelled scans and pre-train on them"
 "$spark3d" pretrain "$out/store" -o "$out/pretrained" --preset tiny --steps 100 --set 'train.patch=[32,32,32]'
 
 echo "== 2. Fine-tune the encoder with a new decoder: fold 0 of sixteen hippocampi, 1 mm"
-"$spark3d" finetune "$data" -o "$out/model" --from "$out/pretrained" --preset tiny --length 200 --learning-rate 5e-3 \
-    --set 'train.patch=[32,48,32]' --set 'data.spacing=[1,1,1]'
+"$spark3d" finetune "$data" -o "$out/model" --from "$out/pretrained" --preset tiny --length 300 --learning-rate 0.1 \
+    --set train.momentum=0.9 --set 'train.patch=[32,48,32]' --set 'data.spacing=[1,1,1]'
 
 echo "== 3. Segment four scans that nobody trained on"
 "$spark3d" predict -m "$out/model" -i "$data/imagesTs" -o "$out/predicted"

@@ -274,14 +274,27 @@ fn a_killed_run_goes_on_to_the_same_bits_across_phases() {
     let again = place.run(&[&args[..], &["killed", "--set", "train.clip=3"]].concat());
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("train.clip"), "{}", text(&again.stderr));
+    // Nor does it go on with other cases than those that it was started with.
+    std::fs::write(place.path("other.json"), r#"[{"train": ["case0", "case1"], "val": ["case2"]}]"#).unwrap();
+    let other = place.run(&[&args[..], &["killed", "--splits", "other.json"]].concat());
+    assert_eq!(other.status.code(), Some(1));
+    assert!(text(&other.stderr).contains("other splits"), "{}", text(&other.stderr));
 }
 
 #[test]
 fn regions_ignored_voxels_and_deep_supervision() {
     let labels = json!({ "background": 0, "whole": [1, 2], "core": 2, "ignore": 3 });
-    let place = Place::new(1, labels, json!({ "regions_class_order": [1, 2] }));
-    // Every third slice of one case is not annotated.
-    place.write("data/labelsTr/case1.nii.gz", |c| if c[0] % 3 == 0 { 3.0 } else { f64::from(label(1, c)) });
+    // Label maps under names of their own, as dataset.json may list them.
+    let paths =
+        |n| json!({ "images": [format!("imagesTr/case{n}_0000.nii.gz")], "label": format!("masks{n}/m.nii.gz") });
+    let listed: serde_json::Map<String, Value> = (0..5).map(|n| (format!("case{n}"), paths(n))).collect();
+    let place = Place::new(1, labels, json!({ "regions_class_order": [1, 2], "dataset": listed }));
+    for n in 0..5 {
+        std::fs::create_dir(place.path(&format!("data/masks{n}"))).unwrap();
+        // Every third slice of one case is not annotated.
+        let value = |c: [usize; 3]| if n == 1 && c[0] % 3 == 0 { 3.0 } else { f64::from(label(n, c)) };
+        place.write(&format!("data/masks{n}/m.nii.gz"), value);
+    }
     let set = ["--set", "network.deep_supervision=true", "--set", "train.batch_dice=true"];
     place.finetune(
         &[&["--from", "scratch", "-o", "run", "--length", "40", "--set", "train.momentum=0.9"], &set[..]].concat(),
