@@ -209,7 +209,7 @@ impl Plan {
         match name {
             "paper" => Ok(plan),
             "tiny" => Ok(Plan {
-                train: Train { patch: [48; 3], epoch_steps: 50, validation_steps: 8, ..plan.train },
+                train: Train { patch: [48; 3], epoch_steps: 25, validation_steps: 5, ..plan.train },
                 phases: schedule("no-warm-up", 1000, warm_up(name), 1e-2)?,
                 network: network("tiny")?,
                 ..plan
