@@ -52,7 +52,11 @@ impl RawDataset {
                     cases.into_iter().map(|(id, files)| Ok((id, files?))).collect()
                 };
                 let cases = whole(grouped(&images, channels, &dataset.file_ending, false)?)?;
-                let labelled = whole(grouped(&labels, 1, &dataset.file_ending, true)?)?;
+                // Without the folder, the first case is told to have no label map.
+                let labelled = match labels.is_dir() {
+                    true => whole(grouped(&labels, 1, &dataset.file_ending, true)?)?,
+                    false => BTreeMap::new(),
+                };
                 if let Some(id) = labelled.keys().find(|id| !cases.contains_key(*id)) {
                     let missing = images.join(format!("{id}_0000{}", dataset.file_ending));
                     let cause = format!("there is no such image, and case {id} has a label map");
