@@ -1,5 +1,6 @@
-//! spark3d pre-trains 3D residual-encoder U-Nets on unlabelled brain MRI as sparse masked autoencoders, on any GPU that wgpu
-//! reaches. This page is its architecture; `tests/layering.rs` holds the code to the table at the end.
+//! spark3d pre-trains 3D residual-encoder U-Nets on unlabelled brain MRI as sparse masked autoencoders, fine-tunes them on
+//! labelled scans and segments others with them, on any GPU that wgpu reaches. This page is its architecture;
+//! `tests/layering.rs` holds the code to the table at the end.
 //!
 //! # Bird's-eye view
 //!

@@ -137,6 +137,26 @@ fn a_bad_scan_does_not_keep_the_others_and_results_stay() {
 }
 
 #[test]
+fn a_scan_without_one_of_its_channels_does_not_keep_the_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, out) = (folder.path().join("images"), path(&folder, "out"));
+    std::fs::create_dir(&images).unwrap();
+    for name in ["case1_0000.nii.gz", "case1_0001.nii.gz"] {
+        std::fs::copy(fixture("imagesTs").join(name), images.join(name)).unwrap();
+    }
+    // The first by name, so that the other one comes after the failure.
+    std::fs::copy(images.join("case1_0000.nii.gz"), images.join("alone_0000.nii.gz")).unwrap();
+    let model = fixture(MODEL);
+    let output = predict(&["-m", model.to_str().unwrap(), "-i", images.to_str().unwrap(), "-o", &out]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("alone_0001.nii.gz: case alone has no such image"), "{said}");
+    assert!(said.contains("1 of the scans could not be predicted"), "{said}");
+    let written: Vec<_> = std::fs::read_dir(&out).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(written, ["case1.nii.gz"]);
+}
+
+#[test]
 fn bad_models_and_options_are_told_what_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let (images, out) = (fixture("imagesTs"), path(&folder, "out"));

@@ -3,7 +3,7 @@
 
 #import labels
 
-@group(0) @binding(2) var<storage, read_write> state: array<vec2<f32>>;
+@group(0) @binding(2) var<storage, read_write> state: array<vec2<u32>>;
 @group(0) @binding(3) var<storage, read_write> counts: array<atomic<u32>>;
 
 override CELLS: u32 = 12u;
@@ -25,7 +25,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var v = first + lane; v < end; v += 64u) {
         let label = label_at(v);
         if label == params.ignore_label { continue; }
-        let decision = bitcast<u32>(state[v].y);
+        let decision = state[v].y;
         if REGIONS {
             let bits = params.members[label / 4u][label % 4u];
             for (var c = 0u; c < params.channels + hidden_zero(groups); c++) {

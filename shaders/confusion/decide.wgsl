@@ -1,10 +1,11 @@
-// What the logits of a voxel decide, segment by segment: state = (largest logit, its channel, -, -), or with REGIONS the bits of
-// the channels above zero in state.y. One invocation a voxel.
+// What the logits of a voxel decide, segment by segment: state = (bits of the largest logit, its channel), or with REGIONS the
+// bits of the channels above zero in state.y. Integers: as floats, small ones are denormal, and a GPU may flush these to zero.
+// One invocation a voxel.
 
 #import labels
 
 @group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> state: array<vec2<f32>>;
+@group(0) @binding(3) var<storage, read_write> state: array<vec2<u32>>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -15,8 +16,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var largest = -3.0e38;
     var decision = 0u;
     if params.first_quad + hidden_zero(groups) > 0u {
-        largest = state[v].x;
-        decision = bitcast<u32>(state[v].y);
+        largest = bitcast<f32>(state[v].x);
+        decision = state[v].y;
     }
     for (var q = 0u; q < quads; q++) {
         let x = logits[q * params.stride + v];
@@ -32,5 +33,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
     }
-    state[v] = vec2<f32>(largest, bitcast<f32>(decision));
+    state[v] = vec2<u32>(bitcast<u32>(largest), decision);
 }

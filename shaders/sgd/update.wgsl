@@ -1,6 +1,7 @@
 // SGD with Nesterov momentum and weight decay, in PyTorch's order:
 // g = clip * dw + decay * w; m = first ? g : momentum * m + g; w -= rate * (g + momentum * m).
-// `first` needs no case of its own: momentum starts at zero. One invocation a vec4.
+// `first` needs no case of its own: momentum starts at zero. A gradient whose norm is not finite changes nothing; this is told
+// by the bits, because compilers may take it that no float is NaN. One invocation a vec4.
 
 struct StepValues { learning_rate: f32, momentum: f32, weight_decay: f32, loss_scale: f32 }
 struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
@@ -15,6 +16,7 @@ struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let k = (group.x + group.y * groups.x) * 64u + lane;
     if k >= params.size { return; }
+    if (bitcast<u32>(norm[0]) & 0x7f800000u) == 0x7f800000u { return; }
     let w = weight[k];
     let g = fma(vec4<f32>(values.weight_decay), w, gradient[k] * norm[1]);
     let m = fma(vec4<f32>(values.momentum), momentum[k], g);

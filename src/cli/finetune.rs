@@ -1,6 +1,6 @@
 //! `spark3d finetune`
 
-use super::{Common, print};
+use super::{Common, at_least_one, print, whole_number};
 use crate::error::{Error, Result};
 use crate::evaluate::table;
 use crate::finetune::run::{Options, finetune};
@@ -29,13 +29,13 @@ pub struct Finetune {
     #[arg(long, default_value = "0")]
     fold: String,
     /// Use this many of the fold's training cases [default: all]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = at_least_one)]
     cases: Option<usize>,
     /// Phases of the training [default: two-warm-ups, or no-warm-up from scratch]
     #[arg(long, value_name = "NAME")]
     schedule: Option<String>,
     /// Steps of all phases together [default: the preset's]
-    #[arg(long, value_name = "STEPS")]
+    #[arg(long, value_name = "STEPS", value_parser = whole_number())]
     length: Option<u64>,
     /// Peak learning rate [default: 1e-3, or 1e-2 from scratch]
     #[arg(long, value_name = "RATE")]
@@ -46,7 +46,8 @@ pub struct Finetune {
     /// First convolution when the data set has more channels than the pre-trained network [default: replicate]
     #[arg(long, value_enum)]
     stem: Option<Stem>,
-    #[arg(long, default_value = "paper")]
+    /// Plan to begin with, of those below
+    #[arg(long, default_value = "paper", value_name = "NAME")]
     preset: String,
     /// nnU-Net's plans.json for this data set: patch, voxel size, normalisation, network
     #[arg(long, value_name = "FILE")]
@@ -63,7 +64,8 @@ pub struct Finetune {
     /// Change one value of the plan, such as --set train.batch=4 (repeatable)
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    #[arg(long)]
+    /// Everything random follows from it [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
     /// Do not predict and score the validation cases in the end
     #[arg(long)]

@@ -14,10 +14,11 @@ mod reconstruct;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::progress::Mode;
+use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::rc::Rc;
 
-/// Pre-trains 3D residual-encoder U-Nets on unlabelled brain MRI as sparse masked autoencoders, on any GPU.
+/// Pre-trains 3D U-Nets on unlabelled brain MRI as sparse masked autoencoders, fine-tunes them and segments scans, on any GPU.
 #[derive(Parser)]
 #[command(name = "spark3d", version, about, max_term_width = 120)]
 struct Cli {
@@ -70,6 +71,18 @@ impl Common {
     }
     fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1)
+    }
+}
+
+/// Numbers that a plan can hold: TOML's integers have a sign.
+fn whole_number() -> RangedU64ValueParser<u64> {
+    clap::value_parser!(u64).range(..=i64::MAX as u64)
+}
+
+fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("give a number of at least 1".into()),
+        other => other.map_err(|e: std::num::ParseIntError| e.to_string()),
     }
 }
 
@@ -146,6 +159,20 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_that_no_plan_can_hold_are_refused() {
+        let parse = |arguments: &str| Cli::try_parse_from(format!("spark3d {arguments}").split(' ')).is_ok();
+        let most = i64::MAX;
+        for option in
+            ["pretrain --seed", "pretrain --steps", "finetune D --from F --seed", "finetune D --from F --length"]
+        {
+            assert!(parse(&format!("{option} 0")) && parse(&format!("{option} {most}")), "{option}");
+            assert!(!parse(&format!("{option} {}", most as u64 + 1)) && !parse(&format!("{option} 1.5")), "{option}");
+        }
+        assert!(parse("finetune D --from F --cases 1"));
+        assert!(!parse("finetune D --from F --cases 0") && !parse("finetune D --from F --cases many"));
     }
 
     #[test]

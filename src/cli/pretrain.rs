@@ -1,6 +1,6 @@
 //! `spark3d pretrain`
 
-use super::{Common, print};
+use super::{Common, print, whole_number};
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
 use crate::plan::{PRESETS, Plan};
@@ -18,7 +18,8 @@ pub struct Pretrain {
     /// Run folder
     #[arg(short, long)]
     out: Option<PathBuf>,
-    #[arg(long, default_value = "s3d-b")]
+    /// Plan to begin with, of those below
+    #[arg(long, default_value = "s3d-b", value_name = "NAME")]
     preset: String,
     /// TOML file that changes the preset
     #[arg(long)]
@@ -27,9 +28,10 @@ pub struct Pretrain {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Steps in all, the same as --set train.steps=N
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = whole_number())]
     steps: Option<u64>,
-    #[arg(long)]
+    /// Everything random follows from it [default: the preset's]
+    #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
     /// Print the plan and the memory it needs, and stop
     #[arg(long)]

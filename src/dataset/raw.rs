@@ -48,9 +48,16 @@ impl RawDataset {
                 .collect(),
             None => {
                 let (images, labels) = (folder.join("imagesTr"), folder.join("labelsTr"));
-                let cases = grouped(&images, channels, &dataset.file_ending, false)?;
-                for id in grouped(&labels, 1, &dataset.file_ending, true)?.keys().filter(|id| !cases.contains_key(*id))
-                {
+                let whole = |cases: Cases| -> Result<BTreeMap<_, _>> {
+                    cases.into_iter().map(|(id, files)| Ok((id, files?))).collect()
+                };
+                let cases = whole(grouped(&images, channels, &dataset.file_ending, false)?)?;
+                // Without the folder, the first case is told to have no label map.
+                let labelled = match labels.is_dir() {
+                    true => whole(grouped(&labels, 1, &dataset.file_ending, true)?)?,
+                    false => BTreeMap::new(),
+                };
+                if let Some(id) = labelled.keys().find(|id| !cases.contains_key(*id)) {
                     let missing = images.join(format!("{id}_0000{}", dataset.file_ending));
                     let cause = format!("there is no such image, and case {id} has a label map");
                     return Err(Error::file(missing, cause, "Add it, or leave the label map out"));
@@ -88,11 +95,12 @@ impl RawDataset {
 }
 
 /// The cases of `input`: a folder of `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... Where the model has one channel, names without
-/// a channel's number will do, and so will a single file. `ending` is `dataset.json`'s file_ending. In the order of their ids.
+/// a channel's number will do, and so will a single file. `ending` is `dataset.json`'s file_ending. In the order of their ids,
+/// each with one file a channel, or with what is wrong with its files: a channel that is missing, or one too many.
 ///
 /// # Errors
-/// `input` does not exist or holds no case, or a case lacks a channel.
-pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(String, Vec<PathBuf>)>> {
+/// `input` does not exist or holds no case, or is one file where there are several channels.
+pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(String, Result<Vec<PathBuf>>)>> {
     if input.is_file() {
         let name = input.file_name().and_then(|n| n.to_str()).unwrap_or_default();
         if channels != 1 {
@@ -101,7 +109,7 @@ pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(Stri
         }
         let stem = [ending, ".nii.gz", ".nii", ".img", ".hdr"].iter().find_map(|e| name.strip_suffix(e));
         let stem = stem.unwrap_or(name);
-        return Ok(vec![(channel_of(stem).map_or(stem, |(id, _)| id).to_string(), vec![input.to_path_buf()])]);
+        return Ok(vec![(channel_of(stem).map_or(stem, |(id, _)| id).to_string(), Ok(vec![input.to_path_buf()]))]);
     }
     let cases = grouped(input, channels, ending, channels == 1)?;
     if cases.is_empty() {
@@ -124,8 +132,10 @@ fn names(folder: &Path) -> Result<BTreeSet<String>> {
     Ok(names)
 }
 
-/// The files of a folder by case. Every case has all channels.
-fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<BTreeMap<String, Vec<PathBuf>>> {
+type Cases = BTreeMap<String, Result<Vec<PathBuf>>>;
+
+/// The files of a folder by case, which an error stands for where they are not one a channel.
+fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<Cases> {
     let mut found: BTreeMap<String, BTreeMap<usize, PathBuf>> = BTreeMap::new();
     for name in &names(folder)? {
         let Some(stem) = name.strip_suffix(ending) else { continue };
@@ -136,26 +146,27 @@ fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<
             None => continue,
         };
     }
-    let mut cases = BTreeMap::new();
-    for (id, mut files) in found {
-        let images: Option<Vec<PathBuf>> = (0..channels).map(|c| files.remove(&c)).collect();
-        let Some(images) = images else {
-            // `files` holds what was not taken; the first that could not be is missing.
-            let missing = (0..channels).map(|c| folder.join(format!("{id}_{c:04}{ending}"))).find(|p| !p.is_file());
-            let cause = format!("case {id} has no such image, and there are {channels} channels");
-            return Err(Error::file(
-                missing.unwrap_or_else(|| folder.join(&id)),
-                cause,
-                "Add it, or leave the case out",
-            ));
-        };
+    let complete = |id: &str, mut files: BTreeMap<usize, PathBuf>| {
+        let mut images = Vec::new();
+        for channel in 0..channels {
+            let Some(path) = files.remove(&channel) else {
+                let missing = folder.join(format!("{id}_{channel:04}{ending}"));
+                let cause = format!("case {id} has no such image, and there are {channels} channels");
+                return Err(Error::file(missing, cause, "Add it, or leave the case out"));
+            };
+            images.push(path);
+        }
         if let Some((channel, path)) = files.first_key_value() {
             let cause = format!("case {id} has a channel {channel}, and dataset.json has {channels} channel(s)");
             return Err(Error::file(path, cause, "Correct channel_names in dataset.json, or remove the file"));
         }
-        cases.insert(id, images);
-    }
-    Ok(cases)
+        Ok(images)
+    };
+    let with_files = |(id, files): (String, _)| {
+        let images = complete(&id, files);
+        (id, images)
+    };
+    Ok(found.into_iter().map(with_files).collect())
 }
 
 /// `CASE_0001` → CASE and 1.
@@ -239,11 +250,14 @@ mod tests {
     fn cases_to_predict() {
         let folder = folder(1, &["t/b_0000.nii.gz", "t/plain.nii.gz", "t/notes.txt"]);
         let input = folder.path().join("t");
-        let ids = |channels| -> Result<Vec<String>> {
-            Ok(cases_of(&input, channels, ".nii.gz")?.into_iter().map(|c| c.0).collect())
-        };
-        assert_eq!(ids(1).unwrap(), ["b", "plain"]);
-        assert!(ids(2).unwrap_err().to_string().contains("b_0001.nii.gz"));
+        let cases = |channels| cases_of(&input, channels, ".nii.gz").unwrap();
+        let complete = |channels| cases(channels).into_iter().filter(|c| c.1.is_ok()).map(|c| c.0).collect::<Vec<_>>();
+        assert_eq!(complete(1), ["b", "plain"]);
+        fs::write(input.join("c_0000.nii.gz"), "x").unwrap();
+        fs::write(input.join("c_0001.nii.gz"), "x").unwrap();
+        assert_eq!(complete(2), ["c"]);
+        assert!(cases(2)[0].1.as_ref().unwrap_err().to_string().contains("b_0001.nii.gz"));
+        assert!(cases(1)[1].1.as_ref().unwrap_err().to_string().contains("c_0001.nii.gz"));
         let one = cases_of(&input.join("plain.nii.gz"), 1, ".nii.gz").unwrap();
         assert_eq!((one.len(), &one[0].0[..]), (1, "plain"));
         assert!(cases_of(&input.join("plain.nii.gz"), 2, ".nii.gz").is_err());

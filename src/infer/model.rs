@@ -198,7 +198,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, json: &Value| std::fs::write(dir.path().join(name), json.to_string()).unwrap();
         write(PLANS, plans);
-        write(DATASET, &Dataset::describe(&["T1"], &[("background", 0), ("a", 1)]));
+        write(DATASET, &json!({ "channel_names": { "0": "T1" }, "labels": { "background": 0, "a": 1 } }));
         for fold in folds {
             let fold = dir.path().join(format!("fold_{fold}"));
             std::fs::create_dir(&fold).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::memory::{MemoryPlan, Work};
 use super::model::{FoldChoice, SegmentationModel};
-use super::restore::{Decision, Restorer, place};
+use super::restore::{Decision, Restorer};
 use super::sliding::{Sink, Tiling, mirrors, slide};
 use crate::atomic::remove_leftovers;
 use crate::dataset::raw::cases_of;
@@ -191,14 +191,14 @@ impl Segmenter {
             (0..decision.outputs()).flat_map(outside).collect::<Vec<f32>>()
         });
         let mut finish = |i: usize, logits: &[f32]| {
-            place(grid, i, &decision.labels(logits), &mut labels);
+            grid.place(i, &decision.labels(logits), &mut labels);
             if let Some(probabilities) = &mut probabilities {
                 let mut values = logits.to_vec();
                 decision.probabilities(&mut values);
                 let slices = values.chunks_exact(values.len() / decision.outputs());
                 slices
                     .zip(probabilities.chunks_exact_mut(voxels))
-                    .for_each(|(slice, image)| place(grid, i, slice, image));
+                    .for_each(|(slice, image)| grid.place(i, slice, image));
             }
             Ok(())
         };
@@ -210,43 +210,52 @@ impl Segmenter {
 /// A scan to predict, and where its results go.
 struct Case {
     id: String,
-    images: Vec<PathBuf>,
+    /// One file a channel, or what is wrong with them.
+    images: Result<Vec<PathBuf>>,
+    results: Results,
+}
+
+struct Results {
     labels: PathBuf,
     probabilities: Option<PathBuf>,
 }
 
-impl Case {
+impl Results {
     fn is_done(&self) -> bool {
         self.labels.exists() && self.probabilities.as_ref().is_none_or(|p| p.exists())
     }
 }
 
-/// Predicts every scan of the input. A scan that cannot be read or prepared does not keep the others from being predicted.
+/// Predicts every scan of the input. A scan that lacks a channel, or cannot be read or prepared, does not keep the others from
+/// being predicted.
 ///
 /// # Errors
 /// The model cannot be used, there are no scans, or the device fails.
 pub fn predict(gpu: &Rc<Gpu>, options: &Options, report: &mut dyn FnMut(Event)) -> Result<Summary> {
     let (mut segmenter, cases) = open(gpu, options)?;
-    let (done, open): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(|c| !options.overwrite && c.is_done());
+    let (done, open): (Vec<Case>, Vec<Case>) =
+        cases.into_iter().partition(|c| !options.overwrite && c.results.is_done());
     report(Event::Found { scans: done.len() + open.len(), done: done.len() });
     let mut summary = Summary { skipped: done.len(), ..Summary::default() };
-    let folder = open.first().and_then(|case| case.labels.parent()).filter(|folder| !folder.as_os_str().is_empty());
+    let folder =
+        open.first().and_then(|case| case.results.labels.parent()).filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder {
         std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         remove_leftovers(folder);
     }
     for case in open {
         let start = Instant::now();
-        match predict_case(&mut segmenter, &case, options, report) {
+        let Case { id, images, results } = case;
+        match images.and_then(|images| predict_case(&mut segmenter, &id, &images, &results, options, report)) {
             Ok(()) => {
-                report(Event::Written { id: &case.id, path: &case.labels, took: start.elapsed() });
-                summary.written.push(case.labels);
+                report(Event::Written { id: &id, path: &results.labels, took: start.elapsed() });
+                summary.written.push(results.labels);
             }
             // The next scan would meet the same device.
             Err(error @ Error::Device { .. }) => return Err(error),
             Err(error) => {
-                report(Event::Failed { id: &case.id, error: &error });
-                summary.failed.push((case.id, error));
+                report(Event::Failed { id: &id, error: &error });
+                summary.failed.push((id, error));
             }
         }
     }
@@ -260,7 +269,7 @@ pub fn predict(gpu: &Rc<Gpu>, options: &Options, report: &mut dyn FnMut(Event)) 
 pub fn plan_first(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, String, Grid, MemoryPlan)> {
     let (segmenter, cases) = open(gpu, options)?;
     let Some(case) = cases.into_iter().next() else { return Err(no_scans(&options.input)) };
-    let (_, prepared) = read(&segmenter.model, &case)?;
+    let (_, prepared) = read(&segmenter.model, &case.images?)?;
     let plan = segmenter.plan(&prepared.grid, options.probabilities)?;
     Ok((segmenter, case.id, prepared.grid, plan))
 }
@@ -272,8 +281,8 @@ fn open(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, Vec<Case>)> {
     Ok((segmenter, cases))
 }
 
-fn read(model: &SegmentationModel, case: &Case) -> Result<(Images, Prepared)> {
-    let mut images = read_images(&case.images, model.plans.reader)?;
+fn read(model: &SegmentationModel, images: &[PathBuf]) -> Result<(Images, Prepared)> {
+    let mut images = read_images(images, model.plans.reader)?;
     let prepared = prepare(&images, None, &model.plans, &model.configuration)?;
     // Results need the grid and the header alone.
     images.channels = Vec::new();
@@ -282,23 +291,25 @@ fn read(model: &SegmentationModel, case: &Case) -> Result<(Images, Prepared)> {
 
 fn predict_case(
     segmenter: &mut Segmenter,
-    case: &Case,
+    id: &str,
+    images: &[PathBuf],
+    results: &Results,
     options: &Options,
     report: &mut dyn FnMut(Event),
 ) -> Result<()> {
-    let (images, prepared) = read(&segmenter.model, case)?;
+    let (images, prepared) = read(&segmenter.model, images)?;
     let memory = segmenter.plan(&prepared.grid, options.probabilities)?;
     memory.check(options.memory, segmenter.gpu.facts().is_software())?;
-    report(Event::Started { id: &case.id, runs: segmenter.runs(&prepared.grid), memory: &memory });
+    report(Event::Started { id, runs: segmenter.runs(&prepared.grid), memory: &memory });
     let result = segmenter.segment(&prepared, options.probabilities, &mut |runs| report(Event::Ran { runs }))?;
     drop(prepared);
-    if let (Some(path), Some(values)) = (&case.probabilities, &result.probabilities) {
+    if let (Some(path), Some(values)) = (&results.probabilities, &result.probabilities) {
         let [z, y, x] = images.shape;
         let shape = [values.len() / (z * y * x), z, y, x];
         npz::write(path, |file| file.array_f32("probabilities", &shape, |put| put(values)))?;
     }
     // The label map last: where it is, everything is.
-    write_labels(&case.labels, &result.labels, &images)
+    write_labels(&results.labels, &result.labels, &images)
 }
 
 const WRITABLE: [&str; 2] = [".nii.gz", ".nii"];
@@ -307,7 +318,7 @@ const WRITABLE: [&str; 2] = [".nii.gz", ".nii"];
 fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
     let (channels, ending) = (model.dataset.channels.len(), &model.dataset.file_ending);
     let found = match all_channels(&options.input, channels, ending) {
-        Some(case) => vec![case],
+        Some((id, images)) => vec![(id, Ok(images))],
         None => cases_of(&options.input, channels, ending)?,
     };
     if found.is_empty() {
@@ -337,11 +348,12 @@ fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
             let name = labels.to_string_lossy();
             let stem = WRITABLE.iter().find_map(|ending| name.strip_suffix(ending)).unwrap_or(&name);
             let probabilities = options.probabilities.then(|| PathBuf::from(format!("{stem}.npz")));
-            Case { id, images, probabilities, labels }
+            Case { id, images, results: Results { labels, probabilities } }
         })
         .collect();
-    if let Some(case) = cases.iter().find(|case| case.images.iter().any(|image| same(image, &case.labels))) {
-        let what = format!("the label map would replace the scan {}", case.labels.display());
+    let replaced = |case: &&Case| case.images.iter().flatten().any(|image| same(image, &case.results.labels));
+    if let Some(case) = cases.iter().find(replaced) {
+        let what = format!("the label map would replace the scan {}", case.results.labels.display());
         return Err(Error::Usage(format!("{what}; give another place with -o")));
     }
     Ok(cases)

@@ -185,24 +185,6 @@ impl Decision {
     }
 }
 
-/// Writes slice `i` of the crop (C order, prepared axes) to its place in an array of the image as read.
-///
-/// # Panics
-/// When the arrays do not have the sizes that `grid` says.
-pub fn place<T: Copy>(grid: &Grid, i: usize, slice: &[T], image: &mut [T]) {
-    assert_eq!(image.len(), grid.shape.iter().product::<usize>(), "an image of {:?}", grid.shape);
-    let [_, ny, nx] = grid.cropped();
-    let image_stride = [grid.shape[1] * grid.shape[2], grid.shape[2], 1];
-    let stride = grid.transpose.map(|axis| image_stride[axis]);
-    let start: usize = (0..3).map(|a| grid.bbox[a][0] * stride[a]).sum::<usize>() + i * stride[0];
-    for y in 0..ny {
-        let row = &slice[y * nx..][..nx];
-        for (x, &value) in row.iter().enumerate() {
-            image[start + y * stride[1] + x * stride[2]] = value;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,13 +286,23 @@ mod tests {
                     (0..3).max_by(|&a, &b| whole[a * cropped + v].total_cmp(&whole[b * cropped + v])).unwrap() as i16
                 })
                 .collect();
-            let want = grid.place(&argmax, 0);
+            let mut want = vec![0; grid.shape.iter().product()];
+            for (v, &label) in argmax.iter().enumerate() {
+                let at = [
+                    v / (cropped / grid.cropped()[0]),
+                    v / grid.cropped()[2] % grid.cropped()[1],
+                    v % grid.cropped()[2],
+                ];
+                let mut voxel = [0; 3];
+                (0..3).for_each(|a| voxel[transpose[a]] = grid.bbox[a][0] + at[a]);
+                want[(voxel[0] * grid.shape[1] + voxel[1]) * grid.shape[2] + voxel[2]] = label;
+            }
             let mut got = vec![0; want.len()];
             let mut restorer = Restorer::new(3, &grid, &how).unwrap();
             for z in 0..7 {
                 let slice: Vec<f32> = (0..3).flat_map(|c| &values[(c * 7 + z) * 72..][..72]).copied().collect();
                 let mut sink = |i: usize, slice: &[f32]| {
-                    place(&grid, i, &decision.labels(slice), &mut got);
+                    grid.place(i, &decision.labels(slice), &mut got);
                     Ok(())
                 };
                 restorer.push(&slice, &mut sink).unwrap();

@@ -306,7 +306,8 @@ pub fn check_confusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     Ok(deviations)
 }
 
-/// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, against the reference.
+/// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, against the reference; then a step with an
+/// infinite gradient, which leaves everything as it is.
 pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let (channels, space) = (6, Space::dense([4, 5, 6]));
     let mut g = Graph::new(Parameters::default(), &[]);
@@ -314,13 +315,14 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let x = g.pack(image, channels, space);
     let y = g.conv3d(&[x], "c", 10, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);
     let upstream = g.image(10, space.dims);
+    let mut slopes = noise(91, 10 * space.voxels());
     let dy = g.pack(upstream, 10, space);
     g.backward(&[(y, dy)], []);
     let (rate, momentum, decay, clip) = (0.1, 0.9, 0.01, 100.0);
     let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip as f32);
     let session = Session::new(gpu.clone(), vec![g], Some(&make))?;
     session.set_image(0, &noise(90, channels * space.voxels()));
-    session.set_image(1, &noise(91, 10 * space.voxels()));
+    session.set_image(1, &slopes);
     let values = [rate, momentum, decay].map(|v: f64| v as f32);
     session.set_step(StepValues {
         learning_rate: values[0],
@@ -348,10 +350,18 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     }
     let deviation =
         |result: &str, got: &[f32], want: &[f64]| Deviation { result: result.into(), relative: relative_l2(got, want) };
+    let (got_weights, got_momenta) = (all(&|id| session.weight(id))?, all(&|id| session.momentum(id))?);
+    slopes[7] = f32::INFINITY;
+    session.set_image(1, &slopes);
+    session.start_step();
+    session.run(0)?;
+    session.update()?;
     Ok(vec![
         deviation("gradient norm", &norms, &expected),
-        deviation("weights", &all(&|id| session.weight(id))?, &weights),
-        deviation("momentum", &all(&|id| session.momentum(id))?, &momenta),
+        deviation("weights", &got_weights, &weights),
+        deviation("momentum", &got_momenta, &momenta),
+        deviation("weights after an infinite gradient", &all(&|id| session.weight(id))?, &f64s(&got_weights)),
+        deviation("momentum after an infinite gradient", &all(&|id| session.momentum(id))?, &f64s(&got_momenta)),
     ])
 }
 

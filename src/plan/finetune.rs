@@ -1,6 +1,6 @@
 //! The plan of fine-tuning: what is transferred, in which phases the network is trained, on which patches.
 
-use super::{name_network, table};
+use super::{check, name_network, table};
 use crate::augment;
 use crate::error::{Error, Result};
 use crate::model::Network;
@@ -249,7 +249,7 @@ impl Plan {
 
     /// Steps of all phases.
     pub fn steps(&self) -> u64 {
-        self.phases.iter().map(|p| p.steps).sum()
+        self.phases.iter().fold(0, |sum, phase| sum.saturating_add(phase.steps))
     }
 
     /// The phase of a step, and how many of its steps went before.
@@ -281,33 +281,22 @@ impl Plan {
         let t = &self.train;
         self.network.validate(t.patch)?;
         self.augment.check()?;
-        let positive = [
+        for (key, value) in [
             ("train.batch", t.batch as f64),
             ("train.epoch_steps", t.epoch_steps as f64),
             ("train.validation_steps", t.validation_steps as f64),
             ("train.clip", t.clip),
-            ("data.spacing", self.data.spacing.iter().copied().fold(f64::INFINITY, f64::min)),
-            ("phases.peak", self.phases.iter().map(|p| p.peak).fold(f64::INFINITY, f64::min)),
-            ("phases.steps", self.steps() as f64),
-        ];
-        for (key, value) in positive {
-            let finite = value.is_finite() || key == "phases.peak";
-            if !(value > 0.0 && finite) {
-                return Err(Error::plan(format!("{key} is {value}"), "Give a number above zero"));
-            }
+            ("the sum of phases.steps", self.steps() as f64),
+        ] {
+            check::above_zero(key, value)?;
         }
-        if !(0.0..1.0).contains(&t.momentum)
-            || !(0.0..=1.0).contains(&t.foreground)
-            || t.weight_decay.is_nan()
-            || t.weight_decay < 0.0
-            || t.checkpoint_minutes.is_nan()
-            || t.poly_exponent.is_nan()
-        {
-            return Err(Error::plan(
-                "train.momentum, foreground, weight_decay, poly_exponent or checkpoint_minutes is out of range",
-                "0 <= momentum < 1, 0 <= foreground <= 1, the others are not negative",
-            ));
-        }
+        self.data.spacing.iter().try_for_each(|&mm| check::above_zero("data.spacing", mm))?;
+        self.phases.iter().try_for_each(|phase| check::above_zero("phases.peak", phase.peak))?;
+        check::momentum("train.momentum", t.momentum)?;
+        check::share("train.foreground", t.foreground)?;
+        check::not_negative("train.weight_decay", t.weight_decay)?;
+        check::not_negative("train.poly_exponent", t.poly_exponent)?;
+        check::minutes("train.checkpoint_minutes", t.checkpoint_minutes)?;
         Ok(())
     }
 }
@@ -328,6 +317,33 @@ mod tests {
             }
         }
         assert!(schedule("three", 1000, 100, 1e-3).is_err());
+    }
+
+    #[test]
+    fn every_number_is_checked_by_itself() {
+        let error = |change: &dyn Fn(&mut Plan)| {
+            let mut plan = Plan::preset("tiny").unwrap();
+            plan.phases = schedule("two-warm-ups", 1000, 100, 1e-3).unwrap();
+            change(&mut plan);
+            plan.validate().unwrap_err().to_string()
+        };
+        for bad in [f64::NAN, f64::INFINITY, -1.0] {
+            // Of several values the others stay good.
+            for n in 0..3 {
+                assert!(error(&|p| p.phases[n].peak = bad).contains("phases.peak is"), "{bad}");
+                assert!(error(&|p| p.data.spacing[n] = bad).contains("data.spacing is"), "{bad}");
+            }
+            assert!(error(&|p| p.train.clip = bad).contains("train.clip is"), "{bad}");
+            assert!(error(&|p| p.train.momentum = bad).contains("train.momentum is"), "{bad}");
+            assert!(error(&|p| p.train.foreground = bad).contains("train.foreground is"), "{bad}");
+            assert!(error(&|p| p.train.weight_decay = bad).contains("train.weight_decay is"), "{bad}");
+            assert!(error(&|p| p.train.poly_exponent = bad).contains("train.poly_exponent is"), "{bad}");
+            assert!(error(&|p| p.train.checkpoint_minutes = bad).contains("train.checkpoint_minutes is"), "{bad}");
+        }
+        assert!(error(&|p| p.phases[1].peak = 0.0).contains("phases.peak is 0"));
+        assert!(error(&|p| p.data.spacing[1] = 0.0).contains("data.spacing is 0"));
+        assert!(error(&|p| p.train.checkpoint_minutes = 2e9).contains("train.checkpoint_minutes is"));
+        assert!(error(&|p| p.phases.clear()).contains("phases.steps"));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The plan: everything that makes a run, in one TOML file. A preset, changed by a file, changed by `--set key=value`.
 //! [`Plan`] is that of pre-training, [`finetune::Plan`] that of fine-tuning.
 
+mod check;
 pub mod finetune;
 mod table;
 
@@ -138,30 +139,20 @@ impl Plan {
         self.network.validate(t.patch)?;
         self.mae.validate(&self.network, t.patch)?;
         self.augment.check()?;
-        let positive = [
+        for (key, value) in [
             ("train.batch", t.batch as f64),
             ("train.steps", t.steps as f64),
             ("train.epoch_steps", t.epoch_steps as f64),
             ("train.validation_steps", t.validation_steps as f64),
             ("train.learning_rate", t.learning_rate),
             ("train.clip", t.clip),
-        ];
-        for (key, value) in positive {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(Error::plan(format!("{key} is {value}"), "Give a number above zero"));
-            }
+        ] {
+            check::above_zero(key, value)?;
         }
-        if !(0.0..1.0).contains(&t.momentum)
-            || t.weight_decay.is_nan()
-            || t.weight_decay < 0.0
-            || t.checkpoint_minutes.is_nan()
-            || t.poly_exponent.is_nan()
-        {
-            return Err(Error::plan(
-                "train.momentum, weight_decay, poly_exponent or checkpoint_minutes is out of range",
-                "0 <= momentum < 1, the others are not negative",
-            ));
-        }
+        check::momentum("train.momentum", t.momentum)?;
+        check::not_negative("train.weight_decay", t.weight_decay)?;
+        check::not_negative("train.poly_exponent", t.poly_exponent)?;
+        check::minutes("train.checkpoint_minutes", t.checkpoint_minutes)?;
         if self.network.input_channels != 1 || self.network.output_channels != 1 {
             return Err(Error::plan(
                 "pre-training works on one channel",
@@ -219,6 +210,19 @@ mod tests {
         assert!(error("mae.mask_ratio=[0.9,0.2]").contains("mae.mask_ratio"));
         assert!(error("train.steps=many").contains("steps"));
         assert!(error("network=XL").contains("XL"));
+        for (key, values) in [
+            ("learning_rate", &["inf", "nan", "0", "-1", "1e39"][..]),
+            ("clip", &["inf", "nan", "0"]),
+            ("momentum", &["1", "nan", "-0.1"]),
+            ("weight_decay", &["inf", "nan", "-1e-5"]),
+            ("poly_exponent", &["inf", "nan", "-1"]),
+            ("checkpoint_minutes", &["inf", "nan", "-1", "2e9"]),
+        ] {
+            for value in values {
+                let error = error(&format!("train.{key}={value}"));
+                assert!(error.contains(&format!("train.{key} is")), "{value}: {error}");
+            }
+        }
         assert_eq!(Plan::resolve("s3d-b", None, &["network=S".into()]).unwrap().network.features[0], 16);
         assert_eq!(Plan::resolve("tiny", None, &["train.learning_rate=1".into()]).unwrap().train.learning_rate, 1.0);
     }

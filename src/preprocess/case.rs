@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::crop::{self, Bbox};
+use super::normalize;
 use super::resample::{self, Order};
-use super::{grid, normalize};
 use crate::error::{Error, Result};
 use crate::io::nnunet::{Configuration, Normalization, Plans, Resampling};
 
@@ -56,18 +56,22 @@ impl Grid {
         self.transpose.map(|axis| self.spacing[axis])
     }
 
-    /// Brings values on the crop (prepared axes, C order) to where they belong in the image as read; `outside` elsewhere.
+    /// Writes slice `i` of the crop (C order, prepared axes) to its place in an array of the image as read.
     ///
     /// # Panics
-    /// When `values` does not have the crop's number of voxels.
-    pub fn place<T: Copy>(&self, values: &[T], outside: T) -> Vec<T> {
-        let whole = self.transpose.map(|axis| self.shape[axis]);
-        let turned = grid::paste(values, &self.bbox, whole, outside);
-        let mut backward = [0; 3];
-        for (prepared, &axis) in self.transpose.iter().enumerate() {
-            backward[axis] = prepared;
+    /// When the arrays do not have the sizes that the grid says.
+    pub fn place<T: Copy>(&self, i: usize, slice: &[T], image: &mut [T]) {
+        assert_eq!(image.len(), self.shape.iter().product::<usize>(), "an image of {:?}", self.shape);
+        let [_, ny, nx] = self.cropped();
+        let image_stride = [self.shape[1] * self.shape[2], self.shape[2], 1];
+        let stride = self.transpose.map(|axis| image_stride[axis]);
+        let start: usize = (0..3).map(|a| self.bbox[a][0] * stride[a]).sum::<usize>() + i * stride[0];
+        for y in 0..ny {
+            let row = &slice[y * nx..][..nx];
+            for (x, &value) in row.iter().enumerate() {
+                image[start + y * stride[1] + x * stride[2]] = value;
+            }
         }
-        transpose(&turned, whole, backward)
     }
 }
 
@@ -278,7 +282,7 @@ mod tests {
     }
 
     fn plans(forward: [usize; 3], normalization: Normalization, masked: bool) -> (Plans, Configuration) {
-        let json = json!({ "transpose_forward": forward, "transpose_backward": [0, 1, 2], "configurations": {} });
+        let json = json!({ "transpose_forward": forward, "configurations": {} });
         let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
         let architecture = Architecture {
             residual: true,
@@ -342,7 +346,9 @@ mod tests {
         assert_eq!(case.grid.bbox, [[0, 5], [1, 4], [0, 5]]);
         assert_eq!(case.grid.cropped_spacing(), [1.0, 3.0, 2.0]);
         assert_eq!(case.data[(3 * 3 + 1) * 5 + 4], value([2, 4, 3]));
-        assert_eq!(case.grid.place(&case.data[..75], 0.0), images.channels[0]);
+        let mut placed = vec![0.0; 140];
+        case.data[..75].chunks_exact(15).enumerate().for_each(|(i, slice)| case.grid.place(i, slice, &mut placed));
+        assert_eq!(placed, images.channels[0]);
     }
 
     #[test]

@@ -55,7 +55,7 @@ impl Preprocessed {
 ///
 /// # Panics
 /// When `values` does not have the box's number of voxels, or the box does not lie within `shape`.
-pub fn paste<T: Copy>(values: &[T], bbox: &Bbox, shape: [usize; 3], outside: T) -> Vec<T> {
+fn paste<T: Copy>(values: &[T], bbox: &Bbox, shape: [usize; 3], outside: T) -> Vec<T> {
     assert_eq!(values.len(), crop::shape(bbox).iter().product::<usize>(), "{} values for {bbox:?}", values.len());
     let mut out = vec![outside; shape.iter().product()];
     let [[z0, z1], [y0, y1], [x0, x1]] = *bbox;

@@ -7,7 +7,7 @@ use super::{Fixture, Report};
 use spark3d::device::Gpu;
 use spark3d::infer::model::{FoldChoice, SegmentationModel};
 use spark3d::infer::predict::{Options, Segmenter, predict};
-use spark3d::infer::restore::{Decision, Restorer, place};
+use spark3d::infer::restore::{Decision, Restorer};
 use spark3d::io::nifti;
 use spark3d::io::nnunet::{Dataset, Plans};
 use spark3d::preprocess::case::{Grid, Prepared, prepare, read_images};
@@ -97,7 +97,7 @@ fn restored(logits: &[f32], grid: &Grid, decision: &Decision, how: &spark3d::io:
             let mut slice = slice.to_vec();
             decision.probabilities(&mut slice);
             let planes = slice.chunks_exact(slice.len() / outputs);
-            planes.zip(image.chunks_exact_mut(voxels)).for_each(|(plane, image)| place(grid, i, plane, image));
+            planes.zip(image.chunks_exact_mut(voxels)).for_each(|(plane, image)| grid.place(i, plane, image));
             Ok(())
         };
         restorer.push(&planes.copied().collect::<Vec<_>>(), &mut sink).unwrap();

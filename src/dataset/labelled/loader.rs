@@ -34,8 +34,6 @@ pub struct LabelledPatch {
     pub image: Vec<f32>,
     /// C order (z, y, x); 0 where there is no image.
     pub labels: Vec<i16>,
-    /// Id of the case.
-    pub case: String,
 }
 
 /// Draws labelled patches from some of the cases of a store.
@@ -67,10 +65,6 @@ impl LabelledLoader {
             augment.check()?;
         }
         Ok(Self { store, cases, settings })
-    }
-
-    pub fn settings(&self) -> &LabelledPatchSettings {
-        &self.settings
     }
 
     /// Whether patch `index` of a step is centred on foreground. Python rounds halves to even.
@@ -141,7 +135,7 @@ impl Source for LabelledLoader {
             self.mask(&mut image, &labels);
         }
         labels.iter_mut().filter(|v| **v == OUTSIDE).for_each(|v| *v = 0);
-        Ok(LabelledPatch { image, labels, case: self.store.cases()[case].id.clone() })
+        Ok(LabelledPatch { image, labels })
     }
 }
 

@@ -65,7 +65,6 @@ pub struct LabelledStore {
     folder: PathBuf,
     cases: Vec<LabelledCase>,
     dataset: Dataset,
-    plans: Plans,
     configuration: Configuration,
 }
 
@@ -88,11 +87,7 @@ impl LabelledStore {
         let plans = Plans::from_json(manifest.plans).map_err(&fail)?;
         let configuration = plans.configuration(&manifest.configuration).map_err(&fail)?;
         let dataset = Dataset::from_json(manifest.dataset).map_err(&fail)?;
-        Ok(Self { folder: folder.to_path_buf(), cases: manifest.cases, dataset, plans, configuration })
-    }
-
-    pub fn folder(&self) -> &Path {
-        &self.folder
+        Ok(Self { folder: folder.to_path_buf(), cases: manifest.cases, dataset, configuration })
     }
 
     /// The cases in the order of their ids, which is the order that indices mean.
@@ -120,11 +115,6 @@ impl LabelledStore {
     /// Channels and labels of the data set.
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
-    }
-
-    /// The plans that the cases were prepared by.
-    pub fn plans(&self) -> &Plans {
-        &self.plans
     }
 
     pub fn configuration(&self) -> &Configuration {

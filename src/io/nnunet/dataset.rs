@@ -1,7 +1,7 @@
 //! `dataset.json`: channels, labels or regions, the ending of the files, and where the cases lie.
 
 use crate::error::{Error, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -153,19 +153,10 @@ fn cases(list: &Map<String, Value>) -> std::result::Result<Files, String> {
         .collect()
 }
 
-impl Dataset {
-    /// A data set of given channels and labels, as nnU-Net would describe it.
-    pub fn describe(channels: &[&str], labels: &[(&str, i16)]) -> Value {
-        let channels: Map<String, Value> =
-            channels.iter().enumerate().map(|(k, n)| (k.to_string(), json!(n))).collect();
-        let labels: Map<String, Value> = labels.iter().map(|(n, v)| (n.to_string(), json!(v))).collect();
-        json!({ "channel_names": channels, "labels": labels, "numTraining": 0, "file_ending": ".nii.gz" })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn labels_regions_and_mistakes() {

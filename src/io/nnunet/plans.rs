@@ -82,7 +82,6 @@ pub struct Plans {
     pub reader: Reader,
     /// Axis of the image (z, y, x) that each axis of prepared arrays is.
     pub transpose_forward: [usize; 3],
-    pub transpose_backward: [usize; 3],
     /// One a channel, where the file has them.
     pub intensities: Vec<Intensity>,
     /// The file as it was, to be handed on.
@@ -121,8 +120,13 @@ impl Plans {
                 Err(format!("{key} is {axes:?}, not an order of the axes 0, 1, 2"))
             }
         };
-        let (transpose_forward, transpose_backward) =
-            (transpose("transpose_forward")?, transpose("transpose_backward")?);
+        let transpose_forward = transpose("transpose_forward")?;
+        let backward = transpose("transpose_backward")?;
+        if json.get("transpose_backward").is_some() && transpose_forward.map(|axis| backward[axis]) != [0, 1, 2] {
+            return Err(format!(
+                "transpose_backward {backward:?} does not undo transpose_forward {transpose_forward:?}"
+            ));
+        }
         let mut intensities = Vec::new();
         if let Some(list) = json.get("foreground_intensity_properties_per_channel").and_then(Value::as_object) {
             for k in 0..list.len() {
@@ -140,7 +144,6 @@ impl Plans {
             plans_name: text("plans_name"),
             reader,
             transpose_forward,
-            transpose_backward,
             intensities,
             json,
         })
@@ -188,10 +191,14 @@ impl Plans {
                 force_separate_z: kwargs.and_then(|k| k.get("force_separate_z")).and_then(Value::as_bool),
             })
         };
+        let patch_size = three("patch_size")?;
+        if patch_size.iter().any(|n| !(1..=4096).contains(n)) {
+            return Err(format!("patch_size of {name} is {patch_size:?}, and 1 to 4096 voxels are supported"));
+        }
         Ok(Configuration {
             name: name.to_string(),
             batch_size: get("batch_size")?.as_u64().unwrap_or(2) as usize,
-            patch_size: three("patch_size")?,
+            patch_size,
             spacing,
             normalization,
             use_mask_for_norm,
@@ -253,10 +260,7 @@ impl Architecture {
         };
         let kwargs = a.get("arch_kwargs").and_then(Value::as_object).ok_or("the architecture has no arch_kwargs")?;
         let get = |key: &str| kwargs.get(key).unwrap_or(&Value::Null);
-        let n = get("n_stages").as_u64().ok_or("arch_kwargs has no n_stages")? as usize;
-        if !(2..=12).contains(&n) {
-            return Err(format!("n_stages is {n}"));
-        }
+        let n = stages(get("n_stages").as_u64().ok_or("arch_kwargs has no n_stages")?)?;
         let expect = |key: &str, wanted: &str| match get(key).as_str() {
             Some(text) if text.ends_with(wanted) => Ok(()),
             _ => Err(format!("{key} is {}, only {wanted} is supported", get(key))),
@@ -281,14 +285,15 @@ impl Architecture {
         let blocks = if residual { "n_blocks_per_stage" } else { "n_conv_per_stage" };
         let numbers = |key: &str, n: usize| numbers(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
         let triples = |key: &str| triples(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
-        Ok(Self {
+        Self {
             residual,
             features: numbers("features_per_stage", n)?,
             blocks: numbers(blocks, n)?,
             kernels: triples("kernel_sizes")?,
             strides: triples("strides")?,
             decoder_convs: numbers("n_conv_per_stage_decoder", n - 1)?,
-        })
+        }
+        .within_limits()
     }
 
     /// The first plans of nnU-Net v2 had these values in the configuration itself.
@@ -300,19 +305,37 @@ impl Architecture {
             "ResidualEncoderUNet" => true,
             other => return Err(format!("the network is a {other}, which is not supported")),
         };
-        let n = get("conv_kernel_sizes").as_array().map_or(0, Vec::len);
+        let n = stages(get("conv_kernel_sizes").as_array().map_or(0, Vec::len) as u64)?;
         let numbers = |key: &str, n: usize| numbers(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
         let triples = |key: &str| triples(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
         let base = get("UNet_base_num_features").as_u64().ok_or("UNet_base_num_features is missing")? as usize;
         let most = get("unet_max_num_features").as_u64().ok_or("unet_max_num_features is missing")? as usize;
-        Ok(Self {
+        Self {
             residual,
-            features: (0..n).map(|s| (base << s).min(most)).collect(),
+            features: (0..n).map(|s| base.saturating_mul(1 << s).min(most)).collect(),
             blocks: numbers("n_conv_per_stage_encoder", n)?,
             kernels: triples("conv_kernel_sizes")?,
             strides: triples("pool_op_kernel_sizes")?,
             decoder_convs: numbers("n_conv_per_stage_decoder", n - 1)?,
-        })
+        }
+        .within_limits()
+    }
+
+    /// Far above any network that fits a device, so that sizes computed from these numbers do not overflow.
+    fn within_limits(self) -> Cause<Self> {
+        let limits: [(&str, Vec<usize>, usize); 5] = [
+            ("number of features", self.features.clone(), 8192),
+            ("number of blocks or convolutions", self.blocks.clone(), 64),
+            ("number of convolutions in the decoder", self.decoder_convs.clone(), 64),
+            ("kernel size", self.kernels.concat(), 31),
+            ("stride", self.strides.concat(), 16),
+        ];
+        for (what, values, most) in limits {
+            if let Some(value) = values.into_iter().find(|v| !(1..=most).contains(v)) {
+                return Err(format!("a {what} is {value}, and 1 to {most} is supported"));
+            }
+        }
+        Ok(self)
     }
 
     /// The value of a configuration's `architecture`.
@@ -338,6 +361,15 @@ impl Architecture {
             },
             "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         })
+    }
+}
+
+/// A number of stages that a network can have.
+fn stages(n: u64) -> Cause<usize> {
+    if (2..=12).contains(&n) {
+        Ok(n as usize)
+    } else {
+        Err(format!("the network has {n} stages, and 2 to 12 are supported"))
     }
 }
 
@@ -445,7 +477,20 @@ mod tests {
         assert!(change(&format!("{kwargs}/norm_op"), json!("torch.nn.BatchNorm3d")).contains("InstanceNorm3d"));
         assert!(change(&format!("{kwargs}/strides"), json!([[1, 1, 1]])).contains("strides"));
         assert!(change("/configurations/3d_fullres/patch_size", json!([40, 40])).contains("3D"));
+        assert!(change("/configurations/3d_fullres/patch_size", json!([40, 40, u64::MAX])).contains("4096"));
         assert!(change("/transpose_forward", json!([0, 0, 1])).contains("transpose_forward"));
+        assert!(change("/transpose_backward", json!([2, 0, 1])).contains("does not undo"));
+        for (key, value, named) in [
+            ("n_stages", json!(u64::MAX), "stages"),
+            ("features_per_stage", json!([32, u64::MAX]), "features"),
+            ("n_conv_per_stage", json!([2, 1_000_000]), "blocks"),
+            ("n_conv_per_stage_decoder", json!([0]), "decoder"),
+            ("kernel_sizes", json!([[1, 3, 3], [3, 3, 9999]]), "kernel"),
+            ("strides", json!([[1, 1, 1], [2, 2, u64::MAX]]), "stride"),
+        ] {
+            let error = change(&format!("{kwargs}/{key}"), value);
+            assert!(error.contains(named) && error.contains("supported"), "{error}");
+        }
     }
 
     #[test]
@@ -464,7 +509,22 @@ mod tests {
         ] {
             object.insert(key.into(), value);
         }
-        let plans = Plans::from_json(json!({ "configurations": { "3d_fullres": c } })).unwrap();
-        assert_eq!(plans.configuration("3d_fullres").unwrap(), configuration());
+        let read = |c: &Value| {
+            Plans::from_json(json!({ "configurations": { "3d_fullres": c } })).unwrap().configuration("3d_fullres")
+        };
+        assert_eq!(read(&c).unwrap(), configuration());
+        for (key, value, named) in [
+            ("conv_kernel_sizes", json!([]), "0 stages"),
+            ("conv_kernel_sizes", json!([[3, 3, 3]]), "1 stages"),
+            ("conv_kernel_sizes", json!(vec![[3, 3, 3]; 70]), "70 stages"),
+            ("UNet_base_num_features", json!(0), "features"),
+            ("UNet_base_num_features", json!(u64::MAX), "features"),
+        ] {
+            let mut changed = c.clone();
+            changed["unet_max_num_features"] = json!(u64::MAX);
+            changed[key] = value;
+            let error = read(&changed).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
     }
 }
