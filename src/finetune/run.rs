@@ -338,8 +338,8 @@ impl Training for FineTuning<'_> {
             .unwrap_or_else(|| Err(Error::file(self.folder, "the loader ended early", "Run the same command again")))?;
         let waited = start.elapsed();
         let (loss, norm) = self.trainer.step(step, &batch)?;
-        let record = record([("gradient_norm", json!(norm)), ("learning_rate", json!(self.plan.rate(step)))]);
-        Ok(Step { loss, samples: batch.len(), waited, record })
+        let record = record([("learning_rate", json!(self.plan.rate(step)))]);
+        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), waited, record })
     }
 
     fn validate(&mut self, _: u64) -> Result<Validation> {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// A kind of training.
 pub trait Training {
-    /// One optimiser step. A loss that is not finite must change nothing.
+    /// One optimiser step. A loss or gradient that is not finite must change nothing.
     fn step(&mut self, step: u64) -> Result<Step>;
     /// Judges the network after `done` steps.
     fn validate(&mut self, done: u64) -> Result<Validation>;
@@ -35,6 +35,8 @@ pub fn record<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> 
 /// What a step came to.
 pub struct Step {
     pub loss: f64,
+    /// L2 norm of the whole gradient before clipping.
+    pub gradient_norm: f64,
     pub samples: usize,
     /// Time without a batch to work on.
     pub waited: Duration,
@@ -87,19 +89,26 @@ pub fn drive(
     for step in first_step..steps {
         let start = Instant::now();
         let report = training.step(step)?;
-        if !report.loss.is_finite() {
+        if !report.loss.is_finite() || !report.gradient_norm.is_finite() {
             not_finite += 1;
-            progress.message(&format!("step {step}: the loss is {}; the step is skipped", report.loss));
+            progress.message(&format!(
+                "step {step}: the loss is {} and the gradient {}; the step is skipped",
+                report.loss, report.gradient_norm
+            ));
             if not_finite > MAX_NOT_FINITE {
                 return Err(Error::plan(
-                    format!("the loss was not a number in {not_finite} steps"),
+                    format!("loss or gradient were not finite in {not_finite} steps"),
                     "Lower the learning rate, or look for damaged scans; the last checkpoint is intact",
                 ));
             }
         }
         let seconds = start.elapsed().as_secs_f64();
         let done = step + 1;
-        let mut line = record([("step", json!(done)), ("loss", json!(report.loss))]);
+        let mut line = record([
+            ("step", json!(done)),
+            ("loss", json!(report.loss)),
+            ("gradient_norm", json!(report.gradient_norm)),
+        ]);
         line.extend(report.record);
         line.extend(record([
             ("patches_per_s", json!(report.samples as f64 / seconds)),

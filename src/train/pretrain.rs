@@ -271,11 +271,10 @@ impl Training for Pretraining<'_> {
         let waited = start.elapsed();
         let (loss, norm) = self.trainer.step(step, &batch)?;
         let record = record([
-            ("gradient_norm", json!(norm)),
             ("learning_rate", json!(self.plan.train.rate(step))),
             ("mask_ratio", json!(mae::step_ratio(&self.plan.mae, self.plan.seed, step))),
         ]);
-        Ok(Step { loss, samples: batch.len(), waited, record })
+        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), waited, record })
     }
 
     fn validate(&mut self, _: u64) -> Result<Validation> {
