@@ -191,11 +191,12 @@ fn most_memory(gpu: &Rc<Gpu>, setup: &Setup, allowed: Option<u64>) -> Result<u64
 fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
     let ids = setup.raw.ids();
     let own = options.run.join(folds::FILE);
-    if let Some(file) = &options.splits {
-        if own.exists() && folds::read(file)? != folds::read(&own)? {
-            let cause = "the folds of this run have other splits";
-            return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
-        }
+    if let Some(file) = &options.splits
+        && own.exists()
+        && folds::read(file)? != folds::read(&own)?
+    {
+        let cause = "the folds of this run have other splits";
+        return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
     }
     let beside = setup.raw.folder.join(folds::FILE);
     let file = match &options.splits {
@@ -215,7 +216,8 @@ fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoi
             format!("fold {fold} has {} training and {} validation cases", cases.train.len(), cases.validation.len());
         return Err(Error::plan(what, "Use --fold all, or correct the splits"));
     }
-    if resumed.and_then(|c| c.extra.get(CASES)).is_some_and(|text| *text != json!(cases).to_string()) {
+    let before = resumed.and_then(|c| c.extra.get(CASES)).and_then(|text| serde_json::from_str::<Cases>(text).ok());
+    if before.is_some_and(|before| before != cases) {
         let cause = "the run was started with other training and validation cases";
         let remedy = "Bring data set and splits back to what they were, or give another -o for a new run";
         return Err(Error::file(options.run.join(format!("fold_{fold}")), cause, remedy));
