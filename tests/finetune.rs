@@ -292,7 +292,7 @@ fn regions_ignored_voxels_and_deep_supervision() {
     for n in 0..5 {
         std::fs::create_dir(place.path(&format!("data/masks{n}"))).unwrap();
         // Every third slice of one case is not annotated.
-        let value = |c: [usize; 3]| if n == 1 && c[0] % 3 == 0 { 3.0 } else { f64::from(label(n, c)) };
+        let value = |c: [usize; 3]| if n == 1 && c[0].is_multiple_of(3) { 3.0 } else { f64::from(label(n, c)) };
         place.write(&format!("data/masks{n}/m.nii.gz"), value);
     }
     let set = ["--set", "network.deep_supervision=true", "--set", "train.batch_dice=true"];
