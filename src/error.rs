@@ -30,10 +30,6 @@ pub enum Error {
     /// Stopped by a signal or a limit after writing a checkpoint (exit code 75).
     #[error("stopped at step {step}; checkpoint written to {}. Run the same command again to go on", checkpoint.display())]
     Stopped { step: u64, checkpoint: PathBuf },
-
-    /// Interrupted before there was anything to keep (exit code 130).
-    #[error("interrupted")]
-    Interrupted,
 }
 
 impl Error {
@@ -56,7 +52,6 @@ impl Error {
         match self {
             Error::Usage(_) => 2,
             Error::Stopped { .. } => 75,
-            Error::Interrupted => 130,
             _ => 1,
         }
     }

@@ -102,6 +102,6 @@ mod tests {
         })
         .unwrap();
         assert_eq!(sum, 2450);
-        assert!(each(&jobs, |n| *n, &mut |_| Err(crate::error::Error::Interrupted)).is_err());
+        assert!(each(&jobs, |n| *n, &mut |_| Err(crate::error::Error::Usage(String::new()))).is_err());
     }
 }
