@@ -32,14 +32,7 @@ if [ -z "$python" ]; then
     fi
 fi
 
-sh "$root/examples/vulkan.sh"
-(cd "$root" && cargo build --release --bin spark3d)
-spark3d=${CARGO_TARGET_DIR:-$root/target}
-case $spark3d in
-    /*) ;;
-    *) spark3d=$root/$spark3d ;;
-esac
-spark3d=$spark3d/release/spark3d
+spark3d=$(sh "$root/examples/build.sh")
 
 # Each program reads the form that is its own.
 "$spark3d" convert "$model" "$work/nnUNetTrainer__converted__model"

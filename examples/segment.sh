@@ -11,13 +11,7 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")/.." && pwd)
 out=${1:-segment}
 
-sh "$root/examples/vulkan.sh"
-command -v cargo >/dev/null 2>&1 || {
-    echo "segment.sh: cargo is not installed; see https://rustup.rs" >&2
-    exit 1
-}
-cargo build --release --manifest-path "$root/Cargo.toml"
-spark3d=${CARGO_TARGET_DIR:-$root/target}/release/spark3d
+spark3d=$(sh "$root/examples/build.sh")
 data=$root/assets/hippocampus
 mkdir -p "$out"
 

@@ -29,14 +29,7 @@ trap '[ -z "$child" ] || kill -9 "$child" 2>/dev/null || true' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-sh "$root/examples/vulkan.sh"
-(cd "$root" && cargo build --release --bin spark3d)
-spark3d=${CARGO_TARGET_DIR:-$root/target}
-case $spark3d in
-    /*) ;;
-    *) spark3d=$root/$spark3d ;;
-esac
-spark3d=$spark3d/release/spark3d
+spark3d=$(sh "$root/examples/build.sh")
 
 # Both runs are started with the same relative path, so that nothing they write can differ by its folder.
 start() {

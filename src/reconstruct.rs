@@ -12,8 +12,7 @@ use crate::report::save_png;
 use crate::report::sheet::{Panel, Window, sheet, window_of};
 use crate::train::checkpoint;
 use crate::train::pretrain::PREPROCESSING;
-use crate::train::state::set_parameters;
-use crate::train::{BEST, LATEST};
+use crate::train::state::{checkpoint_of, set_parameters};
 use crate::volume::Volume;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -38,20 +37,6 @@ pub struct Outcome {
     pub loss: f64,
     pub loss_of_zero: f64,
     pub files: Vec<PathBuf>,
-}
-
-/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
-pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
-        Error::file(
-            path,
-            "no checkpoint in this folder",
-            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
-        )
-    })
 }
 
 /// Reconstructs a scan tile by tile and writes a PNG sheet and four NIfTI volumes on the grid the network sees.

@@ -20,11 +20,11 @@ use crate::plan::finetune::{Plan, Stem};
 use crate::preprocess::Event;
 use crate::progress::{Mode, Progress};
 use crate::report::curves::{Series, progress_png};
-use crate::train::LATEST;
 use crate::train::checkpoint::{self, Checkpoint};
 use crate::train::drive::{Rhythm, Step, Training, Validation, drive, record};
 use crate::train::log::{MetricsLog, run_json};
 use crate::train::memory::{budget, gib};
+use crate::train::state::resume_point;
 use crate::train::stop::StopFlag;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -75,7 +75,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let plan = &setup.plan;
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
-    let resumed = resume_point(plan, &folder)?;
+    let resumed = resume_point(&folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
     // Whether weights and every phase's memory fit is known before anything is written.
     let allowed = budget(options.memory, &gpu.facts().kind);
     let planned = most_memory(gpu, setup, allowed)?;
@@ -153,24 +153,6 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         false => None,
     };
     Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
-}
-
-/// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
-fn resume_point(plan: &Plan, folder: &Path) -> Result<Option<Checkpoint>> {
-    let path = folder.join(LATEST);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let found = checkpoint::load(&path)?;
-    let differences = Plan::parse(&found.plan_toml)?.differences(plan);
-    if !differences.is_empty() {
-        return Err(Error::file(
-            &path,
-            format!("this run was started with another plan: {} (then / now)", differences.join("; ")),
-            "Give the same plan to go on, or another -o for a new run",
-        ));
-    }
-    Ok(Some(found))
 }
 
 /// Bytes that the largest phase needs on the device.

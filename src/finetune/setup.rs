@@ -11,7 +11,7 @@ use crate::model::Network;
 use crate::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
 use crate::plan::finetune::{Part, Plan, Stem, schedule, warm_up};
 use crate::preprocess;
-use crate::train::{BEST, LATEST};
+use crate::train::state::checkpoint_of;
 use crate::weights::WeightFile;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -103,20 +103,6 @@ impl Setup {
         let (plans, configuration) = describe::plans(&plan, &raw.dataset, &plan.data.dataset, given.as_ref())?;
         Ok(Self { plan, objective, raw, plans, configuration, from })
     }
-}
-
-/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
-fn checkpoint_of(path: &Path) -> Result<PathBuf> {
-    if !path.is_dir() {
-        return Ok(path.to_path_buf());
-    }
-    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
-        Error::file(
-            path,
-            "no checkpoint in this folder",
-            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
-        )
-    })
 }
 
 fn name_of(folder: &Path) -> String {

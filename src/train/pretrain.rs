@@ -1,11 +1,10 @@
 //! Pre-training: patches from the store, a mask a sample, the autoencoder's loss.
 
-use super::LATEST;
-use super::checkpoint::{self, Checkpoint};
+use super::checkpoint::Checkpoint;
 use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
 use super::memory::{self, RunPlan, gib};
-use super::state::{parameters_of, set_parameters};
+use super::state::{parameters_of, resume_point, set_parameters};
 use super::stop::StopFlag;
 use crate::dataset::split::split;
 use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store, Stream};
@@ -55,7 +54,7 @@ const QUEUE: usize = 4;
 /// Pre-trains in `options.run`, from its latest checkpoint where there is one.
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome> {
     let store = Arc::new(Store::open(&options.store)?);
-    let resumed = resume_point(plan, &options.run, &store)?;
+    let resumed = resume_point(&options.run, |c| differences(c, plan, &store))?;
     let cases = split(store.cases(), plan.seed);
     if cases.train.is_empty() || cases.validation.is_empty() {
         return Err(Error::file(
@@ -112,27 +111,14 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     Ok(Outcome { steps, last_validation: last, best_validation: best, zero_validation: zero })
 }
 
-/// The checkpoint to go on from. The plan must be the same, or what went before would not be what it says.
-fn resume_point(plan: &Plan, run: &Path, store: &Store) -> Result<Option<Checkpoint>> {
-    let path = run.join(LATEST);
-    if !path.exists() {
-        return Ok(None);
-    }
-    let found = checkpoint::load(&path)?;
-    let before = Plan::parse(&found.plan_toml)?;
-    let mut differences = before.differences(plan);
+/// In what a run that wrote this checkpoint differs from one with `plan` on `store`.
+fn differences(found: &Checkpoint, plan: &Plan, store: &Store) -> Result<Vec<String>> {
+    let mut differences = Plan::parse(&found.plan_toml)?.differences(plan);
     let prepared = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
     if found.extra.get(PREPROCESSING).is_some_and(|p| *p != prepared) {
         differences.push(format!("preprocessing = {} / {prepared}", found.extra[PREPROCESSING]));
     }
-    if !differences.is_empty() {
-        return Err(Error::file(
-            &path,
-            format!("this run was started with another plan: {} (then / now)", differences.join("; ")),
-            "Give the same plan to go on, or another -o for a new run",
-        ));
-    }
-    Ok(Some(found))
+    Ok(differences)
 }
 
 /// A session that trains the autoencoder, sample by sample.

@@ -1,8 +1,10 @@
-//! Between a session and a checkpoint.
+//! Between a session and a checkpoint, and between a run folder and its checkpoints.
 
-use super::checkpoint::{Checkpoint, Tensor};
+use super::checkpoint::{self, Checkpoint, Tensor};
+use super::{BEST, LATEST};
 use crate::error::{Error, Result};
 use crate::graph::Session;
+use std::path::{Path, PathBuf};
 
 /// Weights, and momentum of the trained parameters, from the device.
 pub fn parameters_of(session: &Session) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
@@ -35,4 +37,40 @@ pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
+pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
+        Error::file(
+            path,
+            "no checkpoint in this folder",
+            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
+        )
+    })
+}
+
+/// The checkpoint that a run goes on from, if there is one. The plan must be the same, or what went before would not be what it
+/// says: `differences` tells how it differs from that of the checkpoint.
+pub fn resume_point(
+    run: &Path,
+    differences: impl FnOnce(&Checkpoint) -> Result<Vec<String>>,
+) -> Result<Option<Checkpoint>> {
+    let path = run.join(LATEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let found = checkpoint::load(&path)?;
+    let differences = differences(&found)?;
+    if !differences.is_empty() {
+        return Err(Error::file(
+            &path,
+            format!("this run was started with another plan: {} (then / now)", differences.join("; ")),
+            "Give the same plan to go on, or another -o for a new run",
+        ));
+    }
+    Ok(Some(found))
 }
