@@ -1,19 +1,20 @@
 //! Every shader is valid WGSL by itself, without a device.
 
+use spark3d::device::recording::{Kernel, Precision};
 use spark3d::device::shaders::{SHADERS, source};
 
 #[test]
 fn naga_accepts_every_shader() {
     let mut failures = Vec::new();
-    for (name, _) in SHADERS {
-        let text = source(name);
+    for (name, precision) in SHADERS.iter().flat_map(|(n, _)| [(n, Precision::F32), (n, Precision::F16)]) {
+        let text = source(&Kernel { precision, ..Kernel::new(name) });
         match naga::front::wgsl::parse_str(&text) {
-            Err(error) => failures.push(format!("{name}: {}", error.emit_to_string(&text))),
+            Err(error) => failures.push(format!("{name} in {precision:?}: {}", error.emit_to_string(&text))),
             Ok(module) => {
                 let mut validator =
                     naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::all());
                 if let Err(error) = validator.validate(&module) {
-                    failures.push(format!("{name}: {}", error.emit_to_string(&text)));
+                    failures.push(format!("{name} in {precision:?}: {}", error.emit_to_string(&text)));
                 }
             }
         }

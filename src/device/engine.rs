@@ -24,7 +24,7 @@ pub struct Gpu {
     facts: AdapterFacts,
     /// Bounds checks in shaders. Off by default: the tests run every kernel with them on as well.
     checked: bool,
-    modules: Mutex<HashMap<&'static str, wgpu::ShaderModule>>,
+    modules: Mutex<HashMap<String, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<String, wgpu::ComputePipeline>>,
     failure: Arc<Mutex<Option<String>>>,
     allocated: AtomicU64,
@@ -237,13 +237,13 @@ impl Gpu {
             return found.clone();
         }
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
-        let module = modules.entry(kernel.shader).or_insert_with(|| {
+        let module = modules.entry(kernel.module_key()).or_insert_with(|| {
             let checks = if self.checked {
                 wgpu::ShaderRuntimeChecks::checked()
             } else {
                 wgpu::ShaderRuntimeChecks::unchecked()
             };
-            let source = wgpu::ShaderSource::Wgsl(shaders::source(kernel.shader).into());
+            let source = wgpu::ShaderSource::Wgsl(shaders::source(kernel).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.shader), source };
             // SAFETY: the shaders are the program's own; every index is bounded by the voxel count, quad count or table
             // that the recording passes, which the tests verify with the checks switched on.

@@ -1,17 +1,33 @@
 //! What is to run, without a device: kernels, buffer slices and dispatches in order. The graph writes a recording, the
 //! engine runs it.
 
-/// A compute pipeline by name: a shader file with values for its `override` constants.
+/// How feature tensors are stored. Arithmetic, weights, statistics and gradients of parameters are in 32 bits either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    #[default]
+    F32,
+    F16,
+}
+
+/// A compute pipeline by name: a shader file with values for its template variables and its `override` constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
     /// Path below `shaders/` without the ending, e.g. `conv3d/forward`.
     pub shader: &'static str,
+    pub variables: Vec<(&'static str, u32)>,
     pub constants: Vec<(&'static str, f64)>,
+    pub precision: Precision,
 }
 
 impl Kernel {
     pub fn new(shader: &'static str) -> Self {
-        Self { shader, constants: Vec::new() }
+        Self { shader, variables: Vec::new(), constants: Vec::new(), precision: Precision::F32 }
+    }
+    /// Sets a variable of the shader's template: what the text itself depends on, such as the size of a register tile.
+    pub fn unrolled(mut self, name: &'static str, value: usize) -> Self {
+        self.variables.push((name, value as u32));
+        self
     }
     pub fn with(mut self, name: &'static str, value: impl Into<f64>) -> Self {
         self.constants.push((name, value.into()));
@@ -20,9 +36,17 @@ impl Kernel {
     pub fn flag(self, name: &'static str, value: bool) -> Self {
         self.with(name, f64::from(u8::from(value)))
     }
+    /// Unique text of the shader module.
+    pub fn module_key(&self) -> String {
+        let mut key = format!("{} {:?}", self.shader, self.precision);
+        for (name, value) in &self.variables {
+            key += &format!(" {name}:{value}");
+        }
+        key
+    }
     /// Unique text of the pipeline.
     pub fn key(&self) -> String {
-        let mut key = self.shader.to_string();
+        let mut key = self.module_key();
         for (name, value) in &self.constants {
             key += &format!(" {name}={value}");
         }

@@ -1,4 +1,10 @@
-//! The WGSL files, embedded, and their one directive: a line `#import NAME` takes in `shaders/shared/NAME.wgsl`.
+//! The WGSL files, embedded. A line `#import NAME` takes in `shaders/shared/NAME.wgsl`; what a kernel unrolls is written in the
+//! syntax of Jinja templates (`{% for %}`, `{{ }}`), with defaults for its variables at the top of the file.
+
+use super::recording::{Kernel, Precision};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Environment, UndefinedBehavior};
+use std::collections::BTreeMap;
 
 macro_rules! shader_files {
     ($($name:literal),* $(,)?) => {
@@ -51,19 +57,41 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
 const SHARED: &[(&str, &str)] =
     shader_files!["shared/space", "shared/reduce", "shared/pair", "shared/labels", "shared/probability"];
 
-/// The source of a shader with its imports in place. Panics on a name that is not in [`SHADERS`]: a mistake in the
-/// program, which the tests of all operators would meet.
-pub fn source(name: &str) -> String {
+/// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.
+fn element(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "alias Feature = vec4<f32>;\n",
+        Precision::F16 => "alias Feature = vec4<f16>;\n",
+    }
+}
+
+/// The source of a kernel's shader with its imports in place. Panics on a name that is not in [`SHADERS`] and on a template
+/// that does not render: mistakes in the program, which the tests of all operators would meet.
+pub fn source(kernel: &Kernel) -> String {
     let find = |list: &[(&str, &'static str)], name: &str| {
         list.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).unwrap_or_else(|| panic!("no shader {name}"))
     };
     let mut out = String::new();
-    for line in find(SHADERS, name).lines() {
-        match line.strip_prefix("#import ") {
-            Some(import) => out.push_str(find(SHARED, &format!("shared/{}", import.trim()))),
+    for line in find(SHADERS, kernel.shader).lines() {
+        match line.strip_prefix("#import ").map(str::trim) {
+            Some("element") => out.push_str(element(kernel.precision)),
+            Some(import) => out.push_str(find(SHARED, &format!("shared/{import}"))),
             None => out.push_str(line),
         }
         out.push('\n');
     }
-    out
+    if out.contains("{%") {
+        let mut templates = Environment::new();
+        templates.set_undefined_behavior(UndefinedBehavior::SemiStrict);
+        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        templates.set_syntax(syntax.unwrap_or_default());
+        let variables: BTreeMap<_, _> = kernel.variables.iter().copied().collect();
+        out = templates
+            .render_str(&out, variables)
+            .unwrap_or_else(|error| panic!("the template {} does not render: {error:#}", kernel.shader));
+    }
+    match kernel.precision {
+        Precision::F32 => out,
+        Precision::F16 => format!("enable f16;\n{out}"),
+    }
 }
