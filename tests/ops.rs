@@ -1,15 +1,15 @@
 //! Every operator on the adapter of the machine against its CPU reference, with bounds checks in the shaders off and on.
 
-use spark3d::device::Gpu;
+use spark3d::device::{Gpu, KernelTable};
 use spark3d::ops::cases;
 use std::rc::Rc;
 
-fn check(checked: bool, max_binding: u64) {
+fn check(checked: bool, kernels: KernelTable, filter: &str) {
     let mut gpu = Gpu::open_with(&adapter(), checked).expect("an adapter: run `sh tests/run.sh`");
-    gpu.limit_binding(max_binding);
+    gpu.set_kernels(kernels);
     let gpu = Rc::new(gpu);
     let mut failures = Vec::new();
-    for case in cases::cases() {
+    for case in cases::cases().into_iter().filter(|c| c.name.contains(filter)) {
         for deviation in case.check(&gpu).expect(&case.name) {
             if !deviation.accepted() {
                 failures.push(format!("{}: {} deviates by {:.2e}", case.name, deviation.result, deviation.relative));
@@ -26,12 +26,19 @@ fn adapter() -> String {
 
 #[test]
 fn every_operator_equals_its_reference() {
-    check(false, u64::MAX);
+    check(false, KernelTable::default(), "");
 }
 
 #[test]
 fn every_operator_equals_its_reference_with_bounds_checks() {
-    check(true, u64::MAX);
+    check(true, KernelTable::default(), "");
+}
+
+#[test]
+fn every_kernel_of_a_convolution_equals_its_reference() {
+    for kernels in ["direct", "staged", "staged:1", "staged:2", "staged:3"] {
+        check(true, KernelTable::force(kernels), "conv");
+    }
 }
 
 #[test]

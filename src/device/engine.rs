@@ -1,6 +1,7 @@
 //! Runs recordings: pipelines by name, buffers by heap, submission, readback, timestamps.
 
 use super::adapter::{self, AdapterFacts};
+use super::kernels::KernelTable;
 use super::recording::{Heap, Kernel, Recording, Slice, Workgroups};
 use super::shaders;
 use crate::error::{Error, Result};
@@ -28,6 +29,7 @@ pub struct Gpu {
     pipelines: Mutex<HashMap<String, wgpu::ComputePipeline>>,
     failure: Arc<Mutex<Option<String>>>,
     allocated: AtomicU64,
+    kernels: KernelTable,
 }
 
 /// Buffers by name.
@@ -67,7 +69,8 @@ pub struct Timing {
 }
 
 impl Gpu {
-    /// Opens the adapter that `--device` names (see [`super::adapters`]). `SPARK3D_CHECKED=1` keeps bounds checks in shaders.
+    /// Opens the adapter that `--device` names (see [`super::adapters`]). `SPARK3D_CHECKED=1` keeps bounds checks in
+    /// shaders; `SPARK3D_KERNELS=FAMILY` makes operators use one family of kernels wherever they can (for tests).
     pub fn open(request: &str) -> Result<Self> {
         let checked = std::env::var("SPARK3D_CHECKED").is_ok_and(|v| v != "0");
         Self::open_with(request, checked)
@@ -97,7 +100,17 @@ impl Gpu {
             pipelines: Default::default(),
             failure,
             allocated: AtomicU64::new(0),
+            kernels: std::env::var("SPARK3D_KERNELS").map_or_else(|_| KernelTable::default(), |k| KernelTable::force(&k)),
         })
+    }
+
+    /// Which kernels operators use from now on, in sessions made later.
+    pub fn set_kernels(&mut self, kernels: KernelTable) {
+        self.kernels = kernels;
+    }
+
+    pub fn kernels(&self) -> &KernelTable {
+        &self.kernels
     }
 
     /// Behaves as an adapter that binds at most `bytes` at once: tensors are cut into as many more segments.

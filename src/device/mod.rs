@@ -2,8 +2,10 @@
 
 mod adapter;
 mod engine;
+mod kernels;
 pub mod recording;
 pub mod shaders;
 
 pub use adapter::{AdapterFacts, adapters};
 pub use engine::{Executable, Gpu, Heaps, Timing};
+pub use kernels::KernelTable;

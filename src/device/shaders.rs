@@ -18,6 +18,8 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "conv3d/input_gradient",
     "conv3d/weight_gradient",
     "conv3d/slabs",
+    "conv3d/staged",
+    "conv3d/weight_gradient_staged",
     "instance_norm/statistics",
     "instance_norm/finalize",
     "instance_norm/apply",

@@ -3,6 +3,7 @@
 use super::plan::{MemoryPlan, Piece};
 use super::space::{QUAD, QUAD_BYTES, Space};
 use super::{Graph, Kind, ParameterLayout, Storage, TensorId};
+use crate::device::{AdapterFacts, Gpu, KernelTable};
 use crate::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
 use bytemuck::Pod;
 
@@ -19,14 +20,16 @@ pub struct Recorder<'a> {
     graph: &'a Graph,
     plan: &'a MemoryPlan,
     layout: &'a ParameterLayout,
-    software: bool,
+    facts: &'a AdapterFacts,
+    kernels: &'a KernelTable,
     pub recording: Recording,
     label: &'static str,
 }
 
 impl<'a> Recorder<'a> {
-    pub fn new(graph: &'a Graph, plan: &'a MemoryPlan, layout: &'a ParameterLayout, software: bool) -> Self {
-        Self { graph, plan, layout, software, recording: Recording::default(), label: "" }
+    pub fn new(graph: &'a Graph, plan: &'a MemoryPlan, layout: &'a ParameterLayout, gpu: &'a Gpu) -> Self {
+        let (facts, kernels) = (gpu.facts(), gpu.kernels());
+        Self { graph, plan, layout, facts, kernels, recording: Recording::default(), label: "" }
     }
 
     /// Records every node in order.
@@ -38,9 +41,14 @@ impl<'a> Recorder<'a> {
         self.recording
     }
 
-    /// Whether the adapter is a software one: kernels choose their tiles by it.
-    pub fn software(&self) -> bool {
-        self.software
+    /// The adapter: kernels choose their tiles by it.
+    pub fn facts(&self) -> &'a AdapterFacts {
+        self.facts
+    }
+
+    /// Which kernels are known to be the fastest.
+    pub fn kernels(&self) -> &'a KernelTable {
+        self.kernels
     }
 
     pub fn shape(&self, t: TensorId) -> (usize, Space) {

@@ -3,9 +3,14 @@
 //! y[o](c) = b[o] + sum_{i,t} w[o,i,t] x[i](c * stride + t - padding), as `torch.nn.Conv3d`; voxels outside the volume or in
 //! hidden blocks read as zero. Several inputs are a concatenation along channels that is never made.
 
-use crate::device::recording::Kernel;
+mod staged;
+mod weight_gradient;
+
+use crate::device::AdapterFacts;
+use crate::device::recording::{Kernel, Precision, Workgroups};
 use crate::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, TensorId, product};
 use bytemuck::{Pod, Zeroable};
+use staged::{Matrices, Problem, Staged};
 
 /// Kernel, stride and padding along (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +191,69 @@ impl Tiling {
 }
 
 const WORKGROUP: usize = 64;
+/// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
+const SOFTWARE_WORKGROUP: usize = 16;
+
+/// Whether kernels that stage in workgroup memory are tried last. Mesa 22 keeps too little compiled code for them.
+fn prefers_direct(facts: &AdapterFacts) -> bool {
+    !facts.is_software() || facts.driver.contains("Mesa 22")
+}
+
+/// The kernels of a convolution from one segment to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// Weights are read where they are needed.
+    Direct,
+    Staged(Staged),
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Variant::Direct => f.write_str("direct"),
+            Variant::Staged(s) => {
+                write!(f, "staged {} {} {} {} {}", s.voxels, s.quads, s.chunk, s.tiles, s.workgroup)
+            }
+        }
+    }
+}
+
+/// Fewer voxels use each weight too rarely for staging it.
+const FEW_VOXELS: usize = 64;
+
+impl Variant {
+    /// The variants that can solve a problem, the likely best first.
+    fn candidates(facts: &AdapterFacts, problem: &Problem) -> Vec<Self> {
+        let mut found: Vec<Self> = Staged::candidates(facts, problem).into_iter().map(Variant::Staged).collect();
+        let direct_first = problem.output.voxels() < FEW_VOXELS || prefers_direct(facts);
+        found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
+        found
+    }
+
+    fn choose(r: &Recorder, pass: &str, problem: &Problem) -> Self {
+        r.kernels().choose(&problem.name(pass), &Self::candidates(r.facts(), problem))
+    }
+}
+
+impl Problem {
+    /// Text that names the problem in tables of kernels.
+    fn name(&self, pass: &str) -> String {
+        let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);
+        let blocks = self.output.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
+        let precision = match self.precision {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        };
+        format!(
+            "{pass} {}>{} k{} s{} {}{blocks} {precision}",
+            self.in_quads * QUAD,
+            self.out_quads * QUAD,
+            dots(self.geometry.kernel),
+            dots(self.geometry.stride),
+            dots(self.output.dims),
+        )
+    }
+}
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -230,7 +298,36 @@ pub(super) fn record_forward(
         for &x in inputs {
             let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
-                let tiling = Tiling::new(r.software(), out.quads, &output);
+                let share = |quads: usize, channels: usize, all: usize| channels as f64 * quads as f64 / all as f64;
+                let work = flops(1, 1, geometry, &output)
+                    * share(segment.quads, channels_in, r.quads(x))
+                    * share(out.quads, channels_out, r.quads(y));
+                let first_quad = first_in_quad + segment.first_quad;
+                let problem =
+                    Problem { geometry, in_quads: segment.quads, out_quads: out.quads, output, precision: Precision::F32 };
+                if let Variant::Staged(staged) = Variant::choose(r, "forward", &problem) {
+                    let row = geometry.taps() * weight_in_quads;
+                    let pass = staged::Pass {
+                        geometry,
+                        spaces: [&input, &output],
+                        segments: [segment, out],
+                        weight: r.slice(weight),
+                        matrices: Matrices {
+                            first: out.first_quad * row + first_quad,
+                            out: row,
+                            input: 1,
+                            tap: weight_in_quads as i32,
+                            transposed: false,
+                        },
+                        bias: bias.filter(|_| first).map(|b| r.slice(b)),
+                        accumulate: accumulate || !first,
+                        flops: work,
+                    };
+                    staged.record(r, &pass);
+                    first = false;
+                    continue;
+                }
+                let tiling = Tiling::new(r.facts().is_software(), out.quads, &output);
                 let params = ForwardParams {
                     input: input.uniform(),
                     output: output.uniform(),
@@ -239,7 +336,7 @@ pub(super) fn record_forward(
                     stride: u(geometry.stride),
                     weight_in_quads: weight_in_quads as u32,
                     padding: u(geometry.padding),
-                    first_in_quad: (first_in_quad + segment.first_quad) as u32,
+                    first_in_quad: first_quad as u32,
                     first_out_quad: out.first_quad as u32,
                     out_quads: out.quads as u32,
                     accumulate: u32::from(accumulate || !first),
@@ -249,10 +346,6 @@ pub(super) fn record_forward(
                 let bias = bias.map_or(r.dummy(), |b| r.slice(b));
                 let bindings = [r.mask(&[&input, &output]), segment.slice, r.slice(weight), bias, out.slice];
                 let groups = r.over(&output, tiling.workgroup * tiling.voxels, out.quads.div_ceil(tiling.quads));
-                let share = |quads: usize, channels: usize, all: usize| channels as f64 * quads as f64 / all as f64;
-                let work = flops(1, 1, geometry, &output)
-                    * share(segment.quads, channels_in, r.quads(x))
-                    * share(out.quads, channels_out, r.quads(y));
                 let bytes = (segment.slice.size + out.slice.size) as f64 + r.bytes(weight);
                 r.dispatch(kernel, &params, &bindings, groups, work, bytes);
                 first = false;
@@ -312,7 +405,44 @@ impl Op for InputGradient {
         let weight_in_quads = (r.bytes(weight) / (out_quads * geometry.taps() * 64) as f64) as usize;
         for target in r.segments(dx) {
             for (k, segment) in r.segments(dy).into_iter().enumerate() {
-                let tiling = Tiling::new(r.software(), target.quads, &enumerated);
+                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.quads as f64
+                    / r.quads(dy) as f64
+                    * target.quads as f64
+                    / r.quads(dx) as f64;
+                let accumulate = self.accumulate || k > 0;
+                let problem = Problem {
+                    geometry,
+                    in_quads: segment.quads,
+                    out_quads: target.quads,
+                    output: dx_space,
+                    precision: Precision::F32,
+                };
+                if !strided && let Variant::Staged(staged) = Variant::choose(r, "input gradient", &problem) {
+                    let row = geometry.taps() * weight_in_quads;
+                    let mirrored = std::array::from_fn(|a| geometry.kernel[a] - 1 - geometry.padding[a]);
+                    let pass = staged::Pass {
+                        geometry: Geometry { padding: mirrored, ..geometry },
+                        spaces: [&dy_space, &dx_space],
+                        segments: [segment, target],
+                        weight: r.slice(weight),
+                        matrices: Matrices {
+                            first: segment.first_quad * row
+                                + (geometry.taps() - 1) * weight_in_quads
+                                + self.first_in_quad
+                                + target.first_quad,
+                            out: 1,
+                            input: row,
+                            tap: -(weight_in_quads as i32),
+                            transposed: true,
+                        },
+                        bias: bias.filter(|_| k == 0).map(|b| r.slice(b)),
+                        accumulate,
+                        flops: work,
+                    };
+                    staged.record(r, &pass);
+                    continue;
+                }
+                let tiling = Tiling::new(r.facts().is_software(), target.quads, &enumerated);
                 let tiles = target.quads.div_ceil(tiling.quads);
                 let params = InputGradientParams {
                     dy_space: dy_space.uniform(),
@@ -326,7 +456,7 @@ impl Op for InputGradient {
                     first_dy_quad: segment.first_quad as u32,
                     first_dx_quad: target.first_quad as u32,
                     dx_quads: target.quads as u32,
-                    accumulate: u32::from(self.accumulate || k > 0),
+                    accumulate: u32::from(accumulate),
                     has_bias: u32::from(k == 0 && bias.is_some()),
                     tiles: tiles as u32,
                     weight_first_in_quad: (self.first_in_quad + target.first_quad) as u32,
@@ -336,10 +466,6 @@ impl Op for InputGradient {
                 let bias = bias.map_or(r.dummy(), |b| r.slice(b));
                 let bindings = [r.mask(&[&dx_space, &dy_space]), segment.slice, r.slice(weight), bias, target.slice];
                 let groups = r.over(&enumerated, tiling.workgroup * tiling.voxels, tiles * product(geometry.stride));
-                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.quads as f64
-                    / r.quads(dy) as f64
-                    * target.quads as f64
-                    / r.quads(dx) as f64;
                 let bytes = (segment.slice.size + target.slice.size) as f64 + r.bytes(weight);
                 r.dispatch(kernel, &params, &bindings, groups, work, bytes);
             }
@@ -392,14 +518,44 @@ impl Op for WeightGradient {
         let (channels_out, output) = r.shape(*dy);
         let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
         let matrices = r.quads(*dy) * geometry.taps() * weight_in_quads;
+        let problem = |in_quads, out_quads| Problem { geometry, in_quads, out_quads, output, precision: Precision::F32 };
+        let choose = |p: &Problem| {
+            let candidates = weight_gradient::Variant::candidates(r.facts(), p);
+            r.kernels().choose(&p.name("weight gradient"), &candidates)
+        };
+        let whole = problem(weight_in_quads, r.quads(*dy));
+        let chosen = choose(&whole);
+        let slabs = match chosen {
+            weight_gradient::Variant::Direct => self.slabs,
+            weight_gradient::Variant::Staged(staged) => staged.slabs(r.facts(), &whole, self.slabs),
+        };
         let mut first_in_quad = 0;
         for &x in inputs {
             let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
                 for target in r.segments(*dy) {
-                    let out_quads = Tiling::new(r.software(), target.quads, &output).quads;
+                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64
+                        / r.quads(x) as f64
+                        * target.quads as f64
+                        / r.quads(*dy) as f64;
+                    if let weight_gradient::Variant::Staged(staged) = chosen {
+                        let pass = weight_gradient::Pass {
+                            geometry,
+                            spaces: [&input, &output],
+                            segments: [segment, target],
+                            partial: r.slice(partial),
+                            first_in_quad: first_in_quad + segment.first_quad,
+                            weight_in_quads,
+                            slabs,
+                            matrices,
+                            flops: work,
+                        };
+                        staged.record(r, &pass);
+                        continue;
+                    }
+                    let out_quads = Tiling::new(r.facts().is_software(), target.quads, &output).quads;
                     let items = geometry.taps() * segment.quads;
-                    let workgroup = if r.software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
+                    let workgroup = if r.facts().is_software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
                     let params = WeightGradientParams {
                         input: input.uniform(),
                         output: output.uniform(),
@@ -411,7 +567,7 @@ impl Op for WeightGradient {
                         first_in_quad: (first_in_quad + segment.first_quad) as u32,
                         first_out_quad: target.first_quad as u32,
                         out_quads: target.quads as u32,
-                        slabs: self.slabs as u32,
+                        slabs: slabs as u32,
                         weight_size: matrices as u32,
                     };
                     let kernel = Kernel::new("conv3d/weight_gradient")
@@ -419,17 +575,13 @@ impl Op for WeightGradient {
                         .with("WORKGROUP", workgroup as u32);
                     let bindings = [r.mask(&[&output, &input]), segment.slice, target.slice, r.slice(partial)];
                     let groups =
-                        [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), self.slabs].map(|g| g as u32);
-                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64
-                        / r.quads(x) as f64
-                        * target.quads as f64
-                        / r.quads(*dy) as f64;
+                        [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), slabs].map(|g| g as u32);
                     let bytes = (segment.slice.size + target.slice.size) as f64;
                     r.dispatch(
                         kernel,
                         &params,
                         &bindings,
-                        crate::device::recording::Workgroups::Fixed(groups),
+                        Workgroups::Fixed(groups),
                         work,
                         bytes,
                     );
@@ -437,8 +589,8 @@ impl Op for WeightGradient {
             }
             first_in_quad += r.quads(x);
         }
-        let params = SlabsParams { size: (matrices * 4) as u32, slabs: self.slabs as u32, pad: [0; 2] };
-        let groups = crate::device::recording::Workgroups::folded(matrices * 4, 64, 1);
+        let params = SlabsParams { size: (matrices * 4) as u32, slabs: slabs as u32, pad: [0; 2] };
+        let groups = Workgroups::folded(matrices * 4, 64, 1);
         let bindings = [r.slice(partial), r.slice(dw)];
         let bytes = r.bytes(partial) + 2.0 * r.bytes(dw);
         r.dispatch(Kernel::new("conv3d/slabs"), &params, &bindings, groups, 0.0, bytes);
