@@ -72,7 +72,7 @@
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
 //! | metric | |
-//! | device | error |
+//! | device | error, atomic |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
 //! | model | error, graph, ops, random |

@@ -11,7 +11,7 @@ mod preprocess;
 mod pretrain;
 mod reconstruct;
 
-use crate::device::Gpu;
+use crate::device::{Gpu, KernelTable};
 use crate::error::{Error, Result};
 use crate::progress::Mode;
 use clap::builder::RangedU64ValueParser;
@@ -67,7 +67,11 @@ pub struct Common {
 
 impl Common {
     fn gpu(&self) -> Result<Rc<Gpu>> {
-        Ok(Rc::new(Gpu::open(&self.device)?))
+        let mut gpu = Gpu::open(&self.device)?;
+        if gpu.kernels().forced.is_none() {
+            gpu.set_kernels(KernelTable::load(gpu.facts())?);
+        }
+        Ok(Rc::new(gpu))
     }
     fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1)

@@ -100,7 +100,8 @@ impl Gpu {
             pipelines: Default::default(),
             failure,
             allocated: AtomicU64::new(0),
-            kernels: std::env::var("SPARK3D_KERNELS").map_or_else(|_| KernelTable::default(), |k| KernelTable::force(&k)),
+            kernels: std::env::var("SPARK3D_KERNELS")
+                .map_or_else(|_| KernelTable::default(), |k| KernelTable::force(&k)),
         })
     }
 

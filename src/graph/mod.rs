@@ -8,11 +8,13 @@ pub mod plan;
 mod record;
 mod session;
 mod space;
+mod tune;
 
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters};
 pub use record::{Recorder, Segment};
 pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
 pub use space::{BlockMask, Blocks, QUAD, QUAD_BYTES, Space, SpaceUniform, product};
+pub use tune::Tuned;
 
 use crate::device::recording::{Heap, Slice};
 use std::collections::{HashMap, HashSet};

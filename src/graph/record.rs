@@ -3,8 +3,8 @@
 use super::plan::{MemoryPlan, Piece};
 use super::space::{QUAD, QUAD_BYTES, Space};
 use super::{Graph, Kind, ParameterLayout, Storage, TensorId};
-use crate::device::{AdapterFacts, Gpu, KernelTable};
 use crate::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
+use crate::device::{AdapterFacts, Gpu, KernelTable};
 use bytemuck::Pod;
 
 /// Quads `first_quad..first_quad + quads` of a tensor, in one binding.
@@ -13,6 +13,16 @@ pub struct Segment {
     pub first_quad: usize,
     pub quads: usize,
     pub slice: Slice,
+}
+
+/// A problem for which an operator has several kernels.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub problem: String,
+    /// The kernels as text; the first is the default.
+    pub variants: Vec<String>,
+    /// The node that asks.
+    pub node: usize,
 }
 
 /// Collects the dispatches of a graph.
@@ -24,31 +34,67 @@ pub struct Recorder<'a> {
     kernels: &'a KernelTable,
     pub recording: Recording,
     label: &'static str,
+    node: usize,
+    choices: Vec<Choice>,
 }
 
 impl<'a> Recorder<'a> {
     pub fn new(graph: &'a Graph, plan: &'a MemoryPlan, layout: &'a ParameterLayout, gpu: &'a Gpu) -> Self {
         let (facts, kernels) = (gpu.facts(), gpu.kernels());
-        Self { graph, plan, layout, facts, kernels, recording: Recording::default(), label: "" }
+        Self {
+            graph,
+            plan,
+            layout,
+            facts,
+            kernels,
+            recording: Recording::default(),
+            label: "",
+            node: 0,
+            choices: Vec::new(),
+        }
+    }
+
+    /// The same with other choices of kernels.
+    pub fn with_kernels(self, kernels: &'a KernelTable) -> Self {
+        Self { kernels, ..self }
     }
 
     /// Records every node in order.
     pub fn record(mut self) -> Recording {
-        for node in &self.graph.nodes {
-            self.label = node.op.name();
-            node.op.record(node, &mut self);
-        }
+        (0..self.graph.nodes.len()).for_each(|node| self.add(node));
         self.recording
+    }
+
+    /// Records one node alone.
+    pub fn record_node(mut self, node: usize) -> Recording {
+        self.add(node);
+        self.recording
+    }
+
+    /// The choices of kernels that recording every node would make.
+    pub fn choices(mut self) -> Vec<Choice> {
+        (0..self.graph.nodes.len()).for_each(|node| self.add(node));
+        self.choices
+    }
+
+    fn add(&mut self, index: usize) {
+        let node = &self.graph.nodes[index];
+        self.node = index;
+        self.label = node.op.name();
+        node.op.record(node, self);
+    }
+
+    /// The kernel for a problem, of those that can solve it; the likely best comes first.
+    pub fn choose<V: Copy + ToString>(&mut self, problem: String, candidates: &[V]) -> V {
+        let chosen = self.kernels.choose(&problem, candidates);
+        let variants = candidates.iter().map(V::to_string).collect();
+        self.choices.push(Choice { problem, variants, node: self.node });
+        chosen
     }
 
     /// The adapter: kernels choose their tiles by it.
     pub fn facts(&self) -> &'a AdapterFacts {
         self.facts
-    }
-
-    /// Which kernels are known to be the fastest.
-    pub fn kernels(&self) -> &'a KernelTable {
-        self.kernels
     }
 
     pub fn shape(&self, t: TensorId) -> (usize, Space) {

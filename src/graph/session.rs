@@ -71,9 +71,9 @@ fn largest<'a>(lists: impl Iterator<Item = &'a [u64]>) -> Vec<u64> {
     out
 }
 
-struct Program {
-    graph: Graph,
-    plan: MemoryPlan,
+pub(super) struct Program {
+    pub(super) graph: Graph,
+    pub(super) plan: MemoryPlan,
     executable: Executable,
 }
 
@@ -95,12 +95,12 @@ pub fn optimizer_scratch() -> u64 {
 /// Graphs that share parameters and memory, ready to run.
 pub struct Session {
     pub gpu: Rc<Gpu>,
-    heaps: Heaps,
+    pub(super) heaps: Heaps,
     pub parameters: Parameters,
-    layout: ParameterLayout,
-    programs: Vec<Program>,
+    pub(super) layout: ParameterLayout,
+    pub(super) programs: Vec<Program>,
     optimizer: Option<Executable>,
-    visible: Vec<u32>,
+    pub(super) visible: Vec<u32>,
 }
 
 impl Session {

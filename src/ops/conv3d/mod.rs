@@ -230,8 +230,8 @@ impl Variant {
         found
     }
 
-    fn choose(r: &Recorder, pass: &str, problem: &Problem) -> Self {
-        r.kernels().choose(&problem.name(pass), &Self::candidates(r.facts(), problem))
+    fn choose(r: &mut Recorder, pass: &str, problem: &Problem) -> Self {
+        r.choose(problem.name(pass), &Self::candidates(r.facts(), problem))
     }
 }
 
@@ -239,7 +239,8 @@ impl Problem {
     /// Text that names the problem in tables of kernels.
     fn name(&self, pass: &str) -> String {
         let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);
-        let blocks = self.output.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
+        let blocks =
+            self.output.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
         let precision = match self.precision {
             Precision::F32 => "f32",
             Precision::F16 => "f16",
@@ -303,8 +304,13 @@ pub(super) fn record_forward(
                     * share(segment.quads, channels_in, r.quads(x))
                     * share(out.quads, channels_out, r.quads(y));
                 let first_quad = first_in_quad + segment.first_quad;
-                let problem =
-                    Problem { geometry, in_quads: segment.quads, out_quads: out.quads, output, precision: Precision::F32 };
+                let problem = Problem {
+                    geometry,
+                    in_quads: segment.quads,
+                    out_quads: out.quads,
+                    output,
+                    precision: Precision::F32,
+                };
                 if let Variant::Staged(staged) = Variant::choose(r, "forward", &problem) {
                     let row = geometry.taps() * weight_in_quads;
                     let pass = staged::Pass {
@@ -518,13 +524,10 @@ impl Op for WeightGradient {
         let (channels_out, output) = r.shape(*dy);
         let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
         let matrices = r.quads(*dy) * geometry.taps() * weight_in_quads;
-        let problem = |in_quads, out_quads| Problem { geometry, in_quads, out_quads, output, precision: Precision::F32 };
-        let choose = |p: &Problem| {
-            let candidates = weight_gradient::Variant::candidates(r.facts(), p);
-            r.kernels().choose(&p.name("weight gradient"), &candidates)
-        };
-        let whole = problem(weight_in_quads, r.quads(*dy));
-        let chosen = choose(&whole);
+        let whole =
+            Problem { geometry, in_quads: weight_in_quads, out_quads: r.quads(*dy), output, precision: Precision::F32 };
+        let candidates = weight_gradient::Variant::candidates(r.facts(), &whole);
+        let chosen = r.choose(whole.name("weight gradient"), &candidates);
         let slabs = match chosen {
             weight_gradient::Variant::Direct => self.slabs,
             weight_gradient::Variant::Staged(staged) => staged.slabs(r.facts(), &whole, self.slabs),
@@ -574,17 +577,9 @@ impl Op for WeightGradient {
                         .with("OUT_QUADS", out_quads as u32)
                         .with("WORKGROUP", workgroup as u32);
                     let bindings = [r.mask(&[&output, &input]), segment.slice, target.slice, r.slice(partial)];
-                    let groups =
-                        [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), slabs].map(|g| g as u32);
+                    let groups = [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), slabs].map(|g| g as u32);
                     let bytes = (segment.slice.size + target.slice.size) as f64;
-                    r.dispatch(
-                        kernel,
-                        &params,
-                        &bindings,
-                        Workgroups::Fixed(groups),
-                        work,
-                        bytes,
-                    );
+                    r.dispatch(kernel, &params, &bindings, Workgroups::Fixed(groups), work, bytes);
                 }
             }
             first_in_quad += r.quads(x);
