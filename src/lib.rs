@@ -34,10 +34,14 @@
 //! A feature tensor is channels over a [`graph::Space`]: the voxels of a volume, or of its visible blocks only. The mask's cells
 //! are whole blocks at every stage, so one table serves all stages; dense is the space without a mask. Every kernel finds a
 //! neighbour through `find` of `shaders/shared/space.wgsl`, which answers NONE outside the volume and in hidden blocks: both read
-//! as zero, which is exactly the reference's multiplication by the mask. Channels lie in quads (`vec4<f32>`), quad by quad;
+//! as zero, which is exactly the reference's multiplication by the mask. Channels lie in quads (vectors of four), quad by quad;
 //! channels that fill up the last quad stay zero. Where a tensor exceeds the adapter's binding limit it is cut into segments of
 //! whole quads, and a convolution adds up over the segments of its input, as it does over the parts of a concatenation, which is
 //! never made.
+//!
+//! Feature tensors have 32 bits, or 16 where [`graph::Graph`]'s precision says so: the alias `Feature` of the shaders. Kernels
+//! compute in 32 bits either way, and whatever is not a feature (parameters, statistics, partial sums) is stored so. Training
+//! with 16 bits scales the loss: [`train::loss_scale`].
 //!
 //! # Memory
 //!
@@ -80,7 +84,7 @@
 //! | weights | error, graph, io, model |
 //! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
-//! | plan | error, augment, model, pretext |
+//! | plan | error, augment, graph, model, pretext |
 //! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
 //! | finetune | error, atomic, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |

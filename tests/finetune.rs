@@ -2,6 +2,8 @@
 //! parts, several channels, regions and ignored voxels; and what it says of bad input.
 
 use serde_json::{Value, json};
+use spark3d::device::Gpu;
+use spark3d::graph::Precision;
 use spark3d::io::affine::IDENTITY;
 use spark3d::io::nifti::{read_labels, write_grid};
 use spark3d::train::checkpoint::{self, Checkpoint};
@@ -245,9 +247,22 @@ fn frozen_parts_stay_bit_for_bit_and_stems_are_made_for_more_channels() {
 
 #[test]
 fn a_killed_run_goes_on_to_the_same_bits_across_phases() {
+    killed_run("f32");
+}
+
+#[test]
+fn a_killed_run_with_features_of_16_bits_goes_on_to_the_same_bits() {
+    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
+    if Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`").require(Precision::F16).is_ok() {
+        killed_run("f16");
+    }
+}
+
+fn killed_run(precision: &str) {
     let place = Place::plain(1);
     place.pretrained();
-    let args = ["finetune", "data", "--plan", "plan.toml", "--from", "mae", "--length", "12", "--no-validation", "-o"];
+    let args = ["finetune", "data", "--plan", "plan.toml", "--from", "mae", "--length", "12", "--precision", precision];
+    let args = [&args[..], &["--no-validation", "-o"]].concat();
     let whole = place.run(&[&args[..], &["whole"]].concat());
     assert!(whole.status.success(), "{}", text(&whole.stderr));
     let latest = "killed/fold_0/checkpoint_latest.safetensors";
@@ -271,6 +286,8 @@ fn a_killed_run_goes_on_to_the_same_bits_across_phases() {
     assert!(on.status.success(), "{}", text(&on.stderr));
     let (a, b) = (place.path("whole/fold_0/checkpoint_latest.safetensors"), place.path(latest));
     assert!(std::fs::read(a).unwrap() == std::fs::read(b).unwrap(), "not the same bits");
+    let log = std::fs::read_to_string(place.path("killed/fold_0/metrics.jsonl")).unwrap();
+    assert_eq!(log.contains("\"loss_scale\":65536.0,\"skipped_steps\":0"), precision == "f16", "{log}");
     let again = place.run(&[&args[..], &["killed", "--set", "train.clip=3"]].concat());
     assert_eq!(again.status.code(), Some(1));
     assert!(text(&again.stderr).contains("train.clip"), "{}", text(&again.stderr));

@@ -3,6 +3,7 @@
 
 use spark3d::dataset::Patch;
 use spark3d::device::Gpu;
+use spark3d::graph::Precision;
 use spark3d::graph::plan::Limits;
 use spark3d::ops::cases::noise;
 use spark3d::plan::Plan;
@@ -35,11 +36,17 @@ fn two_steps(plan: &Plan, budget: Option<u64>) -> (Vec<f64>, u64, u64, usize) {
 
 #[test]
 fn the_planned_peak_is_what_is_allocated() {
-    let plan = Plan::resolve("tiny", None, &["train.patch=[64,64,64]".into()]).unwrap();
-    let (losses, planned, allocated, _) = two_steps(&plan, None);
-    assert!(losses.iter().all(|l| l.is_finite()));
-    let ratio = allocated as f64 / planned as f64;
-    assert!((0.95..1.05).contains(&ratio), "planned {planned}, allocated {allocated}");
+    let mut plan = Plan::resolve("tiny", None, &["train.patch=[64,64,64]".into()]).unwrap();
+    for precision in [Precision::F32, Precision::F16] {
+        plan.train.precision = precision;
+        if gpu().require(precision).is_err() {
+            continue;
+        }
+        let (losses, planned, allocated, _) = two_steps(&plan, None);
+        assert!(losses.iter().all(|l| l.is_finite()));
+        let ratio = allocated as f64 / planned as f64;
+        assert!((0.95..1.05).contains(&ratio), "{precision:?}: planned {planned}, allocated {allocated}");
+    }
 }
 
 #[test]
@@ -66,5 +73,11 @@ fn the_papers_run_fits_small_and_large_adapters() {
         assert!(bytes < 12_000_000_000, "S3D-B at batch 6 and 160³ plans {bytes} bytes");
         assert!(run.memory.activations <= run.memory.activations_floor / 100 * 105, "the layout wastes more than 5 %");
     }
+    // Features of 16 bits take half of what those of 32 bits take.
+    let mut half = plan;
+    half.train.precision = Precision::F16;
+    let half = plan_run(&half, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256 }, None).unwrap();
+    assert!(half.memory.activations <= small.memory.activations / 100 * 52);
+    assert_eq!((half.memory.weights, half.memory.inputs), (small.memory.weights, small.memory.inputs));
     assert_eq!(small.training.parameters.count(), 110_203_205);
 }

@@ -1,15 +1,19 @@
 //! Every operator on the adapter of the machine against its CPU reference, with bounds checks in the shaders off and on.
 
 use spark3d::device::{Gpu, KernelTable};
+use spark3d::graph::Precision;
 use spark3d::ops::cases;
 use std::rc::Rc;
 
-fn check(checked: bool, kernels: KernelTable, filter: &str) {
+fn check(checked: bool, precision: Precision, kernels: KernelTable, filter: &str) {
     let mut gpu = Gpu::open_with(&adapter(), checked).expect("an adapter: run `sh tests/run.sh`");
+    if let Err(missing) = gpu.require(precision) {
+        return eprintln!("not tested: {missing}");
+    }
     gpu.set_kernels(kernels);
     let gpu = Rc::new(gpu);
     let mut failures = Vec::new();
-    for case in cases::cases().into_iter().filter(|c| c.name.contains(filter)) {
+    for case in cases::cases_in(precision).into_iter().filter(|c| c.name.contains(filter)) {
         for deviation in case.check(&gpu).expect(&case.name) {
             if !deviation.accepted() {
                 failures.push(format!("{}: {} deviates by {:.2e}", case.name, deviation.result, deviation.relative));
@@ -26,25 +30,48 @@ fn adapter() -> String {
 
 #[test]
 fn every_operator_equals_its_reference() {
-    check(false, KernelTable::default(), "");
+    check(false, Precision::F32, KernelTable::default(), "");
+}
+
+#[test]
+fn every_operator_equals_its_reference_with_features_of_16_bits() {
+    check(false, Precision::F16, KernelTable::default(), "");
 }
 
 #[test]
 fn every_operator_equals_its_reference_with_bounds_checks() {
-    check(true, KernelTable::default(), "");
+    check(true, Precision::F32, KernelTable::default(), "");
+}
+
+#[test]
+fn every_operator_equals_its_reference_with_features_of_16_bits_and_bounds_checks() {
+    check(true, Precision::F16, KernelTable::default(), "");
 }
 
 #[test]
 fn every_kernel_of_a_convolution_equals_its_reference() {
     for kernels in ["direct", "staged", "staged:1", "staged:2", "staged:3"] {
-        check(true, KernelTable::force(kernels), "conv");
+        for precision in [Precision::F32, Precision::F16] {
+            check(true, precision, KernelTable::force(kernels), "conv");
+        }
     }
 }
 
 #[test]
 fn every_operator_equals_its_reference_cut_into_small_segments() {
-    // A segment holds one quad of the largest tensor, or little more.
-    for case in cases::cases() {
+    check_segments(Precision::F32);
+}
+
+#[test]
+fn every_operator_equals_its_reference_with_features_of_16_bits_cut_into_small_segments() {
+    check_segments(Precision::F16);
+}
+
+/// A segment holds one quad of the largest tensor, or little more.
+fn check_segments(precision: Precision) {
+    for mut case in cases::cases_in(precision) {
+        // A convolution stores its sum after each segment of what it reads; the widest case has 22 channels, six quads.
+        case.roundings *= 6;
         let inputs = case.setup.inputs.iter();
         let largest: usize = match case.name.split(' ').next() {
             Some("densify") => inputs.map(|i| i.space.dims.iter().product()).max(),
@@ -53,7 +80,10 @@ fn every_operator_equals_its_reference_cut_into_small_segments() {
         }
         .unwrap();
         let mut gpu = Gpu::open_with(&adapter(), true).expect("an adapter: run `sh tests/run.sh`");
-        gpu.limit_binding(largest as u64 * 16);
+        gpu.limit_binding(largest as u64 * precision.quad_bytes());
+        if gpu.require(precision).is_err() {
+            return;
+        }
         for deviation in case.check(&Rc::new(gpu)).expect(&case.name) {
             assert!(deviation.accepted(), "{}: {} deviates by {:.2e}", case.name, deviation.result, deviation.relative);
         }
@@ -63,7 +93,13 @@ fn every_operator_equals_its_reference_cut_into_small_segments() {
 #[test]
 fn the_optimizer_equals_its_reference() {
     let gpu = Rc::new(Gpu::open_with(&adapter(), true).expect("an adapter: run `sh tests/run.sh`"));
-    for deviation in cases::check_optimizer(&gpu).unwrap().into_iter().chain(cases::check_confusion(&gpu).unwrap()) {
+    let mut deviations = cases::check_optimizer(&gpu).unwrap();
+    for precision in [Precision::F32, Precision::F16] {
+        if gpu.require(precision).is_ok() {
+            deviations.extend(cases::check_confusion(&gpu, precision).unwrap());
+        }
+    }
+    for deviation in deviations {
         assert!(deviation.relative < 1e-6, "{} deviates by {:.2e}", deviation.result, deviation.relative);
     }
 }

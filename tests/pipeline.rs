@@ -1,5 +1,7 @@
 //! The program as a user runs it: preprocess, pre-train, kill, resume, reconstruct, and what it says of bad input.
 
+use spark3d::device::Gpu;
+use spark3d::graph::Precision;
 use spark3d::train::checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -143,13 +145,36 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
 
 #[test]
 fn a_killed_run_ends_with_the_same_bits() {
+    killed_run("f32");
+}
+
+#[test]
+fn a_killed_run_with_features_of_16_bits_ends_with_the_same_bits() {
+    if has_half() {
+        killed_run("f16");
+    }
+}
+
+/// Whether the adapter has 16-bit floats.
+fn has_half() -> bool {
+    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
+    Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`").require(Precision::F16).is_ok()
+}
+
+fn killed_run(precision: &str) {
     let place = Place::with_store();
-    assert!(place.pretrain("whole", &["--threads", "1"]).status.success());
+    assert!(place.pretrain("whole", &["--threads", "1", "--precision", precision]).status.success());
     let file = place.path("killed/checkpoint_latest.safetensors");
     let mut kills = 0;
     for _ in 0..20 {
         let args = ["pretrain", "store", "-o", "killed", "--preset", "tiny", "--plan", "plan.toml", "--threads", "2"];
-        let mut child = place.command(&args).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = place
+            .command(&args)
+            .args(["--precision", precision])
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         let step = |p: &Path| checkpoint::load_weights(p).map_or(0, |c| c.step);
         let (first, start) = (step(&file), Instant::now());
         let status = loop {
@@ -174,6 +199,12 @@ fn a_killed_run_ends_with_the_same_bits() {
     assert!(latest(&place, "whole") == latest(&place, "killed"), "weights, momentum or metadata differ");
     let lines = |run: &str| std::fs::read_to_string(place.path(run).join("metrics.jsonl")).unwrap().lines().count();
     assert_eq!(lines("whole"), lines("killed"));
+    let scaled = checkpoint::load_weights(&file).unwrap().extra.contains_key("loss_scale");
+    let log = std::fs::read_to_string(place.path("killed/metrics.jsonl")).unwrap();
+    assert_eq!(
+        (scaled, log.contains("\"loss_scale\":65536.0,\"skipped_steps\":0")),
+        (precision == "f16", precision == "f16")
+    );
 }
 
 #[cfg(unix)]
@@ -221,6 +252,7 @@ fn bad_requests_are_refused_before_any_work() {
         (with(&["--device", "no-such-gpu"]), 1, "no-such-gpu"),
         (with(&["--memory", "100KiB"]), 1, "needs"),
         (with(&["--memory", "plenty"]), 2, "plenty"),
+        (with(&["--precision", "f64"]), 2, "f64"),
         (vec!["pretrain", "nowhere", "-o", "run", "--preset", "tiny"], 1, "nowhere"),
         (vec!["pretrain", "store", "-o", "run", "--preset", "huge"], 2, "s3d-b"),
         (vec!["pretrain", "store", "--preset", "tiny"], 2, "run folder"),
@@ -241,6 +273,8 @@ fn bad_requests_are_refused_before_any_work() {
     assert!(place.pretrain("run", &["--steps", "1"]).status.success());
     let said = place.refused(&with(&["--set", "train.learning_rate=0.5"]), 1);
     assert!(said.contains("train.learning_rate = 0.01 / 0.5"), "{said}");
+    let said = place.refused(&with(&["--steps", "1", "--precision", "f16"]), 1);
+    assert!(said.contains("train.precision = \"f32\" / \"f16\""), "{said}");
     // A torn checkpoint is named, not resumed from.
     let file = place.path("run/checkpoint_latest.safetensors");
     let bytes = std::fs::read(&file).unwrap();

@@ -1,11 +1,12 @@
 // dx(c) (+)= dy(c / stride) / cell size; the odd remainder that the pooling dropped gets zero.
 // group = (voxels of dx, fold, quad).
 
+#import element
 #import space
 
 #import pair
-@group(0) @binding(2) var<storage, read_write> dy: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dy: array<Feature>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Feature>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -13,8 +14,8 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if v >= voxel_count(params.input) { return; }
     let at = find(params.output, coordinate(params.input, v) / vec3<i32>(params.stride));
     var value = vec4<f32>(0.0);
-    if at != NONE { value = dy[(params.output_quad + group.z) * params.output.stride + at] / f32(params.stride.x * params.stride.y * params.stride.z); }
+    if at != NONE { value = vec4<f32>(dy[(params.output_quad + group.z) * params.output.stride + at]) / f32(params.stride.x * params.stride.y * params.stride.z); }
     let out = (params.input_quad + group.z) * params.input.stride + v;
-    if is_set(params.accumulate) { value += dx[out]; }
-    dx[out] = value;
+    if is_set(params.accumulate) { value += vec4<f32>(dx[out]); }
+    dx[out] = Feature(value);
 }

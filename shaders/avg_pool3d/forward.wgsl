@@ -1,11 +1,12 @@
 // Average pooling, kernel = stride, no padding: y(c) = mean of x over the stride-sized cell at c * stride. Hidden voxels
 // count as zeros. group = (voxels of y, fold, quad).
 
+#import element
 #import space
 
 #import pair
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
+@group(0) @binding(3) var<storage, read_write> y: array<Feature>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -19,9 +20,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var y = 0u; y < stride.y; y++) {
             for (var x_ = 0u; x_ < stride.z; x_++) {
                 let at = find(params.input, origin + vec3<i32>(vec3<u32>(z, y, x_)));
-                if at != NONE { sum += x[base + at]; }
+                if at != NONE { sum += vec4<f32>(x[base + at]); }
             }
         }
     }
-    y[(params.output_quad + group.z) * params.output.stride + v] = sum / f32(params.stride.x * params.stride.y * params.stride.z);
+    y[(params.output_quad + group.z) * params.output.stride + v] = Feature(sum / f32(params.stride.x * params.stride.y * params.stride.z));
 }

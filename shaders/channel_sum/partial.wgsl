@@ -1,11 +1,12 @@
 // Sum of x over a chunk of voxels of each quad. With HIDDEN_ONLY, over the voxels that `visible` does not hold
 // (the gradient of a mask token). group = (chunk, -, quad); partial[quad * chunks + chunk].
 
+#import element
 #import space
 
 struct Params { space: Space, visible: Space, first_quad: u32, chunks: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
 override WORKGROUP: u32 = 64u;
@@ -25,7 +26,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         if HIDDEN_ONLY {
             if find(params.visible, coordinate(params.space, v)) != NONE { continue; }
         }
-        sum += x[base + v];
+        sum += vec4<f32>(x[base + v]);
     }
     sum = workgroup_sum(lane, sum);
     if lane == 0u { partial[(params.first_quad + group.z) * params.chunks + group.x] = sum; }

@@ -2,9 +2,10 @@
 // bits of the channels above zero in state.y. Integers: as floats, small ones are denormal, and a GPU may flush these to zero.
 // One invocation a voxel.
 
+#import element
 #import labels
 
-@group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec2<u32>>;
 
 @compute @workgroup_size(64)
@@ -20,7 +21,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         decision = state[v].y;
     }
     for (var q = 0u; q < quads; q++) {
-        let x = logits[q * params.stride + v];
+        let x = vec4<f32>(logits[q * params.stride + v]);
         for (var k = 0u; k < 4u; k++) {
             let c = (params.first_quad + q) * 4u + k;
             if c < params.channels + hidden_zero(groups) {

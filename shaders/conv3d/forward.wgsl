@@ -4,6 +4,7 @@
 // workgroup. weight: [output quad][tap][input quad] of 4x4 matrices, column = input channel.
 // `accumulate` adds to y, for inputs that come in several segments (or tensors: concatenation is never materialised).
 
+#import element
 #import space
 
 struct Params {
@@ -15,10 +16,10 @@ struct Params {
     first_out_quad: u32, out_quads: u32, accumulate: u32, has_bias: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read> weight: array<mat4x4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<Feature>;
 
 override WORKGROUP: u32 = 64u;
 override OUT_QUADS: u32 = 4u; // at most 4
@@ -32,9 +33,9 @@ fn store(quad: u32, voxel: u32, count: u32, sum: vec4<f32>) {
     if quad >= params.out_quads || voxel >= count { return; }
     let at = quad * params.output.stride + voxel;
     var value = sum;
-    if is_set(params.accumulate) { value += y[at]; }
+    if is_set(params.accumulate) { value += vec4<f32>(y[at]); }
     if is_set(params.has_bias) { value += bias[params.first_out_quad + quad]; }
-    y[at] = value;
+    y[at] = Feature(value);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -71,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 for (var q = 0u; q < in_quads; q++) {
                     var value: array<vec4<f32>, 8>;
                     for (var v = 0u; v < VOXELS; v++) {
-                        value[v] = select(vec4<f32>(0.0), x[at[v]], seen[v]);
+                        value[v] = select(vec4<f32>(0.0), vec4<f32>(x[at[v]]), seen[v]);
                         at[v] += params.input.stride;
                     }
                     for (var o = 0u; o < OUT_QUADS; o++) {

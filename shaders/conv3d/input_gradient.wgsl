@@ -5,6 +5,7 @@
 // are enumerated by parity class (c = stride * e + residue, e in `enumerated`), so that all invocations of a workgroup
 // meet the same taps; group.z = residue * tiles + tile. weight: as in forward.wgsl. `accumulate` adds to dx.
 
+#import element
 #import space
 
 struct Params {
@@ -18,10 +19,10 @@ struct Params {
     tiles: u32, weight_first_in_quad: u32, pad0: u32, pad1: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> dy: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(3) var<storage, read> weight: array<mat4x4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> dx: array<Feature>;
 
 override WORKGROUP: u32 = 64u;
 override IN_QUADS: u32 = 4u; // at most 4
@@ -41,9 +42,9 @@ fn store(quad: u32, voxel: u32, sum: vec4<f32>) {
     if quad >= params.dx_quads || voxel == NONE { return; }
     let at = quad * params.dx_space.stride + voxel;
     var value = sum;
-    if is_set(params.accumulate) { value += dx[at]; }
+    if is_set(params.accumulate) { value += vec4<f32>(dx[at]); }
     if is_set(params.has_bias) { value += bias[params.first_dx_quad + quad]; }
-    dx[at] = value;
+    dx[at] = Feature(value);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -93,7 +94,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 for (var q = 0u; q < dy_quads; q++) {
                     var value: array<vec4<f32>, 8>;
                     for (var v = 0u; v < VOXELS; v++) {
-                        value[v] = select(vec4<f32>(0.0), dy[at[v]], seen[v]);
+                        value[v] = select(vec4<f32>(0.0), vec4<f32>(dy[at[v]]), seen[v]);
                         at[v] += params.dy_space.stride;
                     }
                     for (var i = 0u; i < IN_QUADS; i++) {

@@ -5,6 +5,7 @@
 // slab they are the result, else slabs.wgsl adds them in order: the same bits every time.
 // group = (tile of (tap, input quad), tile of output quads, slab). Output layout: as the weights.
 
+#import element
 #import space
 
 struct Params {
@@ -16,8 +17,8 @@ struct Params {
     first_out_quad: u32, out_quads: u32, slabs: u32, weight_size: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dy: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
+@group(0) @binding(3) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(4) var<storage, read_write> partial: array<mat4x4<f32>>;
 
 override WORKGROUP: u32 = 64u;
@@ -76,13 +77,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
                 seen = seen && slot != NONE;
                 at = slot * params.input.block_volume + base + u32(max(ix, 0)) - bx * params.input.block.z;
             }
-            let value = select(vec4<f32>(0.0), x[select(0u, x_first + at, seen)], seen);
+            let value = select(vec4<f32>(0.0), vec4<f32>(x[select(0u, x_first + at, seen)]), seen);
             let v = r * width + lx;
-            s0 = outer_add(s0, dy[g0 + v], value);
-            if OUT_QUADS > 1u { s1 = outer_add(s1, dy[g1 + v], value); }
+            s0 = outer_add(s0, vec4<f32>(dy[g0 + v]), value);
+            if OUT_QUADS > 1u { s1 = outer_add(s1, vec4<f32>(dy[g1 + v]), value); }
             if OUT_QUADS > 2u {
-                s2 = outer_add(s2, dy[g2 + v], value);
-                s3 = outer_add(s3, dy[g3 + v], value);
+                s2 = outer_add(s2, vec4<f32>(dy[g2 + v]), value);
+                s3 = outer_add(s3, vec4<f32>(dy[g3 + v]), value);
             }
             ix += stride_x;
         }

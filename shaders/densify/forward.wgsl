@@ -1,11 +1,12 @@
 // Sparse to dense: y(c) = x(c) where c is visible, else the mask token (or zero). group = (voxels of y, fold, quad).
 
+#import element
 #import space
 
 #import pair
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read> token: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<Feature>;
 
 override TOKEN: bool = true;
 
@@ -15,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     if v >= voxel_count(params.output) { return; }
     let at = find(params.input, coordinate(params.output, v));
     var value = vec4<f32>(0.0);
-    if at != NONE { value = x[(params.input_quad + group.z) * params.input.stride + at]; }
+    if at != NONE { value = vec4<f32>(x[(params.input_quad + group.z) * params.input.stride + at]); }
     else if TOKEN { value = token[params.first_quad + group.z]; }
-    y[(params.output_quad + group.z) * params.output.stride + v] = value;
+    y[(params.output_quad + group.z) * params.output.stride + v] = Feature(value);
 }

@@ -1,11 +1,12 @@
 // Loss and the derivatives that the gradient needs, from the sums. One workgroup.
 // loss += loss_scale * weight * (weight_ce * entropy * entropy_factor - weight_dice * mean of dice),
 // dice = (2 both + smooth) / max(annotated + predicted + smooth, 1e-8), over classes from first_class on, and over samples
-// unless batch_dice adds these up first. d loss / d p = a * member + b for each sample and channel:
+// unless batch_dice adds these up first. gradient_scale * d loss / d p = a * member + b for each sample and channel:
 // coefficients[(sample * 2) * quads + quad] = a, [(sample * 2 + 1) * quads + quad] = b; the last element holds the factor of
 // the cross entropy's derivative.
 
-struct StepValues { learning_rate: f32, momentum: f32, weight_decay: f32, loss_scale: f32 }
+#import step_values
+
 struct Params {
     quads: u32, channels: u32, samples: u32, first_class: u32,
     batch_dice: u32, ignores: u32, pad0: u32, pad1: u32,
@@ -31,6 +32,7 @@ fn main(@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_in
     let zero = groups.x >> 16u;
     let samples = params.samples + zero;
     let scale = values.loss_scale * params.weight;
+    let gradient_scale = scale * values.gradient_scale;
     let classes = f32(params.channels - params.first_class);
     var voxels = 0.0;
     for (var s = 0u; s < samples; s++) { voxels += sum_of(s, 4u, 0u).x; }
@@ -59,7 +61,7 @@ fn main(@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_in
             let bottom = max(area + params.smooth_term, vec4<f32>(1e-8));
             let value = (2.0 * both + params.smooth_term) / bottom;
             if !batch_dice || s == 0u { dice += counted * value; }
-            let factor = -scale * params.weight_dice * counted / (parts * bottom);
+            let factor = -gradient_scale * params.weight_dice * counted / (parts * bottom);
             coefficients[(s * 2u) * params.quads + quad] = 2.0 * factor;
             coefficients[(s * 2u + 1u) * params.quads + quad] = -factor * value;
         }
@@ -69,6 +71,6 @@ fn main(@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_in
     if lane == 0u {
         let ce = params.weight_ce * entropy_factor;
         loss[0] += scale * (ce * dot(entropy, vec4<f32>(1.0)) - params.weight_dice * dot(dice, vec4<f32>(1.0)) / parts);
-        coefficients[samples * 2u * params.quads] = vec4<f32>(scale * ce);
+        coefficients[samples * 2u * params.quads] = vec4<f32>(gradient_scale * ce);
     }
 }

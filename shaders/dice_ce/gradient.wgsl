@@ -1,12 +1,13 @@
 // d loss / d logit. Softmax: p (a member + b - projection) + ce (p - member); sigmoid: p (1 - p) (a member + b) + ce (p - member);
 // zero where the label is ignored. group = (voxels, fold, quad).
 
+#import element
 #import labels
 
-@group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> coefficients: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> gradient: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> gradient: array<Feature>;
 
 override SAMPLES: u32 = 1u;
 
@@ -20,16 +21,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let quad = params.first_quad + group.z;
     let label = label_at(v);
     if label == params.ignore_label {
-        gradient[at] = vec4<f32>(0.0);
+        gradient[at] = Feature(vec4<f32>(0.0));
         return;
     }
     var s = vec4<f32>(0.0);
     if !REGIONS { s = state[v]; }
-    let p = probability(logits[at], s, quad);
+    let p = probability(vec4<f32>(logits[at]), s, quad);
     let g = members_of(label, quad);
     let base = params.sample * 2u * params.all_quads + quad;
     let slope = coefficients[base] * g + coefficients[base + params.all_quads];
     let ce = coefficients[SAMPLES * 2u * params.all_quads].x;
     let dice = select(slope - s.w, (1.0 - p) * slope, REGIONS);
-    gradient[at] = p * dice + exists(quad) * ce * (p - g);
+    gradient[at] = Feature(p * dice + exists(quad) * ce * (p - g));
 }

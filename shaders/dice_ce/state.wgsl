@@ -1,9 +1,10 @@
 // Softmax over the channels of a voxel, segment by segment of the logits: state = (largest logit, sum of exp(logit - largest),
 // logit of the label, 0). One invocation a voxel.
 
+#import element
 #import labels
 
-@group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
@@ -15,7 +16,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var s = vec4<f32>(-3.0e38, 0.0, 0.0, 0.0);
     if params.first_quad + hidden_zero(groups) > 0u { s = state[v]; }
     for (var q = 0u; q < quads; q++) {
-        let x = logits[q * params.stride + v];
+        let x = vec4<f32>(logits[q * params.stride + v]);
         for (var k = 0u; k < 4u; k++) {
             let c = (params.first_quad + q) * 4u + k;
             if c < params.channels + hidden_zero(groups) {

@@ -1,9 +1,10 @@
 // Sums over a chunk of voxels for each quad of channels, over voxels that are not ignored: probability * member, probability,
 // member, cross entropy, voxels. group = (chunk, -, quad); partial[((sample * 5 + kind) * quads + quad) * chunks + chunk].
 
+#import element
 #import labels
 
-@group(0) @binding(2) var<storage, read_write> logits: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;
 
@@ -27,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var v = first + lane; v < end; v += WORKGROUP) {
         let label = label_at(v);
         if label == params.ignore_label { continue; }
-        let x = logits[group.z * params.stride + v];
+        let x = vec4<f32>(logits[group.z * params.stride + v]);
         var s = vec4<f32>(0.0);
         if !REGIONS { s = state[v]; }
         let p = probability(x, s, quad);

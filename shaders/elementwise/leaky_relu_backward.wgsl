@@ -1,19 +1,21 @@
 // dx (+)= dy * (x > 0 ? 1 : slope). group = (voxels, fold, quad).
 
+#import element
 #import space
 
 struct Params { space: Space, slope: f32, accumulate: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dy: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
+@group(0) @binding(3) var<storage, read_write> dy: array<Feature>;
+@group(0) @binding(4) var<storage, read_write> dx: array<Feature>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let v = (group.x + group.y * groups.x) * 64u + lane;
     if v >= voxel_count(params.space) { return; }
     let at = group.z * params.space.stride + v;
-    var value = select(dy[at] * params.slope, dy[at], x[at] > vec4<f32>(0.0));
-    if is_set(params.accumulate) { value += dx[at]; }
-    dx[at] = value;
+    let above = vec4<f32>(dy[at]);
+    var value = select(above * params.slope, above, vec4<f32>(x[at]) > vec4<f32>(0.0));
+    if is_set(params.accumulate) { value += vec4<f32>(dx[at]); }
+    dx[at] = Feature(value);
 }

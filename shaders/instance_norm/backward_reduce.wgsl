@@ -1,6 +1,7 @@
 // First half of the gradient of apply.wgsl. Writes dz = dy * leaky_relu'(y) over dy (the gradient of the residual, too)
 // and, for each chunk, the sums of dz and of dz * x_hat. group = (chunk, -, quad).
 
+#import element
 #import space
 
 struct Params {
@@ -8,10 +9,10 @@ struct Params {
     first_quad: u32, chunks: u32, first_chunk: u32, slope: f32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> statistics: array<vec4<f32>>;
-@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
-@group(0) @binding(5) var<storage, read_write> dy: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read_write> y: array<Feature>;
+@group(0) @binding(5) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
 
 override WORKGROUP: u32 = 64u;
@@ -32,14 +33,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     var sum = vec4<f32>(0.0);
     var product = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
-        var dz = dy[base + v];
+        var dz = vec4<f32>(dy[base + v]);
         if ACTIVATION {
             // y has the sign of its argument, as the slope is positive.
-            dz = select(dz * params.slope, dz, y[base + v] > vec4<f32>(0.0));
-            dy[base + v] = dz;
+            dz = select(dz * params.slope, dz, vec4<f32>(y[base + v]) > vec4<f32>(0.0));
+            dy[base + v] = Feature(dz);
         }
         sum += dz;
-        product = fma(dz, (x[base + v] - mean) * rstd, product);
+        product = fma(dz, (vec4<f32>(x[base + v]) - mean) * rstd, product);
     }
     sum = workgroup_sum(lane, sum);
     product = workgroup_sum(lane, product);

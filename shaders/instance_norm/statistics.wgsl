@@ -3,6 +3,7 @@
 // shift the mean.
 // partial[(quad * chunks + first_chunk + chunk) * 3 + ..] = count, mean, squared deviations.
 
+#import element
 #import space
 
 struct Params {
@@ -10,7 +11,7 @@ struct Params {
     first_quad: u32, chunks: u32, first_chunk: u32, pad0: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> partial: array<vec4<f32>>;
 
 override WORKGROUP: u32 = 64u;
@@ -25,12 +26,12 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     let end = min(first + CHUNK, count);
     let base = group.z * params.space.stride;
     var sum = vec4<f32>(0.0);
-    for (var v = first + lane; v < end; v += WORKGROUP) { sum += x[base + v]; }
+    for (var v = first + lane; v < end; v += WORKGROUP) { sum += vec4<f32>(x[base + v]); }
     let n = f32(max(end - first, 1u));
     let mean = workgroup_sum(lane, sum) / n;
     var squares = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
-        let d = x[base + v] - mean;
+        let d = vec4<f32>(x[base + v]) - mean;
         squares = fma(d, d, squares);
     }
     squares = workgroup_sum(lane, squares);

@@ -1,11 +1,12 @@
 // Gradient of forward.wgsl as a gather: dx(c) (+)= sum over the outputs that read c of weight * dy.
 // group = (voxels of dx, fold, quad).
 
+#import element
 #import space
 
 #import pair
-@group(0) @binding(2) var<storage, read_write> dy: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> dx: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> dy: array<Feature>;
+@group(0) @binding(3) var<storage, read_write> dx: array<Feature>;
 
 // Weight with which output coordinate o reads input coordinate i along an axis of n inputs.
 fn weight_of(o: u32, i: u32, n: u32, scale: f32) -> f32 {
@@ -35,11 +36,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let wy = wz * weight_of(y, c.y, params.input.dims.y, params.scale.y);
             for (var x = first.z; x < end.z; x++) {
                 let w = wy * weight_of(x, c.z, params.input.dims.z, params.scale.z);
-                sum += w * dy[base + (z * params.output.dims.y + y) * params.output.dims.z + x];
+                sum += w * vec4<f32>(dy[base + (z * params.output.dims.y + y) * params.output.dims.z + x]);
             }
         }
     }
     let out = (params.input_quad + group.z) * params.input.stride + v;
-    if is_set(params.accumulate) { sum += dx[out]; }
-    dx[out] = sum;
+    if is_set(params.accumulate) { sum += vec4<f32>(dx[out]); }
+    dx[out] = Feature(sum);
 }

@@ -1,11 +1,12 @@
 // Trilinear interpolation between dense spaces, half-voxel centres (align_corners = false), border clamped.
 // group = (voxels of y, fold, quad).
 
+#import element
 #import space
 
 #import pair
-@group(0) @binding(2) var<storage, read_write> x: array<vec4<f32>>;
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
+@group(0) @binding(3) var<storage, read_write> y: array<Feature>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
@@ -22,7 +23,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let up = vec3<bool>((corner & 4u) != 0u, (corner & 2u) != 0u, (corner & 1u) != 0u);
         let at = select(low, high, up);
         let w = select(1.0 - f, f, up);
-        sum += w.x * w.y * w.z * x[base + (at.x * params.input.dims.y + at.y) * params.input.dims.z + at.z];
+        sum += w.x * w.y * w.z * vec4<f32>(x[base + (at.x * params.input.dims.y + at.y) * params.input.dims.z + at.z]);
     }
-    y[(params.output_quad + group.z) * params.output.stride + v] = sum;
+    y[(params.output_quad + group.z) * params.output.stride + v] = Feature(sum);
 }

@@ -1,17 +1,19 @@
-// Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2, dp = 2 loss_scale w (p - t).
+// Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2,
+// dp = 2 loss_scale gradient_scale w (p - t).
 // w is 1 in hidden blocks and 0 in visible ones, or the value of `weights` with VOXEL_WEIGHTS. The target is an image
 // (channels, z, y, x); p is dense and has up to four channels. partial[chunk] = the chunk's sum. group = chunk.
 // With GRADIENT false nothing is written to dp.
 
+#import element
 #import space
+#import step_values
 
-struct StepValues { learning_rate: f32, momentum: f32, weight_decay: f32, loss_scale: f32 }
 struct Params { space: Space, visible: Space, channels: u32, first_quad: u32, first_partial: u32, pad0: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read_write> p: array<vec4<f32>>;
+@group(0) @binding(2) var<storage, read_write> p: array<Feature>;
 @group(0) @binding(3) var<storage, read> image: array<f32>;
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dp: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> dp: array<Feature>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(7) var<storage, read> values: StepValues;
 
@@ -36,10 +38,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         else if find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
         var d = vec4<f32>(0.0);
         for (var k = 0u; k < 4u; k++) {
-            if quad * 4u + k < channels { d[k] = p[group.z * params.space.stride + v][k] - image[(quad * 4u + k) * count + v]; }
+            if quad * 4u + k < channels { d[k] = vec4<f32>(p[group.z * params.space.stride + v])[k] - image[(quad * 4u + k) * count + v]; }
         }
         sum = fma(d * w, d, sum);
-        if GRADIENT { dp[group.z * params.space.stride + v] = 2.0 * values.loss_scale * w * d; }
+        if GRADIENT { dp[group.z * params.space.stride + v] = Feature(2.0 * values.loss_scale * values.gradient_scale * w * d); }
     }
     sum = workgroup_sum(lane, sum);
     if lane == 0u { partial[params.first_partial + group.z * groups.x + group.x] = sum * values.loss_scale; }

@@ -1,10 +1,13 @@
-// norm[0] = L2 norm of the whole gradient, norm[1] = the factor that clips it: min(1, clip / (norm + 1e-6)), as
-// torch.nn.utils.clip_grad_norm_. One workgroup.
+// norm[0] = L2 norm of the whole gradient without its scale, norm[1] = the factor that clips it, min(1, clip / (norm + 1e-6)) as
+// torch.nn.utils.clip_grad_norm_, and takes the scale out. One workgroup.
+
+#import step_values
 
 struct Params { count: u32, clip: f32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> norm: array<f32>;
+@group(0) @binding(3) var<storage, read> values: StepValues;
 
 override WORKGROUP: u32 = 64u;
 
@@ -16,8 +19,8 @@ fn main(@builtin(local_invocation_index) lane: u32) {
     for (var k = lane; k < params.count; k += WORKGROUP) { sum += partial[k]; }
     sum = workgroup_sum(lane, sum);
     if lane == 0u {
-        let total = sqrt(sum.x + sum.y + sum.z + sum.w);
+        let total = sqrt(sum.x + sum.y + sum.z + sum.w) / values.gradient_scale;
         norm[0] = total;
-        norm[1] = min(1.0, params.clip / (total + 1e-6));
+        norm[1] = min(1.0, params.clip / (total + 1e-6)) / values.gradient_scale;
     }
 }

@@ -1,9 +1,10 @@
 // SGD with Nesterov momentum and weight decay, in PyTorch's order:
-// g = clip * dw + decay * w; m = first ? g : momentum * m + g; w -= rate * (g + momentum * m).
+// g = factor * dw + decay * w; m = first ? g : momentum * m + g; w -= rate * (g + momentum * m).
 // `first` needs no case of its own: momentum starts at zero. A gradient whose norm is not finite changes nothing; this is told
 // by the bits, because compilers may take it that no float is NaN. One invocation a vec4.
 
-struct StepValues { learning_rate: f32, momentum: f32, weight_decay: f32, loss_scale: f32 }
+#import step_values
+
 struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> values: StepValues;

@@ -4,6 +4,7 @@ use super::preprocess::prepare;
 use super::{Common, print};
 use crate::dataset::{Store, split::split};
 use crate::error::{Error, Result};
+use crate::graph::Precision;
 use crate::plan::Plan;
 use crate::preprocess::Settings;
 use crate::reconstruct::{Options as ReconstructOptions, reconstruct};
@@ -22,6 +23,9 @@ pub struct Demo {
     /// A few steps only: shows that it works, not that it learns
     #[arg(long)]
     quick: bool,
+    /// How features are stored in memory [default: f32]
+    #[arg(long, value_enum, value_name = "f32|f16")]
+    precision: Option<Precision>,
 }
 
 /// T1-weighted brains at 2 mm (`assets/demo/SOURCES.md` has source and licence).
@@ -46,9 +50,11 @@ impl Demo {
                 print(text);
             }
         };
-        let set: Vec<String> = if self.quick { QUICK } else { FULL }.iter().map(|s| s.to_string()).collect();
+        let mut set: Vec<String> = if self.quick { QUICK } else { FULL }.iter().map(|s| s.to_string()).collect();
+        set.extend(self.precision.map(|p| format!("train.precision={}", p.name())));
         let plan = Plan::resolve("tiny", None, &set)?;
         let gpu = common.gpu()?;
+        gpu.require(plan.train.precision)?;
         let (scans, store, run) = (self.out.join("scans"), self.out.join("store"), self.out.join("run"));
         say(format!(
             "This pre-trains a small masked autoencoder on {} real brain scans, on {}.\nIt takes {} on two CPU cores with a software driver, seconds to a minute on a GPU. Stop it whenever you like: \

@@ -3,7 +3,8 @@
 use super::{Common, print};
 use crate::device::adapters;
 use crate::error::{Error, Result};
-use crate::ops::cases::{self, GRADIENT_TOLERANCE, TOLERANCE};
+use crate::graph::Precision;
+use crate::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
 use clap::Args;
 use serde_json::json;
 
@@ -45,11 +46,18 @@ impl Doctor {
             print(format!("\nOperators on {}: largest relative L2 deviation from the CPU reference", gpu.facts().name));
         }
         let (mut results, mut failed) = (Vec::new(), 0);
-        let checks = cases::cases().into_iter().map(|case| (case.name.clone(), case.check(&gpu)));
-        for (name, deviations) in checks.chain([
-            ("sgd".to_string(), cases::check_optimizer(&gpu)),
-            ("confusion".to_string(), cases::check_confusion(&gpu)),
-        ]) {
+        let check = |precision: Precision| {
+            let named = move |name: &str| match precision {
+                Precision::F32 => name.to_string(),
+                Precision::F16 => format!("{name}, f16"),
+            };
+            let gpu = gpu.clone();
+            let confusion = (named("confusion"), cases::check_confusion(&gpu, precision));
+            cases::cases_in(precision).into_iter().map(move |c| (named(&c.name), c.check(&gpu))).chain([confusion])
+        };
+        let half = gpu.facts().shader_f16.then(|| check(Precision::F16)).into_iter().flatten();
+        let sgd = [("sgd".to_string(), cases::check_optimizer(&gpu))];
+        for (name, deviations) in check(Precision::F32).chain(sgd).chain(half) {
             let deviations = deviations?;
             let ok = deviations.iter().all(|d| d.accepted());
             failed += usize::from(!ok);
@@ -57,7 +65,7 @@ impl Doctor {
                 results.push(json!({ "case": name, "ok": ok, "deviations": deviations }));
             } else {
                 let list: Vec<String> = deviations.iter().map(|d| format!("{} {:.1e}", d.result, d.relative)).collect();
-                print(format!("{} {:42} {}", if ok { "ok    " } else { "FAILED" }, name, list.join("  ")));
+                print(format!("{} {:47} {}", if ok { "ok    " } else { "FAILED" }, name, list.join("  ")));
             }
         }
         if self.json {
@@ -65,7 +73,11 @@ impl Doctor {
             print(serde_json::to_string_pretty(&report).unwrap_or_default());
         } else if failed == 0 {
             print(format!(
-                "All operators agree (forward within {TOLERANCE:.0e}, gradients within {GRADIENT_TOLERANCE:.0e})."
+                "All operators agree (forward within {TOLERANCE:.0e}, gradients within {GRADIENT_TOLERANCE:.0e}{}).",
+                match gpu.facts().shader_f16 {
+                    true => format!(", f16 within a few times {HALF_EPSILON:.0e} of the largest value"),
+                    false => String::new(),
+                }
             ));
         }
         if failed > 0 {

@@ -6,6 +6,7 @@ use crate::evaluate::table;
 use crate::finetune::run::{Options, finetune};
 use crate::finetune::setup::{Request, Setup};
 use crate::finetune::trainer::plan_phase;
+use crate::graph::Precision;
 use crate::graph::plan::Limits;
 use crate::plan::finetune::{PRESETS, Part, SCHEDULES, Stem};
 use crate::train::memory::{budget, gib};
@@ -67,6 +68,9 @@ pub struct Finetune {
     /// Everything random follows from it [default: the preset's]
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
+    /// How features are stored in memory [default: the plan's, f32]
+    #[arg(long, value_enum, value_name = "f32|f16")]
+    precision: Option<Precision>,
     /// Do not predict and score the validation cases in the end
     #[arg(long)]
     no_validation: bool,
@@ -84,6 +88,8 @@ fn names_help() -> String {
 
 impl Finetune {
     pub fn run(&self, common: &Common) -> Result<()> {
+        let mut set = self.set.clone();
+        set.extend(self.precision.map(|p| format!("train.precision={}", p.name())));
         let setup = Setup::new(&Request {
             dataset: self.dataset.clone(),
             from: (self.from != "scratch").then(|| PathBuf::from(&self.from)),
@@ -98,7 +104,7 @@ impl Finetune {
             cases: self.cases.unwrap_or(0),
             seed: self.seed,
             file: self.plan.clone(),
-            set: self.set.clone(),
+            set,
         })?;
         if self.dry_run {
             return dry_run(&setup, common);
@@ -131,6 +137,7 @@ impl Finetune {
 /// The plan with the memory of its phases, before anything is allocated.
 fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
     let gpu = common.gpu()?;
+    gpu.require(setup.plan.train.precision)?;
     print(setup.plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
     let allowed = budget(common.memory, &gpu.facts().kind);

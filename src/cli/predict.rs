@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::{Common, print};
 use crate::error::{Error, Result};
+use crate::graph::Precision;
 use crate::infer::memory::{MemoryPlan, mib};
 use crate::infer::model::FoldChoice;
 use crate::infer::predict::{Event, Options, Segmenter, plan_first, predict};
@@ -37,6 +38,9 @@ pub struct Predict {
     /// Distance of the sliding window's tiles, in patches
     #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
     step_size: f64,
+    /// How features are stored in memory
+    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "f32|f16")]
+    precision: Precision,
     /// Write the probabilities too, as nnU-Net does (CASE.npz)
     #[arg(long)]
     save_probabilities: bool,
@@ -59,6 +63,7 @@ impl Predict {
             checkpoint: self.checkpoint.clone(),
             mirror: !self.no_mirror,
             step: self.step_size,
+            precision: self.precision,
             probabilities: self.save_probabilities,
             overwrite: self.overwrite,
             memory: budget(common.memory, &gpu.facts().kind),

@@ -2,6 +2,7 @@
 
 use super::{Common, print, whole_number};
 use crate::error::{Error, Result};
+use crate::graph::Precision;
 use crate::graph::plan::Limits;
 use crate::plan::{PRESETS, Plan};
 use crate::train::memory::{self, gib};
@@ -33,6 +34,9 @@ pub struct Pretrain {
     /// Everything random follows from it [default: the preset's]
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
+    /// How features are stored in memory [default: the plan's, f32]
+    #[arg(long, value_enum, value_name = "f32|f16")]
+    precision: Option<Precision>,
     /// Print the plan and the memory it needs, and stop
     #[arg(long)]
     dry_run: bool,
@@ -48,6 +52,7 @@ impl Pretrain {
         let mut set = self.set.clone();
         set.extend(self.steps.map(|n| format!("train.steps={n}")));
         set.extend(self.seed.map(|n| format!("seed={n}")));
+        set.extend(self.precision.map(|p| format!("train.precision={}", p.name())));
         let plan = Plan::resolve(&self.preset, self.plan.as_deref(), &set)?;
         if self.dry_run {
             return dry_run(&plan, common);
@@ -76,6 +81,7 @@ impl Pretrain {
 /// The plan with its memory, before anything is allocated.
 fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     let gpu = common.gpu()?;
+    gpu.require(plan.train.precision)?;
     let limits = Limits::of(&gpu);
     let run = memory::plan_run(plan, limits, memory::budget(common.memory, &gpu.facts().kind))?;
     let m = &run.memory;

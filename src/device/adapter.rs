@@ -114,8 +114,10 @@ pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
 
 /// Opens the device with the adapter's own limits and the features that the program uses where they exist.
 pub(super) fn open(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
-    let features =
-        adapter.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES);
+    let features = adapter.features()
+        & (wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::SHADER_F16);
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("spark3d"),
         required_features: features,

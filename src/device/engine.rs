@@ -2,7 +2,7 @@
 
 use super::adapter::{self, AdapterFacts};
 use super::kernels::KernelTable;
-use super::recording::{Heap, Kernel, Recording, Slice, Workgroups};
+use super::recording::{Heap, Kernel, Precision, Recording, Slice, Workgroups};
 use super::shaders;
 use crate::error::{Error, Result};
 use std::collections::HashMap;
@@ -121,6 +121,18 @@ impl Gpu {
 
     pub fn facts(&self) -> &AdapterFacts {
         &self.facts
+    }
+
+    /// # Errors
+    /// The adapter cannot store features in this precision.
+    pub fn require(&self, precision: Precision) -> Result<()> {
+        match precision {
+            Precision::F16 if !self.facts.shader_f16 => Err(Error::device(
+                format!("{} has no 16-bit floats in shaders", self.facts.name),
+                "Give --precision f32, or choose another adapter with --device; `spark3d doctor` tells which have f16",
+            )),
+            _ => Ok(()),
+        }
     }
 
     /// Bytes of all buffers that this device was asked for and still holds.

@@ -2,12 +2,32 @@
 //! engine runs it.
 
 /// How feature tensors are stored. Arithmetic, weights, statistics and gradients of parameters are in 32 bits either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
+    /// 32-bit floats
     #[default]
     F32,
+    /// 16-bit floats: half the memory for activations
     F16,
+}
+
+impl Precision {
+    /// Bytes of one voxel of one quad of a feature tensor.
+    pub fn quad_bytes(self) -> u64 {
+        match self {
+            Precision::F32 => 16,
+            Precision::F16 => 8,
+        }
+    }
+
+    /// As plans and the command line spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Precision::F32 => "f32",
+            Precision::F16 => "f16",
+        }
+    }
 }
 
 /// A compute pipeline by name: a shader file with values for its template variables and its `override` constants.

@@ -56,8 +56,14 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "bench/copy",
 ];
 
-const SHARED: &[(&str, &str)] =
-    shader_files!["shared/space", "shared/reduce", "shared/pair", "shared/labels", "shared/probability"];
+const SHARED: &[(&str, &str)] = shader_files![
+    "shared/space",
+    "shared/reduce",
+    "shared/pair",
+    "shared/labels",
+    "shared/probability",
+    "shared/step_values"
+];
 
 /// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.
 fn element(precision: Precision) -> &'static str {

@@ -76,6 +76,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
     let resumed = resume_point(&folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
+    gpu.require(plan.train.precision)?;
     // Whether weights and every phase's memory fit is known before anything is written.
     let allowed = budget(options.memory, &gpu.facts().kind);
     let planned = most_memory(gpu, setup, allowed)?;
@@ -322,8 +323,10 @@ impl Training for FineTuning<'_> {
             .unwrap_or_else(|| Err(Error::file(self.folder, "the loader ended early", "Run the same command again")))?;
         let waited = start.elapsed();
         let (loss, norm) = self.trainer.step(step, &batch)?;
-        let record = record([("learning_rate", json!(self.plan.rate(step)))]);
-        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), waited, record })
+        let mut record = record([("learning_rate", json!(self.plan.rate(step)))]);
+        record.extend(self.trainer.loss_scale.record());
+        let overflow = self.trainer.loss_scale.explains(loss, norm);
+        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), overflow, waited, record })
     }
 
     fn validate(&mut self, _: u64) -> Result<Validation> {

@@ -9,6 +9,7 @@ use crate::graph::{Output, Parameters, Session, StepValues, TensorId};
 use crate::ops::sgd;
 use crate::plan::finetune::{Plan, Trains};
 use crate::train::checkpoint::Checkpoint;
+use crate::train::loss_scale::LossScale;
 use crate::train::memory::{self, RunPlan};
 use crate::train::state::{parameters_of, set_parameters};
 use std::rc::Rc;
@@ -21,6 +22,7 @@ pub struct Trainer {
     /// Bytes on the device that the plan may use.
     budget: Option<u64>,
     current: Option<Current>,
+    pub loss_scale: LossScale,
 }
 
 struct Current {
@@ -66,8 +68,11 @@ pub fn plan_phase(
     budget: Option<u64>,
 ) -> Result<(RunPlan, Vec<TensorId>)> {
     let samples = objective.joined(plan.train.batch);
-    let make =
-        |parameters, purpose| network::build(parameters, &plan.network, objective, plan.train.patch, samples, purpose);
+    let make = |parameters, purpose| {
+        let mut built = network::build(parameters, &plan.network, objective, plan.train.patch, samples, purpose);
+        built.graph.precision = plan.train.precision;
+        built
+    };
     let graphs = |recompute| {
         let training = make(Parameters::default(), Use::Train { trains, recompute }).graph;
         let validation = make(training.parameters.clone(), Use::Validate).graph;
@@ -82,7 +87,8 @@ pub fn plan_phase(
 impl Trainer {
     pub fn new(gpu: &Rc<Gpu>, plan: &Plan, objective: &Objective, budget: Option<u64>) -> Self {
         let (gpu, plan, objective) = (gpu.clone(), plan.clone(), objective.clone());
-        Self { gpu, plan, objective, budget, current: None }
+        let loss_scale = LossScale::new(plan.train.precision);
+        Self { gpu, plan, objective, budget, current: None, loss_scale }
     }
 
     /// The network's parameters, in their order.
@@ -107,6 +113,7 @@ impl Trainer {
             // A new part is a new optimiser.
             checkpoint.momentum.clear();
         }
+        self.loss_scale = LossScale::resume(self.plan.train.precision, &checkpoint)?;
         set_parameters(self.session(), &checkpoint)
     }
 
@@ -156,6 +163,7 @@ impl Trainer {
             momentum: t.momentum as f32,
             weight_decay: t.weight_decay as f32,
             loss_scale: (samples as f64 / batch.len() as f64) as f32,
+            gradient_scale: self.loss_scale.factor(),
         });
         current.session.start_step();
         for group in batch.chunks(samples) {
@@ -174,15 +182,18 @@ impl Trainer {
         Ok(f64::from(current.session.output(Output::Loss)?))
     }
 
-    /// One optimiser step. Returns loss and gradient norm before clipping. A loss that is not finite changes nothing.
+    /// One optimiser step. Returns loss and gradient norm before clipping. One that is not finite changes nothing but the loss
+    /// scale.
     pub fn step(&mut self, step: u64, batch: &[LabelledPatch]) -> Result<(f64, f64)> {
         self.enter_phase(step)?;
         let loss = self.batch(TRAINING, step, batch, &mut Counts::default())?;
-        if !loss.is_finite() {
-            return Ok((loss, f64::NAN));
+        let mut norm = f64::NAN;
+        if loss.is_finite() {
+            self.session().update()?;
+            norm = f64::from(self.session().output(Output::GradientNorm)?);
         }
-        self.session().update()?;
-        Ok((loss, f64::from(self.session().output(Output::GradientNorm)?)))
+        self.loss_scale.update(norm);
+        Ok((loss, norm))
     }
 
     /// Mean loss over batches, and the counts over all of their voxels.
@@ -199,6 +210,8 @@ impl Trainer {
     pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
         let (weights, momentum) = parameters_of(self.session())?;
         let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
-        Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra: Default::default() })
+        let mut extra = Default::default();
+        self.loss_scale.save(&mut extra);
+        Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
     }
 }

@@ -16,6 +16,7 @@ pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scrat
 pub use space::{BlockMask, Blocks, QUAD, QUAD_BYTES, Space, SpaceUniform, product};
 pub use tune::Tuned;
 
+pub use crate::device::recording::Precision;
 use crate::device::recording::{Heap, Slice};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -97,6 +98,8 @@ pub struct Graph {
     pub tensors: Vec<Tensor>,
     pub nodes: Vec<Node>,
     pub parameters: Parameters,
+    /// How feature tensors are stored. It decides nothing about the nodes, and may be set until the graph is planned.
+    pub precision: Precision,
     /// Grid of each mask; the table is `Storage::Input(1 + mask)`.
     pub masks: Vec<[usize; 3]>,
     /// Bytes of each input; 0 is a dummy for bindings without use.
@@ -126,6 +129,7 @@ impl Graph {
             tensors: Vec::new(),
             nodes: Vec::new(),
             parameters,
+            precision: Precision::default(),
             masks: masks.to_vec(),
             inputs,
             gradients: HashMap::new(),
@@ -226,7 +230,7 @@ impl Graph {
             .flat_map(|n| n.outputs.iter().copied())
             .filter_map(|t| match self.tensors[t].kind {
                 Kind::Feature { channels, space } => {
-                    Some((t, (channels.div_ceil(QUAD) * space.voxels()) as u64 * QUAD_BYTES))
+                    Some((t, (channels.div_ceil(QUAD) * space.voxels()) as u64 * self.precision.quad_bytes()))
                 }
                 Kind::Bytes(_) => None,
             })

@@ -1,6 +1,6 @@
 //! Liveness and the memory plan: where each tensor segment lies in the arena.
 
-use super::space::{QUAD, QUAD_BYTES};
+use super::space::QUAD;
 use super::{Graph, Kind, Storage, TensorId};
 use crate::error::{Error, Result};
 
@@ -68,7 +68,7 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
         match tensor.kind {
             Kind::Bytes(bytes) => units.push((bytes, first, last, t, 0, 0)),
             Kind::Feature { channels, space } => {
-                let quad_bytes = space.voxels() as u64 * QUAD_BYTES;
+                let quad_bytes = space.voxels() as u64 * graph.precision.quad_bytes();
                 let most = (limits.max_binding / quad_bytes) as usize;
                 if most == 0 {
                     return Err(too_large(space.dims, quad_bytes, limits.max_binding));

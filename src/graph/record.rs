@@ -1,9 +1,9 @@
 //! From nodes to dispatches: where tensors lie, and what every kernel needs to be told.
 
 use super::plan::{MemoryPlan, Piece};
-use super::space::{QUAD, QUAD_BYTES, Space};
+use super::space::{QUAD, Space};
 use super::{Graph, Kind, ParameterLayout, Storage, TensorId};
-use crate::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
+use crate::device::recording::{Dispatch, Heap, Kernel, Precision, Recording, Slice, Workgroups};
 use crate::device::{AdapterFacts, Gpu, KernelTable};
 use bytemuck::Pod;
 
@@ -109,8 +109,23 @@ impl<'a> Recorder<'a> {
     pub fn bytes(&self, t: TensorId) -> f64 {
         match self.graph.tensors[t].kind {
             Kind::Bytes(bytes) => bytes as f64,
-            Kind::Feature { channels, space } => (channels.div_ceil(QUAD) * space.voxels()) as f64 * QUAD_BYTES as f64,
+            Kind::Feature { channels, space } => (channels.div_ceil(QUAD) * space.voxels()) as f64 * self.quad_bytes(),
         }
+    }
+
+    /// How feature tensors are stored.
+    pub fn precision(&self) -> Precision {
+        self.graph.precision
+    }
+
+    /// Bytes of one voxel of one quad of a feature tensor.
+    pub fn quad_bytes(&self) -> f64 {
+        self.graph.precision.quad_bytes() as f64
+    }
+
+    /// Numbers that a segment holds.
+    pub fn values(&self, segment: &Segment) -> f64 {
+        segment.slice.size as f64 / self.quad_bytes() * QUAD as f64
     }
 
     /// The pieces of a feature tensor that can be bound at once.
@@ -200,7 +215,7 @@ impl<'a> Recorder<'a> {
         bytes: f64,
     ) {
         self.recording.dispatches.push(Dispatch {
-            kernel,
+            kernel: Kernel { precision: self.graph.precision, ..kernel },
             params: bytemuck::bytes_of(params).to_vec(),
             bindings: bindings.to_vec(),
             workgroups,

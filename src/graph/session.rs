@@ -2,7 +2,7 @@
 
 use super::plan::{self, Limits, MemoryPlan};
 use super::record::Recorder;
-use super::{BlockMask, Graph, Kind, Output, ParamId, ParameterLayout, Parameters, QUAD, TensorId, product};
+use super::{BlockMask, Graph, Kind, Output, ParamId, ParameterLayout, Parameters, Precision, QUAD, TensorId, product};
 use crate::device::recording::{Heap, Recording, Slice};
 use crate::device::{Executable, Gpu, Heaps, Timing};
 use crate::error::{Error, Result};
@@ -11,13 +11,22 @@ use std::rc::Rc;
 
 /// What changes from step to step without a new recording.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct StepValues {
     pub learning_rate: f32,
     pub momentum: f32,
     pub weight_decay: f32,
     /// Factor of the loss, e.g. 1 / (masked voxels of the batch).
     pub loss_scale: f32,
+    /// Factor of all gradients beside the loss's own, so that small ones do not vanish where features have 16 bits; the optimiser
+    /// takes it out again.
+    pub gradient_scale: f32,
+}
+
+impl Default for StepValues {
+    fn default() -> Self {
+        Self { learning_rate: 0.0, momentum: 0.0, weight_decay: 0.0, loss_scale: 0.0, gradient_scale: 1.0 }
+    }
 }
 
 /// Weights are cut into buffers of at most this size (and the adapter's limit), so that one allocation stays moderate.
@@ -108,6 +117,7 @@ impl Session {
     /// (build each graph from the parameters of the one before).
     pub fn new(gpu: Rc<Gpu>, graphs: Vec<Graph>, optimizer: Option<&MakeOptimizer>) -> Result<Self> {
         let limits = Limits::of(&gpu);
+        graphs.iter().try_for_each(|g| gpu.require(g.precision))?;
         let mut parameters = graphs.last().map(|g| g.parameters.clone()).unwrap_or_default();
         for graph in &graphs {
             for (p, q) in parameters.list.iter_mut().zip(&graph.parameters.list) {
@@ -229,7 +239,11 @@ impl Session {
         };
         for piece in &p.plan.pieces[tensor] {
             let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size: piece.size };
-            let values: Vec<f32> = bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?);
+            let bytes = self.gpu.read(&self.heaps, slice)?;
+            let values: Vec<f32> = match p.graph.precision {
+                Precision::F32 => bytemuck::pod_collect_to_vec(&bytes),
+                Precision::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            };
             for q in 0..piece.quads {
                 for lane in 0..QUAD {
                     let channel = (piece.first_quad + q) * QUAD + lane;

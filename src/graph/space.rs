@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 /// Channels are stored in quads of four.
 pub const QUAD: usize = 4;
-/// Bytes of one voxel of one quad (4 x f32).
+/// Bytes of four 32-bit floats: a quad of a parameter, a statistic or a partial sum. Those of features depend on the precision.
 pub const QUAD_BYTES: u64 = 16;
 
 /// Voxels in C order (axes z, y, x); with `blocks`, only those of visible blocks.

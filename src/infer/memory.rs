@@ -6,7 +6,7 @@ use super::restore::Restorer;
 use super::sliding::Tiling;
 use crate::error::{Error, Result};
 use crate::graph::plan::{Limits, plan};
-use crate::graph::{SessionMemory, session_memory};
+use crate::graph::{Precision, QUAD_BYTES, SessionMemory, session_memory};
 use crate::model::{Network, predictor};
 use crate::preprocess::case::Grid;
 
@@ -34,6 +34,7 @@ pub struct MemoryPlan {
 pub struct Work<'a> {
     pub network: &'a Network,
     pub patch: [usize; 3],
+    pub precision: Precision,
     pub step: f64,
     pub probabilities: bool,
 }
@@ -42,7 +43,8 @@ impl MemoryPlan {
     /// # Errors
     /// The patch does not fit the adapter's limits.
     pub fn new(work: &Work, grid: &Grid, limits: Limits) -> Result<Self> {
-        let built = predictor(work.network, work.patch);
+        let mut built = predictor(work.network, work.patch);
+        built.graph.precision = work.precision;
         let network = session_memory(&[&built.graph], limits, false)?;
         let (channels, outputs) = (work.network.input_channels as u64, work.network.output_channels as u64);
         let patch = work.patch.iter().product::<usize>() as u64;
@@ -50,6 +52,7 @@ impl MemoryPlan {
         let prepared = grid.prepared.iter().product::<usize>() as u64;
         let pieces = &plan(&built.graph, limits)?.pieces[built.logits];
         let piece = pieces.iter().map(|p| p.size).max().unwrap_or(0);
+        let numbers = piece * QUAD_BYTES / work.precision.quad_bytes();
         let parameters = built.graph.parameters.list.iter();
         let largest = parameters.map(|p| p.shape.iter().product::<usize>()).max().unwrap_or(0);
         let image = 4 * channels * prepared;
@@ -60,7 +63,7 @@ impl MemoryPlan {
             image,
             // A tile twice; then logits in order, and one piece of them as it comes from the device, in bytes and as numbers.
             // Before the first tile of a fold, a parameter as it is read and as the device wants it, instead.
-            tile: 8 * channels * patch + (4 * outputs * patch + 3 * piece).max(24 * largest as u64),
+            tile: 8 * channels * patch + (4 * outputs * patch + 2 * piece + numbers).max(24 * largest as u64),
             sums: Tiling::new(grid.prepared, work.patch, work.step).bytes(work.network.output_channels),
             restored: Restorer::bytes(work.network.output_channels, grid),
             // As 16-bit numbers, as they are written, and in the order of the file.
@@ -120,7 +123,7 @@ mod tests {
 
     fn plan_of(outputs: usize, probabilities: bool) -> MemoryPlan {
         let network = Network { output_channels: outputs, ..Network::preset("tiny").unwrap() };
-        let work = Work { network: &network, patch: [32; 3], step: 0.5, probabilities };
+        let work = Work { network: &network, patch: [32; 3], precision: Precision::F32, step: 0.5, probabilities };
         let grid = Grid {
             shape: [60, 70, 80],
             spacing: [1.0; 3],

@@ -13,7 +13,7 @@ use crate::dataset::raw::cases_of;
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
-use crate::graph::{Session, TensorId};
+use crate::graph::{Precision, Session, TensorId};
 use crate::io::npz;
 use crate::model::predictor;
 use crate::preprocess::case::{Grid, Images, Prepared, prepare, read_images, write_labels};
@@ -34,6 +34,8 @@ pub struct Options {
     pub mirror: bool,
     /// Distance of tiles in patches, within (0, 1].
     pub step: f64,
+    /// How features are stored.
+    pub precision: Precision,
     /// Whether probabilities are written beside the label maps (.npz).
     pub probabilities: bool,
     /// Whether scans are predicted whose results are there already.
@@ -87,6 +89,7 @@ pub struct Segmenter {
     decision: Decision,
     mirrors: Vec<[bool; 3]>,
     step: f64,
+    precision: Precision,
     /// Made for the first scan, after its memory plan.
     session: Option<Session>,
     logits: TensorId,
@@ -117,7 +120,17 @@ impl Segmenter {
         }
         let decision = Decision::new(&model.dataset.labels);
         let mirrors = mirrors(if mirror { &model.mirror_axes } else { &[] });
-        Ok(Self { gpu, model, decision, mirrors, step, session: None, logits: built.logits, loaded: None })
+        let (precision, logits) = (Precision::F32, built.logits);
+        Ok(Self { gpu, model, decision, mirrors, step, precision, session: None, logits, loaded: None })
+    }
+
+    /// With features stored in this precision.
+    ///
+    /// # Errors
+    /// The adapter does not have it.
+    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+        self.gpu.require(precision)?;
+        Ok(Self { precision, ..self })
     }
 
     /// What a prepared scan needs.
@@ -126,7 +139,8 @@ impl Segmenter {
     /// The patch does not fit the adapter's limits.
     pub fn plan(&self, grid: &Grid, probabilities: bool) -> Result<MemoryPlan> {
         let network = &self.model.network;
-        let work = Work { network, patch: self.model.configuration.patch_size, step: self.step, probabilities };
+        let (patch, precision) = (self.model.configuration.patch_size, self.precision);
+        let work = Work { network, patch, precision, step: self.step, probabilities };
         MemoryPlan::new(&work, grid, Limits::of(&self.gpu))
     }
 
@@ -146,9 +160,10 @@ impl Segmenter {
     /// Those of the device, of the checkpoints and of `sink`.
     pub fn logits(&mut self, prepared: &Prepared, ran: &mut dyn FnMut(u64), sink: &mut Sink) -> Result<()> {
         let tiling = self.tiling(&prepared.grid);
-        let Self { gpu, model, decision, mirrors, session, logits, loaded, .. } = self;
+        let Self { gpu, model, decision, mirrors, precision, session, logits, loaded, .. } = self;
         if session.is_none() {
-            let built = predictor(&model.network, model.configuration.patch_size);
+            let mut built = predictor(&model.network, model.configuration.patch_size);
+            built.graph.precision = *precision;
             *session = Some(Session::new(gpu.clone(), vec![built.graph], None)?);
         }
         let Some(session) = session else { return Ok(()) };
@@ -276,7 +291,8 @@ pub fn plan_first(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, String
 
 fn open(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, Vec<Case>)> {
     let model = SegmentationModel::open(&options.model, &options.folds, &options.checkpoint)?;
-    let segmenter = Segmenter::new(gpu.clone(), model, options.mirror, options.step)?;
+    let segmenter =
+        Segmenter::new(gpu.clone(), model, options.mirror, options.step)?.with_precision(options.precision)?;
     let cases = cases(options, &segmenter.model)?;
     Ok((segmenter, cases))
 }

@@ -3,7 +3,7 @@
 
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId};
+use crate::graph::{BlockMask, Graph, Output, Parameters, Precision, Session, Space, StepValues, TensorId};
 use std::rc::Rc;
 
 /// An input of a case: (channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
@@ -34,9 +34,10 @@ pub struct Setup {
 pub type Results = Vec<(String, Vec<f32>)>;
 
 impl Setup {
-    fn graph(&self) -> (Graph, Vec<TensorId>, Vec<TensorId>) {
+    fn graph(&self, precision: Precision) -> (Graph, Vec<TensorId>, Vec<TensorId>) {
         let grids: Vec<[usize; 3]> = self.masks.iter().map(|m| m.grid).collect();
         let mut g = Graph::new(Parameters::default(), &grids);
+        g.precision = precision;
         let inputs: Vec<TensorId> = self
             .inputs
             .iter()
@@ -68,7 +69,11 @@ impl Setup {
 
     /// A session with everything uploaded, ready to run program 0.
     pub fn session(&self, gpu: &Rc<Gpu>) -> Result<Session> {
-        let (graph, _, _) = self.graph();
+        self.session_in(gpu, Precision::F32)
+    }
+
+    fn session_in(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Session> {
+        let (graph, _, _) = self.graph(precision);
         let mut session = Session::new(gpu.clone(), vec![graph], None)?;
         for (k, mask) in self.masks.iter().enumerate() {
             session.set_mask(k, mask)?;
@@ -87,9 +92,13 @@ impl Setup {
 
     /// Runs it once and reads everything back.
     pub fn measure(&self, gpu: &Rc<Gpu>) -> Result<Results> {
-        let (graph, inputs, outputs) = self.graph();
+        self.measure_in(gpu, Precision::F32)
+    }
+
+    fn measure_in(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Results> {
+        let (graph, inputs, outputs) = self.graph(precision);
         let dxs: Vec<Option<TensorId>> = inputs.iter().map(|&x| graph.gradient(x)).collect();
-        let session = self.session(gpu)?;
+        let session = self.session_in(gpu, precision)?;
         session.run(0)?;
         let numbered = |base: &str, k: usize| if k == 0 { base.to_string() } else { format!("{base}{k}") };
         let mut results = Vec::new();
@@ -118,23 +127,46 @@ pub struct Case {
     pub name: String,
     pub setup: Setup,
     pub expected: Vec<(String, Vec<f64>)>,
+    /// How features are stored when it runs; what goes in has been rounded to it.
+    pub precision: Precision,
+    /// Most times that a value on its way to a result is rounded to the precision of features.
+    pub roundings: u32,
 }
 
-/// How far one result lies from the reference: relative L2 distance (absolute where the reference is zero).
+/// How far one result lies from the reference: relative L2 distance (absolute where the reference is zero), or for features of
+/// 16 bits the largest distance of a value in units of the largest value.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Deviation {
     pub result: String,
     pub relative: f64,
+    pub tolerance: f64,
 }
 
 /// Largest relative L2 deviation that f32 arithmetic explains: forward, and gradients.
 pub const TOLERANCE: f64 = 2e-6;
 pub const GRADIENT_TOLERANCE: f64 = 5e-6;
+/// Largest relative error of rounding to 16 bits: half a unit in the last of 11 binary places.
+pub const HALF_EPSILON: f64 = 1.0 / 2048.0;
 
 impl Deviation {
     pub fn accepted(&self) -> bool {
-        self.relative <= if self.result.starts_with('y') { TOLERANCE } else { GRADIENT_TOLERANCE }
+        self.relative <= self.tolerance
     }
+}
+
+/// What 32-bit arithmetic may do to a result.
+fn tolerance(result: &str) -> f64 {
+    if result.starts_with('y') { TOLERANCE } else { GRADIENT_TOLERANCE }
+}
+
+/// max |got - want| / max |want|; infinite where lengths differ or values are not finite.
+fn relative_maximum(got: &[f32], want: &[f64]) -> f64 {
+    if got.len() != want.len() || got.iter().any(|v| !v.is_finite()) {
+        return f64::INFINITY;
+    }
+    let error = got.iter().zip(want).fold(0.0, |m: f64, (&g, &w)| m.max((f64::from(g) - w).abs()));
+    let largest = want.iter().fold(0.0, |m: f64, w| m.max(w.abs()));
+    if largest == 0.0 { error } else { error / largest }
 }
 
 /// sqrt(sum (got - want)^2 / sum want^2); infinite where lengths differ or values are not finite.
@@ -150,13 +182,21 @@ pub fn relative_l2(got: &[f32], want: &[f64]) -> f64 {
 impl Case {
     /// Runs the case on a device and compares every expected result.
     pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
-        let got = self.setup.measure(gpu)?;
+        let got = self.setup.measure_in(gpu, self.precision)?;
+        let (distance, rounding): (fn(&[f32], &[f64]) -> f64, f64) = match self.precision {
+            Precision::F32 => (relative_l2, 0.0),
+            Precision::F16 => (relative_maximum, f64::from(self.roundings) * HALF_EPSILON),
+        };
         Ok(self
             .expected
             .iter()
             .map(|(name, want)| {
                 let found = got.iter().find(|(n, _)| n == name);
-                Deviation { result: name.clone(), relative: found.map_or(f64::INFINITY, |(_, g)| relative_l2(g, want)) }
+                let relative = found.map_or(f64::INFINITY, |(_, g)| distance(g, want));
+                // All but features has 32 bits.
+                let is_feature = name.starts_with('y') || name.starts_with("dx");
+                let rounding = if is_feature { rounding } else { 0.0 };
+                Deviation { result: name.clone(), relative, tolerance: rounding + tolerance(name) }
             })
             .collect())
     }

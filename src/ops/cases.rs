@@ -1,12 +1,14 @@
 //! One list of operator cases with three uses: tests, `spark3d doctor` and `spark3d bench`.
 
-pub use super::case::{Build, Case, Deviation, GRADIENT_TOLERANCE, Input, Results, Setup, TOLERANCE, relative_l2};
+pub use super::case::{
+    Build, Case, Deviation, GRADIENT_TOLERANCE, HALF_EPSILON, Input, Results, Setup, TOLERANCE, relative_l2,
+};
 
 use super::reference::{self as cpu, Shape};
 use super::{Bias, Classes, DiceCe, Epilogue, Geometry, Weights, sgd};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
+use crate::graph::{BlockMask, Graph, Output, Parameters, Precision, Session, Space, StepValues, TensorId, product};
 use crate::random::{Purpose, rng};
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -16,6 +18,15 @@ use std::rc::Rc;
 pub fn noise(seed: u64, n: usize) -> Vec<f32> {
     let mut r = rng(seed, Purpose::Test, n as u64, 0);
     (0..n).map(|_| ((0..4).map(|_| r.random::<f32>()).sum::<f32>() - 2.0) * 3f32.sqrt()).collect()
+}
+
+/// The values as features of this precision hold them: what goes into a case is exact, so that its results differ by the
+/// roundings of the operator alone, and no sign by the rounding of what it is the sign of.
+fn stored(values: Vec<f32>, precision: Precision) -> Vec<f32> {
+    match precision {
+        Precision::F32 => values,
+        Precision::F16 => values.into_iter().map(|v| half::f16::from_f32(v).to_f32()).collect(),
+    }
 }
 
 /// A mask with `hidden` of the cells hidden, in random places.
@@ -55,7 +66,7 @@ struct ConvCase {
     mask: Option<([usize; 3], usize, bool, bool)>,
 }
 
-fn conv_case(c: ConvCase) -> Case {
+fn conv_case(c: ConvCase, precision: Precision) -> Case {
     let out_dims = c.geometry.output(c.dims);
     let masks: Vec<BlockMask> = c.mask.iter().map(|m| random_mask(7, m.0, m.1)).collect();
     let space = |dims, sparse: bool| match (&c.mask, sparse) {
@@ -72,13 +83,13 @@ fn conv_case(c: ConvCase) -> Case {
         .map(|(k, &channels)| Input {
             channels,
             space: in_space,
-            values: noise(10 + k as u64, channels * product(c.dims)),
+            values: stored(noise(10 + k as u64, channels * product(c.dims)), precision),
         })
         .collect();
     let width: usize = c.inputs.iter().sum();
     let weight = noise(20, c.channels * width * c.geometry.taps());
     let bias = noise(21, c.channels);
-    let upstream = noise(22, c.channels * product(out_dims));
+    let upstream = stored(noise(22, c.channels * product(out_dims)), precision);
 
     // The dense masked computation: all voxels, times the mask.
     let x: Vec<f64> = inputs.iter().flat_map(|i| masked(&f64s(&i.values), &in_mask)).collect();
@@ -106,6 +117,9 @@ fn conv_case(c: ConvCase) -> Case {
         name: c.name.to_string(),
         setup: Setup { masks, inputs, parameters, build, images: vec![], upstream: vec![upstream] },
         expected,
+        precision,
+        // The sum over one part of a concatenation is stored before the next is added to it.
+        roundings: c.inputs.len() as u32,
     }
 }
 
@@ -119,6 +133,7 @@ fn norm_case(
     affine: bool,
     residual: bool,
     slope: Option<f32>,
+    precision: Precision,
 ) -> Case {
     let masks: Vec<BlockMask> =
         mask.iter().flat_map(|m| (0..instances).map(|i| random_mask(3 + i as u64, m.0, m.1))).collect();
@@ -131,15 +146,15 @@ fn norm_case(
         .map(|i| Input {
             channels,
             space: space(i),
-            values: noise(30 + i as u64, n).iter().map(|v| 3.0 * v + 5.0).collect(),
+            values: stored(noise(30 + i as u64, n).iter().map(|v| 3.0 * v + 5.0).collect(), precision),
         })
         .collect();
     let voxel_masks: Vec<Vec<f64>> = (0..instances).map(|i| voxel_mask(&space(i), &masks)).collect();
     if residual {
-        inputs.push(Input { channels, space: space(0), values: noise(40, n) });
+        inputs.push(Input { channels, space: space(0), values: stored(noise(40, n), precision) });
     }
     let (gamma, beta) = (noise(41, channels), noise(42, channels));
-    let upstream: Vec<Vec<f32>> = (0..instances).map(|i| noise(43 + i as u64, n)).collect();
+    let upstream: Vec<Vec<f32>> = (0..instances).map(|i| stored(noise(43 + i as u64, n), precision)).collect();
     let xs: Vec<Vec<f64>> = inputs[..instances].iter().map(|i| f64s(&i.values)).collect();
     let ones = vec![1.0; channels];
     let zeros = vec![0.0; channels];
@@ -177,11 +192,15 @@ fn norm_case(
         name: name.to_string(),
         setup: Setup { masks, inputs, parameters, build, images: vec![], upstream },
         expected,
+        precision,
+        // The gradient behind the activation is stored before that of the input is made of it.
+        roundings: 2,
     }
 }
 
 /// A case of an operator with one input and one output.
 fn simple_case(
+    precision: Precision,
     name: &str,
     input: Input,
     masks: Vec<BlockMask>,
@@ -192,7 +211,7 @@ fn simple_case(
 ) -> Case {
     let x = masked(&f64s(&input.values), &voxel_mask(&input.space, &masks));
     let y = reference(&x);
-    let upstream = noise(50, y.len());
+    let upstream = stored(noise(50, y.len()), precision);
     let mut expected = vec![("y".to_string(), y)];
     expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
     let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![build(g, x[0])]);
@@ -200,15 +219,17 @@ fn simple_case(
         name: name.to_string(),
         setup: Setup { masks, inputs: vec![input], parameters, build, images: vec![], upstream: vec![upstream] },
         expected,
+        precision,
+        roundings: 1,
     }
 }
 
 /// The masked squared error: its gradient as `y`, and the loss.
-fn loss_case() -> Case {
+fn loss_case(precision: Precision) -> Case {
     let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
     let mask = random_mask(8, grid, 17);
     let visible = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
-    let (p, t) = (noise(80, channels * product(dims)), noise(81, channels * product(dims)));
+    let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
     let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
     let (loss, gradient) = cpu::masked_l2(&f64s(&p), &f64s(&t), &hidden, 1.0);
     let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
@@ -221,13 +242,15 @@ fn loss_case() -> Case {
         name: "masked_l2".into(),
         setup,
         expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
+        precision,
+        roundings: 1,
     }
 }
 
 /// Two samples whose label maps are twice as fine as the logits along two axes.
-fn dice_ce_case(name: &str, classes: Classes, batch_dice: bool) -> Case {
+fn dice_ce_case(name: &str, classes: Classes, batch_dice: bool, precision: Precision) -> Case {
     let (channels, dims, fine) = (6, [5, 4, 7], [10, 8, 7]);
-    let logits: Vec<Vec<f32>> = (0..2).map(|s| noise(85 + s, channels * product(dims))).collect();
+    let logits: Vec<Vec<f32>> = (0..2).map(|s| stored(noise(85 + s, channels * product(dims)), precision)).collect();
     let labels: Vec<Vec<f32>> = (0..2).map(|s| random_labels(95 + s, channels as u32, product(fine))).collect();
     let loss = DiceCe { classes, batch_dice, smooth: 1e-2, weight_ce: 0.7, weight_dice: 1.3 };
     let coarse: Vec<Vec<u32>> = labels
@@ -254,6 +277,8 @@ fn dice_ce_case(name: &str, classes: Classes, batch_dice: bool) -> Case {
             ("y1".to_string(), half(&gradients[1])),
             ("loss".to_string(), vec![0.5 * value]),
         ],
+        precision,
+        roundings: 1,
     }
 }
 
@@ -270,14 +295,15 @@ fn overlapping_regions() -> Classes {
 }
 
 /// Counts of right and wrong voxels against a plain loop, for classes and for regions.
-pub fn check_confusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviation>> {
     let (channels, dims) = (6, [9, 31, 33]);
     let voxels = product(dims);
-    let (logits, labels) = (noise(97, channels * voxels), random_labels(98, 6, voxels));
+    let (logits, labels) = (stored(noise(97, channels * voxels), precision), random_labels(98, 6, voxels));
     let mut deviations = Vec::new();
     for (name, classes) in [("classes", Classes { regions: None, ignore: Some(5) }), ("regions", overlapping_regions())]
     {
         let mut g = Graph::new(Parameters::default(), &[]);
+        g.precision = precision;
         let image = g.image(channels, dims);
         let map = g.image(1, dims);
         let x = g.pack(image, channels, Space::dense(dims));
@@ -301,13 +327,14 @@ pub fn check_confusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
             }
         }
         let got: Vec<f32> = session.read_words(0, counts)?.iter().map(|&n| n as f32).collect();
-        deviations.push(Deviation { result: name.to_string(), relative: relative_l2(&got, &expected) });
+        let relative = relative_l2(&got, &expected);
+        deviations.push(Deviation { result: name.to_string(), relative, tolerance: 0.0 });
     }
     Ok(deviations)
 }
 
-/// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, against the reference; then a step with an
-/// infinite gradient, which leaves everything as it is.
+/// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, the second with scaled gradients, against the
+/// reference; then a step with an infinite gradient, which leaves everything as it is.
 pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let (channels, space) = (6, Space::dense([4, 5, 6]));
     let mut g = Graph::new(Parameters::default(), &[]);
@@ -322,14 +349,10 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip as f32);
     let session = Session::new(gpu.clone(), vec![g], Some(&make))?;
     session.set_image(0, &noise(90, channels * space.voxels()));
-    session.set_image(1, &slopes);
-    let values = [rate, momentum, decay].map(|v: f64| v as f32);
-    session.set_step(StepValues {
-        learning_rate: values[0],
-        momentum: values[1],
-        weight_decay: values[2],
-        loss_scale: 1.0,
-    });
+    let values = |gradient_scale: f32| {
+        let [learning_rate, momentum, weight_decay] = [rate, momentum, decay].map(|v: f64| v as f32);
+        StepValues { learning_rate, momentum, weight_decay, loss_scale: 1.0, gradient_scale }
+    };
     let ids = 0..session.parameters.list.len();
     let all = |read: &dyn Fn(usize) -> Result<Vec<f32>>| -> Result<Vec<f32>> {
         ids.clone().map(read).collect::<Result<Vec<_>>>().map(|v| v.concat())
@@ -340,16 +363,21 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let mut weights = f64s(&all(&|id| session.weight(id))?);
     let mut momenta = vec![0.0; weights.len()];
     let (mut norms, mut expected) = (Vec::new(), Vec::new());
-    for _ in 0..2 {
+    for scale in [1.0, 1024.0] {
+        session.set_step(values(scale));
+        session.set_image(1, &slopes.iter().map(|s| scale * s).collect::<Vec<f32>>());
         session.start_step();
         session.run(0)?;
-        let gradient = f64s(&all(&|id| session.gradient(id))?);
+        let gradient: Vec<f64> =
+            all(&|id| session.gradient(id))?.iter().map(|&v| f64::from(v) / f64::from(scale)).collect();
         session.update()?;
         norms.push(session.output(Output::GradientNorm)?);
         expected.push(cpu::sgd(&mut weights, &mut momenta, &gradient, rate, momentum, decay, clip));
     }
-    let deviation =
-        |result: &str, got: &[f32], want: &[f64]| Deviation { result: result.into(), relative: relative_l2(got, want) };
+    let deviation = |result: &str, got: &[f32], want: &[f64]| {
+        let relative = relative_l2(got, want);
+        Deviation { result: result.into(), relative, tolerance: GRADIENT_TOLERANCE }
+    };
     let (got_weights, got_momenta) = (all(&|id| session.weight(id))?, all(&|id| session.momentum(id))?);
     slopes[7] = f32::INFINITY;
     session.set_image(1, &slopes);
@@ -365,11 +393,19 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     ])
 }
 
-/// Every operator, small: odd sizes, one to several quads, strides, anisotropy, masks.
+/// [`cases_in`] 32 bits.
 pub fn cases() -> Vec<Case> {
+    cases_in(Precision::F32)
+}
+
+/// Every operator, small: odd sizes, one to several quads, strides, anisotropy, masks; with features of this precision.
+pub fn cases_in(precision: Precision) -> Vec<Case> {
     let same = |k: [usize; 3], s: [usize; 3]| Geometry::same(k, s);
     let conv = |name, inputs: &[usize], channels, dims, geometry, bias, mask| {
-        conv_case(ConvCase { name, inputs: inputs.to_vec(), channels, dims, geometry, bias, mask })
+        conv_case(ConvCase { name, inputs: inputs.to_vec(), channels, dims, geometry, bias, mask }, precision)
+    };
+    let norm = |name, channels, dims, mask, instances, affine, residual, slope| {
+        norm_case(name, channels, dims, mask, instances, affine, residual, slope, precision)
     };
     let k3 = [3; 3];
     let sparse = |grid, hidden| Some((grid, hidden, true, true));
@@ -403,18 +439,18 @@ pub fn cases() -> Vec<Case> {
             true,
             Some(([6, 6, 6], 100, true, false)),
         ),
-        norm_case("instance_norm", 5, [5, 6, 7], None, 1, true, false, None),
-        norm_case("instance_norm + residual + leaky_relu", 8, [5, 6, 7], None, 1, true, true, Some(0.01)),
-        norm_case("instance_norm over several chunks", 4, [25, 26, 27], None, 1, true, false, Some(0.01)),
-        norm_case("sparse instance_norm", 6, [8, 6, 4], Some(([4, 3, 2], 17)), 1, true, false, Some(0.01)),
-        norm_case("sparse instance_norm without affine", 6, [8, 8, 8], Some(([2, 2, 2], 6)), 1, false, false, None),
-        norm_case("sparse batch norm", 5, [8, 6, 8], Some(([4, 3, 2], 15)), 2, true, false, None),
+        norm("instance_norm", 5, [5, 6, 7], None, 1, true, false, None),
+        norm("instance_norm + residual + leaky_relu", 8, [5, 6, 7], None, 1, true, true, Some(0.01)),
+        norm("instance_norm over several chunks", 4, [25, 26, 27], None, 1, true, false, Some(0.01)),
+        norm("sparse instance_norm", 6, [8, 6, 4], Some(([4, 3, 2], 17)), 1, true, false, Some(0.01)),
+        norm("sparse instance_norm without affine", 6, [8, 8, 8], Some(([2, 2, 2], 6)), 1, false, false, None),
+        norm("sparse batch norm", 5, [8, 6, 8], Some(([4, 3, 2], 15)), 2, true, false, None),
     ];
 
     let dense = |channels: usize, dims: [usize; 3], seed| Input {
         channels,
         space: Space::dense(dims),
-        values: noise(seed, channels * product(dims)),
+        values: stored(noise(seed, channels * product(dims)), precision),
     };
     for (name, cin, cout, dims, stride) in
         [("conv_transpose3d", 9, 6, [3, 4, 5], [2, 2, 2]), ("conv_transpose3d 1x2x2", 8, 5, [4, 3, 5], [1, 2, 2])]
@@ -424,6 +460,7 @@ pub fn cases() -> Vec<Case> {
         let (w64, b64) = (f64s(&w), f64s(&b));
         let w_backward = w64.clone();
         list.push(simple_case(
+            precision,
             name,
             dense(cin, dims, 62),
             vec![],
@@ -444,6 +481,7 @@ pub fn cases() -> Vec<Case> {
         let shape = Shape { channels: 6, dims };
         let out = Space::dense(std::array::from_fn(|a| dims[a] / stride[a]));
         list.push(simple_case(
+            precision,
             name,
             dense(6, dims, 63),
             vec![],
@@ -461,8 +499,9 @@ pub fn cases() -> Vec<Case> {
         let shape = Shape { channels, dims };
         let coarse_mask = voxel_mask(&coarse, std::slice::from_ref(&mask));
         list.push(simple_case(
+            precision,
             "sparse avg_pool3d",
-            Input { channels, space: fine, values: noise(64, channels * product(dims)) },
+            Input { channels, space: fine, values: stored(noise(64, channels * product(dims)), precision) },
             vec![mask.clone()],
             vec![],
             move |g, x| g.avg_pool3d(x, [2; 3], coarse),
@@ -476,8 +515,9 @@ pub fn cases() -> Vec<Case> {
             voxel_mask(&fine, std::slice::from_ref(&mask)),
         );
         list.push(simple_case(
+            precision,
             "densify with a mask token",
-            Input { channels, space: fine, values: noise(66, channels * product(dims)) },
+            Input { channels, space: fine, values: stored(noise(66, channels * product(dims)), precision) },
             vec![mask],
             vec![("token".into(), token)],
             move |g, x| g.densify(x, Some("token")),
@@ -491,6 +531,7 @@ pub fn cases() -> Vec<Case> {
     for (name, dims, out) in [("interpolate up", [4, 5, 6], [7, 9, 13]), ("interpolate down", [9, 8, 7], [4, 5, 3])] {
         let shape = Shape { channels: 5, dims };
         list.push(simple_case(
+            precision,
             name,
             dense(5, dims, 67),
             vec![],
@@ -501,6 +542,7 @@ pub fn cases() -> Vec<Case> {
         ));
     }
     list.push(simple_case(
+        precision,
         "leaky_relu",
         dense(5, [4, 5, 6], 68),
         vec![],
@@ -510,6 +552,7 @@ pub fn cases() -> Vec<Case> {
         |x, dy| vec![("dx", cpu::leaky_relu_backward(x, dy, 0.01))],
     ));
     list.push(simple_case(
+        precision,
         "add, both operands the same",
         dense(5, [4, 5, 6], 69),
         vec![],
@@ -518,11 +561,11 @@ pub fn cases() -> Vec<Case> {
         |x| x.iter().map(|v| 2.0 * v).collect(),
         |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
     ));
-    list.push(loss_case());
+    list.push(loss_case(precision));
     let classes = |ignore| Classes { regions: None, ignore };
-    list.push(dice_ce_case("dice_ce", classes(None), false));
-    list.push(dice_ce_case("dice_ce over the batch, one label ignored", classes(Some(5)), true));
-    list.push(dice_ce_case("dice_bce of regions", overlapping_regions(), true));
+    list.push(dice_ce_case("dice_ce", classes(None), false, precision));
+    list.push(dice_ce_case("dice_ce over the batch, one label ignored", classes(Some(5)), true, precision));
+    list.push(dice_ce_case("dice_bce of regions", overlapping_regions(), true, precision));
     list
 }
 

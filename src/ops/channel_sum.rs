@@ -54,7 +54,7 @@ impl Op for ChannelSum {
                 .flag("HIDDEN_ONLY", self.hidden_of.is_some());
             let bindings = [r.mask(&[&space, &visible]), segment.slice, partial];
             let groups = Workgroups::Fixed([chunks as u32, 1, segment.quads as u32]);
-            r.dispatch(kernel, &params, &bindings, groups, (segment.slice.size / 4) as f64, segment.slice.size as f64);
+            r.dispatch(kernel, &params, &bindings, groups, r.values(&segment), segment.slice.size as f64);
         }
         let quads = r.quads(x);
         let params = FinalizeParams { quads: quads as u32, chunks: chunks as u32, pad: [0; 2] };

@@ -124,7 +124,7 @@ impl DiceCeLoss {
                     &params,
                     &[labels.slice, s.slice, state],
                     groups,
-                    bytes,
+                    4.0 * r.values(s),
                     bytes,
                 );
             }
@@ -134,7 +134,7 @@ impl DiceCeLoss {
             let kernel = self.kernel("dice_ce/sums").with("CHUNK", CHUNK as u32);
             let groups = Workgroups::Fixed([chunks as u32, 1, s.quads as u32]);
             let bytes = s.slice.size as f64;
-            r.dispatch(kernel, &params, &[labels.slice, s.slice, state, t.partial], groups, 3.0 * bytes, bytes);
+            r.dispatch(kernel, &params, &[labels.slice, s.slice, state, t.partial], groups, 12.0 * r.values(s), bytes);
         }
     }
 
@@ -149,7 +149,7 @@ impl DiceCeLoss {
                 let bindings = [labels.slice, s.slice, state, t.coefficients];
                 let groups = Workgroups::folded(space.voxels(), 64, 1);
                 let bytes = s.slice.size as f64;
-                r.dispatch(self.kernel("dice_ce/project"), &params, &bindings, groups, bytes, bytes);
+                r.dispatch(self.kernel("dice_ce/project"), &params, &bindings, groups, 4.0 * r.values(s), bytes);
             }
         }
         for (s, d) in segments.iter().zip(r.segments(t.gradients[sample])) {
@@ -159,7 +159,7 @@ impl DiceCeLoss {
             let bindings = [labels.slice, s.slice, state, t.coefficients, d.slice];
             let groups = Workgroups::folded(space.voxels(), 64, s.quads);
             let bytes = s.slice.size as f64;
-            r.dispatch(kernel, &params, &bindings, groups, 2.0 * bytes, 2.0 * bytes);
+            r.dispatch(kernel, &params, &bindings, groups, 8.0 * r.values(s), 2.0 * bytes);
         }
     }
 }

@@ -69,7 +69,7 @@ impl Op for Add {
             let params = AddParams { space: space.uniform() };
             let bindings = [r.mask(&[&space]), a[k].slice, b[k].slice, y[k].slice];
             let (groups, size) = (r.over(&space, 64, a[k].quads), a[k].slice.size as f64);
-            r.dispatch(Kernel::new("elementwise/add"), &params, &bindings, groups, size / 4.0, 3.0 * size);
+            r.dispatch(Kernel::new("elementwise/add"), &params, &bindings, groups, r.values(&a[k]), 3.0 * size);
         }
     }
 
@@ -99,7 +99,7 @@ impl Op for LeakyRelu {
             let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate: 0, pad: [0; 2] };
             let (groups, size) = (r.over(&space, 64, x.quads), x.slice.size as f64);
             let bindings = [r.mask(&[&space]), x.slice, y.slice];
-            r.dispatch(Kernel::new("elementwise/leaky_relu"), &params, &bindings, groups, size / 4.0, 2.0 * size);
+            r.dispatch(Kernel::new("elementwise/leaky_relu"), &params, &bindings, groups, r.values(&x), 2.0 * size);
         }
     }
 
@@ -129,7 +129,7 @@ impl Op for LeakyReluGradient {
                 &params,
                 &bindings,
                 groups,
-                size / 4.0,
+                r.values(&x[k]),
                 3.0 * size,
             );
         }

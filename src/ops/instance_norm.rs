@@ -149,14 +149,7 @@ impl Op for Statistics {
                 let kernel = Kernel::new("instance_norm/statistics").with("CHUNK", CHUNK as u32);
                 let groups = Workgroups::Fixed([n as u32, 1, segment.quads as u32]);
                 let bindings = [r.mask(&[&space]), segment.slice, partial];
-                r.dispatch(
-                    kernel,
-                    &params,
-                    &bindings,
-                    groups,
-                    (segment.slice.size / 2) as f64,
-                    segment.slice.size as f64,
-                );
+                r.dispatch(kernel, &params, &bindings, groups, 2.0 * r.values(&segment), segment.slice.size as f64);
             }
         }
         let quads = r.quads(node.inputs[0]);
@@ -224,7 +217,7 @@ impl Op for Normalize {
                     [r.mask(&[&space]), segment.slice, r.slice(statistics), gamma, beta, residual, out.slice];
                 let groups = r.over(&space, 64, segment.quads);
                 let bytes = segment.slice.size * if residuals.is_some() { 3 } else { 2 };
-                r.dispatch(kernel, &params, &bindings, groups, segment.slice.size as f64, bytes as f64);
+                r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&segment), bytes as f64);
             }
         }
     }
@@ -304,7 +297,7 @@ impl Op for NormalizeGradient {
                     .flag("ACTIVATION", self.slope.is_some());
                 let bindings = [r.mask(&[&space]), sx[k].slice, statistics, sy[k].slice, sdy[k].slice, partial];
                 let groups = Workgroups::Fixed([count as u32, 1, sx[k].quads as u32]);
-                r.dispatch(kernel, &params, &bindings, groups, sx[k].slice.size as f64, 4.0 * sx[k].slice.size as f64);
+                r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&sx[k]), 4.0 * sx[k].slice.size as f64);
             }
         }
         let quads = r.quads(xs[0]);
@@ -330,14 +323,7 @@ impl Op for NormalizeGradient {
                 let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
                 let bindings = [r.mask(&[&space]), sx[k].slice, statistics, gamma, sums, sdz[k].slice, sdx[k].slice];
                 let groups = r.over(&space, 64, sx[k].quads);
-                r.dispatch(
-                    kernel,
-                    &params,
-                    &bindings,
-                    groups,
-                    2.0 * sx[k].slice.size as f64,
-                    3.0 * sx[k].slice.size as f64,
-                );
+                r.dispatch(kernel, &params, &bindings, groups, 8.0 * r.values(&sx[k]), 3.0 * sx[k].slice.size as f64);
             }
         }
     }

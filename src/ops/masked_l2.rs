@@ -95,7 +95,9 @@ impl Op for MaskedL2 {
                 .flag("GRADIENT", self.gradient);
             let bindings = [r.mask(&[&visible]), p.slice, target, weights, dp.slice, partial, values];
             let groups = Workgroups::Fixed([chunks as u32, 1, p.quads as u32]);
-            r.dispatch(kernel, &params, &bindings, groups, p.slice.size as f64, 2.25 * p.slice.size as f64);
+            // Prediction, gradient, and a 32-bit target that fills a quarter of its quad.
+            let bytes = 2.0 * p.slice.size as f64 + r.values(&p);
+            r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&p), bytes);
         }
         let params = FinalizeParams { count: (r.quads(prediction) * chunks) as u32, pad: [0; 3] };
         let bindings = [partial, r.slice(node.outputs[0])];

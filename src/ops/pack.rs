@@ -44,7 +44,8 @@ impl Op for Pack {
             };
             let bindings = [r.mask(&[&space]), image, out.slice];
             let groups = r.over(&space, 64, out.quads);
-            r.dispatch(Kernel::new("layout/pack"), &params, &bindings, groups, 0.0, 2.0 * out.slice.size as f64);
+            let bytes = out.slice.size as f64 + 4.0 * r.values(&out);
+            r.dispatch(Kernel::new("layout/pack"), &params, &bindings, groups, 0.0, bytes);
         }
     }
 

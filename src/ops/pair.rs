@@ -53,7 +53,8 @@ impl Pair {
             let groups = r.over(space, 64, quads);
             let voxels = (input.voxels() + output.voxels()) as f64;
             let work = self.flops * (quads * 4 * space.voxels()) as f64;
-            r.dispatch(self.kernel.clone(), &params, &bindings, groups, work, voxels * 16.0 * quads as f64);
+            let bytes = voxels * quads as f64 * r.quad_bytes();
+            r.dispatch(self.kernel.clone(), &params, &bindings, groups, work, bytes);
         }
     }
 }

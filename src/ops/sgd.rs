@@ -5,7 +5,7 @@
 
 use super::channel_sum::CHUNK;
 use crate::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
-use crate::graph::{Optimizer, Output, ParameterLayout, Parameters, optimizer_scratch};
+use crate::graph::{Optimizer, Output, ParameterLayout, Parameters, StepValues, optimizer_scratch};
 use bytemuck::{Pod, Zeroable};
 
 #[repr(C)]
@@ -66,12 +66,12 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
         );
         first += groups;
     }
+    let hyper = Slice { heap: Heap::Hyper, offset: 0, size: std::mem::size_of::<StepValues>() as u64 };
     let params = NormFinalizeParams { count: first, clip, pad: [0; 2] };
     let kernel = Kernel::new("sgd/norm_finalize");
-    push(kernel, bytemuck::bytes_of(&params), vec![partial, norm], Workgroups::Fixed([1; 3]), 0.0, scratch);
+    push(kernel, bytemuck::bytes_of(&params), vec![partial, norm, hyper], Workgroups::Fixed([1; 3]), 0.0, scratch);
     for (chunk, offset, size) in runs {
         let of = |heap: fn(u32) -> Heap| Slice { heap: heap(chunk), offset, size };
-        let hyper = Slice { heap: Heap::Hyper, offset: 0, size: 16 };
         let bindings = vec![hyper, norm, of(Heap::Gradients), of(Heap::Momentum), of(Heap::Weights)];
         let params = UpdateParams { size: (size / 16) as u32, pad: [0; 3] };
         let groups = Workgroups::folded((size / 16) as usize, 64, 1);

@@ -3,6 +3,7 @@
 use super::{check, name_network, table};
 use crate::augment;
 use crate::error::{Error, Result};
+use crate::graph::Precision;
 use crate::model::Network;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -57,6 +58,9 @@ pub struct Train {
     pub weight_decay: f64,
     /// Largest global L2 norm of the gradient.
     pub clip: f64,
+    /// How features are stored: `f32`, or `f16` for half their memory. Weights, statistics and sums have 32 bits either way.
+    #[serde(default)]
+    pub precision: Precision,
     /// Minutes between checkpoints; one is written at the end and on a stop signal as well.
     pub checkpoint_minutes: f64,
 }
@@ -194,6 +198,7 @@ impl Plan {
             momentum: 0.99,
             weight_decay: 3e-5,
             clip: 12.0,
+            precision: Precision::F32,
             checkpoint_minutes: 15.0,
         };
         let network = |name| Network::preset(name).ok_or_else(|| Error::plan("no such network", "This is a bug"));

@@ -7,6 +7,7 @@ mod table;
 
 use crate::augment;
 use crate::error::{Error, Result};
+use crate::graph::Precision;
 use crate::model::{Network, init::Init};
 use crate::pretext::mae;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,9 @@ pub struct Train {
     pub weight_decay: f64,
     /// Largest global L2 norm of the gradient.
     pub clip: f64,
+    /// How features are stored: `f32`, or `f16` for half their memory. Weights, statistics and sums have 32 bits either way.
+    #[serde(default)]
+    pub precision: Precision,
     pub init: Init,
     /// Minutes between checkpoints; one is written at the end and on a stop signal as well.
     pub checkpoint_minutes: f64,
@@ -60,6 +64,7 @@ impl Train {
             momentum: 0.99,
             weight_decay: 3e-5,
             clip: 12.0,
+            precision: Precision::F32,
             init: Init::Torch,
             checkpoint_minutes: 15.0,
         }

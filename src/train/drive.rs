@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// A kind of training.
 pub trait Training {
-    /// One optimiser step. A loss or gradient that is not finite must change nothing.
+    /// One optimiser step. A loss or gradient that is not finite must change no weight.
     fn step(&mut self, step: u64) -> Result<Step>;
     /// Judges the network after `done` steps.
     fn validate(&mut self, done: u64) -> Result<Validation>;
@@ -38,6 +38,8 @@ pub struct Step {
     /// L2 norm of the whole gradient before clipping.
     pub gradient_norm: f64,
     pub samples: usize,
+    /// Whether the loss scale explains a gradient that is not finite: later steps will be better.
+    pub overflow: bool,
     /// Time without a batch to work on.
     pub waited: Duration,
     /// What the log says beside the loss.
@@ -89,7 +91,11 @@ pub fn drive(
     for step in first_step..steps {
         let start = Instant::now();
         let report = training.step(step)?;
-        if !report.loss.is_finite() || !report.gradient_norm.is_finite() {
+        if report.overflow {
+            progress.message(&format!(
+                "step {step}: the gradient left the range of 16 bits; skipped, with half the loss scale from now on"
+            ));
+        } else if !report.loss.is_finite() || !report.gradient_norm.is_finite() {
             not_finite += 1;
             progress.message(&format!(
                 "step {step}: the loss is {} and the gradient {}; the step is skipped",

@@ -18,8 +18,11 @@ pub struct RunPlan {
 
 /// The graphs of pre-training; recomputes as few activations as `budget` bytes allow.
 pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
-    let make =
-        |parameters, purpose: Use| mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph;
+    let make = |parameters, purpose: Use| {
+        let mut graph = mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph;
+        graph.precision = plan.train.precision;
+        graph
+    };
     let build = |recompute: usize| {
         let training = make(Parameters::default(), Use::Train { recompute });
         let validation = make(training.parameters.clone(), Use::Validate);

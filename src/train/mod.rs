@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod drive;
 pub mod log;
+pub mod loss_scale;
 pub mod memory;
 pub mod pretrain;
 pub mod state;

@@ -3,6 +3,7 @@
 use super::checkpoint::Checkpoint;
 use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
+use super::loss_scale::LossScale;
 use super::memory::{self, RunPlan, gib};
 use super::state::{parameters_of, resume_point, set_parameters};
 use super::stop::StopFlag;
@@ -55,6 +56,7 @@ const QUEUE: usize = 4;
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome> {
     let store = Arc::new(Store::open(&options.store)?);
     let resumed = resume_point(&options.run, |c| differences(c, plan, &store))?;
+    gpu.require(plan.train.precision)?;
     let cases = split(store.cases(), plan.seed);
     if cases.train.is_empty() || cases.validation.is_empty() {
         return Err(Error::file(
@@ -126,6 +128,7 @@ pub struct Trainer {
     pub session: Session,
     /// How the scans were prepared, as JSON: what runs the network later must do the same.
     pub preprocessing: String,
+    pub loss_scale: LossScale,
     plan: Plan,
     grid: [usize; 3],
 }
@@ -139,15 +142,21 @@ impl Trainer {
         let clip = plan.train.clip as f32;
         let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
         let session = Session::new(gpu.clone(), vec![run.training, run.validation], Some(&make))?;
-        match from {
+        let precision = plan.train.precision;
+        let loss_scale = match from {
             None => {
                 for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
                     session.set_weight(id, values);
                 }
+                LossScale::new(precision)
             }
-            Some(checkpoint) => set_parameters(&session, checkpoint)?,
-        }
-        Ok(Self { session, preprocessing: String::new(), plan: plan.clone(), grid: plan.mae.grid(plan.train.patch) })
+            Some(checkpoint) => {
+                set_parameters(&session, checkpoint)?;
+                LossScale::resume(precision, checkpoint)?
+            }
+        };
+        let grid = plan.mae.grid(plan.train.patch);
+        Ok(Self { session, preprocessing: String::new(), loss_scale, plan: plan.clone(), grid })
     }
 
     fn hidden_voxels(&self, mask: &BlockMask) -> usize {
@@ -161,6 +170,7 @@ impl Trainer {
             momentum: t.momentum as f32,
             weight_decay: t.weight_decay as f32,
             loss_scale: (1.0 / (samples * self.hidden_voxels(mask)) as f64) as f32,
+            gradient_scale: self.loss_scale.factor(),
         });
     }
 
@@ -180,14 +190,17 @@ impl Trainer {
         Ok(f64::from(self.session.output(Output::Loss)?))
     }
 
-    /// One optimiser step. Returns loss and gradient norm before clipping. A loss that is not finite changes nothing.
+    /// One optimiser step. Returns loss and gradient norm before clipping. One that is not finite changes nothing but the loss
+    /// scale.
     pub fn step(&mut self, step: u64, batch: &[Patch]) -> Result<(f64, f64)> {
         let loss = self.batch(TRAINING, self.plan.seed, step, batch)?;
-        if !loss.is_finite() {
-            return Ok((loss, f64::NAN));
+        let mut norm = f64::NAN;
+        if loss.is_finite() {
+            self.session.update()?;
+            norm = f64::from(self.session.output(Output::GradientNorm)?);
         }
-        self.session.update()?;
-        Ok((loss, f64::from(self.session.output(Output::GradientNorm)?)))
+        self.loss_scale.update(norm);
+        Ok((loss, norm))
     }
 
     /// Loss and the loss of predicting zero, over fixed patches with fixed masks, so that numbers of a run can be compared.
@@ -213,7 +226,8 @@ impl Trainer {
     pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
         let (weights, momentum) = parameters_of(&self.session)?;
         let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
-        let extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
+        let mut extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
+        self.loss_scale.save(&mut extra);
         Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
     }
 }
@@ -256,11 +270,13 @@ impl Training for Pretraining<'_> {
         })?;
         let waited = start.elapsed();
         let (loss, norm) = self.trainer.step(step, &batch)?;
-        let record = record([
+        let mut record = record([
             ("learning_rate", json!(self.plan.train.rate(step))),
             ("mask_ratio", json!(mae::step_ratio(&self.plan.mae, self.plan.seed, step))),
         ]);
-        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), waited, record })
+        record.extend(self.trainer.loss_scale.record());
+        let overflow = self.trainer.loss_scale.explains(loss, norm);
+        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), overflow, waited, record })
     }
 
     fn validate(&mut self, _: u64) -> Result<Validation> {

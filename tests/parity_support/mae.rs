@@ -107,6 +107,7 @@ fn check(
             momentum: optimizer["sgd_nesterov"].as_f64().unwrap() as f32,
             weight_decay: optimizer["weight_decay"].as_f64().unwrap() as f32,
             loss_scale: (1.0 / hidden_voxels as f64) as f32,
+            ..Default::default()
         });
         session.start_step();
         let (mut outputs, mut stages) = (Vec::new(), vec![Vec::new(); encoder.len()]);

@@ -132,6 +132,7 @@ fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
             momentum: number("sgd_nesterov") as f32,
             weight_decay: number("weight_decay") as f32,
             loss_scale: 1.0,
+            ..Default::default()
         });
         session.start_step();
         session.run(0).unwrap();

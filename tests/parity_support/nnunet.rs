@@ -5,6 +5,7 @@
 
 use super::{Fixture, Report};
 use spark3d::device::Gpu;
+use spark3d::graph::Precision;
 use spark3d::infer::model::{FoldChoice, SegmentationModel};
 use spark3d::infer::predict::{Options, Segmenter, predict};
 use spark3d::infer::restore::{Decision, Restorer};
@@ -124,6 +125,7 @@ fn label_maps(
         checkpoint: "final".into(),
         mirror,
         step: 0.5,
+        precision: Precision::F32,
         probabilities: true,
         overwrite: false,
         memory: None,

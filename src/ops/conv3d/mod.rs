@@ -7,7 +7,7 @@ mod staged;
 mod weight_gradient;
 
 use crate::device::AdapterFacts;
-use crate::device::recording::{Kernel, Precision, Workgroups};
+use crate::device::recording::{Kernel, Workgroups};
 use crate::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, TensorId, product};
 use bytemuck::{Pod, Zeroable};
 use staged::{Matrices, Problem, Staged};
@@ -241,17 +241,14 @@ impl Problem {
         let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);
         let blocks =
             self.output.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
-        let precision = match self.precision {
-            Precision::F32 => "f32",
-            Precision::F16 => "f16",
-        };
         format!(
-            "{pass} {}>{} k{} s{} {}{blocks} {precision}",
+            "{pass} {}>{} k{} s{} {}{blocks} {}",
             self.in_quads * QUAD,
             self.out_quads * QUAD,
             dots(self.geometry.kernel),
             dots(self.geometry.stride),
             dots(self.output.dims),
+            self.precision.name(),
         )
     }
 }
@@ -309,7 +306,7 @@ pub(super) fn record_forward(
                     in_quads: segment.quads,
                     out_quads: out.quads,
                     output,
-                    precision: Precision::F32,
+                    precision: r.precision(),
                 };
                 if let Variant::Staged(staged) = Variant::choose(r, "forward", &problem) {
                     let row = geometry.taps() * weight_in_quads;
@@ -421,7 +418,7 @@ impl Op for InputGradient {
                     in_quads: segment.quads,
                     out_quads: target.quads,
                     output: dx_space,
-                    precision: Precision::F32,
+                    precision: r.precision(),
                 };
                 if !strided && let Variant::Staged(staged) = Variant::choose(r, "input gradient", &problem) {
                     let row = geometry.taps() * weight_in_quads;
@@ -525,7 +522,7 @@ impl Op for WeightGradient {
         let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
         let matrices = r.quads(*dy) * geometry.taps() * weight_in_quads;
         let whole =
-            Problem { geometry, in_quads: weight_in_quads, out_quads: r.quads(*dy), output, precision: Precision::F32 };
+            Problem { geometry, in_quads: weight_in_quads, out_quads: r.quads(*dy), output, precision: r.precision() };
         let candidates = weight_gradient::Variant::candidates(r.facts(), &whole);
         let chosen = r.choose(whole.name("weight gradient"), &candidates);
         let slabs = match chosen {
