@@ -70,12 +70,11 @@ impl Peers {
     /// # Errors
     /// The file cannot be read, has no lines, or a line is not a measurement (which, and why).
     pub fn read(path: &Path) -> Result<Self> {
-        let read = if path == Path::new(STDIN) {
-            std::io::read_to_string(std::io::stdin())
-        } else {
-            std::fs::read_to_string(path)
+        let (path, text) = match path == Path::new(STDIN) {
+            true => (Path::new("standard input"), std::io::read_to_string(std::io::stdin())),
+            false => (path, std::fs::read_to_string(path)),
         };
-        Self::parse(path, &read.map_err(Error::io("read", path))?)
+        Self::parse(path, &text.map_err(Error::io("read", path))?)
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self> {
@@ -135,7 +134,7 @@ impl Peers {
         Err(Error::file(
             &self.path,
             format!(
-                "no line equals what is compared:\n  {}\nThe file holds:\n  {}\n",
+                "no line equals what is compared:\n  {}\nIt holds:\n  {}",
                 list(wanted.collect()),
                 list(there.collect())
             ),

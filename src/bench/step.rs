@@ -492,6 +492,7 @@ mod tests {
         // The head of the lowest resolution is computed, and nothing trains it.
         let trained = decoder_by_hand(&network, 32, 2);
         assert!(close(counted(&graph, "conv3d weight gradient"), stem + others + trained + transposed(&network, 32)));
+        assert!(close(counted(&graph, "conv3d input gradient"), others + trained));
         assert!(close(
             counted(&inference(&plan, Task::Seg), "conv3d"),
             stem + others + decoder_by_hand(&network, 32, 1)
@@ -518,6 +519,8 @@ mod tests {
         assert!(close(counted(&graph, "conv3d"), stem + others + dense));
         let weights = counted(&graph, "conv3d weight gradient");
         assert!(close(weights, stem + others + dense + transposed(network, 32)));
+        // Nobody asks for the gradient of the image.
+        assert!(close(counted(&graph, "conv3d input gradient"), others + dense));
         assert!(close(counted(&inference(&plan, Task::Mae), "conv3d"), stem + others + dense));
     }
 
