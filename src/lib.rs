@@ -89,7 +89,7 @@
 //! | evaluate | error, atomic, io, metric, report |
 //! | finetune | error, atomic, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
 //! | convert | error, atomic, infer, io, model, plan, preprocess, train, weights |
-//! | bench | error, device, graph, ops, model, plan, pretext, train, dataset, random |
+//! | bench | error, device, graph, ops, model, plan, pretext, train, finetune, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
 //! | cli | * |
 

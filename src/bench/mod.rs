@@ -1,9 +1,11 @@
-//! Measurements of an adapter: what it can do at most, and how close operators, the encoder and a training step come.
+//! Measurements of an adapter: what it can do at most, how close operators, the encoder and a step come, and how they stand
+//! beside PyTorch's.
 //!
 //! Nothing here prints: every part returns its numbers, which serialise to JSON and turn into a table.
 
 pub mod encoder;
 pub mod operators;
+pub mod peer;
 pub mod roofline;
 pub mod step;
 mod table;

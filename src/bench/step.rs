@@ -1,39 +1,145 @@
-//! Whole training steps of a plan on random patches, and what they hold in memory.
+//! Whole steps of a plan on random patches, and what they hold in memory: the autoencoder or a segmentation, training or
+//! running the network alone.
 
 use super::operators::{self, Operator};
 use super::table::Table;
 use super::{Roofline, median, mib};
-use crate::dataset::Patch;
+use crate::dataset::{LabelledPatch, Patch};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
+use crate::finetune::network::Objective;
+use crate::finetune::trainer::{self, plan_phase};
+use crate::finetune::transfer;
 use crate::graph::plan::Limits;
-use crate::graph::{SessionMemory, product};
-use crate::plan::Plan;
+use crate::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, product, session_memory};
+use crate::model::init::initial_values;
+use crate::model::{Network, predictor};
+use crate::ops::Classes;
+use crate::plan::{Plan, finetune};
 use crate::pretext::mae;
 use crate::random::{Purpose, rng};
 use crate::train::memory;
-use crate::train::pretrain::Trainer;
+use crate::train::pretrain;
+use clap::ValueEnum;
+use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 use std::time::Instant;
+
+/// What the network is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Task {
+    /// The masked autoencoder of pre-training
+    #[default]
+    Mae,
+    /// Segmentation into three classes: deep supervision, Dice and cross entropy, random labels
+    Seg,
+}
+
+/// What is done with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Optimiser steps
+    #[default]
+    Train,
+    /// The network alone, forward
+    Infer,
+}
+
+/// What tells one measurement of a step from another. It says nothing of who ran it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Run {
+    /// `L` and `tiny` are the networks of these names; any other is spelled out.
+    pub arch: String,
+    pub task: Task,
+    pub mode: Mode,
+    /// Voxels of a patch along (z, y, x).
+    pub size: [usize; 3],
+    /// Patches of a step.
+    pub batch: usize,
+}
+
+impl Run {
+    pub fn of(plan: &Plan, task: Task, mode: Mode) -> Self {
+        Self { arch: arch(&plan.network), task, mode, size: plan.train.patch, batch: plan.train.batch }
+    }
+}
+
+impl std::fmt::Display for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (task, [z, y, x]) = (
+            match self.task {
+                Task::Mae => "mae",
+                Task::Seg => "seg",
+            },
+            self.size,
+        );
+        let mode = match self.mode {
+            Mode::Train => "train",
+            Mode::Infer => "infer",
+        };
+        write!(f, "{} {task} {mode}, {z} x {y} x {x}, batch {}", self.arch, self.batch)
+    }
+}
+
+/// The name of a network by the widths and blocks of its stages.
+pub(super) fn arch(network: &Network) -> String {
+    let same = |name: &&str| {
+        Network::preset(name).is_some_and(|p| {
+            (p.encoder, &p.features, &p.blocks, &p.strides, &p.kernels, &p.decoder_convs)
+                == (
+                    network.encoder,
+                    &network.features,
+                    &network.blocks,
+                    &network.strides,
+                    &network.kernels,
+                    &network.decoder_convs,
+                )
+        })
+    };
+    match ["L", "S", "tiny"].iter().find(|name| same(name)) {
+        Some(name) => name.to_string(),
+        None => format!("features {:?} blocks {:?}", network.features, network.blocks),
+    }
+}
+
+/// How much of a patch an autoencoder does not see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Masking {
+    /// Edge of a block in voxels.
+    pub block: usize,
+    /// Lowest and highest share of hidden blocks.
+    pub ratio: [f64; 2],
+}
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
     pub seconds: f64,
-    pub mask_ratio: f64,
-    pub loss: f64,
-    pub gradient_norm: f64,
+    /// Of an autoencoder.
+    pub mask_ratio: Option<f64>,
+    /// Of a training.
+    pub loss: Option<f64>,
+    pub gradient_norm: Option<f64>,
 }
 
 #[derive(Clone, Debug, Serialize)]
 pub struct StepTimes {
-    pub batch: usize,
+    #[serde(flatten)]
+    pub run: Run,
+    pub masking: Option<Masking>,
+    /// Type of the activations.
+    pub precision: String,
+    /// Numbers that the network learns.
+    pub parameters: usize,
     /// Without the one that warms up.
     pub steps: Vec<Step>,
     /// Median of the steps.
     pub seconds_per_step: f64,
     pub patches_per_second: f64,
+    pub voxels_per_second: f64,
     pub planned: SessionMemory,
     pub planned_bytes: u64,
     /// Activations that the backward pass computes again, of how many that it could.
@@ -46,39 +152,45 @@ pub struct StepTimes {
     /// Resident set of the process before this part, and its largest in it; a software adapter's memory is in it.
     pub resident_before_bytes: Option<u64>,
     pub peak_resident_bytes: Option<u64>,
-    /// One training run of one sample at the plan's lowest mask ratio, by operator.
+    /// One run of one sample, by operator, at the plan's lowest mask ratio. The optimiser is not in it.
     pub profile: Option<Vec<Operator>>,
 }
 
-/// Trains `steps` steps after one that warms up. With `profile`, times the operators of `runs` more runs.
+/// Runs `steps` steps after one that warms up. With `profile`, times the operators of `runs` more runs.
+///
+/// # Errors
+/// It does not fit into `budget` bytes, the device fails, or a training's loss is not finite.
 pub fn run(
     gpu: &Rc<Gpu>,
     plan: &Plan,
+    (task, mode): (Task, Mode),
     steps: u64,
     budget: Option<u64>,
     profile: Option<(&Roofline, usize)>,
     say: &dyn Fn(&str),
 ) -> Result<StepTimes> {
     let resident_before_bytes = restart_peak();
-    let planned = memory::plan_run(plan, Limits::of(gpu), budget)?;
-    let (memory, recomputed, recomputable) = (planned.memory, planned.recomputed, planned.recomputable);
-    let mut trainer = Trainer::new(gpu, plan, planned, None)?;
-    let batch: Vec<Patch> = (0..plan.train.batch as u64).map(|k| random_patch(plan, k)).collect();
+    let Job { mut work, memory, recomputed, recomputable, precision } = Job::new(gpu, plan, task, mode, budget)?;
     let mut done = Vec::new();
     for step in 0..=steps.max(1) {
         let start = Instant::now();
-        let (loss, gradient_norm) = trainer.step(step, &batch)?;
+        let results = work.step(plan, step)?;
         gpu.wait()?;
         let seconds = start.elapsed().as_secs_f64();
-        say(&format!("step: {step} of {}, loss {loss:.4}, {seconds:.2} s", steps.max(1)));
-        if !loss.is_finite() || !gradient_norm.is_finite() {
+        let loss = results.map_or(String::new(), |(loss, _)| format!("loss {loss:.4}, "));
+        say(&format!("step: {step} of {}, {loss}{seconds:.2} s", steps.max(1)));
+        if let Some((loss, norm)) = results
+            && !(loss.is_finite() && norm.is_finite())
+        {
             return Err(Error::device(
-                format!("step {step} has loss {loss} and gradient norm {gradient_norm} on {}", gpu.facts().name),
+                format!("step {step} has loss {loss} and gradient norm {norm} on {}", gpu.facts().name),
                 "Run `spark3d doctor` on this adapter: an operator may be wrong there",
             ));
         }
         if step > 0 {
-            done.push(Step { seconds, mask_ratio: mae::step_ratio(&plan.mae, plan.seed, step), loss, gradient_norm });
+            let mask_ratio = (task == Task::Mae).then(|| mae::step_ratio(&plan.mae, plan.seed, step));
+            let (loss, gradient_norm) = results.unzip();
+            done.push(Step { seconds, mask_ratio, loss, gradient_norm });
         }
     }
     let (allocated_bytes, allocator_bytes, peak_resident_bytes) =
@@ -86,20 +198,27 @@ pub fn run(
     let profile = match profile {
         None => None,
         Some((roofline, runs)) => {
-            say("profile of one training run");
+            say("profile of one run of one patch");
             // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
-            let mask = mae::draw_mask(plan.mae.grid(plan.train.patch), plan.mae.mask_ratio[0], plan.seed, 0, 0);
-            trainer.session.set_mask(0, &mask)?;
-            trainer.session.start_step();
-            Some(operators::time(&trainer.session, 0, runs, roofline)?)
+            if task == Task::Mae {
+                let mask = mae::draw_mask(plan.mae.grid(plan.train.patch), plan.mae.mask_ratio[0], plan.seed, 0, 0);
+                work.set_mask(&mask)?;
+            }
+            work.session().start_step();
+            Some(operators::time(work.session(), 0, runs, roofline)?)
         }
     };
     let seconds_per_step = median(done.iter().map(|s| s.seconds));
+    let patches_per_second = plan.train.batch as f64 / seconds_per_step;
     Ok(StepTimes {
-        batch: plan.train.batch,
+        run: Run::of(plan, task, mode),
+        masking: (task == Task::Mae).then_some(Masking { block: plan.mae.block, ratio: plan.mae.mask_ratio }),
+        precision,
+        parameters: work.session().parameters.count(),
         steps: done,
         seconds_per_step,
-        patches_per_second: plan.train.batch as f64 / seconds_per_step,
+        patches_per_second,
+        voxels_per_second: patches_per_second * product(plan.train.patch) as f64,
         planned: memory,
         planned_bytes: memory.total(),
         recomputed,
@@ -110,6 +229,156 @@ pub fn run(
         peak_resident_bytes,
         profile,
     })
+}
+
+/// Background and two more.
+const CLASSES: usize = 3;
+
+/// What runs, with random patches.
+enum Work {
+    Mae(Box<pretrain::Trainer>, Vec<Patch>),
+    Seg(Box<trainer::Trainer>, Vec<LabelledPatch>),
+    /// The network of a task alone.
+    Infer(Box<Session>, Task, Vec<Patch>),
+}
+
+struct Job {
+    work: Work,
+    memory: SessionMemory,
+    recomputed: usize,
+    recomputable: usize,
+    precision: String,
+}
+
+impl Job {
+    fn new(gpu: &Rc<Gpu>, plan: &Plan, task: Task, mode: Mode, budget: Option<u64>) -> Result<Self> {
+        let limits = Limits::of(gpu);
+        let patches: Vec<Patch> = (0..plan.train.batch as u64).map(|k| random_patch(plan, k)).collect();
+        match (task, mode) {
+            (Task::Mae, Mode::Train) => {
+                let planned = memory::plan_run(plan, limits, budget)?;
+                let (memory, recomputed, recomputable) = (planned.memory, planned.recomputed, planned.recomputable);
+                let work = Work::Mae(Box::new(pretrain::Trainer::new(gpu, plan, planned, None)?), patches);
+                Ok(Self { work, memory, recomputed, recomputable, precision: precision(plan) })
+            }
+            (Task::Seg, Mode::Train) => {
+                let (plan, objective) = (segmentation(plan)?, objective());
+                let (planned, _) = plan_phase(&plan, &objective, plan.phase(0).0.trains, limits, budget)?;
+                let (memory, recomputed, recomputable) = (planned.memory, planned.recomputed, planned.recomputable);
+                drop(planned);
+                let mut trainer = trainer::Trainer::new(gpu, &plan, &objective, budget);
+                trainer.start(0, &transfer::initial(&trainer.parameters(), &plan, None)?.values)?;
+                let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, plan.seed, k as u64)).collect();
+                Ok(Self {
+                    work: Work::Seg(Box::new(trainer), batch),
+                    memory,
+                    recomputed,
+                    recomputable,
+                    precision: precision(&plan),
+                })
+            }
+            (_, Mode::Infer) => {
+                let graph = inference(plan, task);
+                let memory = session_memory(&[&graph], limits, false)?;
+                if let Some(budget) = budget.filter(|&budget| memory.total() > budget) {
+                    return Err(Error::device(
+                        format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(memory.total()), mib(budget)),
+                        "Raise --memory, or choose a smaller train.patch or network",
+                    ));
+                }
+                let session = Session::new(gpu.clone(), vec![graph], None)?;
+                let values = initial_values(&session.parameters, plan.train.init, plan.seed);
+                values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
+                let work = Work::Infer(Box::new(session), task, patches);
+                Ok(Self { work, memory, recomputed: 0, recomputable: 0, precision: "f32".into() })
+            }
+        }
+    }
+}
+
+impl Work {
+    fn session(&self) -> &Session {
+        match self {
+            Work::Mae(trainer, _) => &trainer.session,
+            Work::Seg(trainer, _) => trainer.session(),
+            Work::Infer(session, ..) => session,
+        }
+    }
+
+    /// Uploads the mask of an autoencoder.
+    fn set_mask(&mut self, mask: &BlockMask) -> Result<()> {
+        match self {
+            Work::Mae(trainer, _) => trainer.session.set_mask(0, mask),
+            Work::Infer(session, Task::Mae, _) => session.set_mask(0, mask),
+            _ => Ok(()),
+        }
+    }
+
+    /// A step over all patches. Loss and gradient norm of a training.
+    fn step(&mut self, plan: &Plan, step: u64) -> Result<Option<(f64, f64)>> {
+        match self {
+            Work::Mae(trainer, batch) => trainer.step(step, batch).map(Some),
+            Work::Seg(trainer, batch) => trainer.step(step, batch).map(Some),
+            Work::Infer(session, task, patches) => {
+                let ratio = mae::step_ratio(&plan.mae, plan.seed, step);
+                for (k, patch) in patches.iter().enumerate() {
+                    if *task == Task::Mae {
+                        let grid = plan.mae.grid(plan.train.patch);
+                        session.set_mask(0, &mae::draw_mask(grid, ratio, plan.seed, step, k as u64))?;
+                    }
+                    session.set_image(0, &patch.data);
+                    session.run(0)?;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The fine-tuning that trains this plan's network, from scratch, on patches of its size.
+fn segmentation(plan: &Plan) -> Result<finetune::Plan> {
+    let (t, preset) = (&plan.train, finetune::Plan::preset("paper")?);
+    let train = finetune::Train {
+        patch: t.patch,
+        batch: t.batch,
+        epoch_steps: t.epoch_steps,
+        poly_exponent: t.poly_exponent,
+        momentum: t.momentum,
+        weight_decay: t.weight_decay,
+        clip: t.clip,
+        ..preset.train
+    };
+    let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
+    let phases = finetune::schedule("no-warm-up", t.steps, 0, t.learning_rate)?;
+    let made = finetune::Plan { seed: plan.seed, train, phases, network, ..preset };
+    made.validate()?;
+    Ok(made)
+}
+
+fn objective() -> Objective {
+    Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false }
+}
+
+/// The network of a task over one patch.
+fn inference(plan: &Plan, task: Task) -> Graph {
+    let patch = plan.train.patch;
+    match task {
+        Task::Mae => mae::build(Parameters::default(), &plan.network, &plan.mae, patch, &mae::Use::Reconstruct).graph,
+        Task::Seg => predictor(&Network { output_channels: CLASSES, ..plan.network.clone() }, patch).graph,
+    }
+}
+
+/// The type of a training's activations, where its plan has a choice.
+fn precision(plan: &impl Serialize) -> String {
+    let plan = serde_json::to_value(plan).unwrap_or_default();
+    plan["train"]["precision"].as_str().unwrap_or("f32").to_string()
+}
+
+/// The patch with random labels.
+fn labelled(patch: Patch, seed: u64, index: u64) -> LabelledPatch {
+    let mut r = rng(seed, Purpose::Test, 1, index);
+    let labels = (0..patch.data.len()).map(|_| r.random_range(0..CLASSES as i16)).collect();
+    LabelledPatch { image: patch.data, labels }
 }
 
 /// Normal noise, as normalised scans have it.
@@ -127,16 +396,19 @@ fn restart_peak() -> Option<u64> {
 }
 
 pub fn table(times: &StepTimes) -> String {
-    let steps = &times.steps;
-    let per = |f: &dyn Fn(&Step) -> f64| steps.iter().map(|s| Some(f(s))).collect::<Vec<_>>();
-    let steps = Table::default()
-        .words("step", (1..=steps.len()).map(|k| k.to_string()))
-        .percents("masked", per(&|s| 100.0 * s.mask_ratio))
-        .numbers("s / step", per(&|s| s.seconds))
-        .numbers("s / patch", per(&|s| s.seconds / times.batch as f64))
-        .numbers("patches/s", per(&|s| times.batch as f64 / s.seconds))
-        .fixed("loss", 4, per(&|s| s.loss))
-        .fixed("gradient norm", 4, per(&|s| s.gradient_norm));
+    let (steps, batch) = (&times.steps, times.run.batch as f64);
+    let per = |f: &dyn Fn(&Step) -> Option<f64>| steps.iter().map(f).collect::<Vec<_>>();
+    let mut text = Table::default().words("step", (1..=steps.len()).map(|k| k.to_string()));
+    if times.run.task == Task::Mae {
+        text = text.percents("masked", per(&|s| s.mask_ratio.map(|r| 100.0 * r)));
+    }
+    text = text
+        .numbers("s / step", per(&|s| Some(s.seconds)))
+        .numbers("s / patch", per(&|s| Some(s.seconds / batch)))
+        .numbers("patches/s", per(&|s| Some(batch / s.seconds)));
+    if times.run.mode == Mode::Train {
+        text = text.fixed("loss", 4, per(&|s| s.loss)).fixed("gradient norm", 4, per(&|s| s.gradient_norm));
+    }
     // Bytes, and whether the plan speaks of them.
     let rows = [
         ("planned on the device", Some(times.planned_bytes), false),
@@ -150,8 +422,132 @@ pub fn table(times: &StepTimes) -> String {
         .words("memory", rows.iter().map(|r| r.0))
         .numbers("MiB", rows.iter().map(|r| r.1.map(mib)))
         .words("against the plan", rows.iter().map(|r| r.1.filter(|_| r.2).map_or(String::new(), against)));
+    let recomputed = match times.run.mode {
+        Mode::Infer => String::new(),
+        Mode::Train => {
+            format!("\nrecomputed in the backward pass: {} of {} activations", times.recomputed, times.recomputable)
+        }
+    };
     format!(
-        "{steps}\nmedian: {:.3} s a step, {:.3} patches/s\n\n{memory}\nrecomputed in the backward pass: {} of {} activations",
-        times.seconds_per_step, times.patches_per_second, times.recomputed, times.recomputable
+        "{text}\nmedian: {:.3} s a step, {:.3} patches/s, {:.0} voxels/s; {} parameters, {}\n\n{memory}{recomputed}",
+        times.seconds_per_step, times.patches_per_second, times.voxels_per_second, times.parameters, times.precision
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::finetune::network::{self, Use};
+    use crate::graph::{Recorder, plan::plan as place};
+    use crate::plan::finetune::Trains;
+
+    fn plan(set: &[&str]) -> Plan {
+        Plan::resolve("tiny", None, &set.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()
+    }
+
+    /// Floating-point operations that the dispatches of one run count, by operator name.
+    fn counted(graph: &Graph, operator: &str) -> f64 {
+        let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30 };
+        let layout = graph.parameters.layout(1 << 28);
+        let recording = Recorder::new(graph, &place(graph, limits).unwrap(), &layout, true).record();
+        recording.dispatches.iter().filter(|d| d.label == operator).map(|d| d.flops).sum()
+    }
+
+    /// Operations of the 3x3x3 and 1x1x1 convolutions of an encoder, by hand: (of the stem, of all others).
+    fn by_hand(network: &Network, patch: usize, visible: f64) -> (f64, f64) {
+        let voxels = |s: usize| visible * ((patch >> s) as f64).powi(3);
+        let f = |s: usize| network.features[s] as f64;
+        let stem = 2.0 * 27.0 * f(0) * voxels(0);
+        let mut others = 0.0;
+        for s in 0..network.stages() {
+            let before = if s == 0 { f(0) } else { f(s - 1) };
+            let projection = if s == 0 { 0.0 } else { before * f(s) };
+            let blocks = before * f(s) + (2 * network.blocks[s] - 1) as f64 * f(s) * f(s);
+            others += 2.0 * voxels(s) * (27.0 * blocks + projection);
+        }
+        (stem, others)
+    }
+
+    /// Operations of a decoder's convolutions, and of its head at full resolution or of all of them.
+    fn decoder_by_hand(network: &Network, patch: usize, heads: usize) -> f64 {
+        let n = network.stages() - 1;
+        let voxels = |s: usize| ((patch >> s) as f64).powi(3);
+        let f = |s: usize| network.features[s] as f64;
+        let out = network.output_channels as f64;
+        (0..n).map(|s| 2.0 * voxels(s) * (27.0 * 2.0 * f(s) * f(s) + if s < heads { f(s) * out } else { 0.0 })).sum()
+    }
+
+    fn close(a: f64, b: f64) -> bool {
+        (a / b - 1.0).abs() < 1e-9
+    }
+
+    #[test]
+    fn operations_are_counted_as_by_hand() {
+        let plan = plan(&["train.patch=[32,32,32]"]);
+        let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
+        let (stem, others) = by_hand(&network, 32, 1.0);
+        let purpose = Use::Train { trains: Trains::All, recompute: 0 };
+        let graph = network::build(Parameters::default(), &network, &objective(), [32; 3], 1, purpose).graph;
+        assert!(close(counted(&graph, "conv3d"), stem + others + decoder_by_hand(&network, 32, 3)));
+        // The head of the lowest resolution is computed, and nothing trains it.
+        let trained = decoder_by_hand(&network, 32, 2);
+        assert!(close(counted(&graph, "conv3d weight gradient"), stem + others + trained + transposed(&network, 32)));
+        assert!(close(counted(&graph, "conv3d input gradient"), others + trained));
+        assert!(close(
+            counted(&inference(&plan, Task::Seg), "conv3d"),
+            stem + others + decoder_by_hand(&network, 32, 1)
+        ));
+    }
+
+    /// Operations of the decoder's transposed convolutions, whose weight gradient is that of a convolution.
+    fn transposed(network: &Network, patch: usize) -> f64 {
+        let f = |s: usize| network.features[s] as f64;
+        (0..network.stages() - 1).map(|s| 2.0 * ((patch >> s) as f64).powi(3) * f(s) * f(s + 1)).sum()
+    }
+
+    #[test]
+    fn hidden_blocks_count_no_operations() {
+        let plan = plan(&["train.patch=[32,32,32]", "mae.mask_ratio=[0.75,0.75]"]);
+        let network = &plan.network;
+        let (stem, others) = by_hand(network, 32, 0.25);
+        let use_ = mae::Use::Train { recompute: 0 };
+        let graph = mae::build(Parameters::default(), network, &plan.mae, [32; 3], &use_).graph;
+        let densify: f64 = (1..network.stages())
+            .map(|s| 2.0 * 27.0 * (network.features[s] as f64).powi(2) * ((32 >> s) as f64).powi(3))
+            .sum();
+        let dense = densify + decoder_by_hand(network, 32, 1);
+        assert!(close(counted(&graph, "conv3d"), stem + others + dense));
+        let weights = counted(&graph, "conv3d weight gradient");
+        assert!(close(weights, stem + others + dense + transposed(network, 32)));
+        // Nobody asks for the gradient of the image.
+        assert!(close(counted(&graph, "conv3d input gradient"), others + dense));
+        assert!(close(counted(&inference(&plan, Task::Mae), "conv3d"), stem + others + dense));
+    }
+
+    #[test]
+    fn networks_are_told_by_their_stages() {
+        let mut plan = Plan::preset("s3d-b").unwrap();
+        assert_eq!(Run::of(&plan, Task::Seg, Mode::Train).to_string(), "L seg train, 160 x 160 x 160, batch 6");
+        assert_eq!(arch(&Network::preset("tiny").unwrap()), "tiny");
+        plan.network.blocks[1] = 2;
+        assert!(arch(&plan.network).contains("blocks [1, 2, 4, 6, 6, 6]"));
+    }
+
+    #[test]
+    fn the_segmentation_is_that_of_the_plan() {
+        let plan = plan(&["train.patch=[16,24,32]", "train.batch=3"]);
+        let made = segmentation(&plan).unwrap();
+        assert_eq!((made.train.patch, made.train.batch, made.network.output_channels), ([16, 24, 32], 3, CLASSES));
+        assert!(made.network.deep_supervision && made.network.features == plan.network.features);
+        assert_eq!((made.rate(0), made.train.momentum), (plan.train.rate(0), plan.train.momentum));
+        let patch = labelled(random_patch(&plan, 0), 1, 0);
+        let found: std::collections::BTreeSet<i16> = patch.labels.iter().copied().collect();
+        assert_eq!((found, patch.image.len()), ([0, 1, 2].into(), 16 * 24 * 32));
+    }
+
+    #[test]
+    fn the_precision_is_the_plans_where_it_has_one() {
+        assert_eq!(precision(&serde_json::json!({ "train": { "precision": "f16" } })), "f16");
+        assert_eq!(precision(&serde_json::json!({ "train": {} })), "f32");
+    }
 }

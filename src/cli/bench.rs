@@ -1,6 +1,8 @@
 //! `spark3d bench`
 
 use super::{Common, print};
+use crate::bench::peer::{Peers, Report, compare};
+use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{Roofline, encoder, operators, step};
 use crate::device::AdapterFacts;
 use crate::error::{Error, Result};
@@ -9,8 +11,9 @@ use crate::progress::Progress;
 use crate::train::memory;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 
-/// Time operators, the encoder and training steps on the chosen adapter, against what it can do at most
+/// Time operators, the encoder and steps on the chosen adapter, against what it can do at most and against PyTorch
 #[derive(Args)]
 pub struct Bench {
     /// Only operator cases with this in their name, the small ones of `spark3d doctor` too
@@ -25,15 +28,33 @@ pub struct Bench {
     /// Timed runs after one that warms up; the median counts [default: 3 on a software adapter, 10 on a GPU]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
-    /// Timed training steps after one that warms up
+    /// Timed steps after one that warms up
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..))]
     steps: u64,
     /// Run one part
     #[arg(long, value_enum, value_name = "PART")]
     only: Option<Part>,
-    /// Time of one training run by operator as well
+    /// What a step is of [default: mae]
+    #[arg(long, value_enum, value_name = "TASK")]
+    task: Option<Task>,
+    /// What a step does; without the optimiser, it is one pass over each patch of the batch [default: train]
+    #[arg(long, value_enum, value_name = "MODE")]
+    mode: Option<Mode>,
+    /// Time of one run of one patch by operator as well
     #[arg(long)]
     profile: bool,
+    /// Ratios to the runs of PyTorch in this file of JSON lines that equal ours (- is standard input)
+    #[arg(long, value_name = "FILE")]
+    peer: Option<PathBuf>,
+    /// Measure nothing: compare these earlier reports (--json) with the peer, by the medians of those that measured the same
+    #[arg(
+        long,
+        value_name = "FILE",
+        num_args = 1..,
+        requires = "peer",
+        conflicts_with_all = ["case", "preset", "set", "runs", "steps", "only", "task", "mode", "profile"]
+    )]
+    results: Vec<PathBuf>,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -45,21 +66,32 @@ enum Part {
     Convolutions,
     /// The encoder, forward and backward, at several mask ratios
     Encoder,
-    /// Whole training steps, and their memory
+    /// Whole steps, and their memory
     Step,
 }
 
 impl Bench {
     pub fn run(&self, common: &Common) -> Result<()> {
+        if !self.results.is_empty() {
+            return self.compare_results();
+        }
         let only = self.part()?;
         let wanted = |part| only.is_none_or(|o| o == part);
         let cases = if wanted(Part::Convolutions) { operators::select(self.case.as_deref())? } else { Vec::new() };
+        let peers = self.peer.as_deref().map(Peers::read).transpose()?;
         let gpu = common.gpu()?;
         let facts = gpu.facts();
         let software = facts.kind == "Cpu";
         let runs = self.runs.unwrap_or(if software { 3 } else { 10 }) as usize;
         let preset = self.preset.as_deref().unwrap_or(if software { "tiny" } else { "s3d-b" });
         let plan = Plan::resolve(preset, None, &self.set)?;
+        let (task, mode) = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
+        if let Some(peers) = &peers {
+            // Before anything is measured.
+            let names: Vec<&str> = cases.iter().map(|c| c.0.as_str()).collect();
+            let run = Run::of(&plan, task, mode);
+            peers.check(if wanted(Part::Step) { std::slice::from_ref(&run) } else { &[] }, &names)?;
+        }
         let progress = Progress::new(common.progress, None, "bench").quiet(common.quiet);
         let say = |text: &str| progress.message(text);
         let show = |title: &str, table: String| {
@@ -94,20 +126,47 @@ impl Bench {
         }
         if wanted(Part::Step) {
             let profile = self.profile.then_some((&roofline, runs));
-            let times = step::run(&gpu, &plan, self.steps, budget(), profile, &say)?;
-            show(&format!("Training of {preset}, {z} x {y} x {x}, batch {}", times.batch), step::table(&times));
+            let times = step::run(&gpu, &plan, (task, mode), self.steps, budget(), profile, &say)?;
+            show(&format!("{preset}: {}", times.run), step::table(&times));
             if let Some(profile) = &times.profile {
-                let visible = plan.mae.capacity(plan.train.patch);
-                let blocks: usize = plan.mae.grid(plan.train.patch).iter().product();
-                let title = format!("One training run of one patch by operator, {visible} of {blocks} blocks visible");
+                let mut title = format!("One run of one patch of {} by operator", times.run);
+                if task == Task::Mae {
+                    let visible = plan.mae.capacity(plan.train.patch);
+                    let blocks: usize = plan.mae.grid(plan.train.patch).iter().product();
+                    title += &format!(", {visible} of {blocks} blocks visible");
+                }
                 show(&title, operators::profile_table(profile));
             }
             report["step"] = value(&times);
+        }
+        if let Some(peers) = &peers {
+            let mut comparison = compare(&[Report::of(&report)?], peers);
+            // It stands above.
+            comparison.encoder.clear();
+            show("Against the peer", comparison.table());
+            report["peer"] = value(&comparison);
         }
         progress.finish();
         if self.json {
             print(serde_json::to_string_pretty(&report).unwrap_or_default());
         }
+        Ok(())
+    }
+
+    /// Earlier reports against the peer.
+    fn compare_results(&self) -> Result<()> {
+        let Some(file) = &self.peer else { return Err(Error::Usage("--results needs --peer".into())) };
+        let peers = Peers::read(file)?;
+        let reports = self.results.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>>>()?;
+        let contents: Vec<_> = reports.iter().map(Report::contents).collect();
+        let runs: Vec<Run> = contents.iter().filter_map(|c| c.0.cloned()).collect();
+        let cases: Vec<&str> = contents.iter().flat_map(|c| c.1.iter().copied()).collect();
+        peers.check(&runs, &cases)?;
+        let comparison = compare(&reports, &peers);
+        print(match self.json {
+            true => serde_json::to_string_pretty(&comparison).unwrap_or_default(),
+            false => comparison.table(),
+        });
         Ok(())
     }
 
@@ -122,10 +181,13 @@ impl Bench {
                 "--case chooses among operators; leave out --only, or say --only convolutions".into(),
             ));
         }
-        if self.profile && only.is_some_and(|o| o != Part::Step) {
-            return Err(Error::Usage(
-                "--profile is of a training step; leave out --case and --only, or say --only step".into(),
-            ));
+        let of_a_step = [("--profile", self.profile), ("--task", self.task.is_some()), ("--mode", self.mode.is_some())];
+        if let Some((option, _)) = of_a_step.iter().find(|(_, given)| *given && only.is_some_and(|o| o != Part::Step)) {
+            let text = format!("{option} is of a step; leave out --case and --only, or say --only step");
+            return Err(Error::Usage(text));
+        }
+        if self.peer.is_some() && only == Some(Part::Encoder) {
+            return Err(Error::Usage("a peer has no encoder alone; leave out --peer or --only encoder".into()));
         }
         Ok(only)
     }
@@ -175,5 +237,18 @@ mod tests {
         assert_eq!(part("--only step --profile").ok(), Some(Some(Part::Step)));
         assert!(part("--case norm --only step").is_err());
         assert!(part("--only encoder --profile").is_err());
+        assert_eq!(part("--only step --task seg --mode infer --peer -").ok(), Some(Some(Part::Step)));
+        assert!(part("--only convolutions --task seg").is_err());
+        assert!(part("--case norm --mode infer").is_err());
+        assert!(part("--only encoder --peer x.jsonl").is_err());
+    }
+
+    #[test]
+    fn earlier_reports_are_compared_without_measuring() {
+        let parsed = |line: &str| Line::try_parse_from(["bench"].into_iter().chain(line.split_whitespace()));
+        let found = parsed("--peer p --results a b").map(|line| line.bench.results.len());
+        assert_eq!(found.ok(), Some(2));
+        assert!(parsed("--results a").is_err());
+        assert!(parsed("--peer p --results a --only step").is_err());
     }
 }
