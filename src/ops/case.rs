@@ -183,9 +183,13 @@ impl Case {
     /// Runs the case on a device and compares every expected result.
     pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
         let got = self.setup.measure_in(gpu, self.precision)?;
-        let (distance, rounding): (fn(&[f32], &[f64]) -> f64, f64) = match self.precision {
-            Precision::F32 => (relative_l2, 0.0),
-            Precision::F16 => (relative_maximum, f64::from(self.roundings) * HALF_EPSILON),
+        let distance = |got: &[f32], want: &[f64]| match self.precision {
+            Precision::F32 => relative_l2(got, want),
+            Precision::F16 => relative_maximum(got, want),
+        };
+        let rounding = match self.precision {
+            Precision::F32 => 0.0,
+            Precision::F16 => f64::from(self.roundings) * HALF_EPSILON,
         };
         Ok(self
             .expected

@@ -199,6 +199,7 @@ fn norm_case(
 }
 
 /// A case of an operator with one input and one output.
+#[allow(clippy::too_many_arguments)] // what tells one operator from another
 fn simple_case(
     precision: Precision,
     name: &str,
