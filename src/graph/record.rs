@@ -4,7 +4,7 @@ use super::plan::{MemoryPlan, Piece};
 use super::space::{QUAD, Space};
 use super::{Graph, Kind, ParameterLayout, Storage, TensorId};
 use crate::device::recording::{Dispatch, Heap, Kernel, Precision, Recording, Slice, Workgroups};
-use crate::device::{AdapterFacts, Gpu, KernelTable};
+use crate::device::{AdapterFacts, KernelTable};
 use bytemuck::Pod;
 
 /// Quads `first_quad..first_quad + quads` of a tensor, in one binding.
@@ -39,8 +39,13 @@ pub struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
-    pub fn new(graph: &'a Graph, plan: &'a MemoryPlan, layout: &'a ParameterLayout, gpu: &'a Gpu) -> Self {
-        let (facts, kernels) = (gpu.facts(), gpu.kernels());
+    pub fn new(
+        graph: &'a Graph,
+        plan: &'a MemoryPlan,
+        layout: &'a ParameterLayout,
+        facts: &'a AdapterFacts,
+        kernels: &'a KernelTable,
+    ) -> Self {
         Self {
             graph,
             plan,
@@ -52,11 +57,6 @@ impl<'a> Recorder<'a> {
             node: 0,
             choices: Vec::new(),
         }
-    }
-
-    /// The same with other choices of kernels.
-    pub fn with_kernels(self, kernels: &'a KernelTable) -> Self {
-        Self { kernels, ..self }
     }
 
     /// Records every node in order.

@@ -32,10 +32,9 @@ impl Session {
         self.show_all_blocks(program)?;
         let start = Instant::now();
         let p = &self.programs[program];
-        let recorder = || Recorder::new(&p.graph, &p.plan, &self.layout, &self.gpu);
         let mut seen = BTreeSet::new();
         let mut tuned = Vec::new();
-        for choice in recorder().choices() {
+        for choice in Recorder::new(&p.graph, &p.plan, &self.layout, self.gpu.facts(), known).choices() {
             if known.measured.contains_key(&choice.problem) || !seen.insert(choice.problem.clone()) {
                 continue;
             }
@@ -46,8 +45,8 @@ impl Session {
                 }
                 let table =
                     KernelTable { measured: [(choice.problem.clone(), variant.clone())].into(), ..Default::default() };
-                let executable =
-                    self.gpu.compile(&recorder().with_kernels(&table).record_node(choice.node), &self.heaps)?;
+                let recorder = Recorder::new(&p.graph, &p.plan, &self.layout, self.gpu.facts(), &table);
+                let executable = self.gpu.compile(&recorder.record_node(choice.node), &self.heaps)?;
                 let mut fastest = f64::INFINITY;
                 for run in 0..=RUNS {
                     let start = Instant::now();

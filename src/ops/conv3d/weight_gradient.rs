@@ -38,6 +38,9 @@ const MOST_ROWS: usize = 8;
 /// A box of fewer voxels is not worth its halo.
 const SMALLEST_BOX: usize = 32;
 
+/// Fewer taps read each staged value too rarely.
+const FEW_TAPS: usize = 9;
+
 impl Staged {
     fn new(facts: &AdapterFacts, p: &Problem, longest_row: usize) -> Option<Self> {
         let extent = extent(&p.output);
@@ -93,7 +96,7 @@ impl Variant {
                 found.push(staged);
             }
         }
-        let direct_first = super::prefers_direct(facts);
+        let direct_first = p.geometry.taps() < FEW_TAPS || super::prefers_direct(facts);
         found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
         found
     }
