@@ -88,6 +88,8 @@ ours_step() {
     # A program without a choice of precision computes in f32.
     set --
     [ "$precision" = f32 ] || set -- --set "train.precision=\"$precision\""
+    # The first round also finds the fastest kernels, for itself and for the next.
+    [ "$round" != 1 ] || set -- "$@" --tune
     ours "$name" --only step --profile --preset s3d-b --task "$task" --mode "$mode" --steps "$steps" \
         --set "network=\"$arch\"" --set "train.patch=[$size,$size,$size]" --set "train.batch=$batch" \
         --set 'mae.mask_ratio=[0.75,0.75]' "$@"

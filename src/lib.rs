@@ -55,6 +55,15 @@
 //! plain loop in [`ops::reference`]; [`ops::cases`] is one list that tests, `doctor` and `bench` share. A variant is a value: an
 //! `override` constant of a shader, a field of the plan, never a subclass.
 //!
+//! # Which kernel
+//!
+//! A convolution has several kernels: one that reads weights and inputs where it needs them, and kernels that stage them in
+//! workgroup memory, cut into register tiles of several sizes. Their shaders are templates, because what is in registers must be
+//! written out. An operator names its problem and the kernels that can solve it, the likely best first;
+//! [`device::KernelTable`] may know better. `spark3d bench --tune` fills that table: every candidate runs on the memory of a real
+//! session ([`graph::Session::tune`]), and the fastest is kept for the adapter and driver. Nothing is timed behind a training's
+//! back: kernels add in different orders, and a run that goes on must find the kernels that it started with.
+//!
 //! # What is absent
 //!
 //! - `wgpu` outside of [`device`]; printing and exiting outside of the command line and [`progress`].

@@ -6,7 +6,7 @@ use spark3d::ops::cases;
 use std::rc::Rc;
 
 fn check(checked: bool, precision: Precision, kernels: KernelTable, filter: &str) {
-    let mut gpu = Gpu::open_with(&adapter(), checked).expect("an adapter: run `sh tests/run.sh`");
+    let gpu = Gpu::open_with(&adapter(), checked).expect("an adapter: run `sh tests/run.sh`");
     if let Err(missing) = gpu.require(precision) {
         return eprintln!("not tested: {missing}");
     }

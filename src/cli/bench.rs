@@ -86,7 +86,7 @@ impl Bench {
         let wanted = |part| only.is_none_or(|o| o == part);
         let cases = if wanted(Part::Convolutions) { operators::select(self.case.as_deref())? } else { Vec::new() };
         let peers = self.peer.as_deref().map(Peers::read).transpose()?;
-        let mut gpu = common.gpu()?;
+        let gpu = common.gpu()?;
         let software = gpu.facts().is_software();
         let runs = self.runs.unwrap_or(if software { 3 } else { 10 }) as usize;
         let preset = self.preset.as_deref().unwrap_or(if software { "tiny" } else { "s3d-b" });
@@ -109,13 +109,13 @@ impl Bench {
         let mut tuned = Vec::new();
         if self.tune {
             say("timing kernels");
-            let mut table = gpu.kernels().clone();
+            let mut table = gpu.kernels();
             let memory = memory::budget(common.memory, &gpu.facts().kind);
             tuned = step::tune(&gpu, &plan, (task, mode), memory, &table, self.tune_seconds, &say)?;
             table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
             let file = table.save(gpu.facts())?;
             show(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
-            gpu = common.gpu()?;
+            gpu.set_kernels(table);
         }
         let facts = gpu.facts();
         say("roofline");

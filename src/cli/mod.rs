@@ -67,10 +67,8 @@ pub struct Common {
 
 impl Common {
     fn gpu(&self) -> Result<Rc<Gpu>> {
-        let mut gpu = Gpu::open(&self.device)?;
-        if gpu.kernels().forced.is_none() {
-            gpu.set_kernels(KernelTable::load(gpu.facts())?);
-        }
+        let gpu = Gpu::open(&self.device)?;
+        gpu.set_kernels(KernelTable::load(gpu.facts())?);
         Ok(Rc::new(gpu))
     }
     fn threads(&self) -> usize {

@@ -29,7 +29,7 @@ pub struct Gpu {
     pipelines: Mutex<HashMap<String, wgpu::ComputePipeline>>,
     failure: Arc<Mutex<Option<String>>>,
     allocated: AtomicU64,
-    kernels: KernelTable,
+    kernels: Mutex<KernelTable>,
 }
 
 /// Buffers by name.
@@ -100,18 +100,21 @@ impl Gpu {
             pipelines: Default::default(),
             failure,
             allocated: AtomicU64::new(0),
-            kernels: std::env::var("SPARK3D_KERNELS")
-                .map_or_else(|_| KernelTable::default(), |k| KernelTable::force(&k)),
+            kernels: Mutex::new(
+                std::env::var("SPARK3D_KERNELS").map_or_else(|_| Default::default(), |k| KernelTable::force(&k)),
+            ),
         })
     }
 
-    /// Which kernels operators use from now on, in sessions made later.
-    pub fn set_kernels(&mut self, kernels: KernelTable) {
-        self.kernels = kernels;
+    /// Which kernels operators use from now on, in sessions made later. Kernels that are forced stay so.
+    pub fn set_kernels(&self, kernels: KernelTable) {
+        let mut current = self.kernels.lock().unwrap_or_else(|e| e.into_inner());
+        let forced = kernels.forced.or_else(|| current.forced.take());
+        *current = KernelTable { forced, ..kernels };
     }
 
-    pub fn kernels(&self) -> &KernelTable {
-        &self.kernels
+    pub fn kernels(&self) -> KernelTable {
+        self.kernels.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
 
     /// Behaves as an adapter that binds at most `bytes` at once: tensors are cut into as many more segments.

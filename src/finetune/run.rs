@@ -24,7 +24,7 @@ use crate::train::checkpoint::{self, Checkpoint};
 use crate::train::drive::{Rhythm, Step, Training, Validation, drive, record};
 use crate::train::log::{MetricsLog, run_json};
 use crate::train::memory::{budget, gib};
-use crate::train::state::resume_point;
+use crate::train::state::{restore_kernels, resume_point};
 use crate::train::stop::StopFlag;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -76,6 +76,9 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
     let resumed = resume_point(&folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
+    if let Some(checkpoint) = &resumed {
+        restore_kernels(gpu, checkpoint);
+    }
     gpu.require(plan.train.precision)?;
     // Whether weights and every phase's memory fit is known before anything is written.
     let allowed = budget(options.memory, &gpu.facts().kind);

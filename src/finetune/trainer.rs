@@ -11,7 +11,7 @@ use crate::plan::finetune::{Plan, Trains};
 use crate::train::checkpoint::Checkpoint;
 use crate::train::loss_scale::LossScale;
 use crate::train::memory::{self, RunPlan};
-use crate::train::state::{parameters_of, set_parameters};
+use crate::train::state::{parameters_of, save_kernels, set_parameters};
 use std::rc::Rc;
 
 /// Trains `plan.network`. Only the phase at hand has a session: a part that is frozen costs neither gradients nor time.
@@ -216,6 +216,7 @@ impl Trainer {
         let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
         let mut extra = Default::default();
         self.loss_scale.save(&mut extra);
+        save_kernels(&self.session().gpu, &mut extra);
         Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
     }
 }

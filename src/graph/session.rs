@@ -148,7 +148,7 @@ impl Session {
         gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
         let mut programs = Vec::new();
         for (graph, plan) in graphs.into_iter().zip(plans) {
-            let recording = Recorder::new(&graph, &plan, &layout, gpu.facts(), gpu.kernels()).record();
+            let recording = Recorder::new(&graph, &plan, &layout, gpu.facts(), &gpu.kernels()).record();
             let executable = gpu.compile(&recording, &heaps)?;
             programs.push(Program { graph, plan, executable });
         }

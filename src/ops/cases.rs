@@ -414,6 +414,9 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
         conv("conv3d 3x3x3", &[5], 9, [6, 7, 9], same(k3, [1; 3]), true, None),
         conv("conv3d 3x3x3, many channels", &[18], 22, [5, 6, 11], same(k3, [1; 3]), false, None),
         conv("conv3d 3x3x3, above a thousand voxels", &[8], 16, [9, 12, 11], same(k3, [1; 3]), true, None),
+        // More voxels and input channels than one staging of weights serves.
+        conv("conv3d 3x3x3, many tiles and chunks", &[36], 8, [16, 16, 16], same(k3, [1; 3]), true, None),
+        conv("sparse conv3d 3x3x3, many tiles", &[36], 8, [16, 16, 16], same(k3, [1; 3]), true, sparse([2, 2, 2], 2)),
         conv("conv3d 3x3x3 stride 2", &[6], 7, [7, 8, 9], same(k3, [2; 3]), true, None),
         conv("conv3d 1x3x3 stride 1x2x2", &[3], 5, [4, 9, 10], same([1, 3, 3], [1, 2, 2]), true, None),
         conv("conv3d 1x1x1", &[9], 6, [4, 5, 6], same([1; 3], [1; 3]), false, None),

@@ -5,7 +5,7 @@ use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
 use super::loss_scale::LossScale;
 use super::memory::{self, RunPlan, gib};
-use super::state::{parameters_of, resume_point, set_parameters};
+use super::state::{parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
 use super::stop::StopFlag;
 use crate::dataset::split::split;
 use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store, Stream};
@@ -57,6 +57,9 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let store = Arc::new(Store::open(&options.store)?);
     let resumed = resume_point(&options.run, |c| differences(c, plan, &store))?;
     gpu.require(plan.train.precision)?;
+    if let Some(checkpoint) = &resumed {
+        restore_kernels(gpu, checkpoint);
+    }
     let cases = split(store.cases(), plan.seed);
     if cases.train.is_empty() || cases.validation.is_empty() {
         return Err(Error::file(
@@ -228,6 +231,7 @@ impl Trainer {
         let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
         let mut extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
         self.loss_scale.save(&mut extra);
+        save_kernels(&self.session.gpu, &mut extra);
         Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
     }
 }

@@ -2,8 +2,10 @@
 
 use super::checkpoint::{self, Checkpoint, Tensor};
 use super::{BEST, LATEST};
+use crate::device::{Gpu, KernelTable};
 use crate::error::{Error, Result};
 use crate::graph::Session;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Weights, and momentum of the trained parameters, from the device.
@@ -37,6 +39,24 @@ pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> 
         }
     }
     Ok(())
+}
+
+/// Key of the choice of kernels in a checkpoint's metadata.
+const KERNELS: &str = "kernels";
+
+/// Notes which kernels were chosen by measurement: others add in another order.
+pub fn save_kernels(gpu: &Gpu, extra: &mut BTreeMap<String, String>) {
+    let measured = gpu.kernels().measured;
+    if !measured.is_empty() {
+        extra.insert(KERNELS.into(), serde_json::to_string(&measured).unwrap_or_default());
+    }
+}
+
+/// Takes the kernels that a run started with, whatever was measured since.
+pub fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
+    let text = checkpoint.extra.get(KERNELS);
+    let measured = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+    gpu.set_kernels(KernelTable { measured, forced: None });
 }
 
 /// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
@@ -73,4 +93,24 @@ pub fn resume_point(
         ));
     }
     Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_with_the_kernels_it_started_with() {
+        let gpu = Gpu::open("auto").expect("an adapter: run `sh tests/run.sh`");
+        let measured: BTreeMap<_, _> = [("forward".to_string(), "direct".to_string())].into();
+        gpu.set_kernels(KernelTable { measured: measured.clone(), forced: None });
+        let mut checkpoint = Checkpoint::default();
+        save_kernels(&gpu, &mut checkpoint.extra);
+        gpu.set_kernels(KernelTable::default());
+        restore_kernels(&gpu, &checkpoint);
+        assert_eq!(gpu.kernels().measured, measured);
+        // A run from before anything was measured keeps the defaults.
+        restore_kernels(&gpu, &Checkpoint::default());
+        assert!(gpu.kernels().measured.is_empty());
+    }
 }
