@@ -32,8 +32,8 @@ impl Doctor {
                 ));
                 let features = [
                     ("f16", a.shader_f16),
-                    ("subgroups", a.subgroups),
-                    ("cooperative matrices", a.cooperative_matrix),
+                    ("subgroups", a.subgroup.is_some()),
+                    ("cooperative matrices", a.matrix_tile.is_some()),
                     ("timestamps", a.timestamps),
                 ];
                 let list =

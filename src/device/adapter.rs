@@ -21,8 +21,10 @@ pub struct AdapterFacts {
     pub workgroup_memory: u32,
     pub timestamps: bool,
     pub shader_f16: bool,
-    pub subgroups: bool,
-    pub cooperative_matrix: bool,
+    /// Invocations of a subgroup, where shaders have subgroup operations and every subgroup is that large.
+    pub subgroup: Option<u32>,
+    /// Edge of the square matrices of 16-bit floats, summed in 32 bits, that a subgroup multiplies at once.
+    pub matrix_tile: Option<u32>,
 }
 
 impl AdapterFacts {
@@ -55,9 +57,28 @@ pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroups: features.contains(wgpu::Features::SUBGROUP),
-        cooperative_matrix: features.contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX),
+        subgroup: subgroup(adapter),
+        matrix_tile: matrix_tile(adapter),
     }
+}
+
+fn subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
+    let info = adapter.get_info();
+    let known = info.subgroup_min_size == info.subgroup_max_size;
+    (adapter.features().contains(wgpu::Features::SUBGROUP) && known).then_some(info.subgroup_max_size)
+}
+
+/// The largest tile that the shaders are written for.
+fn matrix_tile(adapter: &wgpu::Adapter) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    subgroup(adapter).filter(|_| adapter.features().contains(needed))?;
+    let shapes = adapter.cooperative_matrix_properties();
+    [16, 8].into_iter().find(|&tile| {
+        shapes
+            .iter()
+            .any(|s| (s.m_size, s.n_size, s.k_size) == (tile, tile, tile) && (s.ab_type, s.cr_type) == (F16, F32))
+    })
 }
 
 /// Every adapter of the machine that can run the program, best first: discrete, integrated, virtual, software.
@@ -117,11 +138,16 @@ pub(super) fn open(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue
     let features = adapter.features()
         & (wgpu::Features::TIMESTAMP_QUERY
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
-            | wgpu::Features::SHADER_F16);
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("spark3d"),
         required_features: features,
         required_limits: adapter.limits(),
+        // SAFETY: what is experimental of the features above are cooperative matrices. The kernels that use them touch
+        // memory as the others do, and are tested against the same references.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
         // Heaps are few and large; sub-allocation blocks of their own would only add to the planned peak.
         memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: (1 << 20)..(4 << 20) },
         ..Default::default()

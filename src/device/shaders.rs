@@ -19,7 +19,9 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "conv3d/weight_gradient",
     "conv3d/slabs",
     "conv3d/staged",
+    "conv3d/matrix",
     "conv3d/weight_gradient_staged",
+    "conv3d/weight_gradient_matrix",
     "instance_norm/statistics",
     "instance_norm/finalize",
     "instance_norm/apply",
@@ -58,6 +60,7 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
 
 const SHARED: &[(&str, &str)] = shader_files![
     "shared/space",
+    "shared/pass",
     "shared/reduce",
     "shared/pair",
     "shared/labels",

@@ -87,7 +87,8 @@ fn conv_case(c: ConvCase, precision: Precision) -> Case {
         })
         .collect();
     let width: usize = c.inputs.iter().sum();
-    let weight = noise(20, c.channels * width * c.geometry.taps());
+    // Cooperative matrices round weights to the precision of features.
+    let weight = stored(noise(20, c.channels * width * c.geometry.taps()), precision);
     let bias = noise(21, c.channels);
     let upstream = stored(noise(22, c.channels * product(out_dims)), precision);
 
@@ -460,7 +461,7 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
         [("conv_transpose3d", 9, 6, [3, 4, 5], [2, 2, 2]), ("conv_transpose3d 1x2x2", 8, 5, [4, 3, 5], [1, 2, 2])]
     {
         let shape = Shape { channels: cin, dims };
-        let (w, b) = (noise(60, cin * cout * product(stride)), noise(61, cout));
+        let (w, b) = (stored(noise(60, cin * cout * product(stride)), precision), noise(61, cout));
         let (w64, b64) = (f64s(&w), f64s(&b));
         let w_backward = w64.clone();
         list.push(simple_case(

@@ -1,10 +1,10 @@
-//! The convolution whose weights are staged in workgroup memory, forward and, at stride 1, for the input gradient.
+//! The convolution whose weights are staged in workgroup memory or broadcast by subgroups.
 
-use super::{Geometry, SOFTWARE_WORKGROUP, u};
-use crate::device::recording::{Kernel, Slice};
-use crate::device::{AdapterFacts, recording::Precision};
-use crate::graph::{QUAD_BYTES, Recorder, Segment, Space, SpaceUniform};
-use bytemuck::{Pod, Zeroable};
+use super::pass::{Pass, Problem};
+use super::variant::SOFTWARE_WORKGROUP;
+use crate::device::AdapterFacts;
+use crate::device::recording::{Kernel, Precision};
+use crate::graph::{QUAD_BYTES, Recorder, Space};
 
 /// How the kernel cuts its work (see `shaders/conv3d/staged.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,28 +24,18 @@ const SOFTWARE_WORKGROUPS: usize = 16;
 /// More tiles bring nothing: staging is a small share by then.
 const MOST_TILES: usize = 8;
 
-/// What the kernel is to compute: `in_quads` to `out_quads` over `output`.
-#[derive(Clone, Copy)]
-pub(super) struct Problem {
-    pub geometry: Geometry,
-    pub in_quads: usize,
-    pub out_quads: usize,
-    pub output: Space,
-    pub precision: Precision,
-}
-
 impl Staged {
     /// Sensible cuts, the likely best first; none where the problem has too few voxels for it.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let workgroup = if facts.is_software() { SOFTWARE_WORKGROUP } else { 64 };
-        let voxels = p.output.voxels();
+        let voxels = p.grid.voxels();
         let mut found = Vec::new();
-        let row = p.output.row();
+        let row = p.grid.row();
         // Neighbours along x share loads.
         let best = [4, 2].into_iter().find(|&v| row.is_multiple_of(v)).unwrap_or(4);
         for (most_voxels, most_quads) in [(best, 8), (4, 8), (4, 4), (2, 8), (8, 4), (1, 8), (2, 4)] {
             let quads = most_quads.min(p.out_quads.next_power_of_two());
-            let room = facts.workgroup_memory as usize / (quads * p.geometry.taps() * 4 * QUAD_BYTES as usize);
+            let room = facts.workgroup_memory as usize / (quads * p.taps * 4 * QUAD_BYTES as usize);
             if voxels < workgroup * most_voxels || room == 0 {
                 continue;
             }
@@ -69,96 +59,42 @@ impl Staged {
     }
 
     /// Whether the voxels of an invocation are neighbours along x: where rows are whole numbers of them.
-    fn adjacent(&self, output: &Space) -> bool {
-        output.row().is_multiple_of(self.voxels)
+    fn adjacent(&self, grid: &Space) -> bool {
+        grid.row().is_multiple_of(self.voxels)
     }
-}
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    input: SpaceUniform,
-    output: SpaceUniform,
-    stride: [u32; 3],
-    in_quads: u32,
-    padding: [u32; 3],
-    out_quads: u32,
-    first: i32,
-    step_out: i32,
-    step_in: i32,
-    step_tap: i32,
-    accumulate: u32,
-    has_bias: u32,
-    first_out_quad: u32,
-    pad: u32,
-}
-
-/// Where the matrix of (output quad, input quad, tap) lies: first + o * out + i * input + t * tap.
-#[derive(Clone, Copy)]
-pub(super) struct Matrices {
-    pub first: usize,
-    pub out: usize,
-    pub input: usize,
-    pub tap: i32,
-    pub transposed: bool,
-}
-
-/// One dispatch: a segment of the input to one of the output.
-pub(super) struct Pass<'a> {
-    pub geometry: Geometry,
-    pub spaces: [&'a Space; 2],
-    pub segments: [Segment; 2],
-    pub weight: Slice,
-    pub matrices: Matrices,
-    pub bias: Option<Slice>,
-    pub accumulate: bool,
-    pub flops: f64,
-}
-
-impl Staged {
-    pub fn record(&self, r: &mut Recorder, pass: &Pass) {
-        let [input, output] = pass.spaces;
-        let [source, target] = pass.segments;
-        let Geometry { kernel: [kz, ky, kx], stride, padding } = pass.geometry;
-        let params = Params {
-            input: input.uniform(),
-            output: output.uniform(),
-            stride: u(stride),
-            in_quads: source.quads as u32,
-            padding: u(padding),
-            out_quads: target.quads as u32,
-            first: pass.matrices.first as i32,
-            step_out: pass.matrices.out as i32,
-            step_in: pass.matrices.input as i32,
-            step_tap: pass.matrices.tap,
-            accumulate: u32::from(pass.accumulate),
-            has_bias: u32::from(pass.bias.is_some()),
-            first_out_quad: target.first_quad as u32,
-            pad: 0,
-        };
-        let adjacent = self.adjacent(output);
-        // Loads 1 to VOXELS are the voxels of the output themselves, and those lie in one row of one block.
-        let aligned = adjacent && (kx, stride[2], padding[2]) == (3, 1, 1) && input == output;
+    /// Records the kernel with its weights in workgroup memory or, given the size of a subgroup, with weights that each
+    /// subgroup broadcasts.
+    pub fn record(&self, r: &mut Recorder, pass: &Pass, subgroup: Option<u32>) {
+        let Pass { window, source, target, .. } = pass;
+        let [kz, ky, kx] = window.size;
+        let adjacent = self.adjacent(&pass.grid);
+        // Loads 1 to VOXELS are the voxels of the grid themselves, and those lie in one row of one block.
+        let aligned = adjacent && (kx, window.stride[2], window.padding[2]) == (3, 1, 1) && pass.input == pass.grid;
         let kernel = Kernel::new("conv3d/staged")
             .unrolled("WORKGROUP", self.workgroup)
             .unrolled("VOXELS", self.voxels)
             .unrolled("QUADS", self.quads)
-            .unrolled("CHUNK", self.chunk)
+            .unrolled("CHUNK", if subgroup.is_some() { ALL } else { self.chunk })
             .unrolled("TILES", self.tiles)
             .unrolled("ADJACENT", usize::from(adjacent))
-            .unrolled("SPARSE", usize::from(input.is_sparse()))
+            .unrolled("SPARSE", usize::from(pass.input.is_sparse()))
             .unrolled("ALIGNED", usize::from(aligned))
-            .unrolled("EXACT", usize::from(source.quads.is_multiple_of(self.chunk)))
+            .unrolled("SCATTER", usize::from(pass.scatter.is_some()))
+            .unrolled("EXACT", usize::from(subgroup.is_none() && source.quads.is_multiple_of(self.chunk)))
             .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
+            .unrolled("SUBGROUP", subgroup.unwrap_or(0) as usize)
             .unrolled("KZ", kz)
             .unrolled("KY", ky)
             .unrolled("KX", kx)
-            .unrolled("SX", stride[2]);
+            .unrolled("SX", window.stride[2]);
         let bias = pass.bias.unwrap_or(r.dummy());
-        let bindings = [r.mask(&[input, output]), source.slice, pass.weight, bias, target.slice];
+        let bindings = [r.mask(&pass.spaces()), source.slice, pass.weight, bias, target.slice];
         let per_group = self.workgroup * self.voxels * self.tiles;
-        let groups = r.over(output, per_group, target.quads.div_ceil(self.quads));
-        let bytes = (source.slice.size + target.slice.size + pass.weight.size) as f64;
-        r.dispatch(kernel, &params, &bindings, groups, pass.flops, bytes);
+        let groups = r.over(&pass.grid, per_group, target.quads.div_ceil(self.quads));
+        r.dispatch(kernel, &pass.params(), &bindings, groups, pass.flops, pass.bytes());
     }
 }
+
+/// More input quads than any tensor has: weights that are not staged need no chunks.
+const ALL: usize = 1 << 16;

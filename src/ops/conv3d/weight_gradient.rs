@@ -1,122 +1,126 @@
-//! The kernels of the gradient of a convolution with respect to its weights.
+//! The gradient of a convolution with respect to its weights.
 
-use super::staged::Problem;
-use super::{Geometry, SOFTWARE_WORKGROUP, u};
+use super::pass::Problem;
+use super::variant::{Tiling, prefers_direct, prefers_matrices};
+use super::weight_gradient_matrix::Matrix;
+use super::weight_gradient_staged::{LONGEST_ROW, Staged};
+use super::{Geometry, flops, u};
 use crate::device::AdapterFacts;
 use crate::device::recording::{Kernel, Slice, Workgroups};
-use crate::graph::{QUAD, QUAD_BYTES, Recorder, Segment, Space, SpaceUniform, product};
+use crate::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, Segment, Space, SpaceUniform, TensorId};
 use bytemuck::{Pod, Zeroable};
 
-/// How a weight gradient is computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Variant {
-    /// An invocation owns a tap and an input quad.
-    Direct,
-    Staged(Staged),
+/// Adds the nodes that bring d loss / d weight for a convolution from `inputs` to a tensor whose gradient is `dy`.
+pub(in crate::ops) fn weight_gradient(
+    g: &mut Graph,
+    geometry: Geometry,
+    weight: TensorId,
+    inputs: &[TensorId],
+    dy: TensorId,
+) {
+    let dw = g.parameter_gradient(weight);
+    let in_quads: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(QUAD)).sum();
+    let out_quads = g.shape(dy).0.div_ceil(QUAD);
+    let slabs = slabs(geometry, in_quads, out_quads, g.shape(dy).1);
+    let bytes = (out_quads * geometry.taps() * in_quads) as u64 * 4 * QUAD_BYTES;
+    let partial = g.scratch(bytes * slabs as u64);
+    let mut all: Vec<TensorId> = inputs.iter().map(|&x| g.saved(x)).collect();
+    all.push(dy);
+    g.push(WeightGradient { geometry, slabs }, &all, &[dw, partial]);
 }
 
-/// How the kernel with staged input cuts its work (see `shaders/conv3d/weight_gradient_staged.wgsl`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Staged {
-    /// Voxels (z, y, x) of dy that are done with one staging; a row of x is in registers.
-    pub cells: [usize; 3],
-    pub workgroup: usize,
+/// Most bytes of the partial sums of a weight gradient.
+const MAX_PARTIAL: usize = 64 << 20;
+/// Invocations that keep a GPU busy.
+const INVOCATIONS: usize = 1 << 16;
+/// Rows of voxels that a slab holds at least.
+const ROWS_PER_SLAB: usize = 8;
+
+fn slabs(geometry: Geometry, in_quads: usize, out_quads: usize, output: Space) -> usize {
+    let matrices = geometry.taps() * in_quads * out_quads;
+    let invocations = geometry.taps() * in_quads * out_quads.div_ceil(4);
+    let rows = output.voxels() / output.row();
+    INVOCATIONS.div_ceil(invocations).min(MAX_PARTIAL / (matrices * 64)).min(rows / ROWS_PER_SLAB).clamp(1, 128)
 }
 
-impl std::fmt::Display for Variant {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Variant::Direct => f.write_str("direct"),
-            Variant::Staged(Staged { cells: [z, y, x], workgroup }) => write!(f, "staged {z} {y} {x} {workgroup}"),
-        }
-    }
-}
-
-/// Longest row of dy in registers, and most rows and planes of a box.
-const LONGEST_ROW: usize = 12;
-const MOST_ROWS: usize = 8;
-/// A box of fewer voxels is not worth its halo.
-const SMALLEST_BOX: usize = 32;
-
-/// Fewer taps read each staged value too rarely.
-const FEW_TAPS: usize = 9;
-
-impl Staged {
-    fn new(facts: &AdapterFacts, p: &Problem, longest_row: usize) -> Option<Self> {
-        let extent = extent(&p.output);
-        let even = |size: usize, most: usize| size.div_ceil(size.div_ceil(most));
-        let mut cells = [even(extent[0], MOST_ROWS), even(extent[1], MOST_ROWS), even(extent[2], longest_row)];
-        if product(cells) < SMALLEST_BOX {
-            return None;
-        }
-        let bytes = |cells: [usize; 3]| {
-            let halo = std::array::from_fn(|a| (cells[a] - 1) * p.geometry.stride[a] + p.geometry.kernel[a]);
-            product(halo) * QUAD_BYTES as usize
-        };
-        while bytes(cells) > facts.workgroup_memory as usize {
-            let axis = (0..3).max_by_key(|&a| (cells[a], 2 - a))?;
-            if cells[axis] == 1 {
-                return None;
-            }
-            cells[axis] = cells[axis].div_ceil(2);
-        }
-        // On a GPU the invocations beyond the channels would idle.
-        let workgroup = if facts.is_software() { SOFTWARE_WORKGROUP } else { 32 };
-        Some(Self { cells, workgroup })
-    }
-
-    /// Boxes along each axis of a block, or of a dense volume.
-    fn boxes(&self, output: &Space) -> [usize; 3] {
-        let extent = extent(output);
-        std::array::from_fn(|a| extent[a].div_ceil(self.cells[a]))
-    }
-
-    /// Slabs that keep the adapter busy: partial sums cost memory and another pass.
-    pub fn slabs(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
-        let busy: usize = if facts.is_software() { 16 } else { 2048 };
-        let groups = p.in_quads * (p.out_quads * QUAD).div_ceil(self.workgroup);
-        let blocks = p.output.blocks.map_or(1, |b| b.capacity);
-        busy.div_ceil(groups).min(product(self.boxes(&p.output)) * blocks).clamp(1, most)
-    }
-}
-
-/// Voxels of a block, or of a dense volume.
-fn extent(space: &Space) -> [usize; 3] {
-    space.blocks.map_or(space.dims, |b| b.block)
-}
-
-impl Variant {
-    /// The variants that can solve a problem, the likely best first.
-    pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
-        let mut found: Vec<Self> = Vec::new();
-        for row in [LONGEST_ROW, 8, 4] {
-            if let Some(staged) = Staged::new(facts, p, row).map(Variant::Staged)
-                && !found.contains(&staged)
-            {
-                found.push(staged);
-            }
-        }
-        let direct_first = p.geometry.taps() < FEW_TAPS || super::prefers_direct(facts);
-        found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
-        found
-    }
+/// dw += correlation of dy with x. Inputs: x..., dy; outputs: dw, partial sums.
+struct WeightGradient {
+    geometry: Geometry,
+    slabs: usize,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    input: SpaceUniform,
-    output: SpaceUniform,
-    padding: [u32; 3],
-    in_quads: u32,
-    boxes: [u32; 3],
-    weight_in_quads: u32,
-    first_in_quad: u32,
-    first_out_quad: u32,
-    out_quads: u32,
+struct SlabsParams {
+    size: u32,
     slabs: u32,
-    weight_size: u32,
-    pad: [u32; 3],
+    pad: [u32; 2],
+}
+
+impl Op for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv3d weight gradient"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let geometry = self.geometry;
+        let (dy, inputs) = node.inputs.split_last().expect("dy is the last input");
+        let (dw, partial) = (node.outputs[0], node.outputs[1]);
+        let (channels_out, output) = r.shape(*dy);
+        let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
+        let matrices = r.quads(*dy) * geometry.taps() * weight_in_quads;
+        let whole = Problem {
+            geometry,
+            taps: geometry.taps(),
+            in_quads: weight_in_quads,
+            out_quads: r.quads(*dy),
+            grid: output,
+            precision: r.precision(),
+        };
+        let candidates = Variant::candidates(r.facts(), &whole);
+        let chosen = r.choose(whole.name("weight gradient"), &candidates);
+        let slabs = match chosen {
+            Variant::Direct => self.slabs,
+            Variant::Staged(staged) => staged.slabs(r.facts(), &whole, self.slabs),
+            Variant::Matrix(matrix) => matrix.slabs(r.facts(), &whole, self.slabs),
+        };
+        let mut first_in_quad = 0;
+        for &x in inputs {
+            let (channels_in, input) = r.shape(x);
+            for segment in r.segments(x) {
+                for target in r.segments(*dy) {
+                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64
+                        / r.quads(x) as f64
+                        * target.quads as f64
+                        / r.quads(*dy) as f64;
+                    let pass = Pass {
+                        geometry,
+                        spaces: [&input, &output],
+                        segments: [segment, target],
+                        partial: r.slice(partial),
+                        first_in_quad: first_in_quad + segment.first_quad,
+                        weight_in_quads,
+                        slabs,
+                        matrices,
+                        flops: work,
+                    };
+                    match chosen {
+                        Variant::Direct => record_direct(r, &pass),
+                        Variant::Staged(staged) => staged.record(r, &pass),
+                        Variant::Matrix(matrix) => matrix.record(r, &pass),
+                    }
+                }
+            }
+            first_in_quad += r.quads(x);
+        }
+        let params = SlabsParams { size: (matrices * 4) as u32, slabs: slabs as u32, pad: [0; 2] };
+        let groups = Workgroups::folded(matrices * 4, 64, 1);
+        let bindings = [r.slice(partial), r.slice(dw)];
+        let bytes = r.bytes(partial) + 2.0 * r.bytes(dw);
+        r.dispatch(Kernel::new("conv3d/slabs"), &params, &bindings, groups, 0.0, bytes);
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// One dispatch: a segment of the input against one of dy.
@@ -134,38 +138,102 @@ pub(super) struct Pass<'a> {
     pub flops: f64,
 }
 
-impl Staged {
-    pub fn record(&self, r: &mut Recorder, pass: &Pass) {
-        let [input, output] = pass.spaces;
-        let [source, target] = pass.segments;
-        let Geometry { kernel, stride, padding } = pass.geometry;
-        let params = Params {
-            input: input.uniform(),
-            output: output.uniform(),
-            padding: u(padding),
+/// The uniform of the direct kernel and of the one with cooperative matrices.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Params {
+    input: SpaceUniform,
+    output: SpaceUniform,
+    kernel: [u32; 3],
+    in_quads: u32,
+    stride: [u32; 3],
+    weight_in_quads: u32,
+    padding: [u32; 3],
+    first_in_quad: u32,
+    first_out_quad: u32,
+    out_quads: u32,
+    slabs: u32,
+    weight_size: u32,
+}
+
+impl Pass<'_> {
+    pub fn params(&self) -> Params {
+        let [source, target] = self.segments;
+        Params {
+            input: self.spaces[0].uniform(),
+            output: self.spaces[1].uniform(),
+            kernel: u(self.geometry.kernel),
             in_quads: source.quads as u32,
-            boxes: u(self.boxes(output)),
-            weight_in_quads: pass.weight_in_quads as u32,
-            first_in_quad: pass.first_in_quad as u32,
+            stride: u(self.geometry.stride),
+            weight_in_quads: self.weight_in_quads as u32,
+            padding: u(self.geometry.padding),
+            first_in_quad: self.first_in_quad as u32,
             first_out_quad: target.first_quad as u32,
             out_quads: target.quads as u32,
-            slabs: pass.slabs as u32,
-            weight_size: pass.matrices as u32,
-            pad: [0; 3],
-        };
-        let mut kernel_of = Kernel::new("conv3d/weight_gradient_staged")
-            .unrolled("WORKGROUP", self.workgroup)
-            .unrolled("VOXELS", self.cells[2]);
-        for (names, values) in
-            [(["BZ", "BY", "BX"], self.cells), (["KZ", "KY", "KX"], kernel), (["SZ", "SY", "SX"], stride)]
-        {
-            for (name, value) in names.into_iter().zip(values) {
-                kernel_of = kernel_of.unrolled(name, value);
+            slabs: self.slabs as u32,
+            weight_size: self.matrices as u32,
+        }
+    }
+
+    /// Bytes that must move at least, beside the partial sums.
+    pub fn bytes(&self) -> f64 {
+        self.segments.iter().map(|s| s.slice.size as f64).sum()
+    }
+}
+
+fn record_direct(r: &mut Recorder, pass: &Pass) {
+    let [source, target] = pass.segments;
+    let [input, output] = pass.spaces;
+    let out_quads = Tiling::new(r.facts().is_software(), target.quads, output).quads;
+    let items = pass.geometry.taps() * source.quads;
+    let workgroup = if r.facts().is_software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
+    let kernel =
+        Kernel::new("conv3d/weight_gradient").with("OUT_QUADS", out_quads as u32).with("WORKGROUP", workgroup as u32);
+    let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
+    let groups = [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), pass.slabs].map(|g| g as u32);
+    r.dispatch(kernel, &pass.params(), &bindings, Workgroups::Fixed(groups), pass.flops, pass.bytes());
+}
+
+/// Fewer taps read each staged value too rarely.
+const FEW_TAPS: usize = 9;
+
+/// How a weight gradient is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// An invocation owns a tap and an input quad.
+    Direct,
+    /// The input is staged in workgroup memory.
+    Staged(Staged),
+    /// Products of cooperative matrices.
+    Matrix(Matrix),
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Variant::Direct => f.write_str("direct"),
+            Variant::Staged(Staged { cells: [z, y, x], workgroup }) => write!(f, "staged {z} {y} {x} {workgroup}"),
+            Variant::Matrix(m) => m.fmt(f),
+        }
+    }
+}
+
+impl Variant {
+    /// The variants that can solve a problem, the likely best first.
+    fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
+        let mut found: Vec<Self> = Vec::new();
+        for row in [LONGEST_ROW, 8, 4] {
+            if let Some(staged) = Staged::new(facts, p, row).map(Variant::Staged)
+                && !found.contains(&staged)
+            {
+                found.push(staged);
             }
         }
-        let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-        let groups = [source.quads, (target.quads * QUAD).div_ceil(self.workgroup), pass.slabs].map(|g| g as u32);
-        let bytes = (source.slice.size + target.slice.size) as f64;
-        r.dispatch(kernel_of, &params, &bindings, Workgroups::Fixed(groups), pass.flops, bytes);
+        let direct_first = p.geometry.taps() < FEW_TAPS || prefers_direct(facts);
+        found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
+        let matrices = Matrix::candidates(facts, p).into_iter().map(Variant::Matrix);
+        let at = if prefers_matrices(facts, p) { 0 } else { found.len() };
+        found.splice(at..at, matrices);
+        found
     }
 }

@@ -1,0 +1,143 @@
+// 3D convolution by cooperative matrices, 16-bit factors and 32-bit sums; also the gradient with respect to the input
+// (see shared/pass.wgsl). Weights are rounded to 16 bits on the way.
+// A workgroup of SUBGROUPS subgroups, LANES invocations each, makes SUBGROUPS * ROWS * TILE voxels by COLUMNS * TILE output
+// channels. For every tap and every DEPTH * TILE input channels it stages the voxels that the tap meets,
+// values[voxel][channel], and the weights, weights[input channel][output channel] (TRANSPOSED: the other way round), and each
+// subgroup multiplies its voxels with all of the weights. Rows are PAD vectors longer than they need be, against bank conflicts.
+
+{% set TILE = TILE | default(8) %}
+{% set LANES = LANES | default(8) %}
+{% set SUBGROUPS = SUBGROUPS | default(2) %}
+{% set ROWS = ROWS | default(2) %}
+{% set COLUMNS = COLUMNS | default(4) %}
+{% set DEPTH = DEPTH | default(2) %}
+{% set TRANSPOSED = TRANSPOSED | default(0) %}
+{% set SCATTER = SCATTER | default(0) %}
+{% set PAD = 2 %}
+{% set WORKGROUP = SUBGROUPS * LANES %}
+{% set VOXELS = SUBGROUPS * ROWS * TILE %}
+{% set IN_QUADS = DEPTH * TILE // 4 %}
+{% set OUT_QUADS = COLUMNS * TILE // 4 %}
+{% set VALUE_ROW = IN_QUADS + PAD %}
+{% set WEIGHT_ROW = (IN_QUADS if TRANSPOSED else OUT_QUADS) + PAD %}
+{% set WEIGHT_ROWS = 4 * (OUT_QUADS if TRANSPOSED else IN_QUADS) %}
+{% set SUM_ROW = TILE // 4 + 1 %}
+{% set OF_LANE = (VOXELS + WORKGROUP - 1) // WORKGROUP %}
+enable f16;
+enable wgpu_cooperative_matrix;
+#import space
+#import element
+#import pass
+
+@group(0) @binding(0) var<uniform> params: Pass;
+@group(0) @binding(2) var<storage, read_write> x: array<Feature>;
+@group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
+@group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read_write> y: array<Feature>;
+
+var<workgroup> values: array<vec4<f16>, {{ VOXELS * VALUE_ROW }}>;
+var<workgroup> weights: array<vec4<f16>, {{ WEIGHT_ROWS * WEIGHT_ROW }}>;
+var<workgroup> sums: array<vec4<f32>, {{ VOXELS * SUM_ROW }}>;
+
+@compute @workgroup_size({{ WORKGROUP }})
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+    let count = voxel_count(params.grid);
+    let in_quads = params.in_quads + opaque_zero();
+    let quad = group.z * {{ OUT_QUADS }}u;
+    {% for r in range(OF_LANE) %}
+    let row{{ r }} = lane + {{ r * WORKGROUP }}u;
+    let voxel{{ r }} = (group.x + group.y * groups.x) * {{ VOXELS }}u + row{{ r }};
+    let mine{{ r }} = row{{ r }} < {{ VOXELS }}u && voxel{{ r }} < count;
+    let at{{ r }} = coordinate(params.grid, min(voxel{{ r }}, count - 1u));
+    let origin{{ r }} = at{{ r }} * vec3<i32>(params.stride) - params.padding;
+    {% endfor %}
+    let first_row = subgroup * {{ ROWS * TILE }}u;
+    {% for i in range(ROWS) %}
+    {% for j in range(COLUMNS) %}
+    var sum{{ i }}_{{ j }} = coop_mat{{ TILE }}x{{ TILE }}<f32, C>();
+    {% endfor %}
+    {% endfor %}
+    for (var kz = 0; kz < i32(params.window.x); kz++) {
+        for (var ky = 0; ky < i32(params.window.y); ky++) {
+            for (var kx = 0; kx < i32(params.window.z); kx++) {
+                let steps = vec3<i32>(kz, ky, kx) * params.step_tap;
+                let first = params.first + steps.x + steps.y + steps.z;
+                {% for r in range(OF_LANE) %}
+                let found{{ r }} = find(params.input, origin{{ r }} + vec3<i32>(kz, ky, kx));
+                let seen{{ r }} = mine{{ r }} && found{{ r }} != NONE;
+                {% endfor %}
+                for (var first_quad = 0u; first_quad < in_quads; first_quad += {{ IN_QUADS }}u) {
+                    workgroupBarrier();
+                    {% for r in range(OF_LANE) %}
+                    if row{{ r }} < {{ VOXELS }}u {
+                        for (var q = 0u; q < {{ IN_QUADS }}u; q++) {
+                            var value = vec4<f16>();
+                            if seen{{ r }} && first_quad + q < in_quads { value = vec4<f16>(x[(first_quad + q) * params.input.stride + found{{ r }}]); }
+                            values[row{{ r }} * {{ VALUE_ROW }}u + q] = value;
+                        }
+                    }
+                    {% endfor %}
+                    // Quads beyond the last have the weights of the last: they meet zeros, or are not stored.
+                    for (var k = lane; k < {{ IN_QUADS * OUT_QUADS * 4 }}u; k += {{ WORKGROUP }}u) {
+                        let row = k & 3u;
+                        let q = (k >> 2u) % {{ IN_QUADS }}u;
+                        let o = (k >> 2u) / {{ IN_QUADS }}u;
+                        let matrix = u32(first + i32(min(quad + o, params.out_quads - 1u)) * params.step_out + i32(min(first_quad + q, in_quads - 1u)) * params.step_in);
+                        let at = {{ "(o * 4u + row) * " ~ WEIGHT_ROW ~ "u + q" if TRANSPOSED else "(q * 4u + row) * " ~ WEIGHT_ROW ~ "u + o" }};
+                        weights[at] = vec4<f16>(weight[matrix * 4u + row]);
+                    }
+                    workgroupBarrier();
+                    {% for d in range(DEPTH) %}
+                    {
+                        {% for i in range(ROWS) %}
+                        let left{{ i }} = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>(&values[(first_row + {{ i * TILE }}u) * {{ VALUE_ROW }}u + {{ d * TILE // 4 }}u], {{ VALUE_ROW }}u);
+                        {% endfor %}
+                        {% for j in range(COLUMNS) %}
+                        {
+                            {% if TRANSPOSED %}
+                            let right = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>(&weights[{{ j * TILE * WEIGHT_ROW + d * TILE // 4 }}u], {{ WEIGHT_ROW }}u);
+                            {% else %}
+                            let right = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>(&weights[{{ d * TILE * WEIGHT_ROW + j * TILE // 4 }}u], {{ WEIGHT_ROW }}u);
+                            {% endif %}
+                            {% for i in range(ROWS) %}
+                            sum{{ i }}_{{ j }} = coopMultiplyAdd(left{{ i }}, right, sum{{ i }}_{{ j }});
+                            {% endfor %}
+                        }
+                        {% endfor %}
+                    }
+                    {% endfor %}
+                }
+            }
+        }
+    }
+    {% for r in range(OF_LANE) %}
+    {% if SCATTER %}
+    let found{{ r }} = find(params.destination, at{{ r }} * vec3<i32>(params.scatter_stride) + vec3<i32>(params.parity));
+    let stored{{ r }} = mine{{ r }} && found{{ r }} != NONE;
+    let place{{ r }} = select(0u, found{{ r }}, stored{{ r }});
+    {% else %}
+    let stored{{ r }} = mine{{ r }};
+    let place{{ r }} = voxel{{ r }};
+    {% endif %}
+    {% endfor %}
+    {% for j in range(COLUMNS) %}
+    workgroupBarrier();
+    {% for i in range(ROWS) %}
+    coopStoreT(sum{{ i }}_{{ j }}, &sums[(first_row + {{ i * TILE }}u) * {{ SUM_ROW }}u], {{ SUM_ROW }}u);
+    {% endfor %}
+    workgroupBarrier();
+    {% for r in range(OF_LANE) %}
+    if stored{{ r }} {
+        for (var o = 0u; o < {{ TILE // 4 }}u; o++) {
+            let out = quad + {{ j * TILE // 4 }}u + o;
+            if out >= params.out_quads { break; }
+            let at = out * params.destination.stride + place{{ r }};
+            var value = sums[row{{ r }} * {{ SUM_ROW }}u + o];
+            if is_set(params.has_bias) { value += bias[params.first_out_quad + out]; }
+            if is_set(params.accumulate) { value += vec4<f32>(y[at]); }
+            y[at] = Feature(value);
+        }
+    }
+    {% endfor %}
+    {% endfor %}
+}
