@@ -71,6 +71,11 @@ program() {
     ${SPARK3D_RUN:-} "$spark3d" "$@" --device "${SPARK3D_DEVICE:-auto}"
 }
 
+# FAMILY of kernels
+doctor_with() {
+    (export SPARK3D_KERNELS="$1" && program doctor)
+}
+
 # NAME, then options of the bench.
 ours() {
     what=$1
@@ -103,6 +108,9 @@ peer_step() {
 
 round=0
 try "doctor: every operator against its reference" "$out/doctor.txt" program doctor
+for family in direct staged gathered subgroup matrix; do
+    try "doctor: $family kernels wherever there are any" "$out/doctor-$family.txt" doctor_with "$family"
+done
 
 round=1
 while [ "$round" -le "$rounds" ]; do
@@ -116,9 +124,11 @@ while [ "$round" -le "$rounds" ]; do
 
     peer_step "segmentation" 2 seg train
     ours_step segmentation-f32 f32 2 seg train
+    ours_step segmentation-f16 f16 2 seg train
 
     peer_step "inference" 1 seg infer
     ours_step inference-f32 f32 1 seg infer
+    ours_step inference-f16 f16 1 seg infer
     round=$((round + 1))
 done
 
@@ -136,4 +146,4 @@ fi
     echo "gpu_bench.sh: these failed:$failed" >&2
     exit 1
 }
-echo "The reports and profiles are in $out/ours, the operators' errors in $out/doctor.txt."
+echo "The reports and profiles are in $out/ours, the operators' errors in $out/doctor*.txt."

@@ -57,9 +57,13 @@
 //!
 //! # Which kernel
 //!
-//! A convolution has several kernels: one that reads weights and inputs where it needs them, and kernels that stage them in
-//! workgroup memory, cut into register tiles of several sizes. Their shaders are templates, because what is in registers must be
-//! written out. An operator names its problem and the kernels that can solve it, the likely best first;
+//! A convolution has families of kernels: direct (weights and inputs are read where they are needed), staged and gathered (they
+//! wait in workgroup memory), subgroup (the invocations of a subgroup hold weights and broadcast them) and matrix (cooperative
+//! matrices: 16-bit factors, 32-bit sums, first choice of a GPU that has them for features of 16 bits), each cut into tiles of
+//! several sizes. Forward, the gradient of the input, strided or not, and the transposed convolution are the same sum over a
+//! window with other matrices, `shaders/shared/pass.wgsl`, so that a kernel written once serves all of them. Shaders are
+//! templates, because what is in registers must be written out. An operator names its problem and the kernels that can solve
+//! it, the likely best first;
 //! [`device::KernelTable`] may know better. `spark3d bench --tune` fills that table: every candidate runs on the memory of a real
 //! session ([`graph::Session::tune`]), and the fastest is kept for the adapter and driver. Nothing is timed behind a training's
 //! back: kernels add in different orders, and a run that goes on must find the kernels that it started with.

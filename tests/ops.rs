@@ -68,6 +68,11 @@ fn staged_kernels_of_a_convolution_equal_their_reference() {
 }
 
 #[test]
+fn gathered_kernels_of_a_convolution_equal_their_reference() {
+    check_family("gathered", 2);
+}
+
+#[test]
 fn subgroup_kernels_of_a_convolution_equal_their_reference() {
     check_family("subgroup", 2);
 }

@@ -25,16 +25,9 @@ enable f16;
 enable wgpu_cooperative_matrix;
 #import space
 #import element
+#import weight_gradient
 
-struct Params {
-    input: Space,
-    output: Space,
-    kernel: vec3<u32>, in_quads: u32,
-    stride: vec3<u32>, weight_in_quads: u32,
-    padding: vec3<u32>, first_in_quad: u32,
-    first_out_quad: u32, out_quads: u32, slabs: u32, weight_size: u32,
-}
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: WeightGradient;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;

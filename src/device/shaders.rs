@@ -21,6 +21,7 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "conv3d/staged",
     "conv3d/matrix",
     "conv3d/weight_gradient_staged",
+    "conv3d/weight_gradient_gathered",
     "conv3d/weight_gradient_matrix",
     "instance_norm/statistics",
     "instance_norm/finalize",
@@ -61,6 +62,7 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
 const SHARED: &[(&str, &str)] = shader_files![
     "shared/space",
     "shared/pass",
+    "shared/weight_gradient",
     "shared/reduce",
     "shared/pair",
     "shared/labels",

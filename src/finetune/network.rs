@@ -33,7 +33,7 @@ impl Objective {
 /// What a graph is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Loss and gradients; the `recompute` largest recomputable activations are computed again in the backward pass.
+    /// Loss and gradients; the backward pass computes again, instead of keeping, the `recompute` activations that cost least.
     Train { trains: Trains, recompute: usize },
     /// Loss and counts of right and wrong voxels.
     Validate,
@@ -83,7 +83,7 @@ pub fn build(
     let mut counts = Vec::new();
     match purpose {
         Use::Train { recompute, .. } => {
-            let chosen: Vec<TensorId> = g.recomputation_candidates().iter().take(recompute).map(|c| c.0).collect();
+            let chosen: Vec<TensorId> = g.recomputation_candidates().into_iter().take(recompute).collect();
             g.backward(&seeds, chosen);
         }
         Use::Validate => {

@@ -87,9 +87,10 @@ pub trait Op {
     fn record(&self, node: &Node, recorder: &mut Recorder);
     /// Appends the nodes that bring the gradients of the outputs to the inputs. Gradient operators themselves have none.
     fn backward(&self, node: &Node, graph: &mut Graph);
-    /// Whether its output is cheap to compute again instead of keeping it for the backward pass.
-    fn recomputable(&self) -> bool {
-        false
+    /// What computing its output again, instead of keeping it for the backward pass, costs: bytes moved for each byte of
+    /// output. `None` where that is never worth it.
+    fn recomputation_cost(&self) -> Option<f64> {
+        None
     }
 }
 
@@ -222,21 +223,23 @@ impl Graph {
         self.nodes.push(Node { op: Rc::new(op), inputs: inputs.to_vec(), outputs: outputs.to_vec() });
     }
 
-    /// Forward tensors whose recomputation is cheap, largest first, with their bytes.
-    pub fn recomputation_candidates(&self) -> Vec<(TensorId, u64)> {
-        let mut found: Vec<(TensorId, u64)> = self.nodes[..self.forward_end()]
+    /// Forward tensors whose recomputation is worth it: those first that cost least for each byte they free, of equals the
+    /// largest.
+    pub fn recomputation_candidates(&self) -> Vec<TensorId> {
+        let mut found: Vec<(f64, u64, TensorId)> = self.nodes[..self.forward_end()]
             .iter()
-            .filter(|n| n.op.recomputable())
-            .flat_map(|n| n.outputs.iter().copied())
-            .filter_map(|t| match self.tensors[t].kind {
+            .filter_map(|n| Some((n.op.recomputation_cost()?, &n.outputs)))
+            .flat_map(|(cost, outputs)| outputs.iter().map(move |&t| (cost, t)))
+            .filter_map(|(cost, t)| match self.tensors[t].kind {
                 Kind::Feature { channels, space } => {
-                    Some((t, (channels.div_ceil(QUAD) * space.voxels()) as u64 * self.precision.quad_bytes()))
+                    let bytes = (channels.div_ceil(QUAD) * space.voxels()) as u64 * self.precision.quad_bytes();
+                    Some((cost, bytes, t))
                 }
                 Kind::Bytes(_) => None,
             })
             .collect();
-        found.sort_by_key(|&(t, bytes)| (std::cmp::Reverse(bytes), t));
-        found
+        found.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
+        found.into_iter().map(|(_, _, t)| t).collect()
     }
 
     fn forward_end(&self) -> usize {

@@ -30,8 +30,9 @@ impl Op for Densify {
         "densify"
     }
 
-    fn recomputable(&self) -> bool {
-        true
+    fn recomputation_cost(&self) -> Option<f64> {
+        // The visible part is read, at most as much as is written.
+        Some(2.0)
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {

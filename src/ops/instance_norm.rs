@@ -192,8 +192,9 @@ impl Op for Normalize {
         "instance_norm"
     }
 
-    fn recomputable(&self) -> bool {
-        self.instances == 1
+    fn recomputation_cost(&self) -> Option<f64> {
+        // x and the residual are read, y is written.
+        (self.instances == 1).then_some(if self.residual { 3.0 } else { 2.0 })
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {

@@ -121,7 +121,7 @@ pub enum Use {
     Reconstruct,
     /// Reconstruction and loss.
     Validate,
-    /// Loss and gradients; the `usize` largest recomputable activations are computed again in the backward pass.
+    /// Loss and gradients; the backward pass computes again, instead of keeping, the `recompute` activations that cost least.
     Train { recompute: usize },
 }
 
@@ -150,7 +150,7 @@ pub fn build(parameters: Parameters, network: &Network, settings: &Settings, pat
             g.masked_l2(reconstruction, image, Weights::HiddenOf(visible), false);
         }
         Use::Train { recompute } => {
-            let chosen: Vec<TensorId> = g.recomputation_candidates().iter().take(*recompute).map(|c| c.0).collect();
+            let chosen: Vec<TensorId> = g.recomputation_candidates().into_iter().take(*recompute).collect();
             let gradient = g.masked_l2(reconstruction, image, Weights::HiddenOf(visible), true).expect("asked for");
             g.backward(&[(reconstruction, gradient)], chosen);
         }

@@ -10,6 +10,7 @@ mod pass;
 mod staged;
 mod variant;
 mod weight_gradient;
+mod weight_gradient_gathered;
 mod weight_gradient_matrix;
 mod weight_gradient_staged;
 

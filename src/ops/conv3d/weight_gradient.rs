@@ -2,6 +2,7 @@
 
 use super::pass::Problem;
 use super::variant::{Tiling, prefers_direct, prefers_matrices};
+use super::weight_gradient_gathered::Gathered;
 use super::weight_gradient_matrix::Matrix;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
 use super::{Geometry, flops, u};
@@ -82,6 +83,7 @@ impl Op for WeightGradient {
         let slabs = match chosen {
             Variant::Direct => self.slabs,
             Variant::Staged(staged) => staged.slabs(r.facts(), &whole, self.slabs),
+            Variant::Gathered(gathered) => gathered.slabs(r.facts(), &whole, self.slabs),
             Variant::Matrix(matrix) => matrix.slabs(r.facts(), &whole, self.slabs),
         };
         let mut first_in_quad = 0;
@@ -107,6 +109,7 @@ impl Op for WeightGradient {
                     match chosen {
                         Variant::Direct => record_direct(r, &pass),
                         Variant::Staged(staged) => staged.record(r, &pass),
+                        Variant::Gathered(gathered) => gathered.record(r, &pass),
                         Variant::Matrix(matrix) => matrix.record(r, &pass),
                     }
                 }
@@ -138,7 +141,7 @@ pub(super) struct Pass<'a> {
     pub flops: f64,
 }
 
-/// The uniform of the direct kernel and of the one with cooperative matrices.
+/// The uniform of every kernel but the one that stages boxes: `shaders/shared/weight_gradient.wgsl`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct Params {
@@ -204,6 +207,8 @@ enum Variant {
     Direct,
     /// The input is staged in workgroup memory.
     Staged(Staged),
+    /// The input is gathered voxel by voxel.
+    Gathered(Gathered),
     /// Products of cooperative matrices.
     Matrix(Matrix),
 }
@@ -213,6 +218,7 @@ impl std::fmt::Display for Variant {
         match self {
             Variant::Direct => f.write_str("direct"),
             Variant::Staged(Staged { cells: [z, y, x], workgroup }) => write!(f, "staged {z} {y} {x} {workgroup}"),
+            Variant::Gathered(g) => g.fmt(f),
             Variant::Matrix(m) => m.fmt(f),
         }
     }
@@ -229,8 +235,10 @@ impl Variant {
                 found.push(staged);
             }
         }
-        let direct_first = p.geometry.taps() < FEW_TAPS || prefers_direct(facts);
-        found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
+        let gathered = Gathered::candidates(facts, p).into_iter().map(Variant::Gathered);
+        let at = if p.geometry.taps() < FEW_TAPS { 0 } else { found.len() };
+        found.splice(at..at, gathered);
+        found.insert(if prefers_direct(facts) { 0 } else { found.len() }, Variant::Direct);
         let matrices = Matrix::candidates(facts, p).into_iter().map(Variant::Matrix);
         let at = if prefers_matrices(facts, p) { 0 } else { found.len() };
         found.splice(at..at, matrices);
