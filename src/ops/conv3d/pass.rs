@@ -182,7 +182,7 @@ impl Geometry {
             })
         };
         let size = std::array::from_fn(|a| taps(a).count());
-        let last: [usize; 3] = std::array::from_fn(|a| taps(a).last().unwrap_or(0));
+        let last: [usize; 3] = std::array::from_fn(|a| taps(a).next_back().unwrap_or(0));
         let padding = std::array::from_fn(|a| {
             let shift = parity[a] as i32 + self.padding[a] as i32 - last[a] as i32;
             -(shift / self.stride[a] as i32)
