@@ -137,7 +137,7 @@ pub fn run() -> Result<()> {
         Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
-        Command::Convert(c) => c.run(),
+        Command::Convert(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),
     }
 }
