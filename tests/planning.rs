@@ -331,6 +331,8 @@ fn a_plan_is_trained_and_predicts() {
     assert_eq!(run.architecture.kernels, configuration.architecture.kernels);
     assert_eq!((run.normalization, run.use_mask_for_norm), (configuration.normalization, vec![false, true]));
     assert_eq!(run.patch_size, configuration.patch_size);
+    let median = |plans: &Plans| plans.json["configurations"]["3d_fullres"]["median_image_size_in_voxels"].clone();
+    assert_eq!(median(&trained), median(&plans));
 
     place.done(&["predict", "-m", "model", "-i", "data/imagesTr", "-o", "out", "--no-mirror"]);
     for case in 0..5 {
@@ -347,12 +349,17 @@ fn what_is_wrong_is_said() {
     let error = place.error(&["plan", "data", "--spacing", "1", "0", "1"]);
     assert!(error.contains("--spacing"), "{error}");
     assert!(!place.path("data/nnUNetPlans.json").exists());
-    // One case with another label and one that is cut off: both are told of, the first is named in the end.
+    fs::copy(fixture("dataset_fingerprint.json"), place.path("data/dataset_fingerprint.json")).unwrap();
+    let error = place.error(&["plan", "data"]);
+    assert!(error.contains("16 cases") && error.contains("has 5"), "{error}");
+    fs::remove_file(place.path("data/dataset_fingerprint.json")).unwrap();
+    place.done(&["plan", "data"]);
+    // The fingerprint is no longer that of the files. One case with another label and one that is cut off: both are told of, the first is named in the end.
     place.write("data/labelsTr/case3.nii.gz", |at| if at[0] == 3 { 7.0 } else { 0.0 });
     let image = place.path("data/imagesTr/case1_0000.nii.gz");
     let bytes = fs::read(&image).unwrap();
     fs::write(&image, &bytes[..bytes.len() / 2]).unwrap();
-    let error = place.error(&["plan", "data", "--anew"]);
+    let error = place.error(&["plan", "data"]);
     assert!(error.contains("2 of its 5 cases") && error.contains("case1") && error.contains("label(s) 7"), "{error}");
     fs::write(&image, bytes).unwrap();
     for case in 0..5 {

@@ -12,6 +12,8 @@ use crate::preprocess::Event;
 use crate::progress::Progress;
 
 /// Plan a labelled data set as nnU-Net does: voxel size, patch, batch and network, written as its plans.json
+///
+/// Plans hold 3d_fullres, and 3d_lowres with 3d_cascade_fullres where nnU-Net makes them. A 2D configuration is not planned.
 #[derive(Args)]
 pub struct Plan {
     /// A raw data set of nnU-Net's form: dataset.json, imagesTr, labelsTr
