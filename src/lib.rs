@@ -27,7 +27,8 @@
 //! gradient nodes. Where the loss joins the samples of a batch (batch Dice, ignored voxels), the graph holds them all. The run
 //! folder of a fine-tuning is a model folder of nnU-Net's layout: `plans.json` and `dataset.json` describe the model,
 //! [`weights`] reads its checkpoints and those of nnU-Net and nnssl alike, and [`infer`] slides the network over a scan, slab by
-//! slab, so that the logits of a whole scan are never in memory.
+//! slab, so that the logits of a whole scan are never in memory. Before all this, [`planning`] may decide by nnU-Net's rules which
+//! voxel size, patch and network suit the data set.
 //!
 //! # Spaces and quads
 //!
@@ -89,6 +90,7 @@
 //! | augment | error, volume, random, preprocess |
 //! | dataset | error, volume, atomic, random, io, preprocess, augment |
 //! | metric | |
+//! | planning | error, atomic, dataset, io, preprocess |
 //! | device | error, atomic |
 //! | graph | error, device |
 //! | ops | error, device, graph, random |
@@ -123,6 +125,7 @@ pub mod metric;
 pub mod model;
 pub mod ops;
 pub mod plan;
+pub mod planning;
 pub mod preprocess;
 pub mod pretext;
 pub mod progress;

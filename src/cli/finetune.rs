@@ -50,7 +50,7 @@ pub struct Finetune {
     /// Plan to begin with, of those below
     #[arg(long, default_value = "paper", value_name = "NAME")]
     preset: String,
-    /// nnU-Net's plans.json for this data set: patch, voxel size, normalisation, network
+    /// Plans of this data set, by `spark3d plan` or nnU-Net: patch, voxel size, normalisation, network
     #[arg(long, value_name = "FILE")]
     plans: Option<PathBuf>,
     /// Which configuration of --plans

@@ -6,6 +6,7 @@ mod demo;
 mod doctor;
 mod evaluate;
 mod finetune;
+mod plan;
 mod predict;
 mod preprocess;
 mod pretrain;
@@ -33,6 +34,7 @@ enum Command {
     Demo(demo::Demo),
     Doctor(doctor::Doctor),
     Preprocess(preprocess::Preprocess),
+    Plan(plan::Plan),
     Pretrain(pretrain::Pretrain),
     Reconstruct(reconstruct::Reconstruct),
     Finetune(finetune::Finetune),
@@ -129,12 +131,13 @@ pub fn run() -> Result<()> {
         Command::Demo(c) => c.run(&cli.common),
         Command::Doctor(c) => c.run(&cli.common),
         Command::Preprocess(c) => c.run(&cli.common),
+        Command::Plan(c) => c.run(&cli.common),
         Command::Pretrain(c) => c.run(&cli.common),
         Command::Reconstruct(c) => c.run(&cli.common),
         Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
-        Command::Convert(c) => c.run(),
+        Command::Convert(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),
     }
 }

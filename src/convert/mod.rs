@@ -1,12 +1,16 @@
-//! Models and checkpoints of this program as nnU-Net and PyTorch have them, and the reverse.
+//! Models and checkpoints of this program as nnU-Net and PyTorch have them, and the reverse; and data sets of the Medical
+//! Segmentation Decathlon as nnU-Net has them ([`convert_task`]).
 //!
 //! Both lay out a model in the same way: `plans.json`, `dataset.json` and `fold_*` with checkpoints. What differs is the file of
 //! a checkpoint. [`read`] takes what there is to know from either kind, [`torch`] and [`native`] write it as the other.
 
 mod adaptation;
+mod decathlon;
 mod native;
 mod read;
 mod torch;
+
+pub use decathlon::{Converted, convert_task, is_task};
 
 use std::path::{Path, PathBuf};
 
@@ -22,8 +26,8 @@ const PLANS: &str = "plans.json";
 const DATASET: &str = "dataset.json";
 /// The checkpoints of a fold that are models; `latest` is one of a training that goes on.
 const CHECKPOINTS: [&str; 2] = ["final", "best"];
-const INPUT_REMEDY: &str = "Name a run folder of `spark3d finetune`, nnU-Net's model folder (plans.json, dataset.json, fold_*), or a \
-                            checkpoint (.safetensors, .pth)";
+const INPUT_REMEDY: &str = "Name a run folder of `spark3d finetune`, nnU-Net's model folder (plans.json, dataset.json, fold_*), a \
+                            checkpoint (.safetensors, .pth), or a task of the Medical Segmentation Decathlon";
 
 pub struct Options {
     pub input: PathBuf,

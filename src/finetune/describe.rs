@@ -69,7 +69,15 @@ pub fn plans(
     let plans_name = json["plans_name"].as_str().unwrap_or(PLANS_NAME).to_string();
     json["dataset_name"] = json!(name);
     json["image_reader_writer"] = json!(if plan.data.reorient { "NibabelIOWithReorient" } else { "SimpleITKIO" });
-    json["configurations"] = json!({ CONFIGURATION: configuration.to_json(&plans_name, plan.train.patch) });
+    let mut value = configuration.to_json(&plans_name, plan.train.patch);
+    // The median image, where somebody planned with it.
+    if let Some((plans, given)) = given.filter(|(_, given)| given.spacing == configuration.spacing) {
+        let key = "median_image_size_in_voxels";
+        if let Some(median) = plans.json["configurations"][&given.name].get(key) {
+            value[key] = median.clone();
+        }
+    }
+    json["configurations"] = json!({ CONFIGURATION: value });
     let plans = Plans::from_json(json).map_err(|cause| Error::plan(cause, "Correct the plans"))?;
     let configuration = plans.configuration(CONFIGURATION).map_err(|cause| Error::plan(cause, "Correct the plan"))?;
     Ok((plans, configuration))

@@ -2,8 +2,8 @@
 //! files of PyTorch and numpy.
 //!
 //! [`nifti`] reads a scan into canonical axes and writes results back onto the grid that they came from, [`header`]
-//! judges a file by its first 348 bytes, and [`affine`] is the small linear algebra of both. [`torch`] reads and writes
-//! checkpoints without running what is in them; [`npz`] writes arrays.
+//! judges a file by its first 348 bytes, and [`affine`] is the small linear algebra of both; [`volumes`] takes 4D files apart.
+//! [`torch`] reads and writes checkpoints without running what is in them; [`npz`] writes arrays.
 
 pub mod affine;
 pub mod header;
@@ -12,3 +12,4 @@ pub mod nifti;
 pub mod nnunet;
 pub mod npz;
 pub mod torch;
+pub mod volumes;

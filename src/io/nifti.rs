@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::volume::Volume;
 
 /// Deflate packs at most 1032 bytes into one.
-const MAX_GZIP_RATIO: u64 = 1032;
+pub(super) const MAX_GZIP_RATIO: u64 = 1032;
 
 /// Which way the axes of a volume run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -264,7 +264,7 @@ fn open(path: &Path) -> Result<(Geometry, Box<dyn Read>)> {
 }
 
 /// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
-fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
+pub(super) fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
     let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(Error::io("read", path))?);
     let start = file.fill_buf().map_err(Error::io("read", path))?;
     if start.is_empty() {
@@ -288,7 +288,7 @@ fn read_voxels(path: &Path, header: &Header, mut stream: Box<dyn Read>) -> Resul
     Ok(raw)
 }
 
-fn unreadable(path: &Path, e: &std::io::Error, what: &str) -> Error {
+pub(super) fn unreadable(path: &Path, e: &std::io::Error, what: &str) -> Error {
     let cause = match e.kind() {
         std::io::ErrorKind::UnexpectedEof => format!("it ends early, within {what}"),
         _ => format!("{what} cannot be read ({e})"),

@@ -333,6 +333,35 @@ mod tests {
         assert!(inside > 0.0, "the labelled empty voxel lowers the mean that is subtracted: {inside}");
     }
 
+    /// The schemes of nnU-Net's channel names, on the crop.
+    #[test]
+    fn each_channel_has_its_scheme() {
+        use Normalization::{Ct, None as Unchanged, RescaleTo01, RgbTo01};
+        let folder = tempfile::tempdir().unwrap();
+        let value = |at: [usize; 3]| if at[0] == 0 { 0.0 } else { (40 + at[2] * 51) as f32 };
+        let images = images(folder.path(), [3, 2, 4], &[&value, &value]);
+        let intensities = json!({ "mean": 100.0, "std": 50.0, "percentile_00_5": 60.0, "percentile_99_5": 150.0 });
+        let with = |a, b| {
+            let (plans, configuration) = plans([0, 1, 2], Unchanged, false);
+            let mut json = plans.json;
+            json["foreground_intensity_properties_per_channel"] = json!({ "0": intensities, "1": intensities });
+            let normalization = vec![a, b];
+            let configuration = Configuration { normalization, spacing: [3.0, 2.0, 1.0], ..configuration };
+            let case = prepare(&images, None, &Plans::from_json(json).unwrap(), &configuration).unwrap();
+            assert_eq!(case.grid.bbox, [[1, 3], [0, 2], [0, 4]]);
+            (case.data[..4].to_vec(), case.data[16..20].to_vec())
+        };
+        let near = |got: Vec<f32>, want: [f32; 4]| {
+            assert!(got.iter().zip(want).all(|(g, w)| (g - w).abs() < 1e-6), "{got:?} for {want:?}");
+        };
+        let (ct, unchanged) = with(Ct, Unchanged);
+        near(ct, [-0.8, -0.18, 0.84, 1.0]);
+        near(unchanged, [40., 91., 142., 193.]);
+        let (range, rgb) = with(RescaleTo01, RgbTo01);
+        near(range, [0., 1. / 3., 2. / 3., 1.]);
+        near(rgb, [40., 91., 142., 193.].map(|v| v / 255.));
+    }
+
     #[test]
     fn transposed_and_placed_back() {
         let folder = tempfile::tempdir().unwrap();

@@ -13,6 +13,17 @@ pub enum Reader {
     Reoriented,
 }
 
+impl Reader {
+    /// By the name of nnU-Net's class. The error is the cause alone.
+    pub fn from_name(name: &str) -> Cause<Self> {
+        match name {
+            "SimpleITKIO" | "NibabelIO" | "" => Ok(Self::AsStored),
+            "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => Ok(Self::Reoriented),
+            other => Err(format!("images are read by {other}, which is not for NIfTI files")),
+        }
+    }
+}
+
 /// What happens to the intensities of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Normalization {
@@ -102,11 +113,7 @@ impl Plans {
     /// As [`Plans::read`] from a value, such as the copy inside a checkpoint. The error is the cause alone.
     pub fn from_json(json: Value) -> Cause<Self> {
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
-        let reader = match text("image_reader_writer").as_str() {
-            "SimpleITKIO" | "NibabelIO" | "" => Reader::AsStored,
-            "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => Reader::Reoriented,
-            other => return Err(format!("images are read by {other}, which is not for NIfTI files")),
-        };
+        let reader = Reader::from_name(&text("image_reader_writer"))?;
         let transpose = |key: &str| -> Cause<[usize; 3]> {
             let axes = match json.get(key) {
                 None => [0, 1, 2],
