@@ -7,9 +7,8 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::spatial::{self, Matrix};
-use super::{enlarged, filter, intensity, mirror};
+use super::{enlarged, filter, intensity, mirror, noise};
 use crate::error::{Error, Result};
-use crate::random::{Purpose, rng};
 
 /// What may happen to a labelled patch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -178,6 +177,12 @@ impl Settings {
         }
     }
 
+    /// The most voxels (z, y, x) that are ever read for a patch.
+    pub fn largest_part(&self, patch: [usize; 3]) -> [usize; 3] {
+        let turns = self.rotation_probability > 0.0 || self.scale_probability > 0.0;
+        if turns { self.crop_size(patch).map(|n| n.max(1)) } else { patch }
+    }
+
     /// Draws what happens to one patch of `channels` channels and `patch` voxels.
     pub fn draw(&self, rng: &mut impl Rng, channels: usize, patch: [usize; 3]) -> Draw {
         let plane = self.in_plane(patch);
@@ -254,7 +259,7 @@ impl Draw {
         assert_eq!((image.len(), labels.len()), (self.gamma.len() * voxels, voxels), "a patch of another shape");
         for (n, data) in image.chunks_exact_mut(voxels.max(1)).enumerate() {
             if let Some(Noise { sigma, seed }) = self.noise {
-                intensity::noise(data, sigma, &mut rng(seed, Purpose::Noise, n as u64, 0));
+                noise::noise(data, sigma, seed, n as u32);
             }
             if let Some(sigma) = self.blur[n] {
                 filtered(data, |data| filter::blur(data, shape, sigma));
@@ -290,6 +295,7 @@ fn filtered(data: &mut [f32], filter: impl FnOnce(&mut Vec<f32>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::{Purpose, rng};
 
     fn draws(settings: &Settings, n: u64, patch: [usize; 3]) -> Vec<Draw> {
         (0..n).map(|k| settings.draw(&mut rng(1, Purpose::Test, k, 0), 2, patch)).collect()
