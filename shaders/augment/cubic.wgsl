@@ -1,11 +1,10 @@
-// The patch from the spline's coefficients in the part, 64 to a voxel; 0 beyond the outermost voxel centres of the crop. What is
-// not turned is copied from the part. One voxel an invocation.
+// The patch from the spline's coefficients in the part, 64 to a voxel; 0 beyond the outermost voxel centres of the crop. One voxel
+// an invocation.
 
 #import augment
 
-@group(0) @binding(2) var<storage, read> part: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
-@group(0) @binding(4) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read_write> c: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 fn weights(t: f32) -> vec4<f32> {
     let u = 1.0 - t;
@@ -31,11 +30,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let v = (group.x + group.y * groups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let at = coordinate(v);
-    let target_voxel = params.first + mirrored(at);
-    if drawn.turned == 0u {
-        y[target_voxel] = part[v];
-        return;
-    }
     let p = position(at);
     var sum = 0.0;
     if is_inside(p) {
@@ -55,5 +49,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
 {% endfor %}
 {% endfor %}
     }
-    y[target_voxel] = sum;
+    y[params.first + mirrored(at)] = sum;
 }

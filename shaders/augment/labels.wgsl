@@ -1,19 +1,15 @@
 // The label map of the patch: the label with the largest share by linear interpolation in the part; of equals the nearest
-// voxel's, else the lowest. Around the crop, labels are -1. Labels of the part are signed 16-bit numbers, two in a word; those of
-// the patch are floats. One voxel an invocation.
+// voxel's, else the lowest. Around the crop, labels are -1. Those of the patch are floats. One voxel an invocation.
 
 #import augment
 
-@group(0) @binding(2) var<storage, read> part: array<u32>;
+#import packed_labels
+
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 const OUTSIDE: i32 = -1;
-// Shares this close are equal.
-const TIE: f32 = 1e-6;
-
-fn label_of(i: u32) -> i32 {
-    return (i32(part[i >> 1u] >> (16u * (i & 1u))) << 16u) >> 16u;
-}
+// Shares this close are equal: sums of four products, rounded.
+const TIE: f32 = 5e-7;
 
 fn label_at(at: vec3<i32>) -> i32 {
     if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.part)) { return OUTSIDE; }
@@ -25,10 +21,6 @@ fn label_at(at: vec3<i32>) -> i32 {
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let v = (group.x + group.y * groups.x) * 64u + lane;
     if v >= voxel_total() { return; }
-    if drawn.turned == 0u {
-        y[v] = f32(label_of(v));
-        return;
-    }
     let p = position(coordinate(v));
     let at = p.voxel - drawn.start;
     // Corners in pairs along x: the lower four, then the upper four along z.

@@ -1,5 +1,4 @@
-// The patch by linear interpolation in the part; around the crop there are zeros. What is not turned is copied. One voxel an
-// invocation.
+// The patch by linear interpolation in the part; around the crop there are zeros. One voxel an invocation.
 
 #import augment
 
@@ -23,11 +22,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let v = (group.x + group.y * groups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let c = coordinate(v);
-    let target_voxel = params.first + mirrored(c);
-    if drawn.turned == 0u {
-        y[target_voxel] = part[v];
-        return;
-    }
     let p = position(c);
     let at = p.voxel - drawn.start;
     let a = between(at, p.t.z);
@@ -36,5 +30,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     let d = between(at + vec3<i32>(1, 0, 0), p.t.z);
     let e = between(at + vec3<i32>(1, 1, 0), p.t.z);
     let high = d + (e - d) * p.t.y;
-    y[target_voxel] = low + (high - low) * p.t.x;
+    y[params.first + mirrored(c)] = low + (high - low) * p.t.x;
 }

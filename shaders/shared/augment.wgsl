@@ -17,13 +17,12 @@ struct Sample {
     part: vec3<u32>, mirror: u32,
     // First voxel of the part in the crop, and the standard deviation of the noise.
     start: vec3<i32>, sigma: f32,
-    // Voxels of the crop, and whether the patch is turned or zoomed. If not, the part is the patch.
-    crop: vec3<u32>, turned: u32,
+    // Voxels of the crop. `zero` is 0, which no compiler can know: see opaque_zero in space.wgsl.
+    crop: vec3<u32>, zero: u32,
     // Offset from the centre of the patch -> of the crop, in whole 4096ths, and half of what these leave.
     matrix: array<vec4<i32>, 3>,
     rest: array<vec4<f32>, 3>,
-    // `zero` is 0, which no compiler can know: see opaque_zero in space.wgsl.
-    seed: vec2<u32>, zero: u32, pad: u32,
+    seed: vec2<u32>, pad: vec2<u32>,
     channels: array<Channel>,
 }
 

@@ -56,6 +56,7 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "augment/cubic",
     "augment/linear",
     "augment/labels",
+    "augment/unpack_labels",
     "augment/noise",
     "augment/blur",
     "augment/lower_resolution",
@@ -81,6 +82,7 @@ const SHARED: &[(&str, &str)] = shader_files![
     "shared/step_values",
     "shared/augment",
     "shared/extremes",
+    "shared/packed_labels",
 ];
 
 /// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.

@@ -32,7 +32,7 @@ pub struct Heading<'a> {
 }
 
 /// Middle extent of a patch in pixels, at least.
-const COMFORTABLE: f64 = 190.0;
+const COMFORTABLE: f64 = 160.0;
 /// Between what was and what became.
 const BETWEEN: u32 = 28;
 

@@ -55,6 +55,9 @@ pub struct Augmented {
 /// Switches of a sample: what can be left out of a run.
 #[derive(Clone, Copy, Debug)]
 struct Switches {
+    /// The part is the patch.
+    plain: u32,
+    /// The patch is rotated or zoomed.
     turned: u32,
     noise: u32,
     /// The first of those of channel 0; every channel has [`Switches::A_CHANNEL`].
@@ -66,13 +69,12 @@ impl Switches {
     const A_CHANNEL: u32 = 6;
 
     fn of(sample: usize, augmentation: &Augmentation) -> Self {
-        let each = 2 + Self::A_CHANNEL * augmentation.channels as u32;
-        let first = sample as u32 * each;
-        Self { turned: first, noise: first + 1, channels: first + 2 }
+        let first = sample as u32 * Self::count(augmentation);
+        Self { plain: first, turned: first + 1, noise: first + 2, channels: first + 3 }
     }
 
     fn count(augmentation: &Augmentation) -> u32 {
-        2 + Self::A_CHANNEL * augmentation.channels as u32
+        3 + Self::A_CHANNEL * augmentation.channels as u32
     }
 
     fn channel(&self, channel: usize) -> u32 {
@@ -148,6 +150,7 @@ impl Augmentation {
             }
         }
         let switches = Switches::of(sample, self);
+        session.set_switch(switches.plain, change.cut.is_none());
         session.set_switch(switches.turned, change.cut.is_some());
         session.set_switch(switches.noise, change.noise.is_some());
         let nothing = ChannelChange::default();
@@ -206,7 +209,7 @@ impl Graph {
         let part_labels = a.labels.then(|| self.input(2 * product(a.part).next_multiple_of(2) as u64));
         let outside = part_labels.map(|part| {
             let outside = volume(self, a.voxels());
-            self.resample_labels(a, numbers, part, outside);
+            self.resample_labels(a, switches, [numbers, part], outside);
             outside
         });
         let image = volume(self, a.channels * a.voxels());

@@ -56,12 +56,11 @@ struct SampleNumbers {
     start: [i32; 3],
     sigma: f32,
     crop: [u32; 3],
-    turned: u32,
+    zero: u32,
     matrix: [[i32; 4]; 3],
     rest: [[f32; 4]; 3],
     seed: [u32; 2],
-    zero: u32,
-    pad: u32,
+    pad: [u32; 2],
 }
 
 /// The WGSL struct `Channel`.
@@ -95,7 +94,6 @@ pub(super) fn bytes(a: &Augmentation, change: &Change) -> Vec<u8> {
         ..Default::default()
     };
     if let Some(cut) = &change.cut {
-        sample.turned = 1;
         sample.crop = cut.crop.map(|n| n as u32);
         sample.start = cut.start.map(|n| n as i32);
         for (r, row) in cut.matrix.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Rotation and zoom: the spline's coefficients of the part, then the patch from them, or linear interpolation without them.
+//! From a part to the patch: a copy; or, rotated and zoomed, the spline's coefficients of the part and the patch from them, or linear
+//! interpolation without them.
 
 use super::{AXES, Augmentation, Interpolation, Switches};
 use crate::device::recording::Kernel;
@@ -14,6 +15,7 @@ struct Resample {
 
 struct ResampleLabels {
     a: Augmentation,
+    switches: Switches,
 }
 
 impl Graph {
@@ -35,8 +37,8 @@ impl Graph {
     }
 
     /// Cuts the label map out of its part. Labels remain -1 outside.
-    pub(super) fn resample_labels(&mut self, a: &Augmentation, numbers: TensorId, part: TensorId, y: TensorId) {
-        self.push(ResampleLabels { a: a.clone() }, &[numbers, part], &[y]);
+    pub(super) fn resample_labels(&mut self, a: &Augmentation, switches: Switches, inputs: [TensorId; 2], y: TensorId) {
+        self.push(ResampleLabels { a: a.clone(), switches }, &inputs, &[y]);
     }
 }
 
@@ -53,19 +55,21 @@ impl Op for Resample {
             params.mirror = AXES;
             params.first = (self.channel * product(self.a.patch)) as u32;
         }
+        let Switches { plain, turned, .. } = self.switches;
+        self.a.each_voxel(r, Kernel::new("augment/copy"), &params, &[numbers, part, y], Some(plain));
         if self.a.interpolation == Interpolation::Linear {
-            return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, part, y], None);
+            return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, part, y], Some(turned));
         }
         let coefficients = r.slice(node.outputs[1]);
         for axis in 0..3 {
             let kernel = Kernel::new("augment/prefilter").flag("FIRST", axis == 0);
             let from = if axis == 0 { part } else { r.dummy() };
             let lines = (0..3).filter(|&a| a != axis).map(|a| self.a.part[a]).product();
-            let groups = r.when(self.switches.turned, lines, 64);
+            let groups = r.when(turned, lines, 64);
             let params = super::Params { axis: axis as u32, ..params };
             r.dispatch(kernel, &params, &[numbers, from, coefficients], groups, 0.0, 0.0);
         }
-        self.a.each_voxel(r, Kernel::new("augment/cubic"), &params, &[numbers, part, coefficients, y], None);
+        self.a.each_voxel(r, Kernel::new("augment/cubic"), &params, &[numbers, coefficients, y], Some(turned));
     }
 
     /// An image is given: nothing trains it.
@@ -79,7 +83,10 @@ impl Op for ResampleLabels {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let bindings = [r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0])];
-        self.a.each_voxel(r, Kernel::new("augment/labels"), &self.a.params(0), &bindings, None);
+        let kernels = [("augment/unpack_labels", self.switches.plain), ("augment/labels", self.switches.turned)];
+        for (shader, switch) in kernels {
+            self.a.each_voxel(r, Kernel::new(shader), &self.a.params(0), &bindings, Some(switch));
+        }
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
