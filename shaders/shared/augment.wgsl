@@ -75,8 +75,9 @@ fn position(c: vec3<u32>) -> Position {
 
 // i mirrored at the first and last of n voxels.
 fn reflect_at_ends(i: i32, n: u32) -> u32 {
-    if i >= 0 && u32(i) < n { return u32(i); }
-    let period = max(2 * i32(n) - 2, 1);
-    let k = ((i % period) + period) % period;
-    return u32(select(period - k, k, k < i32(n)));
+    let last = i32(n) - 1;
+    var k = last - abs(last - abs(i));
+    // Further out than the other end: once more. Divisions would be dear.
+    while k < 0 && last > 0 { k = last - abs(last - abs(k)); }
+    return u32(max(k, 0));
 }
