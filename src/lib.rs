@@ -96,7 +96,7 @@
 //! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
 //! | plan | error, augment, graph, model, pretext |
-//! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | train | error, atomic, augment, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
 //! | finetune | error, atomic, augment, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
 //! | convert | error, atomic, infer, io, model, plan, preprocess, train, weights |

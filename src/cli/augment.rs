@@ -6,12 +6,11 @@ use crate::augment::spatial::{Matrix, determinant};
 use crate::dataset::{
     LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, PatchSettings, SampleKey, Source, Store, split,
 };
-use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::finetune::patches as labelled;
 use crate::graph::plan::Limits;
-use crate::graph::{Graph, Parameters, Session, product};
-use crate::ops::augment::{Augmentation, Augmented};
+use crate::graph::product;
+use crate::ops::augment::Alone;
 use crate::plan::{Plan, finetune};
 use crate::report::examples::{Example, Heading, examples};
 use crate::report::overlay::Class;
@@ -20,7 +19,6 @@ use crate::train::patches;
 use crate::volume::Volume;
 use clap::Args;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// Show patches as a training sees them: before and after augmentation, with what was drawn
@@ -37,7 +35,7 @@ pub struct Augment {
     /// Seed of the training [default: the plan's]
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
-    /// TOML file with the plan, such as a run's plan.toml [default: the paper's]
+    /// TOML file with the plan, such as a run's plan.toml [default: that of the run, or the paper's]
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
     /// Change one value of the plan, such as --set train.patch=[96,96,96] (repeatable)
@@ -70,7 +68,7 @@ impl Augment {
         let plan = Plan::resolve("s3d-b", self.plan.as_deref(), set)?;
         let gpu = common.gpu()?;
         let augmentation = patches::augmentation_within(&plan, Limits::of(&gpu))?;
-        let mut head = Head::new(&gpu, augmentation)?;
+        let mut device = Alone::new(&gpu, augmentation)?;
         let store = Arc::new(store);
         let settings = PatchSettings { patch: plan.train.patch, augment: Some(plan.augment.clone()) };
         let loader = Loader::new(store.clone(), split::split(store.cases(), plan.seed).train, settings);
@@ -79,8 +77,8 @@ impl Augment {
             let patch = loader.patch(SampleKey { seed: plan.seed, step, index: 0 })?;
             let case = store.cases().iter().position(|c| c.id == patch.case).unwrap_or(0);
             let before = store.region(case, patch.start, plan.train.patch)?;
-            patches::upload(&mut head.session, &head.augmentation, &patch);
-            let after = head.run()?.0;
+            patches::upload(&mut device.session, &device.augmentation, &patch);
+            let after = device.run()?.0;
             let volume = |data| Volume::new(plan.train.patch, store.cases()[case].spacing, data);
             let mut drawn = vec![patch.case.clone(), turned(patch.change.cut.as_ref().map(|c| c.matrix))];
             drawn.push(mirrored(patch.change.mirror));
@@ -94,7 +92,8 @@ impl Augment {
     fn labelled(&self, store: LabelledStore, set: &[String], common: &Common) -> Result<()> {
         let mut plan = finetune::Plan::preset("paper")?;
         plan.train.patch = store.configuration().patch_size;
-        plan = plan.changed(self.plan.as_deref(), set)?;
+        let own = self.own_plan();
+        plan = plan.changed(self.plan.as_deref().or(own.as_deref()), set)?;
         let channels = store.configuration().normalization.len();
         plan.network.input_channels = channels;
         if self.channel >= channels {
@@ -104,7 +103,7 @@ impl Augment {
         let gpu = common.gpu()?;
         let augmentation = labelled::augmentation(&plan);
         augmentation.check(Limits::of(&gpu))?;
-        let mut head = Head::new(&gpu, augmentation)?;
+        let mut device = Alone::new(&gpu, augmentation)?;
         let (patch, voxels) = (plan.train.patch, product(plan.train.patch));
         // Every patch has foreground: it is what one wants to see.
         let settings = LabelledPatchSettings { patch, batch: 1, foreground: 1.0, augment: Some(plan.augment.clone()) };
@@ -116,14 +115,14 @@ impl Augment {
             let sample = loader.sample(SampleKey { seed: plan.seed, step, index: 0 })?;
             let case = store.indices(std::slice::from_ref(&sample.case))?[0];
             let (before, labels) = store.region(case, sample.start, patch)?;
-            labelled::upload(&mut head.session, &head.augmentation, 0, &sample);
-            let (after, augmented) = head.run()?;
+            labelled::upload(&mut device.session, &device.augmentation, 0, &sample);
+            let (after, augmented) = device.run()?;
             let volume =
                 |data: &[f32]| Volume::new(patch, store.configuration().spacing, data[channel.clone()].to_vec());
             let mut drawn = vec![sample.case.clone(), turned(sample.cut.as_ref().map(|c| c.matrix))];
             drawn.extend(sample.draw.iter().flat_map(|draw| intensities(draw, self.channel)));
             drawn.extend(sample.draw.iter().map(|draw| mirrored(draw.mirror)));
-            let labels = [labels.iter().map(|&l| i32::from(l)).collect(), augmented];
+            let labels = [labels, augmented].map(|map| map.into_iter().map(i32::from).collect());
             let (before, after) = (volume(&before), volume(&after));
             shown.push(Example { before, after, labels: Some(labels), caption: caption(drawn) });
         }
@@ -140,35 +139,17 @@ impl Augment {
         self.write(&shown, Heading { title: &title, classes: &classes, oriented: false })
     }
 
+    /// The plan of the first fold of a run.
+    fn own_plan(&self) -> Option<PathBuf> {
+        let folders = std::fs::read_dir(&self.data).ok()?.flatten().map(|entry| entry.path());
+        let plans = folders.map(|folder| folder.join("plan.toml")).filter(|plan| plan.is_file());
+        plans.min()
+    }
+
     fn write(&self, shown: &[Example], heading: Heading) -> Result<()> {
         save_png(&self.out, &examples(shown, heading))?;
         print(self.out.display().to_string());
         Ok(())
-    }
-}
-
-/// The augmentation alone, as a graph of one sample.
-struct Head {
-    session: Session,
-    augmentation: Augmentation,
-    made: Augmented,
-}
-
-impl Head {
-    fn new(gpu: &Rc<Gpu>, augmentation: Augmentation) -> Result<Self> {
-        let mut graph = Graph::new(Parameters::default(), &[]);
-        let made = graph.augment(&augmentation);
-        graph.keep(made.image);
-        made.labels.iter().for_each(|&labels| graph.keep(labels));
-        Ok(Self { session: Session::new(gpu.clone(), vec![graph], None)?, augmentation, made })
-    }
-
-    /// Image and labels of what was uploaded.
-    fn run(&self) -> Result<(Vec<f32>, Vec<i32>)> {
-        self.session.run(0)?;
-        let read = |t| self.session.read_words(0, t).map(|words| words.into_iter().map(f32::from_bits));
-        let labels = self.made.labels.map(read).transpose()?;
-        Ok((read(self.made.image)?.collect(), labels.into_iter().flatten().map(|v| v as i32).collect()))
     }
 }
 

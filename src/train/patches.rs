@@ -1,11 +1,15 @@
 //! From the patches of the data side to the inputs of the compute side.
 
+use crate::augment::{self, spatial};
 use crate::dataset::Patch;
+use crate::device::Gpu;
 use crate::error::Result;
-use crate::graph::Session;
 use crate::graph::plan::Limits;
-use crate::ops::augment::{Augmentation, Change, Cut, Interpolation};
+use crate::graph::{Session, product};
+use crate::ops::augment::{Alone, Augmentation, Change, Cut, Interpolation};
+use crate::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::plan::Plan;
+use std::rc::Rc;
 
 /// What the device does to a patch of this plan before the network reads it.
 pub fn augmentation(plan: &Plan) -> Augmentation {
@@ -40,4 +44,20 @@ pub fn upload(session: &mut Session, augmentation: &Augmentation, patch: &Patch)
         ..Default::default()
     };
     augmentation.upload(session, 0, &change, &patch.data, &[]);
+}
+
+/// How far a patch that the device augments lies from the CPU's.
+pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let (size, crop) = ([13, 21, 19], [24, 35, 33]);
+    let cut = spatial::Cut::new(spatial::matrix([0.4, -0.3, 0.2], 0.9), size, crop);
+    let shape = cut.shape;
+    let change = augment::Change { cut: Some(cut), mirror: [true, false, true] };
+    let patch = Patch { change, ..Patch::plain(noise(1, product(shape)), shape, "noise") };
+    let interpolation = Interpolation::Cubic;
+    let a = Augmentation { channels: 1, patch: size, part: crop, interpolation, intensities: false, labels: false };
+    let mut alone = Alone::new(gpu, a)?;
+    upload(&mut alone.session, &alone.augmentation, &patch);
+    let want: Vec<f64> = patch.apply().into_iter().map(f64::from).collect();
+    let relative = relative_l2(&alone.run()?.0, &want);
+    Ok(vec![Deviation { result: "image".into(), relative, tolerance: TOLERANCE }])
 }

@@ -6,11 +6,13 @@
 //! where nothing is drawn the image is the part, bit for bit. Nothing here has a gradient, and nothing is made at random on the
 //! device: the same upload gives the same bits.
 
+mod alone;
 mod finish;
 mod intensity;
 mod numbers;
 mod resample;
 
+pub use alone::Alone;
 pub use numbers::{Change, ChannelChange, Cut};
 
 use crate::device::recording::{Kernel, Slice, Workgroups};
@@ -103,18 +105,19 @@ impl Augmentation {
     /// # Errors
     /// One channel of a part, or the image of a patch, is more than the adapter binds at once.
     pub fn check(&self, limits: Limits) -> Result<()> {
-        let bytes =
-            [("a crop", product(self.part)), ("a patch with its channels", self.channels * product(self.patch))];
-        for (what, voxels) in bytes {
-            if voxels as u64 * 4 > limits.max_binding {
-                let [z, y, x] = self.patch;
+        let volumes = [
+            ("the crop that is read", product(self.part), "a smaller augment.rotation_degrees"),
+            ("the image with its channels", self.channels * product(self.patch), "fewer channels"),
+        ];
+        for (what, voxels, remedy) in volumes {
+            let bytes = voxels as u64 * 4;
+            if bytes > limits.max_binding {
+                let ([z, y, x], limit) = (self.patch, limits.max_binding);
                 return Err(Error::device(
                     format!(
-                        "{what} takes {} bytes for patches of {z} x {y} x {x}, more than the adapter binds at once ({})",
-                        voxels as u64 * 4,
-                        limits.max_binding
+                        "for a patch of {z} x {y} x {x}, {what} takes {bytes} bytes and the adapter binds {limit} at once"
                     ),
-                    "Choose a smaller train.patch, smaller augment.rotation_degrees, or another adapter with --device",
+                    format!("Choose a smaller train.patch, {remedy}, or another adapter with --device"),
                 ));
             }
         }
