@@ -206,7 +206,7 @@ fn from_a_pretrained_encoder_to_scores() {
     assert!(picture.width() > 300 && picture.pixels().any(|p| p.0[0] != p.0[1]), "classes have outlines in colour");
     assert_eq!(picture, sheet("run", &[]));
     assert_ne!(picture, sheet("run", &["--seed", "7"]));
-    assert!(sheet("store", &["--set", "train.patch=[16,16,16]"]).pixels().any(|p| p.0[0] > 200));
+    assert!(sheet("store", &["--plan", "mae.toml"]).pixels().any(|p| p.0[0] > 200));
     let refused = |args: &[&str]| {
         let done = place.run(&[&["augment", "-o", "sheet.png"], args].concat());
         (done.status.code(), text(&done.stderr))

@@ -301,6 +301,9 @@ mod tests {
         (0..n).map(|k| settings.draw(&mut rng(1, Purpose::Test, k, 0), 2, patch)).collect()
     }
 
+    /// A value a channel of a draw.
+    type List = fn(&Draw) -> &Vec<Option<f64>>;
+
     /// Everything that a draw can be, against nnU-Net's list: how often, how many channels, from where to where.
     #[test]
     fn frequencies_and_ranges() {
@@ -325,18 +328,18 @@ mod tests {
         }
         near(&|d| d.blur.iter().all(Option::is_some), 0.2 * 0.25);
         near(&|d| d.low_resolution.iter().all(Option::is_some), 0.25 * 0.25);
-        let all = |f: &dyn Fn(&Draw) -> &Vec<Option<f64>>| share(&|d| f(d).iter().all(Option::is_some));
-        let any = |f: &dyn Fn(&Draw) -> &Vec<Option<f64>>| share(&|d| f(d).iter().any(Option::is_some));
-        let lists: [(&dyn Fn(&Draw) -> &Vec<Option<f64>>, [f64; 2]); 4] = [
-            (&|d| &d.brightness, [0.75, 1.25]),
-            (&|d| &d.contrast, [0.75, 1.25]),
-            (&|d| &d.inverted_gamma, [0.7, 1.5]),
-            (&|d| &d.gamma, [0.7, 1.5]),
+        let all = |f: List| share(&|d| f(d).iter().all(Option::is_some));
+        let any = |f: List| share(&|d| f(d).iter().any(Option::is_some));
+        let lists: [(List, [f64; 2]); 4] = [
+            (|d| &d.brightness, [0.75, 1.25]),
+            (|d| &d.contrast, [0.75, 1.25]),
+            (|d| &d.inverted_gamma, [0.7, 1.5]),
+            (|d| &d.gamma, [0.7, 1.5]),
         ];
         for (list, range) in lists {
             assert_eq!(all(list), any(list));
             // Half below 1 and half above, and evenly within each half; channels differ.
-            let values: Vec<f64> = draws.iter().flat_map(|d| list(d)).flatten().copied().collect();
+            let values: Vec<f64> = draws.iter().flat_map(list).flatten().copied().collect();
             let half = |below: bool| values.iter().copied().filter(|v| (*v < 1.0) == below).collect::<Vec<f64>>();
             assert!((half(true).len() as f64 / values.len() as f64 - 0.5).abs() < 0.04);
             evenly(&half(true), [range[0], 1.0]);
