@@ -1,4 +1,4 @@
-//! Patches with labels for fine-tuning: nnU-Net's sampling with foreground, and its augmentation.
+//! Patches with labels for fine-tuning: nnU-Net's sampling with foreground, and what its augmentation draws.
 
 use std::sync::Arc;
 
