@@ -12,7 +12,9 @@
 //!
 //! # How a step runs
 //!
-//! 1. [`dataset::Loader`] reads a patch: a pure function of (seed, step, sample), whatever the number of threads.
+//! 1. [`dataset::Loader`] reads the part of a scan that a patch is made of and draws what becomes of it: a pure function of (seed,
+//!    step, sample), whatever the number of threads. The voxels are changed on the device, by the first nodes of the graph
+//!    ([`ops::augment`]); [`augment`] has the same on the CPU, as their reference.
 //! 2. [`pretext::mae`] draws which blocks are hidden. The mask becomes a table block → slot that every shader reads.
 //! 3. [`graph::Session`] runs the recorded graph: encoder over visible blocks, densification, dense decoder, squared error on
 //!    hidden voxels, and all of it backwards. Gradients of parameters add up in place.
@@ -100,9 +102,9 @@
 //! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
 //! | plan | error, augment, graph, model, pretext |
-//! | train | error, atomic, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
+//! | train | error, atomic, augment, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
-//! | finetune | error, atomic, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
+//! | finetune | error, atomic, augment, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
 //! | convert | error, atomic, infer, io, model, plan, preprocess, train, weights |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, finetune, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |

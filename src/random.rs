@@ -20,8 +20,6 @@ pub enum Purpose {
     Locations = 9,
     /// Fewer training cases than there are.
     Cases = 10,
-    /// Values of noise.
-    Noise = 11,
 }
 
 /// The generator of (seed, purpose, a, b); `a` is usually the step and `b` the sample within it.

@@ -196,6 +196,25 @@ fn from_a_pretrained_encoder_to_scores() {
         ]);
         assert!(done.status.success(), "{}", text(&done.stderr));
     }
+    // What it was trained on can be looked at.
+    let sheet = |data: &str, more: &[&str]| {
+        let done = place.run(&[&["augment", data, "-o", "sheet.png", "--count", "2"], more].concat());
+        assert!(done.status.success(), "{}", text(&done.stderr));
+        image::open(place.path("sheet.png")).unwrap().to_rgb8()
+    };
+    let picture = sheet("run", &[]);
+    assert!(picture.width() > 300 && picture.pixels().any(|p| p.0[0] != p.0[1]), "classes have outlines in colour");
+    assert_eq!(picture, sheet("run", &[]));
+    assert_ne!(picture, sheet("run", &["--seed", "7"]));
+    assert!(sheet("store", &["--plan", "mae.toml"]).pixels().any(|p| p.0[0] > 200));
+    let refused = |args: &[&str]| {
+        let done = place.run(&[&["augment", "-o", "sheet.png"], args].concat());
+        (done.status.code(), text(&done.stderr))
+    };
+    assert_eq!(refused(&["run", "--channel", "1"]).0, Some(2));
+    let (code, said) = refused(&["data"]);
+    assert!(code == Some(1) && said.contains("spark3d preprocess"), "{said}");
+
     let maps = ["a.nii.gz", "b.nii.gz", "run/fold_0/validation/case0.nii.gz"].map(|n| place.path(n));
     let labels = read_labels(&maps[0]).unwrap().volume;
     assert_eq!(labels.data, read_labels(&maps[1]).unwrap().volume.data);

@@ -213,9 +213,10 @@ fn empty_label_maps_and_scans_smaller_than_a_patch_give_patches() {
         let loader = LabelledLoader::new(store.clone(), vec![0], settings(augment)).unwrap();
         for step in 0..20 {
             let patch = loader.sample(key(step, 2)).unwrap();
-            assert_eq!((patch.image.len(), patch.labels.len()), (2 * 20 * 24 * 16, 20 * 24 * 16));
-            assert!(patch.labels.iter().all(|&v| v == 0));
-            assert!(patch.image.iter().all(|v| v.is_finite()) && patch.image.iter().any(|&v| v != 0.0));
+            let (image, labels) = patch.apply();
+            assert_eq!((image.len(), labels.len()), (2 * 20 * 24 * 16, 20 * 24 * 16));
+            assert!(labels.iter().all(|&v| v == 0));
+            assert!(image.iter().all(|v| v.is_finite()) && image.iter().any(|&v| v != 0.0));
         }
     }
 }
@@ -254,7 +255,8 @@ fn patches_without_augmentation_are_the_stores_voxels() {
     let start = [at / (shape[1] * shape[2]), at / shape[2] % shape[1], at % shape[2]].map(|v| v as i64);
     let (image, mut labels_there) = store.region(0, start, [20, 24, 16]).unwrap();
     labels_there.iter_mut().filter(|v| **v == OUTSIDE).for_each(|v| *v = 0);
-    assert_eq!((patch.image, patch.labels), (image, labels_there));
+    assert_eq!(patch.start, start);
+    assert_eq!(patch.apply(), (image, labels_there));
     assert!(labels.contains(&2));
 }
 

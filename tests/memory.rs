@@ -18,9 +18,7 @@ fn gpu() -> Rc<Gpu> {
 
 fn patches(plan: &Plan) -> Vec<Patch> {
     let shape = plan.train.patch;
-    (0..plan.train.batch as u64)
-        .map(|k| Patch { data: noise(k, shape.iter().product()), shape, case: "noise".into(), start: [0; 3] })
-        .collect()
+    (0..plan.train.batch as u64).map(|k| Patch::plain(noise(k, shape.iter().product()), shape, "noise")).collect()
 }
 
 /// Two steps under a memory budget: (losses, planned bytes, allocated bytes, recomputed activations).

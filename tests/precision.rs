@@ -41,7 +41,7 @@ fn patches(plan: &Plan, step: u64) -> Vec<Patch> {
             let c = [v / (shape[1] * shape[2]), v / shape[2] % shape[1], v % shape[2]];
             (0..3).map(|a| (0.35 * c[a] as f32 + phase[a]).sin()).sum()
         };
-        Patch { data: (0..shape.iter().product()).map(wave).collect(), shape, case: "waves".into(), start: [0; 3] }
+        Patch::plain((0..shape.iter().product()).map(wave).collect(), shape, "waves")
     };
     (0..plan.train.batch as u64).map(patch).collect()
 }

@@ -6,7 +6,7 @@
 
 struct Params { space: Space, channels: u32, first_quad: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(2) var<storage, read> image: array<f32>;
+@group(0) @binding(2) var<storage, read_write> image: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<Feature>;
 
 @compute @workgroup_size(64)

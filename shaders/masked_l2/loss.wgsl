@@ -11,7 +11,7 @@
 struct Params { space: Space, visible: Space, channels: u32, first_quad: u32, first_partial: u32, pad0: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> p: array<Feature>;
-@group(0) @binding(3) var<storage, read> image: array<f32>;
+@group(0) @binding(3) var<storage, read_write> image: array<f32>;
 @group(0) @binding(4) var<storage, read> weights: array<f32>;
 @group(0) @binding(5) var<storage, read_write> dp: array<Feature>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;

@@ -10,7 +10,7 @@ struct Labels {
     members: array<vec4<u32>, 16>,
 }
 @group(0) @binding(0) var<uniform> params: Labels;
-@group(0) @binding(1) var<storage, read> labels: array<f32>;
+@group(0) @binding(1) var<storage, read_write> labels: array<f32>;
 
 override REGIONS: bool = false;
 

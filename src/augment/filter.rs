@@ -17,8 +17,8 @@ pub fn blur(data: &mut Vec<f32>, shape: [usize; 3], sigma: [f64; 3]) {
     }
 }
 
-/// The kernel reaches three sigmas to either side: its size is the odd number nearest to 6 sigma + 0.5.
-fn kernel(sigma: f64) -> Vec<f32> {
+/// The weights of a blur. The kernel reaches three sigmas to either side: its size is the odd number nearest to 6 sigma + 0.5.
+pub fn kernel(sigma: f64) -> Vec<f32> {
     let wanted = sigma * 6.0 + 0.5;
     let rounded = wanted.round_ties_even();
     let size = match rounded as i64 % 2 {
@@ -46,24 +46,30 @@ fn reflect(i: isize, n: usize) -> usize {
 /// When `data` does not have `shape`'s number of voxels.
 pub fn lower_resolution(data: &mut Vec<f32>, shape: [usize; 3], scale: [f64; 3]) {
     assert_eq!(data.len(), shape.iter().product::<usize>(), "{} voxels for shape {shape:?}", data.len());
-    for axis in 0..3 {
+    for (axis, few) in left(shape, scale).into_iter().enumerate() {
         let n = shape[axis];
-        let few = ((n as f64 * scale[axis]).round_ties_even() as usize).clamp(1, n);
         if few == n {
             continue;
         }
-        // Voxel i of the few is the one at the middle of what it stands for (torch's nearest-exact).
-        let taken = |i: usize| (((i as f64 + 0.5) * (n as f64 / few as f64)) as usize).min(n - 1);
+        // Voxel i of the few is the one at the middle of what it stands for (torch's nearest-exact). Whole numbers: no rounding
+        // decides which one is taken.
+        let taken = |i: usize| ((2 * i + 1) * n / (2 * few)).min(n - 1);
         let taps: Vec<Vec<(usize, f32)>> = (0..n)
             .map(|i| {
-                let p = ((i as f64 + 0.5) * (few as f64 / n as f64) - 0.5).max(0.0);
-                let low = (p as usize).min(few - 1);
-                let t = (p - low as f64) as f32;
+                // (i + 1/2) few / n - 1/2, in parts of 1 / (2 n).
+                let place = ((2 * i + 1) * few).max(n) - n;
+                let low = (place / (2 * n)).min(few - 1);
+                let t = (place - low * 2 * n) as f32 / (2 * n) as f32;
                 vec![(taken(low), 1.0 - t), (taken((low + 1).min(few - 1)), t)]
             })
             .collect();
         *data = along(data, shape, axis, &taps);
     }
+}
+
+/// Voxels along each axis that a lower resolution leaves.
+pub fn left(shape: [usize; 3], scale: [f64; 3]) -> [usize; 3] {
+    std::array::from_fn(|a| ((shape[a] as f64 * scale[a]).round_ties_even() as usize).clamp(1, shape[a].max(1)))
 }
 
 /// Along one axis, voxel i becomes the weighted sum of `taps[i]`.

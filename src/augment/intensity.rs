@@ -1,15 +1,6 @@
 //! Changes of one channel's intensities, voxel by voxel, in place. Each does what batchgeneratorsv2's transform of the same
 //! name does for one channel; what is drawn at random is an argument.
 
-use rand::{Rng, RngExt};
-use rand_distr::StandardNormal;
-
-/// Adds Gaussian noise of standard deviation `sigma`.
-pub fn noise(data: &mut [f32], sigma: f64, rng: &mut impl Rng) {
-    let sigma = sigma as f32;
-    data.iter_mut().for_each(|v| *v += sigma * rng.sample::<f32, _>(StandardNormal));
-}
-
 /// Multiplies by `factor`.
 pub fn brightness(data: &mut [f32], factor: f64) {
     data.iter_mut().for_each(|v| *v *= factor as f32);
@@ -58,7 +49,6 @@ fn statistics(data: &[f32]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::random::{self, Purpose};
 
     fn near(got: &[f32], want: &[f32]) {
         assert_eq!(got.len(), want.len());
@@ -82,14 +72,6 @@ mod tests {
         near(&with(&|d| gamma(d, 1.4, false)), &[-0.678731, -0.125842, 0.296631, 1.895265, 3.171813, -0.309138]);
         near(&with(&|d| gamma(d, 0.8, true)), &[-0.861669, -0.034829, 0.398808, 1.83353, 3.160278, -0.246118]);
         near(&with(&|d| brightness(d, 1.5)), &[-1.5, 0.0, 0.75, 3.0, 4.5, -0.375]);
-    }
-
-    #[test]
-    fn noise_has_the_deviation_asked_for() {
-        let mut data = vec![5.0; 100_000];
-        noise(&mut data, 0.2, &mut random::rng(1, Purpose::Test, 0, 0));
-        let (mean, std) = statistics(&data);
-        assert!((mean - 5.0).abs() < 3e-3 && (std - 0.2).abs() < 2e-3, "{mean} {std}");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Random changes of a patch, drawn on the CPU as a pure function of a generator.
+//! Random changes of a patch: drawn as pure functions of a generator, and done, voxel by voxel. In a training the device does them
+//! (`ops::augment`); what is done here is the reference that it is held to.
 //!
 //! The list is that of nnssl's masked autoencoders: rotation and zoom ([`spatial`]), then mirroring ([`mirror()`]).
 //! Intensities are left alone; they are the target. Fine-tuning has nnU-Net's longer list, in [`segmentation`].
@@ -6,6 +7,7 @@
 pub mod filter;
 pub mod intensity;
 pub mod mirror;
+pub mod noise;
 pub mod segmentation;
 pub mod spatial;
 
@@ -51,6 +53,30 @@ pub struct Draw {
     pub matrix: Option<spatial::Matrix>,
     /// Axes that are mirrored afterwards.
     pub mirror: [bool; 3],
+}
+
+/// What is to become of a part of an image that was read for a patch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// How the patch is cut from the part; `None`: the part is the patch.
+    pub cut: Option<spatial::Cut>,
+    /// Axes that are mirrored afterwards.
+    pub mirror: [bool; 3],
+}
+
+impl Change {
+    /// The patch, from the part of `shape` voxels.
+    ///
+    /// # Panics
+    /// When `part` does not have that number of voxels.
+    pub fn apply(&self, mut part: Vec<f32>, shape: [usize; 3]) -> Vec<f32> {
+        let (mut patch, shape) = match &self.cut {
+            None => (part, shape),
+            Some(cut) => (cut.apply(&mut part), cut.patch),
+        };
+        mirror(&mut patch, shape, self.mirror);
+        patch
+    }
 }
 
 /// nnssl enlarges the crop by 1 / 0.85, whatever the range of scales: strong zooms show the border.
@@ -99,6 +125,12 @@ impl Settings {
         let matrix = (rotates || scales)
             .then(|| spatial::matrix(if rotates { angles } else { [0.0; 3] }, if scales { scale } else { 1.0 }));
         Draw { matrix, mirror }
+    }
+
+    /// The most voxels (z, y, x) that are ever read for a patch.
+    pub fn largest_part(&self, patch: [usize; 3]) -> [usize; 3] {
+        let turns = self.rotation_probability > 0.0 || self.scale_probability > 0.0;
+        if turns { self.crop_size(patch).map(|n| n.max(1)) } else { patch }
     }
 
     /// Voxels (z, y, x) of the crop that a patch is cut from, so that a rotated patch mostly stays within it.

@@ -7,9 +7,8 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::spatial::{self, Matrix};
-use super::{enlarged, filter, intensity, mirror};
+use super::{enlarged, filter, intensity, mirror, noise};
 use crate::error::{Error, Result};
-use crate::random::{Purpose, rng};
 
 /// What may happen to a labelled patch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -178,6 +177,12 @@ impl Settings {
         }
     }
 
+    /// The most voxels (z, y, x) that are ever read for a patch.
+    pub fn largest_part(&self, patch: [usize; 3]) -> [usize; 3] {
+        let turns = self.rotation_probability > 0.0 || self.scale_probability > 0.0;
+        if turns { self.crop_size(patch).map(|n| n.max(1)) } else { patch }
+    }
+
     /// Draws what happens to one patch of `channels` channels and `patch` voxels.
     pub fn draw(&self, rng: &mut impl Rng, channels: usize, patch: [usize; 3]) -> Draw {
         let plane = self.in_plane(patch);
@@ -254,7 +259,7 @@ impl Draw {
         assert_eq!((image.len(), labels.len()), (self.gamma.len() * voxels, voxels), "a patch of another shape");
         for (n, data) in image.chunks_exact_mut(voxels.max(1)).enumerate() {
             if let Some(Noise { sigma, seed }) = self.noise {
-                intensity::noise(data, sigma, &mut rng(seed, Purpose::Noise, n as u64, 0));
+                noise::noise(data, sigma, seed, n as u32);
             }
             if let Some(sigma) = self.blur[n] {
                 filtered(data, |data| filter::blur(data, shape, sigma));
@@ -290,40 +295,101 @@ fn filtered(data: &mut [f32], filter: impl FnOnce(&mut Vec<f32>)) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::{Purpose, rng};
 
     fn draws(settings: &Settings, n: u64, patch: [usize; 3]) -> Vec<Draw> {
         (0..n).map(|k| settings.draw(&mut rng(1, Purpose::Test, k, 0), 2, patch)).collect()
     }
 
+    /// A value a channel of a draw.
+    type List = fn(&Draw) -> &Vec<Option<f64>>;
+
+    /// Everything that a draw can be, against nnU-Net's list: how often, how many channels, from where to where.
     #[test]
     fn frequencies_and_ranges() {
         let s = Settings::default();
         let draws = draws(&s, 20_000, [16; 3]);
         let share = |f: &dyn Fn(&Draw) -> bool| draws.iter().filter(|d| f(d)).count() as f64 / draws.len() as f64;
+        // Four standard errors of the estimate.
         let near = |f: &dyn Fn(&Draw) -> bool, want: f64| {
-            let got = share(f);
-            assert!((got - want).abs() < 0.015, "{got} for {want}");
+            let (got, error) = (share(f), (want * (1.0 - want) / draws.len() as f64).sqrt());
+            assert!((got - want).abs() < 4.0 * error, "{got} for {want}");
         };
-        near(&|d| d.matrix.is_some(), 0.36);
+        near(&|d| d.matrix.is_some(), 1.0 - 0.8 * 0.8);
         near(&|d| d.noise.is_some(), 0.1);
-        near(&|d| d.blur[1].is_some(), 0.1);
-        near(&|d| d.blur.iter().any(Option::is_some), 0.15);
-        near(&|d| d.brightness[0].is_some(), 0.15);
-        near(&|d| d.contrast[1].is_some(), 0.15);
-        near(&|d| d.low_resolution[0].is_some(), 0.125);
-        near(&|d| d.inverted_gamma[0].is_some(), 0.1);
-        near(&|d| d.gamma[1].is_some(), 0.3);
-        near(&|d| d.gamma[1].is_some_and(|g| g < 1.0), 0.15);
-        near(&|d| d.mirror[2], 0.5);
-        let scale = |d: &Draw| d.matrix.map_or(1.0, |m| spatial::determinant(&m).cbrt());
-        // Uniform from 0.7 to 1.4: three sevenths of the zooms are below 1.
-        near(&|d| scale(d) < 0.9999, 0.2 * 3.0 / 7.0);
-        assert!(draws.iter().all(|d| (0.7 - 1e-9..1.4 + 1e-9).contains(&scale(d))));
-        let within = |v: &Option<f64>, [low, high]: [f64; 2]| v.is_none_or(|v| (low..=high).contains(&v));
+        // Of a blur and a lower resolution, every channel has half; the other transforms concern all.
+        for c in 0..2 {
+            near(&|d| d.blur[c].is_some(), 0.2 * 0.5);
+            near(&|d| d.low_resolution[c].is_some(), 0.25 * 0.5);
+            near(&|d| d.brightness[c].is_some(), 0.15);
+            near(&|d| d.contrast[c].is_some(), 0.15);
+            near(&|d| d.inverted_gamma[c].is_some(), 0.1);
+            near(&|d| d.gamma[c].is_some(), 0.3);
+        }
+        near(&|d| d.blur.iter().all(Option::is_some), 0.2 * 0.25);
+        near(&|d| d.low_resolution.iter().all(Option::is_some), 0.25 * 0.25);
+        let all = |f: List| share(&|d| f(d).iter().all(Option::is_some));
+        let any = |f: List| share(&|d| f(d).iter().any(Option::is_some));
+        let lists: [(List, [f64; 2]); 4] = [
+            (|d| &d.brightness, [0.75, 1.25]),
+            (|d| &d.contrast, [0.75, 1.25]),
+            (|d| &d.inverted_gamma, [0.7, 1.5]),
+            (|d| &d.gamma, [0.7, 1.5]),
+        ];
+        for (list, range) in lists {
+            assert_eq!(all(list), any(list));
+            // Half below 1 and half above, and evenly within each half; channels differ.
+            let values: Vec<f64> = draws.iter().flat_map(list).flatten().copied().collect();
+            let half = |below: bool| values.iter().copied().filter(|v| (*v < 1.0) == below).collect::<Vec<f64>>();
+            assert!((half(true).len() as f64 / values.len() as f64 - 0.5).abs() < 0.04);
+            evenly(&half(true), [range[0], 1.0]);
+            evenly(&half(false), [1.0, range[1]]);
+            assert!(draws.iter().all(|d| list(d)[0].is_none() || list(d)[0] != list(d)[1]));
+        }
+        evenly(&draws.iter().filter_map(|d| d.noise).map(|n| n.sigma).collect::<Vec<_>>(), [0.0, 0.1]);
+        for axis in 0..3 {
+            near(&|d| d.mirror[axis], 0.5);
+            evenly(&draws.iter().flat_map(|d| &d.blur).flatten().map(|b| b[axis]).collect::<Vec<_>>(), [0.5, 1.0]);
+        }
+        let blurs: Vec<&[f64; 3]> = draws.iter().flat_map(|d| &d.blur).flatten().collect();
+        assert!(blurs.iter().all(|b| b[0] != b[1]), "every axis has its own sigma");
+        let scales: Vec<&[f64; 3]> = draws.iter().flat_map(|d| &d.low_resolution).flatten().collect();
+        assert!(scales.iter().all(|s| s[0] == s[1] && s[1] == s[2]), "one scale for all axes");
+        evenly(&scales.iter().map(|s| s[0]).collect::<Vec<_>>(), [0.5, 1.0]);
+    }
+
+    /// Angles from -30 to 30 degrees about each axis with probability 0.2, scales from 0.7 to 1.4 with another 0.2.
+    #[test]
+    fn rotations_and_scales() {
+        let draws = draws(&Settings::default(), 20_000, [16; 3]);
+        let matrices: Vec<Matrix> = draws.iter().filter_map(|d| d.matrix).collect();
+        let scale = |m: &Matrix| spatial::determinant(m).cbrt();
+        let zoomed: Vec<f64> = matrices.iter().map(scale).filter(|s| (s - 1.0).abs() > 1e-9).collect();
+        assert!((zoomed.len() as f64 / draws.len() as f64 - 0.2).abs() < 0.012);
+        // Uniform from 0.7 to 1.4, not half below 1: three sevenths are.
+        evenly(&zoomed, [0.7, 1.4]);
+        // Rz(a2) Ry(a1) Rx(a0) of batchgeneratorsv2 (its x is our z): angles from the entries of the product.
+        let turned = matrices.iter().map(|m| m.map(|row| row.map(|v| v / scale(m)))).filter(|m| m[0][0] < 1.0 - 1e-9);
+        let angles: Vec<[f64; 3]> =
+            turned.map(|m| [m[2][1].atan2(m[2][2]), (-m[2][0]).asin(), m[1][0].atan2(m[0][0])]).collect();
+        assert!((angles.len() as f64 / draws.len() as f64 - 0.2).abs() < 0.012);
+        let limit = 30f64.to_radians();
+        for axis in 0..3 {
+            evenly(&angles.iter().map(|a| a[axis]).collect::<Vec<_>>(), [-limit, limit]);
+        }
+    }
+
+    /// Panics unless the values fill a range evenly (the test of Kolmogorov and Smirnov, at one in 10^5).
+    fn evenly(values: &[f64], [low, high]: [f64; 2]) {
+        let mut places: Vec<f64> = values.iter().map(|v| (v - low) / (high - low)).collect();
+        places.sort_by(f64::total_cmp);
+        let n = places.len() as f64;
         assert!(
-            draws.iter().all(|d| within(&d.gamma[0], s.gamma_range) && within(&d.brightness[1], s.brightness_range))
+            n > 500.0 && places[0] >= -1e-9 && places[places.len() - 1] <= 1.0 + 1e-9,
+            "{low} to {high}: {values:?}"
         );
-        assert!(draws.iter().flat_map(|d| d.blur[0]).flatten().all(|v| (0.5..=1.0).contains(&v)));
+        let worst = places.iter().enumerate().map(|(k, p)| (p - k as f64 / n).abs()).fold(0.0, f64::max);
+        assert!(worst < 2.5 / n.sqrt(), "from {low} to {high} the distribution is off by {worst} ({n} values)");
     }
 
     #[test]
@@ -333,12 +399,16 @@ mod tests {
         assert!(s.in_plane(patch) && !s.in_plane([16, 48, 48]));
         assert_eq!(s.crop_size(patch)[0], 16);
         assert_eq!(s.crop_size([160; 3]), [257; 3]);
-        for d in draws(&s, 500, patch) {
+        let mut angles = Vec::new();
+        for d in draws(&s, 6000, patch) {
             assert!(d.low_resolution.iter().flatten().all(|v| v[0] == 1.0));
             let Some(m) = d.matrix else { continue };
             assert_eq!((m[0], m[1][0], m[2][0]), ([1.0, 0.0, 0.0], 0.0, 0.0));
             assert!((0.69..1.41).contains(&spatial::determinant(&m).sqrt()));
+            angles.extend((m[1][2] != 0.0).then(|| m[2][1].atan2(m[2][2])));
         }
+        assert!((angles.len() as f64 / 6000.0 - 0.2).abs() < 0.025);
+        evenly(&angles, [-std::f64::consts::PI, std::f64::consts::PI]);
     }
 
     #[test]

@@ -45,9 +45,11 @@ pub fn determinant(m: &Matrix) -> f64 {
 /// How to cut one transformed patch out of a crop.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cut {
-    matrix: Matrix,
-    patch: [usize; 3],
-    crop: [usize; 3],
+    /// Output offset from the centre → input offset, both (z, y, x) in voxels.
+    pub matrix: Matrix,
+    /// Voxels of the patch and of the crop.
+    pub patch: [usize; 3],
+    pub crop: [usize; 3],
     /// The part of the crop that has to be read: first voxel, relative to the crop, and shape.
     pub start: [usize; 3],
     pub shape: [usize; 3],

@@ -410,7 +410,7 @@ fn inference(plan: &Plan, task: Task) -> Graph {
 fn labelled(patch: Patch, seed: u64, index: u64) -> LabelledPatch {
     let mut r = rng(seed, Purpose::Test, 1, index);
     let labels = (0..patch.data.len()).map(|_| r.random_range(0..CLASSES as i16)).collect();
-    LabelledPatch { image: patch.data, labels }
+    LabelledPatch::plain(patch.data, labels, patch.shape, patch.case)
 }
 
 /// Normal noise, as normalised scans have it.
@@ -418,7 +418,7 @@ pub(super) fn random_patch(plan: &Plan, index: u64) -> Patch {
     let mut r = rng(plan.seed, Purpose::Test, 0, index);
     let shape = plan.train.patch;
     let data = (0..product(shape)).map(|_| StandardNormal.sample(&mut r)).collect();
-    Patch { data, shape, case: format!("random {index}"), start: [0; 3] }
+    Patch::plain(data, shape, format!("random {index}"))
 }
 
 /// Linux: the largest resident set counts from here on, and is what it is now. Where that fails it covers the whole process.

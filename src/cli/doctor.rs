@@ -3,8 +3,10 @@
 use super::{Common, print};
 use crate::device::adapters;
 use crate::error::{Error, Result};
+use crate::finetune::patches as finetuning;
 use crate::graph::Precision;
 use crate::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
+use crate::train::patches as pretraining;
 use clap::Args;
 use serde_json::json;
 
@@ -57,7 +59,11 @@ impl Doctor {
         };
         let half = gpu.facts().shader_f16.then(|| check(Precision::F16)).into_iter().flatten();
         let sgd = [("sgd".to_string(), cases::check_optimizer(&gpu))];
-        for (name, deviations) in check(Precision::F32).chain(sgd).chain(half) {
+        let augmentation = [
+            ("augmentation of pre-training".to_string(), pretraining::check(&gpu)),
+            ("augmentation of fine-tuning".to_string(), finetuning::check(&gpu)),
+        ];
+        for (name, deviations) in check(Precision::F32).chain(sgd).chain(augmentation).chain(half) {
             let deviations = deviations?;
             let ok = deviations.iter().all(|d| d.accepted());
             failed += usize::from(!ok);

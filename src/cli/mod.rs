@@ -1,5 +1,6 @@
 //! The command line: one file a command.
 
+mod augment;
 mod bench;
 mod convert;
 mod demo;
@@ -41,6 +42,7 @@ enum Command {
     Predict(predict::Predict),
     Convert(convert::Convert),
     Evaluate(evaluate::Evaluate),
+    Augment(augment::Augment),
     Bench(bench::Bench),
 }
 
@@ -138,6 +140,7 @@ pub fn run() -> Result<()> {
         Command::Evaluate(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
         Command::Convert(c) => c.run(&cli.common),
+        Command::Augment(c) => c.run(&cli.common),
         Command::Bench(c) => c.run(&cli.common),
     }
 }

@@ -7,7 +7,7 @@ use rand::RngExt;
 use super::sampler;
 use super::store::Store;
 use super::stream::{self, SampleKey, Source, Stream};
-use crate::augment::{self, spatial::Cut};
+use crate::augment::{self, Change, spatial::Cut};
 use crate::error::{Error, Result};
 use crate::random::{Purpose, rng};
 
@@ -20,16 +20,31 @@ pub struct PatchSettings {
     pub augment: Option<augment::Settings>,
 }
 
-/// One patch of one case.
+/// One patch of one case: what was read for it, and what is to become of that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Patch {
-    /// C order (z, y, x); 0, the mean, where there is no image.
+    /// The part of the case that the patch is made of, C order (z, y, x); 0, the mean, where there is no image.
     pub data: Vec<f32>,
+    /// Voxels of the part: those of the patch, unless it is rotated or zoomed.
     pub shape: [usize; 3],
+    /// No voxel has been changed yet.
+    pub change: Change,
     /// Id of the case.
     pub case: String,
     /// First voxel of the patch in the case, before rotation, zoom and mirroring; may lie outside.
     pub start: [i64; 3],
+}
+
+impl Patch {
+    /// A patch that stays as it is.
+    pub fn plain(data: Vec<f32>, shape: [usize; 3], case: impl Into<String>) -> Self {
+        Self { data, shape, change: Change::default(), case: case.into(), start: [0; 3] }
+    }
+
+    /// The patch as the network sees it. A training has the device do this.
+    pub fn apply(&self) -> Vec<f32> {
+        self.change.apply(self.data.clone(), self.shape)
+    }
 }
 
 /// Draws patches from some of the cases of a store.
@@ -75,18 +90,17 @@ impl Loader {
         let crop = draw.as_ref().map_or(patch, |(crop, _)| *crop);
         let corner = sampler::start(&mut place, case.shape, crop, patch);
         let start: [i64; 3] = std::array::from_fn(|a| corner[a] + (crop[a] - patch[a]) as i64 / 2);
-        let mut data = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
-            None => self.store.region(index, start, patch)?,
+        let (cut, from, shape) = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
+            None => (None, start, patch),
             Some(matrix) => {
                 let cut = Cut::new(matrix, patch, crop);
-                let from = std::array::from_fn(|a| corner[a] + cut.start[a] as i64);
-                cut.apply(&mut self.store.region(index, from, cut.shape)?)
+                let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
+                (Some(cut), from, shape)
             }
         };
-        if let Some((_, draw)) = draw {
-            augment::mirror(&mut data, patch, draw.mirror);
-        }
-        Ok(Patch { data, shape: patch, case: case.id.clone(), start })
+        let data = self.store.region(index, from, shape)?;
+        let mirror = draw.map_or([false; 3], |(_, draw)| draw.mirror);
+        Ok(Patch { data, shape, change: Change { cut, mirror }, case: case.id.clone(), start })
     }
 
     /// Batches of `batch` patches for the steps from `first_step` on; see [`stream::start`].
@@ -123,7 +137,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), Some(augment::Settings::default()));
         let a = loader.patch(key(1, 2)).unwrap();
-        assert_eq!(a.data.len(), 16 * 12 * 20);
+        assert_eq!(a.apply().len(), 16 * 12 * 20);
         assert_eq!(a, loader.patch(key(1, 2)).unwrap());
         for other in [key(2, 1), key(1, 3), SampleKey { seed: 4, ..key(1, 2) }] {
             assert_ne!(a.data, loader.patch(other).unwrap().data);

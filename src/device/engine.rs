@@ -344,7 +344,7 @@ impl Gpu {
         Ok(Executable { steps })
     }
 
-    /// Submits a run; `visible` holds the visible blocks of each mask.
+    /// Submits a run; `visible` holds the visible blocks of each mask, then 1 for each switch that is on.
     pub fn run(&self, executable: &Executable, visible: &[u32]) -> Result<()> {
         for chunk in executable.steps.chunks(DISPATCHES_PER_SUBMIT) {
             let mut encoder = self.device.create_command_encoder(&Default::default());

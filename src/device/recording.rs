@@ -103,7 +103,7 @@ pub struct Slice {
 pub enum Workgroups {
     Fixed([u32; 3]),
     /// Enough groups of `per_group` items for `per_block` items a visible block of mask `mask`, in x (folded into y past the
-    /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs.
+    /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs. A switch is as a mask of one block.
     PerBlock {
         mask: u32,
         per_block: u32,

@@ -55,6 +55,23 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "sgd/update",
     "interpolate/forward",
     "interpolate/backward",
+    "augment/prefilter",
+    "augment/cubic",
+    "augment/linear",
+    "augment/labels",
+    "augment/unpack_labels",
+    "augment/noise",
+    "augment/blur",
+    "augment/lower_resolution",
+    "augment/copy",
+    "augment/moments",
+    "augment/moments_finalize",
+    "augment/brightness",
+    "augment/contrast",
+    "augment/power",
+    "augment/restore",
+    "augment/finish",
+    "augment/finish_labels",
     "bench/fma",
     "bench/copy",
 ];
@@ -67,7 +84,10 @@ const SHARED: &[(&str, &str)] = shader_files![
     "shared/pair",
     "shared/labels",
     "shared/probability",
-    "shared/step_values"
+    "shared/step_values",
+    "shared/augment",
+    "shared/extremes",
+    "shared/packed_labels",
 ];
 
 /// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.

@@ -39,7 +39,7 @@ pub enum Use {
     Validate,
 }
 
-/// A graph over images 0, 1, ... (one a sample) and, after these, one label map a sample.
+/// A graph over the images and label maps of some samples.
 pub struct Segmenter {
     pub graph: Graph,
     /// For each sample, u32 (both, predicted, annotated) x outputs: see [`Graph::confusion`]. None when training.
@@ -57,7 +57,7 @@ pub fn deep_supervision_weights(outputs: usize) -> Vec<f32> {
     raw.iter().map(|w| (w / sum) as f32).collect()
 }
 
-/// Builds the network over `samples` patches.
+/// Builds the network over `samples` patches: images 0, 1, ... and then their label maps, as they are uploaded.
 pub fn build(
     parameters: Parameters,
     network: &Network,
@@ -66,12 +66,28 @@ pub fn build(
     samples: usize,
     purpose: Use,
 ) -> Segmenter {
+    build_on(parameters, network, objective, patch, purpose, &|g| {
+        let images: Vec<TensorId> = (0..samples).map(|_| g.image(network.input_channels, patch)).collect();
+        images.into_iter().map(|image| (image, g.image(1, patch))).collect()
+    })
+}
+
+/// As [`build`], over the image (channels, z, y, x) and label map of each sample that `samples` adds to the graph.
+pub fn build_on(
+    parameters: Parameters,
+    network: &Network,
+    objective: &Objective,
+    patch: [usize; 3],
+    purpose: Use,
+    samples: &dyn Fn(&mut Graph) -> Vec<(TensorId, TensorId)>,
+) -> Segmenter {
     let mut g = Graph::new(parameters, &[]);
     if let Use::Train { trains, .. } = purpose {
         g.freeze(Rc::new(move |name| trains.freezes(name)));
     }
-    let outputs: Vec<Vec<TensorId>> = (0..samples).map(|_| model::outputs(&mut g, network, patch)).collect();
-    let labels: Vec<TensorId> = (0..samples).map(|_| g.image(1, patch)).collect();
+    let (images, labels): (Vec<TensorId>, Vec<TensorId>) = samples(&mut g).into_iter().unzip();
+    let outputs: Vec<Vec<TensorId>> =
+        images.into_iter().map(|image| model::outputs_of(&mut g, network, image, patch)).collect();
     let loss = objective.loss();
     let mut seeds = Vec::new();
     let weights = deep_supervision_weights(outputs[0].len());

@@ -1,11 +1,12 @@
 //! A session that trains the network for segmentation, phase by phase.
 
 use super::network::{self, Objective, Use};
+use super::patches;
 use crate::dataset::LabelledPatch;
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::graph::plan::Limits;
-use crate::graph::{Output, Parameters, Session, StepValues, TensorId};
+use crate::graph::{Graph, Output, Parameters, Session, StepValues, TensorId};
 use crate::ops::sgd;
 use crate::plan::finetune::{Plan, Trains};
 use crate::train::checkpoint::Checkpoint;
@@ -68,8 +69,14 @@ pub fn plan_phase(
     budget: Option<u64>,
 ) -> Result<(RunPlan, Vec<TensorId>)> {
     let samples = objective.joined(plan.train.batch);
+    let augmentation = patches::augmentation(plan);
+    augmentation.check(limits)?;
+    let augmented = |g: &mut Graph| -> Vec<(TensorId, TensorId)> {
+        let samples = (0..samples).map(|_| g.augment(&augmentation));
+        samples.map(|s| (s.image, s.labels.expect("there are labels"))).collect()
+    };
     let make = |parameters, purpose| {
-        let mut built = network::build(parameters, &plan.network, objective, plan.train.patch, samples, purpose);
+        let mut built = network::build_on(parameters, &plan.network, objective, plan.train.patch, purpose, &augmented);
         built.graph.precision = plan.train.precision;
         built
     };
@@ -161,7 +168,8 @@ impl Trainer {
     fn batch(&mut self, program: usize, step: u64, batch: &[LabelledPatch], counts: &mut Counts) -> Result<f64> {
         let t = &self.plan.train;
         let samples = self.objective.joined(batch.len());
-        let current = self.current();
+        let augmentation = patches::augmentation(&self.plan);
+        let current = self.current.as_mut().expect("started");
         current.session.set_step(StepValues {
             learning_rate: self.plan.rate(step) as f32,
             momentum: t.momentum as f32,
@@ -172,9 +180,7 @@ impl Trainer {
         current.session.start_step();
         for group in batch.chunks(samples) {
             for (n, sample) in group.iter().enumerate() {
-                current.session.set_image(n, &sample.image);
-                let labels: Vec<f32> = sample.labels.iter().map(|&l| f32::from(l)).collect();
-                current.session.set_image(samples + n, &labels);
+                patches::upload(&mut current.session, &augmentation, n, sample);
             }
             current.session.run(program)?;
             if program == VALIDATION {

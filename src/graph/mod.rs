@@ -105,6 +105,8 @@ pub struct Graph {
     pub masks: Vec<[usize; 3]>,
     /// Bytes of each input; 0 is a dummy for bindings without use.
     pub inputs: Vec<u64>,
+    /// Parts of the graph that the host switches on before a run; see [`Graph::switch`].
+    pub switches: u32,
     gradients: HashMap<TensorId, TensorId>,
     parameter_tensors: HashMap<ParamId, (TensorId, TensorId)>,
     /// Names of parameters that stay as they are.
@@ -133,6 +135,7 @@ impl Graph {
             precision: Precision::default(),
             masks: masks.to_vec(),
             inputs,
+            switches: 0,
             gradients: HashMap::new(),
             parameter_tensors: HashMap::new(),
             frozen: None,
@@ -158,9 +161,20 @@ impl Graph {
 
     /// An image (channels, z, y, x) that the host uploads before each run.
     pub fn image(&mut self, channels: usize, dims: [usize; 3]) -> TensorId {
-        self.inputs.push((channels * product(dims) * 4) as u64);
-        let index = self.inputs.len() - 1;
-        self.tensor(Kind::Bytes(self.inputs[index]), Storage::Input(index as u32))
+        self.input((channels * product(dims) * 4) as u64)
+    }
+
+    /// Bytes that the host uploads before each run: as many as it likes, `bytes` at most.
+    pub fn input(&mut self, bytes: u64) -> TensorId {
+        self.inputs.push(bytes);
+        self.tensor(Kind::Bytes(bytes), Storage::Input(self.inputs.len() as u32 - 1))
+    }
+
+    /// A number for dispatches that run only when the host says so ([`Session::set_switch`], [`Recorder::when`]). What is off
+    /// costs nothing.
+    pub fn switch(&mut self) -> u32 {
+        self.switches += 1;
+        self.switches - 1
     }
 
     pub fn output(&mut self, output: Output) -> TensorId {

@@ -205,6 +205,12 @@ impl<'a> Recorder<'a> {
         }
     }
 
+    /// Workgroups of `per_group` items, or none while `switch` is off.
+    pub fn when(&self, switch: u32, items: usize, per_group: usize) -> Workgroups {
+        let mask = self.graph.masks.len() as u32 + switch;
+        Workgroups::PerBlock { mask, per_block: items as u32, per_group: per_group as u32, z: 1 }
+    }
+
     pub fn dispatch<P: Pod>(
         &mut self,
         kernel: Kernel,

@@ -109,6 +109,7 @@ pub struct Session {
     pub(super) layout: ParameterLayout,
     pub(super) programs: Vec<Program>,
     optimizer: Option<Executable>,
+    /// Visible blocks of each mask, then 1 for each switch that is on.
     pub(super) visible: Vec<u32>,
 }
 
@@ -153,8 +154,8 @@ impl Session {
             programs.push(Program { graph, plan, executable });
         }
         let optimizer = optimizer.map(|o| gpu.compile(&o.recording, &heaps)).transpose()?;
-        let masks = programs.iter().map(|p| p.graph.masks.len()).max().unwrap_or(0);
-        Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, visible: vec![0; masks] })
+        let counts = programs.iter().map(|p| p.graph.masks.len() + p.graph.switches as usize).max().unwrap_or(0);
+        Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, visible: vec![0; counts] })
     }
 
     /// Uploads the mask `index` of all programs.
@@ -182,11 +183,30 @@ impl Session {
         Ok(())
     }
 
-    /// Uploads the `index`-th image of the graphs (in the order of `Graph::image`), channels then z, y, x.
+    /// Uploads the `index`-th image of the graphs (in the order of `Graph::image` and `Graph::input`), channels then z, y, x.
     pub fn set_image(&self, index: usize, values: &[f32]) {
-        let input = 1 + self.programs[0].graph.masks.len() + index;
-        assert_eq!(self.programs[0].graph.inputs[input], values.len() as u64 * 4, "values of image {index}");
-        self.gpu.write(&self.heaps, Heap::Input(input as u32), 0, bytemuck::cast_slice(values));
+        let graph = &self.programs[0].graph;
+        assert_eq!(graph.inputs[1 + graph.masks.len() + index], values.len() as u64 * 4, "values of image {index}");
+        self.set_input(index, bytemuck::cast_slice(values));
+    }
+
+    /// Uploads the beginning of the `index`-th input of the graphs; the rest stays what it is. A multiple of 4 bytes.
+    pub fn set_input(&self, index: usize, bytes: &[u8]) {
+        self.set_input_at(index, 0, bytes);
+    }
+
+    /// As [`Session::set_input`], from byte `offset` on, another multiple of 4.
+    pub fn set_input_at(&self, index: usize, offset: u64, bytes: &[u8]) {
+        let graph = &self.programs[0].graph;
+        let input = 1 + graph.masks.len() + index;
+        assert!(offset + bytes.len() as u64 <= graph.inputs[input], "{} bytes for input {index}", bytes.len());
+        self.gpu.write(&self.heaps, Heap::Input(input as u32), offset, bytes);
+    }
+
+    /// Whether the dispatches of a switch run from now on. At first all are off.
+    pub fn set_switch(&mut self, switch: u32, on: bool) {
+        let first = self.programs[0].graph.masks.len();
+        self.visible[first + switch as usize] = u32::from(on);
     }
 
     pub fn set_step(&self, values: StepValues) {

@@ -145,6 +145,11 @@ pub fn predictor(network: &Network, patch: [usize; 3]) -> Predictor {
 /// Adds an image of `patch` and the dense network over it. Returns the outputs, highest resolution first.
 pub fn outputs(g: &mut Graph, network: &Network, patch: [usize; 3]) -> Vec<TensorId> {
     let image = g.image(network.input_channels, patch);
+    outputs_of(g, network, image, patch)
+}
+
+/// Adds the dense network over `image` (input channels, z, y, x) of `patch`. Returns the outputs, highest resolution first.
+pub fn outputs_of(g: &mut Graph, network: &Network, image: TensorId, patch: [usize; 3]) -> Vec<TensorId> {
     let x = g.pack(image, network.input_channels, Space::dense(patch));
     let spaces: Vec<Space> = stage_dims(network, patch).into_iter().map(Space::dense).collect();
     let skips = encoder(g, network, x, &spaces);

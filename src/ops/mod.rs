@@ -1,6 +1,7 @@
 //! Operators: one file each, with its shape rule, dispatches and gradient, and the plain CPU reference that they are checked
 //! against. `cases` is the one list that tests, `doctor` and `bench` share.
 
+pub mod augment;
 mod avg_pool3d;
 mod case;
 pub mod cases;

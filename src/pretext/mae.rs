@@ -127,9 +127,21 @@ pub enum Use {
 
 /// Builds the autoencoder over image 0 (1 channel-set of the patch) and mask 0.
 pub fn build(parameters: Parameters, network: &Network, settings: &Settings, patch: [usize; 3], purpose: &Use) -> Mae {
+    build_on(parameters, network, settings, patch, purpose, &|g| g.image(network.input_channels, patch))
+}
+
+/// As [`build`], over the image (channels, z, y, x) that `image` adds to the graph.
+pub fn build_on(
+    parameters: Parameters,
+    network: &Network,
+    settings: &Settings,
+    patch: [usize; 3],
+    purpose: &Use,
+    image: &dyn Fn(&mut Graph) -> TensorId,
+) -> Mae {
     let grid = settings.grid(patch);
     let mut g = Graph::new(parameters, &[grid]);
-    let image = g.image(network.input_channels, patch);
+    let image = image(&mut g);
     let capacity = settings.capacity(patch);
     let visible = Space::sparse(patch, grid, 0, capacity).expect("the block divides the patch");
     let seen = if settings.mask_input { visible } else { Space::dense(patch) };

@@ -1,6 +1,8 @@
-//! Pictures for people: slice sheets of a reconstruction, segmentations over their image, and the curves of a run.
+//! Pictures for people: slice sheets of a reconstruction, segmentations over their image, examples of augmentation, and the curves
+//! of a run.
 
 pub mod curves;
+pub mod examples;
 pub mod overlay;
 pub mod sheet;
 

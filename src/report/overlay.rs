@@ -139,7 +139,7 @@ fn color(class: usize) -> Rgb<u8> {
     Rgb([channel(0.0), channel(4.0), channel(2.0)])
 }
 
-struct Painter<'a> {
+pub(super) struct Painter<'a> {
     image: &'a Volume,
     window: (f32, f32),
     reference: &'a [i32],
@@ -152,6 +152,17 @@ struct Painter<'a> {
 
 impl<'a> Painter<'a> {
     fn new(image: &'a Volume, reference: &'a [i32], predicted: &'a [i32], classes: &[Class]) -> Self {
+        Self::with_window(image, reference, predicted, classes, window_of(image))
+    }
+
+    /// As [`Painter::new`], black at the window's first value and white at its second.
+    pub(super) fn with_window(
+        image: &'a Volume,
+        reference: &'a [i32],
+        predicted: &'a [i32],
+        classes: &[Class],
+        window: (f32, f32),
+    ) -> Self {
         let mut by_size: Vec<usize> = (0..classes.len()).collect();
         by_size.sort_by_key(|&k| std::cmp::Reverse(classes[k].voxels));
         let mut of_label: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
@@ -159,7 +170,7 @@ impl<'a> Painter<'a> {
             classes[k].labels.iter().for_each(|&label| of_label.entry(label).or_default().push(k));
         }
         let many = classes.len() > IN_LEGEND;
-        Self { image, window: window_of(image), reference, predicted, of_label, many }
+        Self { image, window, reference, predicted, of_label, many }
     }
 
     fn classes(&self, label: i32) -> &[usize] {
@@ -167,7 +178,7 @@ impl<'a> Painter<'a> {
     }
 
     /// The slice of each axis in which the classes have most voxels; the middle one where there are none.
-    fn fullest(&self) -> [usize; 3] {
+    pub(super) fn fullest(&self) -> [usize; 3] {
         let [_, ny, nx] = self.image.shape;
         let count = |map: &[i32]| {
             let mut counts = self.image.shape.map(|n| vec![0usize; n]);
@@ -189,7 +200,7 @@ impl<'a> Painter<'a> {
     }
 
     /// Draws one slice at (x0, y0) with `w` x `h` pixels.
-    fn slice(
+    pub(super) fn slice(
         &self,
         picture: &mut RgbImage,
         plane: &Plane,

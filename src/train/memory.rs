@@ -1,5 +1,6 @@
 //! What a run needs on the device, decided before anything is allocated.
 
+use super::patches;
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
 use crate::graph::{Graph, Parameters, SessionMemory, session_memory};
@@ -18,8 +19,11 @@ pub struct RunPlan {
 
 /// The graphs of pre-training; recomputes as few activations as `budget` bytes allow.
 pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
+    let augmentation = patches::augmentation_within(plan, limits)?;
+    let image = |g: &mut Graph| g.augment(&augmentation).image;
     let make = |parameters, purpose: Use| {
-        let mut graph = mae::build(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose).graph;
+        let built = mae::build_on(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose, &image);
+        let mut graph = built.graph;
         graph.precision = plan.train.precision;
         graph
     };

@@ -5,6 +5,7 @@ pub mod drive;
 pub mod log;
 pub mod loss_scale;
 pub mod memory;
+pub mod patches;
 pub mod pretrain;
 pub mod state;
 pub mod stop;

@@ -5,6 +5,7 @@ use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
 use super::loss_scale::LossScale;
 use super::memory::{self, RunPlan, gib};
+use super::patches;
 use super::state::{parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
 use super::stop::StopFlag;
 use crate::dataset::split::split;
@@ -14,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
 use crate::graph::{BlockMask, Output, Session, StepValues, product};
 use crate::model::init::initial_values;
+use crate::ops::augment::Augmentation;
 use crate::ops::sgd;
 use crate::plan::Plan;
 use crate::pretext::mae;
@@ -133,6 +135,7 @@ pub struct Trainer {
     pub preprocessing: String,
     pub loss_scale: LossScale,
     plan: Plan,
+    augmentation: Augmentation,
     grid: [usize; 3],
 }
 
@@ -159,7 +162,8 @@ impl Trainer {
             }
         };
         let grid = plan.mae.grid(plan.train.patch);
-        Ok(Self { session, preprocessing: String::new(), loss_scale, plan: plan.clone(), grid })
+        let augmentation = patches::augmentation(plan);
+        Ok(Self { session, preprocessing: String::new(), loss_scale, plan: plan.clone(), augmentation, grid })
     }
 
     fn hidden_voxels(&self, mask: &BlockMask) -> usize {
@@ -187,7 +191,7 @@ impl Trainer {
                 self.set_step(step, batch.len(), &mask);
             }
             self.session.set_mask(0, &mask)?;
-            self.session.set_image(0, &patch.data);
+            patches::upload(&mut self.session, &self.augmentation, patch);
             self.session.run(program)?;
         }
         Ok(f64::from(self.session.output(Output::Loss)?))

@@ -1,11 +1,11 @@
-//! Patches with labels for fine-tuning: nnU-Net's sampling with foreground, and its augmentation.
+//! Patches with labels for fine-tuning: nnU-Net's sampling with foreground, and what its augmentation draws.
 
 use std::sync::Arc;
 
 use rand::{Rng, RngExt};
 
 use super::LabelledStore;
-use crate::augment::segmentation::Settings;
+use crate::augment::segmentation::{Draw, Settings};
 use crate::augment::spatial::Cut;
 use crate::dataset::sampler;
 use crate::dataset::stream::{SampleKey, Source};
@@ -27,13 +27,53 @@ pub struct LabelledPatchSettings {
     pub augment: Option<Settings>,
 }
 
-/// One labelled patch.
+/// One labelled patch: what was read for it, and what is to become of that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelledPatch {
-    /// Channel by channel, C order (z, y, x); 0 where there is no image.
+    /// The part of the case that the patch is made of, channel by channel, C order (z, y, x); 0 where there is no image.
     pub image: Vec<f32>,
-    /// C order (z, y, x); 0 where there is no image.
+    /// Of the same voxels; [`OUTSIDE`] where there is no image.
     pub labels: Vec<i16>,
+    /// Voxels of the part: those of the patch, unless it is rotated or zoomed.
+    pub shape: [usize; 3],
+    /// How a rotated or zoomed patch is cut from the part.
+    pub cut: Option<Cut>,
+    /// What happens afterwards. `None`: nothing, as for validation.
+    pub draw: Option<Draw>,
+    /// For each channel, whether it is 0 outside of the mask: what a draw changes there is taken back.
+    pub masked: Vec<bool>,
+    /// Id of the case.
+    pub case: String,
+    /// First voxel of the patch in the case, before rotation, zoom and mirroring; may lie outside.
+    pub start: [i64; 3],
+}
+
+impl LabelledPatch {
+    /// A patch that stays as it is.
+    pub fn plain(image: Vec<f32>, labels: Vec<i16>, shape: [usize; 3], case: impl Into<String>) -> Self {
+        let masked = vec![false; image.len() / labels.len().max(1)];
+        Self { image, labels, shape, cut: None, draw: None, masked, case: case.into(), start: [0; 3] }
+    }
+
+    /// Image (channel, z, y, x) and labels as the network sees them; labels are 0 outside. A training has the device do this.
+    pub fn apply(&self) -> (Vec<f32>, Vec<i16>) {
+        let (mut image, mut labels, patch) = match &self.cut {
+            None => (self.image.clone(), self.labels.clone(), self.shape),
+            Some(cut) => {
+                let channels = self.image.chunks_exact(cut.shape.iter().product());
+                let image = channels.flat_map(|c| cut.apply_linear(c)).collect();
+                (image, cut.apply_labels(&self.labels, OUTSIDE), cut.patch)
+            }
+        };
+        if let Some(draw) = &self.draw {
+            draw.apply(&mut image, &mut labels, patch);
+            for (channel, _) in image.chunks_exact_mut(labels.len()).zip(&self.masked).filter(|(_, masked)| **masked) {
+                channel.iter_mut().zip(&labels).filter(|(_, label)| **label < 0).for_each(|(v, _)| *v = 0.0);
+            }
+        }
+        labels.iter_mut().filter(|v| **v == OUTSIDE).for_each(|v| *v = 0);
+        (image, labels)
+    }
 }
 
 /// Draws labelled patches from some of the cases of a store.
@@ -117,34 +157,18 @@ impl Source for LabelledLoader {
         });
         let crop = draw.as_ref().map_or(patch, |(crop, _)| *crop);
         let corner = self.corner(&mut place, case, crop, self.forced(key.index))?;
-        let (mut image, mut labels) = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
-            None => {
-                let start = std::array::from_fn(|a| corner[a] + (crop[a] / 2) as i64 - (patch[a] / 2) as i64);
-                self.store.region(case, start, patch)?
-            }
+        let start = std::array::from_fn(|a| corner[a] + (crop[a] / 2) as i64 - (patch[a] / 2) as i64);
+        let (cut, from, shape) = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
+            None => (None, start, patch),
             Some(matrix) => {
                 let cut = Cut::linear(matrix, patch, crop);
-                let from = std::array::from_fn(|a| corner[a] + cut.start[a] as i64);
-                let (image, labels) = self.store.region(case, from, cut.shape)?;
-                let channels = image.chunks_exact(cut.shape.iter().product());
-                (channels.flat_map(|c| cut.apply_linear(c)).collect(), cut.apply_labels(&labels, OUTSIDE))
+                let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
+                (Some(cut), from, shape)
             }
         };
-        if let Some((_, draw)) = draw {
-            draw.apply(&mut image, &mut labels, patch);
-            self.mask(&mut image, &labels);
-        }
-        labels.iter_mut().filter(|v| **v == OUTSIDE).for_each(|v| *v = 0);
-        Ok(LabelledPatch { image, labels })
-    }
-}
-
-impl LabelledLoader {
-    /// Channels that were normalised within the mask stay 0 outside of it.
-    fn mask(&self, image: &mut [f32], labels: &[i16]) {
-        let masked = &self.store.configuration().use_mask_for_norm;
-        for (channel, _) in image.chunks_exact_mut(labels.len()).zip(masked).filter(|(_, masked)| **masked) {
-            channel.iter_mut().zip(labels).filter(|(_, label)| **label < 0).for_each(|(v, _)| *v = 0.0);
-        }
+        let (image, labels) = self.store.region(case, from, shape)?;
+        let draw = draw.map(|(_, draw)| draw);
+        let masked = self.store.configuration().use_mask_for_norm.clone();
+        Ok(LabelledPatch { image, labels, shape, cut, draw, masked, case: self.store.cases()[case].id.clone(), start })
     }
 }

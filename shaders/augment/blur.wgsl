@@ -1,0 +1,23 @@
+// Gaussian blur along one axis; the image goes on mirrored at its outermost voxels. One voxel an invocation.
+
+#import augment
+
+@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (group.x + group.y * groups.x) * 64u + lane;
+    if v >= voxel_total() { return; }
+    let n = params.dims[params.axis];
+    let stride = vec3<u32>(params.dims.y * params.dims.z, params.dims.z, 1u)[params.axis];
+    let i = coordinate(v)[params.axis];
+    let base = v - i * stride;
+    let reach = i32(drawn.channels[params.channel].blur[params.axis]);
+    var sum = 0.0;
+    for (var k = -reach; k <= reach; k++) {
+        let weight = drawn.channels[params.channel].weights[64u * params.axis + u32(abs(k))];
+        sum += weight * x[base + reflect_at_ends(i32(i) + k, n) * stride];
+    }
+    y[v] = sum;
+}

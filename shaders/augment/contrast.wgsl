@@ -1,0 +1,15 @@
+// Stretches around the mean by the channel's factor, within the old range, in place. moments[0] = (mean, least, largest, -). One
+// voxel an invocation.
+
+#import augment
+
+@group(0) @binding(2) var<storage, read_write> x: array<f32>;
+@group(0) @binding(3) var<storage, read_write> moments: array<vec4<f32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (group.x + group.y * groups.x) * 64u + lane;
+    if v >= voxel_total() { return; }
+    let m = moments[0];
+    x[v] = min(max((x[v] - m.x) * drawn.channels[params.channel].contrast + m.x, m.y), m.z);
+}

@@ -1,0 +1,34 @@
+// The patch by linear interpolation in the part; around the crop there are zeros. One voxel an invocation.
+
+#import augment
+
+@group(0) @binding(2) var<storage, read> part: array<f32>;
+@group(0) @binding(3) var<storage, read_write> y: array<f32>;
+
+fn value(at: vec3<i32>) -> f32 {
+    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.part)) { return 0.0; }
+    let u = vec3<u32>(at);
+    return part[(u.x * drawn.part.y + u.y) * drawn.part.z + u.z];
+}
+
+// Along x between two neighbours.
+fn between(at: vec3<i32>, t: f32) -> f32 {
+    let a = value(at);
+    return a + (value(at + vec3<i32>(0, 0, 1)) - a) * t;
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (group.x + group.y * groups.x) * 64u + lane;
+    if v >= voxel_total() { return; }
+    let c = coordinate(v);
+    let p = position(c);
+    let at = p.voxel - drawn.start;
+    let a = between(at, p.t.z);
+    let b = between(at + vec3<i32>(0, 1, 0), p.t.z);
+    let low = a + (b - a) * p.t.y;
+    let d = between(at + vec3<i32>(1, 0, 0), p.t.z);
+    let e = between(at + vec3<i32>(1, 1, 0), p.t.z);
+    let high = d + (e - d) * p.t.y;
+    y[params.first + mirrored(c)] = low + (high - low) * p.t.x;
+}

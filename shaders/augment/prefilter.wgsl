@@ -1,0 +1,66 @@
+// Samples of the part -> coefficients of the cubic B-spline through them along one axis; the signal is mirrored at its first and
+// last sample. The recursion of src/preprocess/spline.rs: forward y[k] = x[k] + z y[k-1], then backward c[k] = z (c[k+1] - y[k]).
+// One line an invocation. With FIRST, samples are read from `part`; otherwise c changes in place.
+
+#import augment
+
+@group(0) @binding(2) var<storage, read> part: array<f32>;
+@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+
+override FIRST: bool = false;
+
+const POLE: f32 = -0.26794919243112270;
+// Samples that the start of the forward recursion sums up: the pole to this power is 1e-18.
+const REACH: u32 = 32u;
+
+fn value(i: u32) -> f32 {
+    if FIRST { return part[i]; }
+    return c[i];
+}
+
+@compute @workgroup_size(64)
+fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let line = (group.x + group.y * groups.x) * 64u + lane;
+    let s = drawn.part;
+    let n = s[params.axis];
+    if line >= s.x * s.y * s.z / n { return; }
+    // Neighbouring lines are neighbours in memory, but along the last axis.
+    let stride = vec3<u32>(s.y * s.z, s.z, 1u)[params.axis];
+    let slow = line / stride;
+    let base = slow * stride * n + line - slow * stride;
+    if n < 2u {
+        c[base] = value(base);
+        return;
+    }
+
+    var sum = value(base);
+    var power = POLE;
+    let reach = min(n, REACH);
+    for (var k = 1u; k < reach; k++) {
+        sum += value(base + k * stride) * power;
+        power *= POLE;
+    }
+    if reach == n {
+        // A short line is mirrored again and again: a geometric series over its period.
+        for (var k = n - 2u; k > 0u; k--) {
+            sum += value(base + k * stride) * power;
+            power *= POLE;
+        }
+        sum /= 1.0 - power;
+    }
+    var before = sum;
+    var y = sum;
+    c[base] = y;
+    for (var k = 1u; k < n; k++) {
+        before = y;
+        y = value(base + k * stride) + POLE * y;
+        c[base + k * stride] = y;
+    }
+    y = POLE / (POLE * POLE - 1.0) * (POLE * before + y);
+    c[base + (n - 1u) * stride] = 6.0 * y;
+    for (var k = n - 1u; k > 0u; k--) {
+        let at = base + (k - 1u) * stride;
+        y = POLE * (y - c[at]);
+        c[at] = 6.0 * y;
+    }
+}
