@@ -8,7 +8,7 @@ use std::sync::Arc;
 use spark3d::dataset::{Loader, PatchSettings, SampleKey, Store, split::split};
 use spark3d::io::{affine, nifti};
 use spark3d::preprocess::resample::Order;
-use spark3d::preprocess::{self, Event, Settings};
+use spark3d::preprocess::{self, Event, Part, Settings};
 use spark3d::volume::Volume;
 
 fn fixtures() -> PathBuf {
@@ -176,7 +176,7 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
 
     let store = folder.path().join("store");
     let mut events = Vec::new();
-    let summary = preprocess::run(&input, &store, &small(2.0), &mut |e| events.push(e)).unwrap();
+    let summary = preprocess::run(&[input.clone()], &store, &small(2.0), Part::ALL, &mut |e| events.push(e)).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.prepared, summary.rejected.len()), (6, 6, 6, 3));
     assert_eq!(events[0], Event::Found { scans: 9, done: 0 });
     assert_eq!(events.len(), 10);
@@ -207,7 +207,7 @@ fn a_second_run_does_what_is_left() {
         phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [34, 36, 38], n);
     }
     phantom(&input.join("sub-9_thin.nii.gz"), [20, 36, 38], 1); // 40 mm
-    let run = |settings: &Settings| preprocess::run(&input, &store, settings, &mut |_| {});
+    let run = |settings: &Settings| preprocess::run(&[input.clone()], &store, settings, Part::ALL, &mut |_| {});
     run(&small(2.0)).unwrap();
     let finished = fs::read_to_string(store.join("manifest.json")).unwrap();
 
@@ -250,7 +250,7 @@ fn the_demo_scans_can_be_prepared() {
     let folder = tempfile::tempdir().unwrap();
     let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
-    let summary = preprocess::run(&demo, folder.path(), &settings, &mut |_| {}).unwrap();
+    let summary = preprocess::run(&[demo], folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.rejected.len()), (30, 30, 0));
     for case in Store::open(folder.path()).unwrap().cases() {
         // A brain is about 14 cm high, 17 cm long and 14 cm wide.
@@ -267,7 +267,9 @@ fn what_cannot_work_is_said_first() {
     fs::create_dir_all(&input).unwrap();
     let run = |input: &Path, store: &Path| {
         let mut events = 0;
-        let error = preprocess::run(input, store, &small(2.0), &mut |_| events += 1).unwrap_err().to_string();
+        let error = preprocess::run(&[input.to_path_buf()], store, &small(2.0), Part::ALL, &mut |_| events += 1)
+            .unwrap_err()
+            .to_string();
         (error, events)
     };
     assert!(run(&input, &store).0.contains("no scan was found"));
@@ -282,7 +284,7 @@ fn what_cannot_work_is_said_first() {
     assert!(error.contains("not a store") && events == 0, "{error}");
     // The scans of one folder and a store within it do not mix.
     let inside = input.join("store");
-    preprocess::run(&input, &inside, &small(2.0), &mut |_| {}).unwrap();
-    let again = preprocess::run(&input, &inside, &small(2.0), &mut |_| {}).unwrap();
+    preprocess::run(&[input.clone()], &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    let again = preprocess::run(&[input.clone()], &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((again.cases, again.prepared), (1, 0));
 }
