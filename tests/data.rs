@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spark3d::dataset::{Loader, PatchSettings, SampleKey, Store, split::split};
+use spark3d::dataset::{Loader, PatchSettings, Reason, SampleKey, Store, split::split};
 use spark3d::io::{affine, nifti};
 use spark3d::preprocess::resample::Order;
 use spark3d::preprocess::{self, Event, Part, Settings};
@@ -287,4 +287,100 @@ fn what_cannot_work_is_said_first() {
     preprocess::run(&[input.clone()], &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
     let again = preprocess::run(&[input.clone()], &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((again.cases, again.prepared), (1, 0));
+}
+
+/// Every awkward file of the fixtures is in the manifest: as a case, or with the reason why not.
+#[test]
+fn the_manifest_says_why_scans_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = std::env::var_os("SPARK3D_AWKWARD").map_or_else(fixtures, PathBuf::from);
+    let settings = Settings { min_extent_mm: 0.0, ..small(4.0) };
+    preprocess::run(std::slice::from_ref(&input), folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let manifest = store.manifest();
+    let expected: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(&fs::read_to_string(input.join("expected.json")).unwrap()).unwrap();
+    let named = |path: &Path, name: &str| path.file_name().is_some_and(|n| n == name);
+    for (name, case) in &expected {
+        // A pair is listed by its header.
+        let name = name.replace(".img", ".hdr");
+        let kept = manifest.cases.iter().any(|c| named(&c.source, &name));
+        let rejected = manifest.rejected.iter().find(|r| named(&r.source, &name));
+        assert_eq!(kept, case["expect"] == "ok", "{name}");
+        assert_eq!(rejected.is_some(), case["expect"] == "error", "{name}");
+        let Some(rejected) = rejected else { continue };
+        let kind = match name.split('.').next().unwrap() {
+            "bad_nan" | "bad_inf" => Reason::NotFinite,
+            "bad_constant" => Reason::Empty,
+            _ => Reason::Unreadable,
+        };
+        assert_eq!(rejected.kind, Some(kind), "{name}: {}", rejected.reason);
+        assert!(rejected.reason.len() > 20, "{name}: {}", rejected.reason);
+        println!("{name}: {}", rejected.reason);
+    }
+    let fingerprint = &manifest.fingerprint;
+    assert_eq!(fingerprint.rejected.values().sum::<usize>(), manifest.rejected.len());
+    assert_eq!((fingerprint.scans, fingerprint.rejected[&Reason::NotFinite]), (manifest.cases.len(), 2));
+    assert!(fingerprint.spacing_before.as_ref().unwrap().median[0] > 1.0);
+}
+
+#[test]
+fn modalities_are_recorded_and_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    fs::create_dir_all(&input).unwrap();
+    for (n, name) in ["sub-0_T1w", "sub-0_FLAIR", "sub-1_T2w", "scan"].iter().enumerate() {
+        phantom(&input.join(format!("{name}.nii.gz")), [34, 36, 38], n);
+    }
+    let run = |modality: &[&str]| {
+        let settings = Settings { modality: modality.iter().map(|m| m.to_string()).collect(), ..small(2.0) };
+        preprocess::run(std::slice::from_ref(&input), &store, &settings, Part::ALL, &mut |_| {}).unwrap();
+        let manifest = Store::open(&store).unwrap().manifest().clone();
+        let kept = manifest.cases.iter().map(|c| c.modality.clone().unwrap_or_default()).collect::<Vec<_>>();
+        (kept, manifest.rejected.iter().filter(|r| r.kind == Some(Reason::Modality)).count())
+    };
+    assert_eq!(run(&["T1w", "FLAIR"]), (vec!["FLAIR".into(), "T1w".into()], 2));
+    assert_eq!(run(&["T1w", "FLAIR", "T2w"]).1, 1);
+    assert_eq!(run(&[]), (vec!["".into(), "FLAIR".into(), "T1w".into(), "T2w".into()], 0));
+}
+
+/// The same batches whatever the number of threads; and a report that accounts for what was read.
+#[test]
+fn threads_change_nothing_and_reads_are_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, path) = (folder.path().join("in"), folder.path().join("store"));
+    fs::create_dir_all(&input).unwrap();
+    for n in 0..3 {
+        phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [68, 72, 76], n);
+    }
+    preprocess::run(&[input], &path, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    let store = Arc::new(Store::open(&path).unwrap());
+    let loader = |patch, augment| Arc::new(Loader::new(store.clone(), vec![0, 1, 2], PatchSettings { patch, augment }));
+    let augmented = loader([24, 20, 28], Some(Default::default()));
+    let batches = |threads| {
+        let stream = augmented.clone().stream(7, 0, 4, threads, 3);
+        stream.take(6).collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let one = batches(1);
+    for threads in [2, 4, 8] {
+        assert_eq!(one, batches(threads), "{threads} threads");
+    }
+
+    // A patch as large as the image reads the two files of its case; a small one the chunks that it touches.
+    let shape = store.cases()[0].shape;
+    let size = |file: &str| fs::metadata(path.join(&store.cases()[0].array).join(file)).unwrap().len();
+    let (metadata, shard) = (size("zarr.json"), size("c/0/0/0"));
+    let read_of = |patch| {
+        let whole = Arc::new(Loader::new(store.clone(), vec![0], PatchSettings { patch, augment: None }));
+        let mut stream = whole.stream(1, 0, 1, 1, 1);
+        stream.next().unwrap().unwrap();
+        drop(stream.next().unwrap().unwrap());
+        let report = stream.report();
+        assert!(report.samples >= 2 && report.work_s >= report.read_s + report.decode_s, "{report:?}");
+        assert!(report.read_s > 0.0 && report.decode_s > 0.0 && report.wait_s > 0.0, "{report:?}");
+        report.bytes_read / report.samples
+    };
+    assert_eq!(read_of(shape), metadata + shard);
+    let small = read_of([8; 3]);
+    assert!(small > metadata && small < metadata + shard / 2, "{small} of {shard} bytes");
 }

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::loader::Patch;
 use super::meter;
@@ -55,6 +56,14 @@ impl LoaderReport {
             decode_s: self.decode_s - earlier.decode_s,
             wait_s: self.wait_s - earlier.wait_s,
         }
+    }
+
+    /// The keys of a training's log.
+    pub fn record(&self) -> Map<String, Value> {
+        [("wait_s", self.wait_s), ("read_s", self.read_s), ("decode_s", self.decode_s)]
+            .map(|(key, seconds)| (key.to_string(), seconds.into()))
+            .into_iter()
+            .collect()
     }
 
     fn add(&mut self, tally: meter::Tally, work: Duration) {
