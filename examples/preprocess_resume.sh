@@ -41,9 +41,9 @@ done_kills=0
 while [ "$done_kills" -lt "$kills" ]; do
     (start killed) >/dev/null &
     child=$!
-    # A moment between 5 and 60 % of what a whole run takes, in steps of a millisecond.
+    # A random moment, such that all the kills together come before the end of a run more often than not.
     random=$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')
-    wait_ms=$((took * (5 + random % 56) / 100 / (1 + done_kills / 2)))
+    wait_ms=$((took * (20 + random % 120) / 100 / kills))
     sleep "$(awk "BEGIN { print $wait_ms / 1000 }")"
     kill -9 "$child" 2>/dev/null && echo "killed after $wait_ms ms of $took" || echo "done before it was killed"
     wait "$child" 2>/dev/null || true

@@ -176,7 +176,8 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
 
     let store = folder.path().join("store");
     let mut events = Vec::new();
-    let summary = preprocess::run(&[input.clone()], &store, &small(2.0), Part::ALL, &mut |e| events.push(e)).unwrap();
+    let summary =
+        preprocess::run(std::slice::from_ref(&input), &store, &small(2.0), Part::ALL, &mut |e| events.push(e)).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.prepared, summary.rejected.len()), (6, 6, 6, 3));
     assert_eq!(events[0], Event::Found { scans: 9, done: 0 });
     assert_eq!(events.len(), 10);
@@ -207,7 +208,8 @@ fn a_second_run_does_what_is_left() {
         phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [34, 36, 38], n);
     }
     phantom(&input.join("sub-9_thin.nii.gz"), [20, 36, 38], 1); // 40 mm
-    let run = |settings: &Settings| preprocess::run(&[input.clone()], &store, settings, Part::ALL, &mut |_| {});
+    let run =
+        |settings: &Settings| preprocess::run(std::slice::from_ref(&input), &store, settings, Part::ALL, &mut |_| {});
     run(&small(2.0)).unwrap();
     let finished = fs::read_to_string(store.join("manifest.json")).unwrap();
 
@@ -284,8 +286,8 @@ fn what_cannot_work_is_said_first() {
     assert!(error.contains("not a store") && events == 0, "{error}");
     // The scans of one folder and a store within it do not mix.
     let inside = input.join("store");
-    preprocess::run(&[input.clone()], &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
-    let again = preprocess::run(&[input.clone()], &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    let again = preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((again.cases, again.prepared), (1, 0));
 }
 

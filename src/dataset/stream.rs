@@ -195,7 +195,10 @@ impl<T> Iterator for Stream<T> {
             samples.extend(state.ready.remove(&number));
             state.taken += 1;
         }
-        self.shared.lock().report.wait_s += start.elapsed().as_secs_f64();
+        {
+            let mut state = self.shared.lock();
+            state.report.wait_s += start.elapsed().as_secs_f64();
+        }
         self.shared.changed.notify_all();
         Some(samples.into_iter().collect())
     }
