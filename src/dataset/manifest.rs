@@ -211,7 +211,9 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (source, kind) = ("x.nii".into(), Some(Reason::FieldOfView));
         let rejected = Rejected { source, stamp: None, modality: None, kind, reason: "it is \"odd\"".into() };
-        let cases = vec![case("b", "s2", [3, 4, 5]), case("a", "s1", [1, 2, 3])];
+        let mut cases = vec![case("b", "s2", [3, 4, 5]), case("a", "s1", [1, 2, 3])];
+        // 17 digits, which a reader that rounds at the end alone gets right.
+        (cases[0].mean, cases[0].std) = (312.123_456_789_123_47, 0.1 + 0.2);
         let manifest = Manifest::new(Settings::default(), cases, vec![rejected]);
         assert_eq!(manifest.cases[0].id, "a");
         manifest.write(folder.path()).unwrap();
