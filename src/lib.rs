@@ -22,6 +22,14 @@
 //!
 //! **A batch is a loop over samples**, not an axis. Norms are per sample, so nothing is lost, and memory is that of one sample.
 //!
+//! # A large collection
+//!
+//! [`preprocess::run`](preprocess::run()) turns tens of thousands of scans into a store: a case is one sharded array, and all of
+//! them are in one manifest, which is all that opening a store reads. What is done stands in a journal until the manifest takes
+//! its place, so that a run goes on after a kill or a full disk, and several machines can share the work
+//! ([`preprocess::Part`]). Names of cases and the order of bytes depend on the list of scans alone, so that the store is the same,
+//! bit for bit, however it came about. [`dataset::LoaderReport`] says where the time of reading patches goes.
+//!
 //! # From pre-training to a segmentation
 //!
 //! [`train::drive`] is the loop of every training. [`train::pretrain`] gives it the autoencoder; [`finetune`] gives it the same

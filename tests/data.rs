@@ -5,10 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spark3d::dataset::{Loader, PatchSettings, SampleKey, Store, split::split};
+use spark3d::dataset::{Loader, PatchSettings, Reason, SampleKey, Store, split::split};
 use spark3d::io::{affine, nifti};
 use spark3d::preprocess::resample::Order;
-use spark3d::preprocess::{self, Event, Settings};
+use spark3d::preprocess::{self, Event, Part, Settings};
 use spark3d::volume::Volume;
 
 fn fixtures() -> PathBuf {
@@ -176,7 +176,8 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
 
     let store = folder.path().join("store");
     let mut events = Vec::new();
-    let summary = preprocess::run(&input, &store, &small(2.0), &mut |e| events.push(e)).unwrap();
+    let summary =
+        preprocess::run(std::slice::from_ref(&input), &store, &small(2.0), Part::ALL, &mut |e| events.push(e)).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.prepared, summary.rejected.len()), (6, 6, 6, 3));
     assert_eq!(events[0], Event::Found { scans: 9, done: 0 });
     assert_eq!(events.len(), 10);
@@ -207,7 +208,8 @@ fn a_second_run_does_what_is_left() {
         phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [34, 36, 38], n);
     }
     phantom(&input.join("sub-9_thin.nii.gz"), [20, 36, 38], 1); // 40 mm
-    let run = |settings: &Settings| preprocess::run(&input, &store, settings, &mut |_| {});
+    let run =
+        |settings: &Settings| preprocess::run(std::slice::from_ref(&input), &store, settings, Part::ALL, &mut |_| {});
     run(&small(2.0)).unwrap();
     let finished = fs::read_to_string(store.join("manifest.json")).unwrap();
 
@@ -250,7 +252,7 @@ fn the_demo_scans_can_be_prepared() {
     let folder = tempfile::tempdir().unwrap();
     let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
     let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
-    let summary = preprocess::run(&demo, folder.path(), &settings, &mut |_| {}).unwrap();
+    let summary = preprocess::run(&[demo], folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.rejected.len()), (30, 30, 0));
     for case in Store::open(folder.path()).unwrap().cases() {
         // A brain is about 14 cm high, 17 cm long and 14 cm wide.
@@ -267,7 +269,9 @@ fn what_cannot_work_is_said_first() {
     fs::create_dir_all(&input).unwrap();
     let run = |input: &Path, store: &Path| {
         let mut events = 0;
-        let error = preprocess::run(input, store, &small(2.0), &mut |_| events += 1).unwrap_err().to_string();
+        let error = preprocess::run(&[input.to_path_buf()], store, &small(2.0), Part::ALL, &mut |_| events += 1)
+            .unwrap_err()
+            .to_string();
         (error, events)
     };
     assert!(run(&input, &store).0.contains("no scan was found"));
@@ -282,7 +286,103 @@ fn what_cannot_work_is_said_first() {
     assert!(error.contains("not a store") && events == 0, "{error}");
     // The scans of one folder and a store within it do not mix.
     let inside = input.join("store");
-    preprocess::run(&input, &inside, &small(2.0), &mut |_| {}).unwrap();
-    let again = preprocess::run(&input, &inside, &small(2.0), &mut |_| {}).unwrap();
+    preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    let again = preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((again.cases, again.prepared), (1, 0));
+}
+
+/// Every awkward file of the fixtures is in the manifest: as a case, or with the reason why not.
+#[test]
+fn the_manifest_says_why_scans_are_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = std::env::var_os("SPARK3D_AWKWARD").map_or_else(fixtures, PathBuf::from);
+    let settings = Settings { min_extent_mm: 0.0, ..small(4.0) };
+    preprocess::run(std::slice::from_ref(&input), folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let manifest = store.manifest();
+    let expected: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(&fs::read_to_string(input.join("expected.json")).unwrap()).unwrap();
+    let named = |path: &Path, name: &str| path.file_name().is_some_and(|n| n == name);
+    for (name, case) in &expected {
+        // A pair is listed by its header.
+        let name = name.replace(".img", ".hdr");
+        let kept = manifest.cases.iter().any(|c| named(&c.source, &name));
+        let rejected = manifest.rejected.iter().find(|r| named(&r.source, &name));
+        assert_eq!(kept, case["expect"] == "ok", "{name}");
+        assert_eq!(rejected.is_some(), case["expect"] == "error", "{name}");
+        let Some(rejected) = rejected else { continue };
+        let kind = match name.split('.').next().unwrap() {
+            "bad_nan" | "bad_inf" => Reason::NotFinite,
+            "bad_constant" => Reason::Empty,
+            _ => Reason::Unreadable,
+        };
+        assert_eq!(rejected.kind, Some(kind), "{name}: {}", rejected.reason);
+        assert!(rejected.reason.len() > 20, "{name}: {}", rejected.reason);
+        println!("{name}: {}", rejected.reason);
+    }
+    let fingerprint = &manifest.fingerprint;
+    assert_eq!(fingerprint.rejected.values().sum::<usize>(), manifest.rejected.len());
+    assert_eq!((fingerprint.scans, fingerprint.rejected[&Reason::NotFinite]), (manifest.cases.len(), 2));
+    assert!(fingerprint.spacing_before.as_ref().unwrap().median[0] > 1.0);
+}
+
+#[test]
+fn modalities_are_recorded_and_chosen() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    fs::create_dir_all(&input).unwrap();
+    for (n, name) in ["sub-0_T1w", "sub-0_FLAIR", "sub-1_T2w", "scan"].iter().enumerate() {
+        phantom(&input.join(format!("{name}.nii.gz")), [34, 36, 38], n);
+    }
+    let run = |modality: &[&str]| {
+        let settings = Settings { modality: modality.iter().map(|m| m.to_string()).collect(), ..small(2.0) };
+        preprocess::run(std::slice::from_ref(&input), &store, &settings, Part::ALL, &mut |_| {}).unwrap();
+        let manifest = Store::open(&store).unwrap().manifest().clone();
+        let kept = manifest.cases.iter().map(|c| c.modality.clone().unwrap_or_default()).collect::<Vec<_>>();
+        (kept, manifest.rejected.iter().filter(|r| r.kind == Some(Reason::Modality)).count())
+    };
+    assert_eq!(run(&["T1w", "FLAIR"]), (vec!["FLAIR".into(), "T1w".into()], 2));
+    assert_eq!(run(&["T1w", "FLAIR", "T2w"]).1, 1);
+    assert_eq!(run(&[]), (vec!["".into(), "FLAIR".into(), "T1w".into(), "T2w".into()], 0));
+}
+
+/// The same batches whatever the number of threads; and a report that accounts for what was read.
+#[test]
+fn threads_change_nothing_and_reads_are_accounted_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, path) = (folder.path().join("in"), folder.path().join("store"));
+    fs::create_dir_all(&input).unwrap();
+    for n in 0..3 {
+        phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [68, 72, 76], n);
+    }
+    preprocess::run(&[input], &path, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    let store = Arc::new(Store::open(&path).unwrap());
+    let loader = |patch, augment| Arc::new(Loader::new(store.clone(), vec![0, 1, 2], PatchSettings { patch, augment }));
+    let augmented = loader([24, 20, 28], Some(Default::default()));
+    let batches = |threads| {
+        let stream = augmented.clone().stream(7, 0, 4, threads, 3);
+        stream.take(6).collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let one = batches(1);
+    for threads in [2, 4, 8] {
+        assert_eq!(one, batches(threads), "{threads} threads");
+    }
+
+    // A patch as large as the image reads the two files of its case; a small one the chunks that it touches.
+    let shape = store.cases()[0].shape;
+    let size = |file: &str| fs::metadata(path.join(&store.cases()[0].array).join(file)).unwrap().len();
+    let (metadata, shard) = (size("zarr.json"), size("c/0/0/0"));
+    let read_of = |patch| {
+        let whole = Arc::new(Loader::new(store.clone(), vec![0], PatchSettings { patch, augment: None }));
+        let mut stream = whole.stream(1, 0, 1, 1, 1);
+        stream.next().unwrap().unwrap();
+        drop(stream.next().unwrap().unwrap());
+        let report = stream.report();
+        assert!(report.samples >= 2 && report.work_s >= report.read_s + report.decode_s, "{report:?}");
+        assert!(report.read_s > 0.0 && report.decode_s > 0.0 && report.wait_s > 0.0, "{report:?}");
+        report.bytes_read / report.samples
+    };
+    assert_eq!(read_of(shape), metadata + shard);
+    let small = read_of([8; 3]);
+    assert!(small > metadata && small < metadata + shard / 2, "{small} of {shard} bytes");
 }

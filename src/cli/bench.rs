@@ -3,7 +3,8 @@
 use super::{Common, print};
 use crate::bench::peer::{Peers, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
-use crate::bench::{Roofline, encoder, operators, step};
+use crate::bench::{Roofline, encoder, loader, operators, step};
+use crate::dataset::Store;
 use crate::device::AdapterFacts;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
@@ -62,6 +63,12 @@ pub struct Bench {
         conflicts_with_all = ["case", "preset", "set", "runs", "steps", "only", "task", "mode", "profile", "tune"]
     )]
     results: Vec<PathBuf>,
+    /// Store of --only loader
+    #[arg(long, value_name = "STORE")]
+    store: Option<PathBuf>,
+    /// Seconds of each measurement of --only loader
+    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
+    seconds: f64,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -75,6 +82,8 @@ enum Part {
     Encoder,
     /// Whole steps, and their memory
     Step,
+    /// Patches from a store into main memory (only when asked for; needs no adapter)
+    Loader,
 }
 
 impl Bench {
@@ -83,6 +92,9 @@ impl Bench {
             return self.compare_results();
         }
         let only = self.part()?;
+        if only == Some(Part::Loader) {
+            return self.loader(common);
+        }
         let wanted = |part| only.is_none_or(|o| o == part);
         let cases = if wanted(Part::Convolutions) { operators::select(self.case.as_deref())? } else { Vec::new() };
         let peers = self.peer.as_deref().map(Peers::read).transpose()?;
@@ -172,6 +184,27 @@ impl Bench {
         Ok(())
     }
 
+    /// What a training waits for before the upload.
+    fn loader(&self, common: &Common) -> Result<()> {
+        let store = self.store.as_deref().ok_or_else(|| Error::Usage("--only loader needs --store STORE".into()))?;
+        let preset = self.preset.as_deref().unwrap_or("s3d-b");
+        let plan = Plan::resolve(preset, None, &self.set)?;
+        let (store, threads) = (Store::open(store)?, common.threads());
+        let dtype = store.manifest().settings.dtype;
+        let rates = loader::run(store, &plan, threads, self.seconds)?;
+        if self.json {
+            let report = json!({
+                "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "preset": preset, "set": self.set,
+                "plan": &plan, "threads": threads, "dtype": dtype, "loader": rates,
+            });
+            print(serde_json::to_string_pretty(&report).unwrap_or_default());
+        } else {
+            let [z, y, x] = plan.train.patch;
+            print(format!("Loader, {z} x {y} x {x}, {threads} threads, {dtype}\n{}", loader::table(&rates)));
+        }
+        Ok(())
+    }
+
     /// Earlier reports against the peer.
     fn compare_results(&self) -> Result<()> {
         let Some(file) = &self.peer else { return Err(Error::Usage("--results needs --peer".into())) };
@@ -212,6 +245,9 @@ impl Bench {
         }
         if self.peer.is_some() && only == Some(Part::Encoder) {
             return Err(Error::Usage("a peer has no encoder alone; leave out --peer or --only encoder".into()));
+        }
+        if self.store.is_some() != (only == Some(Part::Loader)) || self.peer.is_some() && only == Some(Part::Loader) {
+            return Err(Error::Usage("--only loader and --store go together, without --peer".into()));
         }
         Ok(only)
     }

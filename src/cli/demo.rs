@@ -6,7 +6,7 @@ use crate::dataset::{Store, split::split};
 use crate::error::{Error, Result};
 use crate::graph::Precision;
 use crate::plan::Plan;
-use crate::preprocess::Settings;
+use crate::preprocess::{Part, Settings};
 use crate::reconstruct::{Options as ReconstructOptions, reconstruct};
 use crate::train::pretrain::{Options, pretrain};
 use clap::Args;
@@ -66,7 +66,7 @@ impl Demo {
         say(format!("1. Preprocess: crop, z-score, 2 mm voxels -> {}", store.display()));
         unpack(&scans)?;
         let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
-        prepare(&scans, &store, &settings, common)?;
+        prepare(std::slice::from_ref(&scans), &store, &settings, Part::ALL, common)?;
 
         let [low, high] = plan.mae.mask_ratio;
         say(format!(

@@ -1,18 +1,21 @@
 //! `spark3d preprocess`
 
 use super::{Common, print};
+use crate::dataset::sources::modality;
 use crate::error::Result;
-use crate::preprocess::{self, Event, Settings};
+use crate::preprocess::{self, Dtype, Event, Part, Settings};
 use crate::progress::Progress;
+use crate::train::memory;
 use clap::Args;
 use std::path::PathBuf;
+use std::time::Instant;
 
 /// Screen, orient, crop, normalise and resample scans into a store that pre-training reads
 #[derive(Args)]
 pub struct Preprocess {
-    /// A scan, a folder of scans, or an nnssl pretrain_data.json
-    #[arg(short, long)]
-    input: PathBuf,
+    /// A scan, a folder of scans (plain, BIDS, or nnU-Net raw), or an nnssl pretrain_data.json (repeatable)
+    #[arg(short, long, required = true)]
+    input: Vec<PathBuf>,
     /// Folder of the store; an existing one is added to
     #[arg(short, long)]
     out: PathBuf,
@@ -28,6 +31,16 @@ pub struct Preprocess {
     /// Leave out smaller files
     #[arg(long, default_value_t = Settings::default().min_file_bytes)]
     min_file_bytes: u64,
+    /// Only scans of these modalities, such as T1w,FLAIR [default: all]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    modality: Vec<String>,
+    /// How voxels are stored; f16 takes half the space
+    #[arg(long, value_enum, value_name = "f32|f16", default_value_t)]
+    dtype: Dtype,
+    /// Prepare every N-th scan only, from the K-th on (0 to N-1): N machines share the work and the store's folder, and the last
+    /// that finishes completes it
+    #[arg(long, value_name = "K/N", default_value_t = Part::ALL, hide_default_value = true)]
+    part: Part,
 }
 
 impl Preprocess {
@@ -37,31 +50,42 @@ impl Preprocess {
             min_extent_mm: self.min_extent_mm,
             max_spacing_mm: self.max_spacing_mm,
             min_file_bytes: self.min_file_bytes,
+            modality: self.modality.iter().filter_map(|name| modality::normalized(name)).collect(),
+            dtype: self.dtype,
             ..Settings::default()
         };
-        let summary = prepare(&self.input, &self.out, &settings, common)?;
+        let start = Instant::now();
+        let summary = prepare(&self.input, &self.out, &settings, self.part, common)?;
+        let speed = summary.prepared as f64 / start.elapsed().as_secs_f64();
+        let peak =
+            memory::peak_resident().map_or(String::new(), |b| format!(", peak memory {:.2} GiB", memory::gib(b)));
         print(format!(
-            "{} scans of {} subjects in {} ({} prepared now, {} left out)",
+            "{} scans of {} subjects in {} ({} prepared now, {} left out); {speed:.2} scans/s{peak}",
             summary.cases,
             summary.subjects,
             self.out.display(),
             summary.prepared,
             summary.rejected.len()
         ));
+        if !summary.waiting.is_empty() {
+            let parts: Vec<String> = summary.waiting.iter().map(|p| format!("--part {p}")).collect();
+            print(format!("part {} is done; the store is complete when these are: {}", self.part, parts.join(", ")));
+        }
         Ok(())
     }
 }
 
 /// Preprocesses with progress on stderr and a line for every scan that is left out.
 pub(super) fn prepare(
-    input: &std::path::Path,
+    inputs: &[PathBuf],
     store: &std::path::Path,
     settings: &Settings,
+    part: Part,
     common: &Common,
 ) -> Result<preprocess::Summary> {
     let mut progress: Option<Progress> = None;
     let mut done = 0;
-    let summary = preprocess::run(input, store, settings, &mut |event| match event {
+    let summary = preprocess::run(inputs, store, settings, part, &mut |event| match event {
         Event::Found { scans, done: before } => {
             done = before as u64;
             progress = Some(Progress::new(common.progress, Some(scans as u64), "preprocessing").quiet(common.quiet));

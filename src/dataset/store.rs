@@ -1,18 +1,22 @@
 //! The store: a folder with a manifest and one sharded Zarr v3 array a case.
 //!
-//! `STORE/manifest.json`, `STORE/cases/ID/{zarr.json,c/0/0/0}`. Each array is float32 (z, y, x) in one shard of 32³ chunks
+//! `STORE/manifest.json`, `STORE/cases/ID/{zarr.json,c/0/0/0}`. Each array is float32 or float16 (z, y, x) in one shard of 32³ chunks
 //! (zstd, crc32c), so that a crop reads the chunks it touches and a case is two files. The folder is a Zarr group:
 //! `zarr.open(STORE)["cases/ID"]` works in Python.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use half::vec::HalfFloatVecExt;
 use serde_json::json;
 
 use super::manifest::{Case, Manifest};
 use super::zarr::{self, Layout};
 use crate::error::{Error, Result};
-use crate::preprocess::Preprocessed;
+use crate::preprocess::{Dtype, Preprocessed};
 use crate::volume::Volume;
 
 /// Folder of the arrays within a store.
@@ -73,11 +77,21 @@ impl Store {
     pub fn region(&self, index: usize, start: [i64; 3], shape: [usize; 3]) -> Result<Vec<f32>> {
         let case = &self.cases()[index];
         let folder = self.folder.join(&case.array);
-        zarr::region(&folder, &[], case.shape, start, shape, 0f32).map_err(|cause| {
+        let data = match self.manifest.settings.dtype {
+            Dtype::F32 => zarr::region(&folder, &[], case.shape, start, shape, 0f32),
+            Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| widened(&half)),
+        };
+        data.map_err(|cause| {
             let cause = format!("the prepared scan cannot be read ({cause})");
             Error::file(&folder, cause, "Delete this folder and run `spark3d preprocess` again")
         })
     }
+}
+
+fn widened(half: &[f16]) -> Vec<f32> {
+    let mut data = vec![0.0; half.len()];
+    half.convert_to_f32_slice(&mut data);
+    data
 }
 
 /// Makes the folder of a store, and the metadata that let Zarr software open it as a group.
@@ -108,7 +122,7 @@ const UNFINISHED: &str = ".unfinished-";
 ///
 /// # Errors
 /// The store cannot be written to.
-pub fn write_case(folder: &Path, id: &str, case: &Preprocessed) -> Result<()> {
+pub fn write_case(folder: &Path, id: &str, case: &Preprocessed, dtype: Dtype) -> Result<()> {
     replace_case(folder, id, |unfinished| {
         let layout = Layout {
             shape: &case.volume.shape,
@@ -116,7 +130,10 @@ pub fn write_case(folder: &Path, id: &str, case: &Preprocessed) -> Result<()> {
             names: &["z", "y", "x"],
             attributes: vec![("spacing_mm", json!(case.volume.spacing)), ("affine_xyz_to_mm", json!(case.affine))],
         };
-        zarr::write(unfinished, layout, &case.volume.data)
+        match dtype {
+            Dtype::F32 => zarr::write(unfinished, layout, &case.volume.data),
+            Dtype::F16 => zarr::write(unfinished, layout, &Vec::<f16>::from_f32_slice(&case.volume.data)),
+        }
     })
 }
 
@@ -132,16 +149,37 @@ pub(super) fn replace_case(
     let target = folder.join(array_folder(id));
     let unfinished = folder.join(CASES).join(format!("{UNFINISHED}{id}"));
     remove(&unfinished)?;
-    write(&unfinished).map_err(|e| {
-        let cause = format!("the prepared scan cannot be written ({e})");
-        Error::file(
-            &target,
-            cause,
-            "Check the disk's free space and the folder's permissions, and run the command again",
-        )
-    })?;
-    remove(&target)?;
-    fs::rename(&unfinished, &target).map_err(Error::io("write", &target))
+    let written = write(&unfinished).map_err(|e| failed(&target, &*e)).and_then(|()| {
+        remove(&target)?;
+        fs::rename(&unfinished, &target).map_err(Error::io("write", &target))
+    });
+    if written.is_err() {
+        let _ = remove(&unfinished); // on a full disk nobody wants it
+    }
+    written
+}
+
+/// What hindered writing to `target`. A full disk is [`Error::Io`].
+fn failed(target: &Path, error: &(dyn std::error::Error + 'static)) -> Error {
+    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+    if let Some(kind) = kind.filter(|kind| FULL.contains(kind)) {
+        return Error::io("write", target)(kind.into());
+    }
+    let cause = format!("the prepared scan cannot be written ({error})");
+    Error::file(target, cause, "Check the disk and the folder's permissions, and run the command again")
+}
+
+const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
+
+/// An error of a run that writes into the store in `folder`; where the disk is full, what to do about it.
+pub fn with_remedy(error: Error, folder: &Path) -> Error {
+    match &error {
+        Error::Io { source, .. } if FULL.contains(&source.kind()) => {
+            let remedy = "Free some space there and give the same command again: it goes on where it stopped";
+            Error::file(folder, format!("the disk is full ({error})"), remedy)
+        }
+        _ => error,
+    }
 }
 
 /// Removes arrays that an earlier, stopped run left half-written.
@@ -186,7 +224,7 @@ pub(super) mod tests {
         create(folder).unwrap();
         let ids: Vec<String> = (0..shapes.len()).map(|n| format!("case{n}")).collect();
         for (id, &shape) in ids.iter().zip(shapes) {
-            write_case(folder, id, &prepared(shape, &value)).unwrap();
+            write_case(folder, id, &prepared(shape, &value), Dtype::F32).unwrap();
         }
         let cases = ids.iter().zip(shapes).map(|(id, &shape)| case(id, id, shape)).collect();
         Manifest::new(Settings::default(), cases, vec![]).write(folder).unwrap();
@@ -240,5 +278,30 @@ pub(super) mod tests {
         assert!(!left.exists());
         let store = store(folder.path(), &[[5, 5, 5]], |_| 2.0);
         assert_eq!(store.read(0).unwrap().data, vec![2.0; 125]);
+    }
+
+    #[test]
+    fn half_precision_is_widened() {
+        let folder = tempfile::tempdir().unwrap();
+        create(folder.path()).unwrap();
+        let case = prepared([33, 20, 40], |n| (n as f32).sin() * 3.0);
+        write_case(folder.path(), "a", &case, Dtype::F16).unwrap();
+        let settings = Settings { dtype: Dtype::F16, ..Settings::default() };
+        let cases = vec![super::super::manifest::tests::case("a", "a", case.volume.shape)];
+        Manifest::new(settings, cases, vec![]).write(folder.path()).unwrap();
+        let read = Store::open(folder.path()).unwrap().read(0).unwrap().data;
+        let rounded: Vec<f32> = case.volume.data.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+        assert!(read == rounded && read != case.volume.data);
+        let metadata = fs::read_to_string(folder.path().join("cases/a/zarr.json")).unwrap();
+        assert!(metadata.contains("\"float16\""), "{metadata}");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_from_other_errors() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let error = with_remedy(failed(Path::new("store/cases/a"), &full), Path::new("store")).to_string();
+        assert!(error.starts_with("store: the disk is full") && error.contains("same command again"), "{error}");
+        let other = with_remedy(failed(Path::new("store/cases/a"), &io::Error::other("odd")), Path::new("store"));
+        assert!(other.to_string().contains("cannot be written (odd)"));
     }
 }

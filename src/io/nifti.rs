@@ -104,16 +104,39 @@ pub fn geometry(path: &Path) -> Result<Geometry> {
 pub fn read(path: &Path) -> Result<Scan> {
     let scan = read_labels(path)?;
     let data = &scan.volume.data;
-    let bad = data.iter().filter(|v| !v.is_finite()).count();
-    if bad > 0 {
-        let cause = format!("{bad} of its {} voxels are NaN or infinite", data.len());
-        return Err(Error::file(path, cause, "Export it again from its source or leave it out"));
-    }
-    if data.iter().all(|v| *v == data[0]) {
-        let cause = format!("it is empty: every voxel is {}", data[0]);
-        return Err(Error::file(path, cause, "Export it again from its source or leave it out"));
+    if let Some(defect) = Defect::of(data) {
+        return Err(Error::file(path, defect.to_string(), "Export it again from its source or leave it out"));
     }
     Ok(scan)
+}
+
+/// What makes voxels useless.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Defect {
+    /// So many voxels of so many.
+    NotFinite(usize, usize),
+    /// All voxels have this value.
+    Empty(f32),
+}
+
+impl Defect {
+    /// The defect of a scan's voxels, if they have one; there is at least one voxel.
+    pub fn of(data: &[f32]) -> Option<Self> {
+        match data.iter().filter(|v| !v.is_finite()).count() {
+            0 if data.iter().all(|v| *v == data[0]) => Some(Self::Empty(data[0])),
+            0 => None,
+            bad => Some(Self::NotFinite(bad, data.len())),
+        }
+    }
+}
+
+impl std::fmt::Display for Defect {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::NotFinite(bad, all) => write!(f, "{bad} of its {all} voxels are NaN or infinite"),
+            Self::Empty(value) => write!(f, "it is empty: every voxel is {value}"),
+        }
+    }
 }
 
 /// Reads a label map: as [`read`], but the values may be the same everywhere, and are not checked to be finite.

@@ -19,6 +19,7 @@ pub(crate) mod spline;
 use serde::{Deserialize, Serialize};
 
 pub use grid::Preprocessed;
+pub use journal::Part;
 pub use run::{Event, Summary, run};
 
 use crate::error::{Error, Result};
@@ -40,6 +41,35 @@ pub struct Settings {
     pub min_file_bytes: u64,
     /// A prepared volume has at most this many voxels.
     pub max_voxels: u64,
+    /// Only scans of these modalities, such as `T1w`; all where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub modality: Vec<String>,
+    /// How voxels are stored.
+    #[serde(skip_serializing_if = "Dtype::is_default")]
+    pub dtype: Dtype,
+}
+
+/// How the voxels of a store are kept; they are read as 32 bits either way.
+#[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    #[default]
+    F32,
+    /// Half the space; z-scores keep three decimal digits.
+    F16,
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(if *self == Self::F32 { "f32" } else { "f16" })
+    }
+}
+
+impl Dtype {
+    /// Older manifests and checkpoints do not say it, and must stay equal to new ones.
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Default for Settings {
@@ -51,6 +81,8 @@ impl Default for Settings {
             max_spacing_mm: 6.5,
             min_file_bytes: 200_000,
             max_voxels: 1 << 27, // 512³
+            modality: Vec::new(),
+            dtype: Dtype::F32,
         }
     }
 }

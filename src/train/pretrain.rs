@@ -9,7 +9,7 @@ use super::patches;
 use super::state::{parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
 use super::stop::StopFlag;
 use crate::dataset::split::split;
-use crate::dataset::{Loader, Patch, PatchSettings, SampleKey, Store, Stream};
+use crate::dataset::{Loader, LoaderReport, Patch, PatchSettings, SampleKey, Store, Stream};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
@@ -109,6 +109,7 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
         best: resumed.and_then(|c| c.best_validation),
         last: last_validation(&options.run)?,
         planned,
+        reported: LoaderReport::default(),
     };
     let (steps, epoch_steps, checkpoint_minutes) = (t.steps, t.epoch_steps, t.checkpoint_minutes);
     let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
@@ -268,6 +269,8 @@ struct Pretraining<'a> {
     last: Option<(f64, f64)>,
     /// Bytes that the plan gives the device.
     planned: u64,
+    /// What the loader had done at the last validation.
+    reported: LoaderReport,
 }
 
 impl Training for Pretraining<'_> {
@@ -294,8 +297,11 @@ impl Training for Pretraining<'_> {
         if is_best {
             self.best = Some(loss);
         }
+        let mut record = record([("validation_loss", json!(loss)), ("validation_loss_of_zero", json!(zero))]);
+        let report = std::mem::replace(&mut self.reported, self.batches.report());
+        record.extend(self.reported.since(&report).record());
         Ok(Validation {
-            record: record([("validation_loss", json!(loss)), ("validation_loss_of_zero", json!(zero))]),
+            record,
             message: format!("validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero),
             is_best,
         })

@@ -1,0 +1,167 @@
+//! `spark3d preprocess` as it is used on a large collection: killed and resumed, shared among machines, on a full disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+/// 30 bundled brains of 2 mm.
+fn scans() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo")
+}
+
+fn preprocess(store: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
+    command.args(["preprocess", "--spacing", "2", "--min-file-bytes", "0", "--threads", "2", "-i"]).arg(scans());
+    command.arg("-o").arg(store).args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn run(store: &Path, more: &[&str]) -> Output {
+    preprocess(store, more).output().unwrap()
+}
+
+fn succeeded(done: &Output) -> String {
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// Every file of a store but its locks.
+fn content(store: &Path) -> BTreeMap<String, Vec<u8>> {
+    fn walk(folder: &Path, root: &Path, found: &mut BTreeMap<String, Vec<u8>>) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else if !path.file_name().unwrap().to_string_lossy().starts_with(".lock") {
+                let name = path.strip_prefix(root).unwrap().to_string_lossy().into_owned();
+                found.insert(name, std::fs::read(&path).unwrap());
+            }
+        }
+    }
+    let mut found = BTreeMap::new();
+    walk(store, store, &mut found);
+    found
+}
+
+fn assert_same(a: &Path, b: &Path) {
+    let (a, b) = (content(a), content(b));
+    assert_eq!(a.keys().collect::<Vec<_>>(), b.keys().collect::<Vec<_>>());
+    assert!(a.len() > 60, "30 cases are two files each");
+    for (name, bytes) in &a {
+        assert!(*bytes == b[name], "{name} differs");
+    }
+}
+
+#[test]
+fn killed_and_resumed_runs_and_parts_give_the_same_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    assert!(succeeded(&run(&path("one"), &[])).contains("30 scans of 30 subjects"));
+
+    let mut kills = 0;
+    for round in 0..5 {
+        let mut child = preprocess(&path("killed"), &[]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(60 + 70 * round));
+        kills += usize::from(child.try_wait().unwrap().is_none());
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    println!("killed {kills} times at work");
+    succeeded(&run(&path("killed"), &[]));
+    assert_same(&path("one"), &path("killed"));
+
+    // Three machines, of which one is killed once.
+    let mut children: Vec<_> =
+        ["0/3", "1/3", "2/3"].map(|part| preprocess(&path("parts"), &["--part", part]).spawn().unwrap()).into();
+    std::thread::sleep(Duration::from_millis(150));
+    children[1].kill().unwrap();
+    for child in children {
+        let _ = child.wait_with_output().unwrap();
+    }
+    succeeded(&run(&path("parts"), &["--part", "1/3"]));
+    assert_same(&path("one"), &path("parts"));
+    // Nothing is left to do, for a part and for all.
+    assert!(succeeded(&run(&path("parts"), &["--part", "1/3"])).contains("0 prepared now"));
+    assert!(succeeded(&run(&path("parts"), &[])).contains("0 prepared now"));
+    assert_same(&path("one"), &path("parts"));
+}
+
+#[test]
+fn parts_wait_for_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    let first = succeeded(&run(&store, &["--part", "0/2"]));
+    assert!(first.contains("15 scans") && first.contains("complete when these are: --part 1/2"), "{first}");
+    assert!(!store.join("manifest.json").exists());
+    let refused = |more: &[&str]| {
+        let done = run(&store, more);
+        assert_eq!(done.status.code(), Some(1));
+        String::from_utf8_lossy(&done.stderr).into_owned()
+    };
+    assert!(refused(&[]).contains("runs that share the work are under way"));
+    assert!(refused(&["--part", "1/2", "--modality", "T1w"]).contains("begun with other scans or other settings"));
+    assert!(succeeded(&run(&store, &["--part", "1/2"])).contains("30 scans of 30 subjects"));
+    assert!(store.join("manifest.json").exists() && !store.join("parts").exists());
+    assert_eq!(run(&store, &["--part", "2/2"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_loader_is_measured() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = folder.path().join("store");
+    succeeded(&run(&store, &["--dtype", "f16"]));
+    let bench = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
+        command.args(["bench", "--only", "loader", "--preset", "tiny", "--threads", "2", "--seconds", "0.2", "--json"]);
+        command.args(more).output().unwrap()
+    };
+    let done = bench(&["--store", store.to_str().unwrap(), "--set", "train.patch=[32,32,32]"]);
+    let report: serde_json::Value = serde_json::from_str(&succeeded(&done)).unwrap();
+    assert_eq!((report["dtype"].as_str(), report["threads"].as_u64()), (Some("f16"), Some(2)));
+    for (n, what) in ["patches", "reads"].iter().enumerate() {
+        let rate = &report["loader"][n];
+        assert_eq!(rate["what"], *what);
+        assert!(rate["patches_per_s"].as_f64().unwrap() > 1.0, "{rate}");
+        assert!(rate["report"]["bytes_read"].as_u64() > rate["report"]["samples"].as_u64(), "{rate}");
+    }
+    assert_eq!(bench(&[]).status.code(), Some(2));
+}
+
+/// In a file system of a megabyte, which needs rights to mount: those of root, or of a user namespace.
+#[test]
+fn a_full_disk_stops_a_run_and_a_larger_one_resumes_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, full, copy) = (folder.path().join("one"), folder.path().join("full"), folder.path().join("copy"));
+    std::fs::create_dir(&full).unwrap();
+    succeeded(&run(&one, &[]));
+    let command = preprocess(&full.join("store"), &[]);
+    let words: Vec<String> = [command.get_program()]
+        .into_iter()
+        .chain(command.get_args())
+        .map(|word| format!("'{}'", word.to_string_lossy()))
+        .collect();
+    let command = words.join(" ");
+    let script = format!(
+        "mount -t tmpfs -o size=1m tmpfs '{full}' || exit 77
+        {command} >&2; code=$?
+        [ $code = 1 ] || {{ echo \"code $code on a full disk\"; exit 1; }}
+        mount -o remount,size=64m '{full}' && {command} >&2 && cp -a '{full}/store' '{copy}'",
+        full = full.display(),
+        copy = copy.display(),
+    );
+    let done = Command::new("unshare").args(["--map-root-user", "--mount", "sh", "-c", &script]).output();
+    let done = match done {
+        Ok(done) if done.status.success() || String::from_utf8_lossy(&done.stderr).contains("spark3d") => done,
+        other => {
+            let why = other.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stderr).into_owned());
+            println!("skipped: no small file system can be mounted here ({})", why.trim());
+            return;
+        }
+    };
+    let said = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stdout));
+    assert!(said.contains("full/store: the disk is full") && said.contains("give the same command again"), "{said}");
+    assert!(!said.contains("panicked"), "{said}");
+    assert_same(&one, &copy);
+}
