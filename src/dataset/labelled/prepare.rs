@@ -72,6 +72,16 @@ pub fn prepare_dataset(
     out: &Path,
     progress: &mut dyn FnMut(Event),
 ) -> Result<LabelledStore> {
+    prepare_all(raw, plans, configuration, out, progress).map_err(|e| store::with_remedy(e, out))
+}
+
+fn prepare_all(
+    raw: &RawDataset,
+    plans: &Plans,
+    configuration: &Configuration,
+    out: &Path,
+    progress: &mut dyn FnMut(Event),
+) -> Result<LabelledStore> {
     let channels = (raw.dataset.channels.len(), configuration.normalization.len());
     if channels.0 != channels.1 {
         let what = format!("the data set has {} channels and the plans have {}", channels.0, channels.1);
