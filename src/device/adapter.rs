@@ -68,9 +68,12 @@ fn subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
     (adapter.features().contains(wgpu::Features::SUBGROUP) && known).then_some(info.subgroup_max_size)
 }
 
-/// The largest tile that the shaders are written for.
+/// The largest tile that the shaders are written for. They load tiles by pointers to vectors, as SPIR-V allows and Metal does not.
 fn matrix_tile(adapter: &wgpu::Adapter) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
+    if adapter.get_info().backend != wgpu::Backend::Vulkan {
+        return None;
+    }
     let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
     subgroup(adapter).filter(|_| adapter.features().contains(needed))?;
     let shapes = adapter.cooperative_matrix_properties();

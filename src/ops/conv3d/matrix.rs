@@ -24,19 +24,23 @@ pub(super) fn units(facts: &AdapterFacts, precision: Precision) -> Option<(usize
 }
 
 /// Vectors by which staged rows are longer, and bytes of a staged vector and of a vector of sums.
-const PAD: usize = 2;
-const STAGED_BYTES: usize = 8;
-const SUM_BYTES: usize = 16;
+pub(super) const PAD: usize = 2;
+pub(super) const STAGED_BYTES: usize = 8;
+pub(super) const SUM_BYTES: usize = 16;
+
+/// Tiles that hold so many quads of channels, as a power of two.
+pub(super) fn tiles(quads: usize, tile: usize) -> usize {
+    (quads * QUAD).div_ceil(tile).next_power_of_two()
+}
 
 impl Matrix {
     /// Sensible cuts, the likely best first; none where the adapter has no cooperative matrices or features have 32 bits.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let Some((tile, lanes)) = units(facts, p.precision) else { return Vec::new() };
-        let tiles = |quads: usize| (quads * QUAD).div_ceil(tile).next_power_of_two();
         let mut found = Vec::new();
         for (subgroups, rows, columns, depth) in [(4, 2, 4, 2), (4, 1, 4, 2), (4, 2, 2, 2), (2, 2, 4, 2), (4, 2, 8, 1)]
         {
-            let (columns, depth) = (tiles(p.out_quads).min(columns), tiles(p.in_quads).min(depth));
+            let (columns, depth) = (tiles(p.out_quads, tile).min(columns), tiles(p.in_quads, tile).min(depth));
             let cut = Self { subgroups, rows, columns, depth };
             let fits = cut.workgroup_bytes(tile) <= facts.workgroup_memory as usize
                 && subgroups * lanes <= facts.max_invocations as usize;

@@ -1,6 +1,6 @@
 //! The weight gradient by cooperative matrices: 16-bit factors, 32-bit sums.
 
-use super::matrix::units;
+use super::matrix::{PAD, STAGED_BYTES, SUM_BYTES, tiles, units};
 use super::pass::Problem;
 use super::weight_gradient::Pass;
 use crate::device::AdapterFacts;
@@ -20,10 +20,6 @@ pub(super) struct Matrix {
     pub depth: usize,
 }
 
-/// Vectors by which staged rows are longer, and bytes of a staged vector and of a vector of sums.
-const PAD: usize = 2;
-const STAGED_BYTES: usize = 8;
-const SUM_BYTES: usize = 16;
 /// Workgroups that keep a GPU busy.
 const WORKGROUPS: usize = 1024;
 
@@ -31,13 +27,12 @@ impl Matrix {
     /// Sensible cuts, the likely best first; none where the adapter has no cooperative matrices or features have 32 bits.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let Some((tile, lanes)) = units(facts, p.precision) else { return Vec::new() };
-        let tiles = |quads: usize| (quads * QUAD).div_ceil(tile).next_power_of_two();
         let mut found = Vec::new();
         for (subgroups, rows, columns, depth) in [(4, 1, 2, 2), (2, 1, 2, 2), (4, 1, 4, 2), (2, 2, 2, 2), (4, 1, 2, 4)]
         {
-            let subgroups = tiles(p.out_quads).min(subgroups);
-            let rows = (tiles(p.out_quads) / subgroups).min(rows);
-            let cut = Self { subgroups, rows, columns: tiles(p.in_quads).min(columns), depth };
+            let subgroups = tiles(p.out_quads, tile).min(subgroups);
+            let rows = (tiles(p.out_quads, tile) / subgroups).min(rows);
+            let cut = Self { subgroups, rows, columns: tiles(p.in_quads, tile).min(columns), depth };
             let fits = cut.workgroup_bytes(tile, p.geometry.kernel[2]) <= facts.workgroup_memory as usize
                 && subgroups * lanes <= facts.max_invocations as usize;
             if fits && !found.contains(&cut) {
@@ -56,8 +51,8 @@ impl Matrix {
 
     /// Workgroups for a slab: tiles of input channels, tiles of output channels, rows of taps.
     fn groups(&self, tile: usize, kernel: [usize; 3], in_quads: usize, out_quads: usize) -> [usize; 3] {
-        let tiles = |quads: usize, of: usize| (quads * QUAD).div_ceil(of * tile);
-        [tiles(in_quads, self.columns), tiles(out_quads, self.subgroups * self.rows), kernel[0] * kernel[1]]
+        let groups = |quads: usize, of: usize| (quads * QUAD).div_ceil(of * tile);
+        [groups(in_quads, self.columns), groups(out_quads, self.subgroups * self.rows), kernel[0] * kernel[1]]
     }
 
     /// Slabs that keep the adapter busy, `most` at most.
