@@ -1,8 +1,8 @@
 // Gradient of a 3D convolution with respect to its weights:
 // dw[o, t, i] = sum over voxels c of dy[o](c) * x[i](c * stride + t - padding).
 // An invocation owns one (tap, input quad) by OUT_QUADS output quads and walks the rows of its slab of dy, so there is
-// no sum between invocations: dy is uniform over the workgroup, only x differs. Slab s writes partial sums at s; with one
-// slab they are the result, else slabs.wgsl adds them in order: the same bits every time.
+// no sum between invocations: dy is uniform over the workgroup, only x differs. Slab s writes partial sums at s, which
+// slabs.wgsl adds in order: the same bits every time.
 // group = (tile of (tap, input quad), tile of output quads, slab). Output layout: as the weights.
 
 #import element

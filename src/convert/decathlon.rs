@@ -67,7 +67,8 @@ pub fn convert_task(options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Re
     for (cases, images) in [(&training, "imagesTr"), (&test, "imagesTs")] {
         for case in cases {
             let id = stem(&case.image, ending).map_err(bad)?;
-            if !ids.insert((images, id)) {
+            // Case decides on some file systems only.
+            if !ids.insert((images, id.to_lowercase())) {
                 return Err(bad(format!("two images are called {id}")));
             }
             let targets = (0..channels).map(|c| out.join(images).join(format!("{id}_{c:04}{ending}"))).collect();
@@ -89,6 +90,7 @@ pub fn convert_task(options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Re
         let folder = out.join(name);
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         remove_leftovers(&folder);
+        remove_others(&folder, &jobs, ending)?;
     }
     let total = jobs.len();
     let jobs: Vec<Job> = jobs.into_iter().filter(|j| !j.targets.iter().all(|t| is_newer(t, began))).collect();
@@ -145,13 +147,26 @@ fn claim(options: &Options, dataset: &Value) -> Result<SystemTime> {
         }
         fs::create_dir_all(out).map_err(Error::io("create", out))?;
         write_atomic(&mark, content.to_string().as_bytes())?;
-        // It must not describe files that are being replaced.
-        let old = out.join(DATASET);
-        if old.exists() {
-            fs::remove_file(&old).map_err(Error::io("remove", &old))?;
-        }
+    }
+    // It must not describe files that are being replaced.
+    let old = out.join(DATASET);
+    if old.exists() {
+        fs::remove_file(&old).map_err(Error::io("remove", &old))?;
     }
     modified(&mark).map_err(Error::io("read", &mark))
+}
+
+/// Removes images and label maps that are not of this task: cases of a data set that is replaced.
+fn remove_others(folder: &Path, jobs: &[Job], ending: &str) -> Result<()> {
+    let targets: BTreeSet<&Path> = jobs.iter().flat_map(|j| &j.targets).map(PathBuf::as_path).collect();
+    for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        let is_image = path.file_name().is_some_and(|n| n.to_string_lossy().ends_with(ending));
+        if is_image && path.is_file() && !targets.contains(path.as_path()) {
+            fs::remove_file(&path).map_err(Error::io("remove", &path))?;
+        }
+    }
+    Ok(())
 }
 
 fn modified(path: &Path) -> std::io::Result<SystemTime> {

@@ -231,7 +231,9 @@ impl Claim {
         }
         let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
         // What follows the last line's end is where a run was killed.
-        file.set_len(self.replay.length as u64).map_err(Error::io("write", &path))?;
+        // It may be gone since: the part that finished last has made the manifest of it.
+        let length = file.metadata().map_err(Error::io("read", &path))?.len();
+        file.set_len(length.min(self.replay.length as u64)).map_err(Error::io("write", &path))?;
         let mut journal =
             Journal { store: store.clone(), part: *part, path, file, _locks: std::mem::take(&mut self.locks) };
         if self.replay.settings.as_ref() != Some(settings) {
@@ -316,7 +318,7 @@ fn refuse_other_parts(store: &Path, part: Part) -> Result<()> {
     for entry in fs::read_dir(store.join(PARTS)).into_iter().flatten() {
         let name = entry.map_err(Error::io("read", store.join(PARTS)))?.file_name().to_string_lossy().into_owned();
         if part.is_all() || !own.contains(&name) {
-            other = name.strip_suffix(".jsonl").map(|name| name.replace("-of-", "/"));
+            other = name.strip_suffix(".jsonl").map(|name| name.replace("-of-", "/")).or(other);
         }
     }
     let (cause, remedy) = match other {

@@ -119,6 +119,14 @@ fn prepare_all(
         whole = Some(content);
         Ok(())
     })?;
+    if whole.is_none() && waiting.is_empty() {
+        // Another part that finished at the same time has written it.
+        let manifest = Manifest::read(store)?;
+        let cases = manifest.cases.into_iter().map(Record::Case);
+        let content = Content::of(cases.chain(manifest.rejected.into_iter().map(Record::Rejected)));
+        content.check(scans, inputs)?;
+        whole = Some(content);
+    }
     Ok(whole.unwrap_or(content).summary(prepared, &own, waiting))
 }
 
@@ -278,6 +286,12 @@ fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Out
         Ok(Ok(Err((kind, reason)))) => return reject(kind, reason),
         Ok(Err(Error::File { cause, remedy, path: named })) if named == *path => {
             return reject(Reason::Unreadable, format!("{cause}. {remedy}"));
+        }
+        // A disk or a network that fails now may not fail the next time: without a stamp it is looked at again.
+        Ok(Err(error @ Error::Io { .. })) => {
+            let (source, modality) = (path.clone(), source.modality.clone());
+            let (kind, reason) = (Some(Reason::Unreadable), error.to_string());
+            return Ok(Err(Rejected { source, stamp: None, modality, kind, reason }));
         }
         Ok(Err(error)) => return reject(Reason::Unreadable, error.to_string()),
         Err(_) => {
