@@ -62,7 +62,7 @@
 //!
 //! # An operator
 //!
-//! is one file of [`ops`] and a folder of `shaders/`: shape rule, dispatches, gradient as further nodes. Its specification is a
+//! is a file or a folder of [`ops`], and a folder of `shaders/`: shape rule, dispatches, gradient as further nodes. Its specification is a
 //! plain loop in [`ops::reference`]; [`ops::cases`] is one list that tests, `doctor` and `bench` share. A variant is a value: an
 //! `override` constant of a shader, a field of the plan, never a subclass.
 //!

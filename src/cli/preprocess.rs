@@ -2,7 +2,7 @@
 
 use super::{Common, print};
 use crate::dataset::sources::modality;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::preprocess::{self, Dtype, Event, Part, Settings};
 use crate::progress::Progress;
 use crate::train::memory;
@@ -45,12 +45,17 @@ pub struct Preprocess {
 
 impl Preprocess {
     pub fn run(&self, common: &Common) -> Result<()> {
+        let modality: Vec<String> = self.modality.iter().filter_map(|name| modality::normalized(name)).collect();
+        if modality.len() != self.modality.len() {
+            let what = "--modality: MR, MRI and the like name no contrast; give some, such as T1w,FLAIR";
+            return Err(Error::Usage(what.into()));
+        }
         let settings = Settings {
             spacing: [self.spacing; 3],
             min_extent_mm: self.min_extent_mm,
             max_spacing_mm: self.max_spacing_mm,
             min_file_bytes: self.min_file_bytes,
-            modality: self.modality.iter().filter_map(|name| modality::normalized(name)).collect(),
+            modality,
             dtype: self.dtype,
             ..Settings::default()
         };

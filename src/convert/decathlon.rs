@@ -34,7 +34,8 @@ pub struct Converted {
 
 /// Whether `folder` is a task: its `dataset.json` lists training cases as the Decathlon does.
 pub fn is_task(folder: &Path) -> bool {
-    let json = read_json(&folder.join(DATASET)).ok();
+    // A model folder of nnU-Net may describe its data set in much the same way.
+    let json = read_json(&folder.join(DATASET)).ok().filter(|_| !folder.join("plans.json").exists());
     json.is_some_and(|j| j.get("training").is_some_and(Value::is_array) && j.get("channel_names").is_none())
 }
 

@@ -58,6 +58,9 @@ impl Part {
     }
 }
 
+/// Every part looks at the journals of all others.
+const MOST_PARTS: usize = 1000;
+
 impl FromStr for Part {
     type Err = String;
 
@@ -65,8 +68,10 @@ impl FromStr for Part {
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
         match numbers {
-            Some((index, of)) if index < of => Ok(Self { index, of }),
-            _ => Err("write K/N with K from 0 to N-1, such as 0/4 for the first of four".into()),
+            Some((index, of)) if index < of && of <= MOST_PARTS => Ok(Self { index, of }),
+            _ => {
+                Err(format!("write K/N with K from 0 to N-1, such as 0/4 for the first of four; N up to {MOST_PARTS}"))
+            }
         }
     }
 }

@@ -16,7 +16,7 @@ pub fn unwanted(modality: Option<&str>, settings: &Settings) -> Option<String> {
         return Some("its name says that it is a mask or a label map, and no scan".into());
     }
     let wanted = &settings.modality;
-    if wanted.is_empty() || modality.is_some_and(|m| wanted.iter().any(|w| w == m)) {
+    if wanted.is_empty() || modality.is_some_and(|m| wanted.iter().any(|w| w.eq_ignore_ascii_case(m))) {
         return None;
     }
     let what = modality.map_or("its modality is unknown".into(), |m| format!("its modality is {m}"));

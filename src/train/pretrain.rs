@@ -51,8 +51,9 @@ pub struct Outcome {
     pub zero_validation: f64,
 }
 
-/// Batches that wait for the device.
+/// Batches, and patches, that wait for the device: the part of a scan that a turned patch needs is four times as large as the patch.
 const QUEUE: usize = 4;
+const QUEUED_PATCHES: usize = 24;
 
 /// Pre-trains in `options.run`, from its latest checkpoint where there is one.
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome> {
@@ -104,7 +105,13 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
         plan,
         options,
         trainer,
-        batches: training.stream(plan.seed, first_step, t.batch, options.threads, QUEUE),
+        batches: training.stream(
+            plan.seed,
+            first_step,
+            t.batch,
+            options.threads,
+            QUEUE.min(QUEUED_PATCHES.div_ceil(t.batch)),
+        ),
         validation: loader(&cases.validation, None),
         best: resumed.and_then(|c| c.best_validation),
         last: last_validation(&options.run)?,

@@ -146,6 +146,18 @@ fn expand(text: &str, file: &Path) -> Result<PathBuf> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_data_set_of_another_form_is_a_folder_of_scans() {
+        let folder =
+            folder(&["Task04_X/imagesTr/a.nii.gz", "Task04_X/labelsTr/a.nii.gz", "Task04_X/imagesTs/b.nii.gz"]);
+        let json = r#"{"modality":{"0":"MRI"},"labels":{"0":"background","1":"Anterior"},
+            "training":[{"image":"./imagesTr/a.nii.gz","label":"./labelsTr/a.nii.gz"}]}"#;
+        fs::write(folder.path().join("Task04_X/dataset.json"), json).unwrap();
+        for input in [folder.path().to_path_buf(), folder.path().join("Task04_X")] {
+            assert_eq!(list(&input).unwrap().len(), 2, "{}", input.display());
+        }
+    }
+
     /// A folder with these files, of which nothing but the names counts.
     fn folder(files: &[&str]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();

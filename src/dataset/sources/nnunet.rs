@@ -9,9 +9,18 @@ use crate::io::nnunet::Dataset;
 
 const DESCRIPTION: &str = "dataset.json";
 
-/// Whether `folder` is such a data set.
+/// Whether `folder` is such a data set. One whose `dataset.json` is of another form, as that of a task of the Medical
+/// Segmentation Decathlon, is a folder as any other.
 pub fn is_raw(folder: &Path) -> bool {
-    folder.join(DESCRIPTION).is_file() && (IMAGES.iter().any(|name| folder.join(name).is_dir()))
+    let description = folder.join(DESCRIPTION);
+    if !description.is_file() || !IMAGES.iter().any(|name| folder.join(name).is_dir()) {
+        return false;
+    }
+    let read = Dataset::read(&description);
+    if let Err(error) = &read {
+        log::warn!("{error} Its images are taken without it");
+    }
+    read.is_ok()
 }
 
 /// Where the images lie.
