@@ -20,6 +20,10 @@ pub enum Purpose {
     Locations = 9,
     /// Fewer training cases than there are.
     Cases = 10,
+    /// What Models Genesis does to a patch.
+    Distortion = 12,
+    /// The boxes of Volume Fusion.
+    Fusion = 13,
 }
 
 /// The generator of (seed, purpose, a, b); `a` is usually the step and `b` the sample within it.
@@ -29,4 +33,35 @@ pub fn rng(seed: u64, purpose: Purpose, a: u64, b: u64) -> ChaCha8Rng {
         chunk.copy_from_slice(&word.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)
+}
+
+/// 64 random bits of a key and a counter, for numbers that the device draws as well: Threefry2x32 with 20 rounds (Salmon et al.,
+/// *Parallel random numbers: as easy as 1, 2, 3*, 2011). `shaders/shared/threefry.wgsl` is its twin.
+pub fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
+    const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
+    let keys = [key[0], key[1], 0x1BD1_1BDA ^ key[0] ^ key[1]];
+    let mut x = [counter[0].wrapping_add(key[0]), counter[1].wrapping_add(key[1])];
+    for group in 0..5 {
+        for by in ROTATIONS[group % 2] {
+            x[0] = x[0].wrapping_add(x[1]);
+            x[1] = x[1].rotate_left(by) ^ x[0];
+        }
+        x[0] = x[0].wrapping_add(keys[(group + 1) % 3]);
+        x[1] = x[1].wrapping_add(keys[(group + 2) % 3]).wrapping_add(group as u32 + 1);
+    }
+    x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The known answers of Random123 1.14.
+    #[test]
+    fn the_generator_is_threefry() {
+        assert_eq!(threefry([0; 2], [0; 2]), [0x6b20_0159, 0x99ba_4efe]);
+        assert_eq!(threefry([u32::MAX; 2], [u32::MAX; 2]), [0x1cb9_96fc, 0xbb00_2be7]);
+        let counter = [0x243f_6a88, 0x85a3_08d3];
+        assert_eq!(threefry([0x1319_8a2e, 0x0370_7344], counter), [0xc492_3a9c, 0x483d_f7a0]);
+    }
 }

@@ -7,11 +7,12 @@ use crate::infer::window::{PEAK, SIGMA_SCALE, gaussian};
 use crate::io::nifti;
 use crate::plan::Plan;
 use crate::preprocess;
+use crate::pretext::Pretext;
 use crate::pretext::mae::{self, Use};
 use crate::report::save_png;
 use crate::report::sheet::{Panel, Window, sheet, window_of};
 use crate::train::checkpoint;
-use crate::train::pretrain::PREPROCESSING;
+use crate::train::pretrain::{PREPROCESSING, SHEET};
 use crate::train::state::{checkpoint_of, set_parameters};
 use crate::volume::Volume;
 use serde::Serialize;
@@ -44,6 +45,13 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let path = checkpoint_of(&options.model)?;
     let checkpoint = checkpoint::load_weights(&path)?;
     let mut plan = Plan::parse(&checkpoint.plan_toml)?;
+    if plan.pretext != Pretext::Mae {
+        return Err(Error::file(
+            &path,
+            format!("was pre-trained with {}, and masked autoencoders reconstruct", plan.pretext.name()),
+            format!("Look at {SHEET} in its run folder, which shows what it learned"),
+        ));
+    }
     let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {
         Some(text) => serde_json::from_str(text).map_err(|e| {
             Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")

@@ -355,13 +355,17 @@ fn positions_are_exact_in_large_patches() {
 #[test]
 fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     let limits = Limits { max_binding: 128 << 20, max_buffer: 1 << 31 };
+    let checked = |plan: &Plan| {
+        let augmentation = patches::augmentation(plan);
+        augmentation.check(limits).map(|()| augmentation)
+    };
     let mut plan = Plan::preset("s3d-b").unwrap();
-    assert_eq!(patches::augmentation_within(&plan, limits).unwrap().part, [257; 3]);
+    assert_eq!(checked(&plan).unwrap().part, [257; 3]);
     plan.train.patch = [224; 3];
-    let error = patches::augmentation_within(&plan, limits).unwrap_err().to_string();
+    let error = checked(&plan).unwrap_err().to_string();
     assert!(error.contains("224 x 224 x 224") && error.contains("train.patch"), "{error}");
     plan.augment = augment::Settings { rotation_probability: 0.0, scale_probability: 0.0, ..plan.augment };
-    assert_eq!(patches::augmentation_within(&plan, limits).unwrap().part, [224; 3]);
+    assert_eq!(checked(&plan).unwrap().part, [224; 3]);
     let mut plan = finetune::Plan::preset("paper").unwrap();
     plan.network.input_channels = 4;
     assert!(labelled::augmentation(&plan).check(limits).is_ok());

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spark3d::dataset::{Loader, PatchSettings, Reason, SampleKey, Store, split::split};
+use spark3d::dataset::{Loader, PatchSettings, Place, Reason, SampleKey, Store, split::split};
 use spark3d::io::{affine, nifti};
 use spark3d::preprocess::resample::Order;
 use spark3d::preprocess::{self, Event, Part, Settings};
@@ -194,7 +194,11 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
     assert!(mean.abs() < 1e-3, "z-scored: {mean}");
     let split = split(store.cases(), 0);
     assert_eq!((split.train.len(), split.validation.len()), (5, 1));
-    let loader = Arc::new(Loader::new(store, split.train, PatchSettings { patch: [16; 3], augment: None }));
+    let loader = Arc::new(Loader::new(
+        store,
+        split.train,
+        PatchSettings { patch: [16; 3], augment: None, place: Place::Random },
+    ));
     let batch = loader.clone().stream(1, 0, 4, 2, 2).next().unwrap().unwrap();
     assert_eq!(batch[3], loader.patch(SampleKey { seed: 1, step: 0, index: 3 }).unwrap());
 }
@@ -357,7 +361,9 @@ fn threads_change_nothing_and_reads_are_accounted_for() {
     }
     preprocess::run(&[input], &path, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
     let store = Arc::new(Store::open(&path).unwrap());
-    let loader = |patch, augment| Arc::new(Loader::new(store.clone(), vec![0, 1, 2], PatchSettings { patch, augment }));
+    let loader = |patch, augment| {
+        Arc::new(Loader::new(store.clone(), vec![0, 1, 2], PatchSettings { patch, augment, place: Place::Random }))
+    };
     let augmented = loader([24, 20, 28], Some(Default::default()));
     let batches = |threads| {
         let stream = augmented.clone().stream(7, 0, 4, threads, 3);
@@ -373,7 +379,8 @@ fn threads_change_nothing_and_reads_are_accounted_for() {
     let size = |file: &str| fs::metadata(path.join(&store.cases()[0].array).join(file)).unwrap().len();
     let (metadata, shard) = (size("zarr.json"), size("c/0/0/0"));
     let read_of = |patch| {
-        let whole = Arc::new(Loader::new(store.clone(), vec![0], PatchSettings { patch, augment: None }));
+        let whole =
+            Arc::new(Loader::new(store.clone(), vec![0], PatchSettings { patch, augment: None, place: Place::Random }));
         let mut stream = whole.stream(1, 0, 1, 1, 1);
         stream.next().unwrap().unwrap();
         drop(stream.next().unwrap().unwrap());

@@ -116,7 +116,7 @@ fn check_segments(precision: Precision) {
 }
 
 #[test]
-fn the_optimizer_equals_its_reference() {
+fn the_optimizer_and_the_pretexts_equal_their_references() {
     let gpu = Rc::new(Gpu::open_with(&adapter(), true).expect("an adapter: run `sh tests/run.sh`"));
     let mut deviations = cases::check_optimizer(&gpu).unwrap();
     for precision in [Precision::F32, Precision::F16] {
@@ -124,6 +124,7 @@ fn the_optimizer_equals_its_reference() {
             deviations.extend(cases::check_confusion(&gpu, precision).unwrap());
         }
     }
+    deviations.extend(spark3d::ops::distort::check(&gpu).unwrap());
     for deviation in deviations {
         assert!(deviation.relative < 1e-6, "{} deviates by {:.2e}", deviation.result, deviation.relative);
     }

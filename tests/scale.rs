@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use spark3d::dataset::manifest::{Before, Case, Manifest, Stamp};
-use spark3d::dataset::{Loader, PatchSettings, Store, split::split, store};
+use spark3d::dataset::{Loader, PatchSettings, Place, Store, split::split, store};
 use spark3d::io::affine::IDENTITY;
 use spark3d::preprocess::normalize::Statistics;
 use spark3d::preprocess::{Dtype, Preprocessed, Settings};
@@ -94,7 +94,7 @@ fn forty_four_thousand_cases_open_at_once() {
     let split = split(store.cases(), 12345);
     assert_eq!(store.cases().len(), CASES);
     assert_eq!(split.train.len() + split.validation.len(), CASES);
-    let settings = PatchSettings { patch: [32; 3], augment: Some(Default::default()) };
+    let settings = PatchSettings { patch: [32; 3], augment: Some(Default::default()), place: Place::Random };
     let mut stream = Arc::new(Loader::new(store.clone(), split.train, settings)).stream(1, 0, 6, 2, 2);
     let started = start.elapsed();
     let most = MOST.load(Ordering::Relaxed) - before;

@@ -1,6 +1,6 @@
 // Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2,
 // dp = 2 loss_scale gradient_scale w (p - t).
-// w is 1 in hidden blocks and 0 in visible ones, or the value of `weights` with VOXEL_WEIGHTS. The target is an image
+// w is the value of `weights` with VOXEL_WEIGHTS, with MASKED 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image
 // (channels, z, y, x); p is dense and has up to four channels. partial[chunk] = the chunk's sum. group = chunk.
 // With GRADIENT false nothing is written to dp.
 
@@ -20,6 +20,7 @@ struct Params { space: Space, visible: Space, channels: u32, first_quad: u32, fi
 override WORKGROUP: u32 = 64u;
 override CHUNK: u32 = 8192u;
 override VOXEL_WEIGHTS: bool = false;
+override MASKED: bool = true;
 override GRADIENT: bool = true;
 
 #import reduce
@@ -35,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     for (var v = first + lane; v < end; v += WORKGROUP) {
         var w = 0.0;
         if VOXEL_WEIGHTS { w = weights[v]; }
-        else if find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
+        else if !MASKED || find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
         var d = vec4<f32>(0.0);
         for (var k = 0u; k < 4u; k++) {
             if quad * 4u + k < channels { d[k] = vec4<f32>(p[group.z * params.space.stride + v])[k] - image[(quad * 4u + k) * count + v]; }

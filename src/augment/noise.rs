@@ -1,6 +1,7 @@
 //! Gaussian noise as a function of (seed, channel, voxel), so that the device computes the same numbers: a counter-based generator
-//! (Threefry2x32 with 20 rounds; Salmon et al., *Parallel random numbers: as easy as 1, 2, 3*, 2011) and Box and Muller's
-//! transformation. `shaders/augment/noise.wgsl` is its twin.
+//! ([`threefry`]) and Box and Muller's transformation. `shaders/augment/noise.wgsl` is its twin.
+
+use crate::random::threefry;
 
 /// Adds noise of standard deviation `sigma` to one channel.
 pub fn noise(data: &mut [f32], sigma: f64, seed: u64, channel: u32) {
@@ -9,21 +10,6 @@ pub fn noise(data: &mut [f32], sigma: f64, seed: u64, channel: u32) {
         let values = normals(threefry(key, [pair as u32, channel]));
         voxels.iter_mut().zip(values).for_each(|(v, n)| *v += sigma * n);
     }
-}
-
-fn threefry(key: [u32; 2], counter: [u32; 2]) -> [u32; 2] {
-    const ROTATIONS: [[u32; 4]; 2] = [[13, 15, 26, 6], [17, 29, 16, 24]];
-    let keys = [key[0], key[1], 0x1BD1_1BDA ^ key[0] ^ key[1]];
-    let mut x = [counter[0].wrapping_add(key[0]), counter[1].wrapping_add(key[1])];
-    for group in 0..5 {
-        for by in ROTATIONS[group % 2] {
-            x[0] = x[0].wrapping_add(x[1]);
-            x[1] = x[1].rotate_left(by) ^ x[0];
-        }
-        x[0] = x[0].wrapping_add(keys[(group + 1) % 3]);
-        x[1] = x[1].wrapping_add(keys[(group + 2) % 3]).wrapping_add(group as u32 + 1);
-    }
-    x
 }
 
 /// Two independent normal numbers from 64 random bits. Logarithm, sine and cosine are spelled out: shaders have them with too few
@@ -62,15 +48,6 @@ fn ln(v: f32) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// The known answers of Random123 1.14.
-    #[test]
-    fn the_generator_is_threefry() {
-        assert_eq!(threefry([0; 2], [0; 2]), [0x6b20_0159, 0x99ba_4efe]);
-        assert_eq!(threefry([u32::MAX; 2], [u32::MAX; 2]), [0x1cb9_96fc, 0xbb00_2be7]);
-        let counter = [0x243f_6a88, 0x85a3_08d3];
-        assert_eq!(threefry([0x1319_8a2e, 0x0370_7344], counter), [0xc492_3a9c, 0x483d_f7a0]);
-    }
 
     #[test]
     fn functions_are_those_of_mathematics() {

@@ -113,6 +113,14 @@ impl Settings {
     /// # Errors
     /// A probability outside 0 to 1, an angle outside 0 to 180, or a range that is not ordered or lies where it makes no sense.
     pub fn check(&self) -> Result<()> {
+        self.check_as("augment")
+    }
+
+    /// As [`Settings::check`], for a table of another name in the plan.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check_as(&self, table: &str) -> Result<()> {
         let probabilities = [
             ("rotation_probability", self.rotation_probability),
             ("scale_probability", self.scale_probability),
@@ -129,17 +137,17 @@ impl Settings {
         ];
         for (key, p) in probabilities {
             if !(0.0..=1.0).contains(&p) {
-                return Err(Error::plan(format!("augment.{key} = {p} is no probability"), "Give a number from 0 to 1"));
+                return Err(Error::plan(format!("{table}.{key} = {p} is no probability"), "Give a number from 0 to 1"));
             }
         }
         for (key, degrees) in [("rotation_degrees", self.rotation_degrees), ("plane_degrees", self.plane_degrees)] {
             if !(0.0..=180.0).contains(&degrees) {
-                let what = format!("augment.{key} = {degrees} is out of range");
+                let what = format!("{table}.{key} = {degrees} is out of range");
                 return Err(Error::plan(what, "Give an angle from 0 to 180 degrees"));
             }
         }
         if self.plane_ratio.is_nan() || self.plane_ratio < 1.0 {
-            let what = format!("augment.plane_ratio = {} is no ratio of a patch's axes", self.plane_ratio);
+            let what = format!("{table}.plane_ratio = {} is no ratio of a patch's axes", self.plane_ratio);
             return Err(Error::plan(what, "Give a number of at least 1"));
         }
         let ranges = [
@@ -153,7 +161,7 @@ impl Settings {
         ];
         for (key, [low, high], least, most) in ranges {
             if !(low >= least && low <= high && high <= most) {
-                let what = format!("augment.{key} = [{low}, {high}] is out of range");
+                let what = format!("{table}.{key} = [{low}, {high}] is out of range");
                 return Err(Error::plan(what, format!("Give two numbers in ascending order, from {least} to {most}")));
             }
         }

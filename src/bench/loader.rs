@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::table::Table;
 use crate::dataset::split::split;
-use crate::dataset::{Loader, LoaderReport, PatchSettings, SampleKey, Source, Store, sampler, stream};
+use crate::dataset::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, Store, sampler, stream};
 use crate::error::Result;
 use crate::plan::Plan;
 use crate::random::{Purpose, rng};
@@ -37,7 +37,8 @@ pub fn run(store: Store, plan: &Plan, threads: usize, seconds: f64) -> Result<Ve
     let (patch, augment) = (plan.train.patch, &plan.augment);
     let enlarged = 1.0 - (1.0 - augment.rotation_probability) * (1.0 - augment.scale_probability);
     let reads = Reads { store: store.clone(), cases: cases.clone(), patch, crop: augment.crop_size(patch), enlarged };
-    let loader = Loader::new(store, cases, PatchSettings { patch, augment: Some(augment.clone()) });
+    let loader =
+        Loader::new(store, cases, PatchSettings { patch, augment: Some(augment.clone()), place: Place::Random });
     let patches = measure("patches", Arc::new(loader), |p| p.data.len(), plan.seed, threads, seconds)?;
     Ok(vec![patches, measure("reads", Arc::new(reads), Vec::len, plan.seed, threads, seconds)?])
 }

@@ -3,19 +3,19 @@
 use super::{Common, at_least_one, print, whole_number};
 use crate::augment::segmentation::Draw;
 use crate::augment::spatial::{Matrix, determinant};
-use crate::dataset::{
-    LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, PatchSettings, SampleKey, Source, Store, split,
-};
+use crate::dataset::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store, split};
 use crate::error::{Error, Result};
 use crate::finetune::patches as labelled;
 use crate::graph::plan::Limits;
 use crate::graph::product;
 use crate::ops::augment::Alone;
 use crate::plan::{Plan, finetune};
+use crate::pretext::Pretext;
 use crate::report::examples::{Example, Heading, examples};
 use crate::report::overlay::Class;
 use crate::report::save_png;
-use crate::train::patches;
+use crate::train::pretrain::SHEET;
+use crate::train::{patches, task};
 use crate::volume::Volume;
 use clap::Args;
 use std::path::{Path, PathBuf};
@@ -66,11 +66,19 @@ impl Augment {
 
     fn unlabelled(&self, store: Store, set: &[String], common: &Common) -> Result<()> {
         let plan = Plan::resolve("s3d-b", self.plan.as_deref(), set)?;
+        if plan.pretext != Pretext::Mae {
+            return Err(Error::Usage(format!(
+                "augment shows patches of masked autoencoders and of labelled data sets; what {} makes of a patch is in the \
+                 {SHEET} of its run",
+                plan.pretext.name()
+            )));
+        }
         let gpu = common.gpu()?;
-        let augmentation = patches::augmentation_within(&plan, Limits::of(&gpu))?;
+        let augmentation = patches::augmentation(&plan);
+        augmentation.check(Limits::of(&gpu))?;
         let mut device = Alone::new(&gpu, augmentation)?;
         let store = Arc::new(store);
-        let settings = PatchSettings { patch: plan.train.patch, augment: Some(plan.augment.clone()) };
+        let settings = task::patch_settings(&plan, true);
         let loader = Loader::new(store.clone(), split::split(store.cases(), plan.seed).train, settings);
         let mut shown = Vec::new();
         for step in 0..self.count as u64 {

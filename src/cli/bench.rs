@@ -8,6 +8,7 @@ use crate::dataset::Store;
 use crate::device::AdapterFacts;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
+use crate::pretext::Pretext;
 use crate::progress::Progress;
 use crate::train::memory;
 use clap::{Args, ValueEnum};
@@ -103,6 +104,10 @@ impl Bench {
         let runs = self.runs.unwrap_or(if software { 3 } else { 10 }) as usize;
         let preset = self.preset.as_deref().unwrap_or(if software { "tiny" } else { "s3d-b" });
         let plan = Plan::resolve(preset, None, &self.set)?;
+        if plan.pretext != Pretext::Mae {
+            let name = plan.pretext.name();
+            return Err(Error::Usage(format!("bench times masked autoencoders and segmentations, not {name}")));
+        }
         let (task, mode) = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
         if let Some(peers) = &peers {
             // Before anything is measured.
@@ -137,7 +142,7 @@ impl Bench {
         }
         let mut report = json!({
             "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "adapter": facts,
-            "runs": runs, "preset": preset, "set": self.set, "plan": &plan, "roofline": roofline,
+            "runs": runs, "preset": preset, "set": self.set, "plan": plan.to_json(), "roofline": roofline,
             "kernels": gpu.kernels().measured, "tuned": tuned,
         });
 
@@ -195,7 +200,7 @@ impl Bench {
         if self.json {
             let report = json!({
                 "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "preset": preset, "set": self.set,
-                "plan": &plan, "threads": threads, "dtype": dtype, "loader": rates,
+                "plan": plan.to_json(), "threads": threads, "dtype": dtype, "loader": rates,
             });
             print(serde_json::to_string_pretty(&report).unwrap_or_default());
         } else {

@@ -87,11 +87,12 @@ impl Demo {
             quiet: common.quiet,
         };
         let outcome = pretrain(&gpu, &plan, &options)?;
+        let zero = outcome.zero_validation.unwrap_or(f64::NAN);
         say(format!(
             "   Validation loss on hidden voxels: {:.3}; predicting zero gives {:.3}; ratio {:.2}.",
             outcome.last_validation,
-            outcome.zero_validation,
-            outcome.last_validation / outcome.zero_validation
+            zero,
+            outcome.last_validation / zero
         ));
 
         say(format!(

@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::finetune::patches as finetuning;
 use crate::graph::Precision;
 use crate::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
+use crate::ops::distort;
 use crate::train::patches as pretraining;
 use clap::Args;
 use serde_json::json;
@@ -62,6 +63,7 @@ impl Doctor {
         let augmentation = [
             ("augmentation of pre-training".to_string(), pretraining::check(&gpu)),
             ("augmentation of fine-tuning".to_string(), finetuning::check(&gpu)),
+            ("distortions and fusion of pretexts".to_string(), distort::check(&gpu)),
         ];
         for (name, deviations) in check(Precision::F32).chain(sgd).chain(augmentation).chain(half) {
             let deviations = deviations?;

@@ -5,12 +5,13 @@ use crate::error::{Error, Result};
 use crate::graph::Precision;
 use crate::graph::plan::Limits;
 use crate::plan::{PRESETS, Plan};
+use crate::pretext::Pretext;
 use crate::train::memory::{self, gib};
 use crate::train::pretrain::{Options, pretrain};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Pre-train a network as a masked autoencoder; the same command again goes on where it stopped
+/// Pre-train a network, as a masked autoencoder or by another pretext task; the same command again goes on where it stopped
 #[derive(Args)]
 #[command(after_help = preset_help())]
 pub struct Pretrain {
@@ -43,7 +44,7 @@ pub struct Pretrain {
 }
 
 fn preset_help() -> String {
-    let list: Vec<String> = PRESETS.iter().map(|(name, text)| format!("  {name:6} {text}")).collect();
+    let list: Vec<String> = PRESETS.iter().map(|(name, text)| format!("  {name:14} {text}")).collect();
     format!("Presets:\n{}", list.join("\n"))
 }
 
@@ -67,11 +68,12 @@ impl Pretrain {
             quiet: common.quiet,
         };
         let outcome = pretrain(&common.gpu()?, &plan, &options)?;
+        let share = outcome.zero_validation.map(|zero| outcome.last_validation / zero);
         print(format!(
-            "{} steps; validation loss {:.4}, {:.2} of predicting zero; weights in {}",
+            "{} steps; validation loss {:.4}{}; weights in {}",
             outcome.steps,
             outcome.last_validation,
-            outcome.last_validation / outcome.zero_validation,
+            share.map_or(String::new(), |share| format!(", {share:.2} of predicting zero")),
             options.run.display()
         ));
         Ok(())
@@ -92,12 +94,14 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
         "# batch of {}: one sample after the other, gradients add up; memory is that of one sample",
         plan.train.batch
     ));
-    print(format!(
-        "# mask: {} of {} blocks visible at most, {} voxels a block edge",
-        plan.mae.capacity(plan.train.patch),
-        plan.mae.grid(plan.train.patch).iter().product::<usize>(),
-        plan.mae.block
-    ));
+    if plan.pretext == Pretext::Mae {
+        print(format!(
+            "# mask: {} of {} blocks visible at most, {} voxels a block edge",
+            plan.mae.capacity(plan.train.patch),
+            plan.mae.grid(plan.train.patch).iter().product::<usize>(),
+            plan.mae.block
+        ));
+    }
     print(format!("# recomputed in the backward pass: {} of {} activations", run.recomputed, run.recomputable));
     for (what, bytes) in [
         ("activations", m.activations),

@@ -18,6 +18,17 @@ pub struct PatchSettings {
     pub patch: [usize; 3],
     /// `None`: patches are cut as they are.
     pub augment: Option<augment::Settings>,
+    pub place: Place,
+}
+
+/// Where patches come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Anywhere in the scan.
+    #[default]
+    Random,
+    /// Its middle.
+    Centre,
 }
 
 /// One patch of one case: what was read for it, and what is to become of that.
@@ -88,7 +99,10 @@ impl Loader {
             (settings.crop_size(patch), settings.draw(&mut what))
         });
         let crop = draw.as_ref().map_or(patch, |(crop, _)| *crop);
-        let corner = sampler::start(&mut place, case.shape, crop, patch);
+        let corner = match self.settings.place {
+            Place::Random => sampler::start(&mut place, case.shape, crop, patch),
+            Place::Centre => std::array::from_fn(|a| (case.shape[a] as i64 - crop[a] as i64).div_euclid(2)),
+        };
         let start: [i64; 3] = std::array::from_fn(|a| corner[a] + (crop[a] - patch[a]) as i64 / 2);
         let (cut, from, shape) = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
             None => (None, start, patch),
@@ -125,7 +139,11 @@ mod tests {
     fn loader(folder: &std::path::Path, augment: Option<augment::Settings>) -> Arc<Loader> {
         let shapes = [[30, 40, 50], [20, 45, 33], [8, 9, 10]];
         let store = Arc::new(store(folder, &shapes, |n| (n % 97) as f32 / 10.0));
-        Arc::new(Loader::new(store, vec![0, 1, 2], PatchSettings { patch: [16, 12, 20], augment }))
+        Arc::new(Loader::new(
+            store,
+            vec![0, 1, 2],
+            PatchSettings { patch: [16, 12, 20], augment, place: Place::Random },
+        ))
     }
 
     fn key(step: u64, index: u64) -> SampleKey {
@@ -156,6 +174,19 @@ mod tests {
             seen.insert(index);
         }
         assert_eq!(seen.len(), 3);
+    }
+
+    #[test]
+    fn patches_of_the_middle_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let random = loader(folder.path(), None);
+        let settings = PatchSettings { place: Place::Centre, ..random.settings().clone() };
+        let centre = Loader::new(random.store.clone(), vec![0, 2], settings);
+        for n in 0..10 {
+            let patch = centre.patch(key(n, 0)).unwrap();
+            // 30 x 40 x 50, and 8 x 9 x 10, which a patch of 16 x 12 x 20 surrounds.
+            assert_eq!(patch.start, if patch.case == "case0" { [7, 14, 15] } else { [-4, -2, -5] });
+        }
     }
 
     /// Neither rotated nor mirrored, a patch is cut from the middle of the enlarged crop and so reaches over the border.
@@ -227,11 +258,11 @@ mod tests {
     fn nothing_to_draw_from_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), None);
-        let settings = PatchSettings { patch: [4; 3], augment: None };
+        let settings = PatchSettings { patch: [4; 3], augment: None, place: Place::Random };
         let empty = Loader::new(loader.store.clone(), vec![], settings.clone());
         assert!(empty.patch(key(0, 0)).is_err());
+        let nothing = PatchSettings { patch: [0, 4, 4], ..settings.clone() };
         assert!(Loader::new(loader.store.clone(), vec![7], settings).patch(key(0, 0)).is_err());
-        let nothing = PatchSettings { patch: [0, 4, 4], augment: None };
         assert!(Loader::new(loader.store.clone(), vec![0], nothing).patch(key(0, 0)).is_err());
     }
 }

@@ -72,6 +72,10 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "augment/restore",
     "augment/finish",
     "augment/finish_labels",
+    "distort/owners",
+    "distort/clear",
+    "distort/transform",
+    "fuse/fuse",
     "bench/fma",
     "bench/copy",
 ];
@@ -88,6 +92,8 @@ const SHARED: &[(&str, &str)] = shader_files![
     "shared/augment",
     "shared/extremes",
     "shared/packed_labels",
+    "shared/threefry",
+    "shared/distort",
 ];
 
 /// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.

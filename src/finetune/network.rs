@@ -26,7 +26,7 @@ impl Objective {
 
     fn loss(&self) -> DiceCe {
         let (classes, batch_dice) = (self.classes.clone(), self.batch_dice);
-        DiceCe { classes, batch_dice, smooth: SMOOTH, weight_ce: 1.0, weight_dice: 1.0 }
+        DiceCe { classes, background: false, batch_dice, smooth: SMOOTH, weight_ce: 1.0, weight_dice: 1.0 }
     }
 }
 

@@ -1,14 +1,15 @@
 //! From labelled patches of the data side to the inputs of the compute side.
 
 use crate::augment::segmentation::{Draw, Noise};
-use crate::augment::{filter, spatial};
+use crate::augment::spatial;
 use crate::dataset::LabelledPatch;
 use crate::device::Gpu;
 use crate::error::Result;
 use crate::graph::{Session, product};
-use crate::ops::augment::{Alone, Augmentation, Change, ChannelChange, Cut, Interpolation};
+use crate::ops::augment::{Alone, Augmentation, Change, Cut, Interpolation};
 use crate::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::plan::finetune::Plan;
+use crate::train::patches::change;
 use std::rc::Rc;
 
 /// What the device does to a patch of this plan before the network reads it.
@@ -32,24 +33,6 @@ pub fn upload(session: &mut Session, augmentation: &Augmentation, sample: usize,
         ..patch.draw.as_ref().map_or_else(Change::default, |draw| change(draw, augmentation.patch, &patch.masked))
     };
     augmentation.upload(session, sample, &change, &patch.image, &patch.labels);
-}
-
-/// What follows the cut, on a patch whose channels are `masked` or not.
-fn change(draw: &Draw, patch: [usize; 3], masked: &[bool]) -> Change {
-    let number = |list: &[Option<f64>], k: usize| list[k].map(|v| v as f32);
-    let channels = (0..draw.gamma.len())
-        .map(|k| ChannelChange {
-            blur: draw.blur[k].map(|sigma| sigma.map(filter::kernel)),
-            brightness: number(&draw.brightness, k),
-            contrast: number(&draw.contrast, k),
-            low_resolution: draw.low_resolution[k].map(|scale| filter::left(patch, scale)),
-            inverted_gamma: number(&draw.inverted_gamma, k),
-            gamma: number(&draw.gamma, k),
-            masked: masked.get(k) == Some(&true),
-        })
-        .collect();
-    let noise = draw.noise.map(|noise| (noise.sigma as f32, noise.seed));
-    Change { mirror: draw.mirror, noise, channels, ..Default::default() }
 }
 
 /// Share of labels that may differ between device and CPU: where two labels have the same share, rounding decides.

@@ -226,22 +226,24 @@ fn simple_case(
     }
 }
 
-/// The masked squared error: its gradient as `y`, and the loss.
-fn loss_case(precision: Precision) -> Case {
+/// The squared error of hidden voxels, or of all: its gradient as `y`, and the loss.
+fn loss_case(name: &str, all: bool, precision: Precision) -> Case {
     let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
     let mask = random_mask(8, grid, 17);
     let visible = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
     let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
     let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
-    let (loss, gradient) = cpu::masked_l2(&f64s(&p), &f64s(&t), &hidden, 1.0);
+    let weights = if all { vec![1.0; hidden.len()] } else { hidden };
+    let (loss, gradient) = cpu::masked_l2(&f64s(&p), &f64s(&t), &weights, 1.0);
     let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
         let target = g.image(channels, dims);
-        g.masked_l2(x[0], target, Weights::HiddenOf(visible), true).into_iter().collect()
+        let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
+        g.masked_l2(x[0], target, weights, true).into_iter().collect()
     });
     let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
     let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
     Case {
-        name: "masked_l2".into(),
+        name: name.into(),
         setup,
         expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
         precision,
@@ -250,11 +252,11 @@ fn loss_case(precision: Precision) -> Case {
 }
 
 /// Two samples whose label maps are twice as fine as the logits along two axes.
-fn dice_ce_case(name: &str, classes: Classes, batch_dice: bool, precision: Precision) -> Case {
+fn dice_ce_case(name: &str, classes: Classes, background: bool, batch_dice: bool, precision: Precision) -> Case {
     let (channels, dims, fine) = (6, [5, 4, 7], [10, 8, 7]);
     let logits: Vec<Vec<f32>> = (0..2).map(|s| stored(noise(85 + s, channels * product(dims)), precision)).collect();
     let labels: Vec<Vec<f32>> = (0..2).map(|s| random_labels(95 + s, channels as u32, product(fine))).collect();
-    let loss = DiceCe { classes, batch_dice, smooth: 1e-2, weight_ce: 0.7, weight_dice: 1.3 };
+    let loss = DiceCe { classes, background, batch_dice, smooth: 1e-2, weight_ce: 0.7, weight_dice: 1.3 };
     let coarse: Vec<Vec<u32>> = labels
         .iter()
         .map(|l| {
@@ -566,11 +568,13 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
         |x| x.iter().map(|v| 2.0 * v).collect(),
         |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
     ));
-    list.push(loss_case(precision));
+    list.push(loss_case("masked_l2", false, precision));
+    list.push(loss_case("masked_l2 of all voxels", true, precision));
     let classes = |ignore| Classes { regions: None, ignore };
-    list.push(dice_ce_case("dice_ce", classes(None), false, precision));
-    list.push(dice_ce_case("dice_ce over the batch, one label ignored", classes(Some(5)), true, precision));
-    list.push(dice_ce_case("dice_bce of regions", overlapping_regions(), true, precision));
+    list.push(dice_ce_case("dice_ce", classes(None), false, false, precision));
+    list.push(dice_ce_case("dice_ce with the background", classes(None), true, false, precision));
+    list.push(dice_ce_case("dice_ce over the batch, one label ignored", classes(Some(5)), false, true, precision));
+    list.push(dice_ce_case("dice_bce of regions", overlapping_regions(), false, true, precision));
     list
 }
 

@@ -1,7 +1,7 @@
 //! nnU-Net's segmentation loss, value and gradient: soft Dice plus cross entropy, or plus binary cross entropy for regions
 //! (DC_and_CE_loss and DC_and_BCE_loss with MemoryEfficientSoftDiceLoss).
 //!
-//! dice = (2 sum p g + smooth) / max(sum g + sum p + smooth, 1e-8) for each class (the background has none) of each sample, or
+//! dice = (2 sum p g + smooth) / max(sum g + sum p + smooth, 1e-8) for each class (the background on request) of each sample, or
 //! of the whole batch; loss = weight_ce * mean cross entropy - weight_dice * mean dice, over voxels that are not ignored.
 
 use super::channel_sum::CHUNK;
@@ -14,6 +14,8 @@ use bytemuck::{Pod, Zeroable};
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiceCe {
     pub classes: Classes,
+    /// Whether label 0 of a softmax has a Dice like the others.
+    pub background: bool,
     /// Whether sums over voxels go over the whole batch before the Dice is made of them.
     pub batch_dice: bool,
     pub smooth: f32,
@@ -193,7 +195,7 @@ impl Op for DiceCeLoss {
             quads: quads as u32,
             channels: channels as u32,
             samples: samples as u32,
-            first_class: u32::from(self.is_softmax()),
+            first_class: u32::from(self.is_softmax() && !self.loss.background),
             batch_dice: u32::from(self.loss.batch_dice),
             ignores: u32::from(self.loss.classes.ignore.is_some()),
             pad: [0; 2],

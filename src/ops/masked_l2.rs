@@ -13,6 +13,8 @@ pub enum Weights {
     HiddenOf(Space),
     /// An image (1, z, y, x) of weights.
     Voxels(TensorId),
+    /// All alike.
+    All,
 }
 
 struct MaskedL2 {
@@ -54,6 +56,7 @@ impl Graph {
         let (visible, voxels) = match weights {
             Weights::HiddenOf(space) => (Some(space), None),
             Weights::Voxels(image) => (None, Some(image)),
+            Weights::All => (None, None),
         };
         let partial = self.scratch((space.voxels().div_ceil(CHUNK) * channels.div_ceil(QUAD)) as u64 * QUAD_BYTES);
         let (loss, values) = (self.output(Output::Loss), self.step_values());
@@ -91,7 +94,8 @@ impl Op for MaskedL2 {
             };
             let kernel = Kernel::new("masked_l2/loss")
                 .with("CHUNK", CHUNK as u32)
-                .flag("VOXEL_WEIGHTS", self.visible.is_none())
+                .flag("VOXEL_WEIGHTS", node.inputs.len() > 3)
+                .flag("MASKED", self.visible.is_some())
                 .flag("GRADIENT", self.gradient);
             let bindings = [r.mask(&[&visible]), p.slice, target, weights, dp.slice, partial, values];
             let groups = Workgroups::Fixed([chunks as u32, 1, p.quads as u32]);

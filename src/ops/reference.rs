@@ -355,7 +355,7 @@ pub fn dice_ce(logits: &[Vec<f64>], labels: &[Vec<u32>], channels: usize, loss: 
     let counted = (0..samples).map(|s| (0..voxels).filter(|&v| valid(s, v)).count()).sum::<usize>().max(1) as f64;
     let share = if regions.is_some() && loss.classes.ignore.is_none() { channels as f64 } else { 1.0 };
     let ce_factor = f64::from(loss.weight_ce) / (counted * share);
-    let first = usize::from(regions.is_none());
+    let first = usize::from(regions.is_none() && !loss.background);
     let groups: Vec<Vec<usize>> =
         if loss.batch_dice { vec![(0..samples).collect()] } else { (0..samples).map(|s| vec![s]).collect() };
     let parts = (groups.len() * (channels - first)) as f64;

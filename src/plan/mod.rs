@@ -5,11 +5,11 @@ mod check;
 pub mod finetune;
 mod table;
 
-use crate::augment;
+use crate::augment::{self, segmentation};
 use crate::error::{Error, Result};
 use crate::graph::Precision;
 use crate::model::{Network, init::Init};
-use crate::pretext::mae;
+use crate::pretext::{Pretext, mae, models_genesis, volume_fusion};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -18,9 +18,22 @@ use std::path::Path;
 pub struct Plan {
     /// Everything random follows from it.
     pub seed: u64,
+    /// What is learned. A plan has the tables of its pretext ([`Pretext::tables`]) and of no other.
+    #[serde(default)]
+    pub pretext: Pretext,
     pub train: Train,
+    #[serde(default)]
     pub mae: mae::Settings,
+    #[serde(default)]
+    pub models_genesis: models_genesis::Settings,
+    #[serde(default)]
+    pub volume_fusion: volume_fusion::Settings,
+    /// Rotation, zoom and mirroring of the autoencoder's patches.
+    #[serde(default)]
     pub augment: augment::Settings,
+    /// What happens to the patches of Volume Fusion before they are fused.
+    #[serde(default = "intensities")]
+    pub intensities: segmentation::Settings,
     pub network: Network,
 }
 
@@ -82,21 +95,32 @@ impl Train {
 pub const PRESETS: &[(&str, &str)] = &[
     ("s3d-b", "the paper's S3D-B: ResEnc-L, 160³ patches, batch 6, 250,000 steps"),
     ("s3d-l", "the paper's S3D-L: as S3D-B with batch 48, 1,000,000 steps and rate 3e-2"),
+    ("models-genesis", "the paper's Models Genesis: as S3D-B with pretext = models_genesis"),
+    ("volume-fusion", "the paper's Volume Fusion: as S3D-B with pretext = volume_fusion"),
     ("tiny", "four small stages on 48³ patches, for a CPU and for trying things out"),
 ];
 
 impl Plan {
     pub fn preset(name: &str) -> Result<Self> {
-        let paper = |train| Plan {
-            seed: 12345,
-            train,
-            mae: mae::Settings::default(),
-            augment: augment::Settings::default(),
-            network: Network::preset("L").expect("a preset"),
+        let paper = |pretext, train| {
+            let plan = Plan {
+                seed: 12345,
+                pretext: Pretext::Mae,
+                train,
+                mae: mae::Settings::default(),
+                models_genesis: models_genesis::Settings::default(),
+                volume_fusion: volume_fusion::Settings::default(),
+                augment: augment::Settings::default(),
+                intensities: intensities(),
+                network: Network::preset("L").expect("a preset"),
+            };
+            plan.with(pretext)
         };
         match name {
-            "s3d-b" => Ok(paper(Train::paper(6, 250_000, 1e-2))),
-            "s3d-l" => Ok(paper(Train::paper(48, 1_000_000, 3e-2))),
+            "s3d-b" => Ok(paper(Pretext::Mae, Train::paper(6, 250_000, 1e-2))),
+            "s3d-l" => Ok(paper(Pretext::Mae, Train::paper(48, 1_000_000, 3e-2))),
+            "models-genesis" => Ok(paper(Pretext::ModelsGenesis, Train::paper(6, 250_000, 1e-2))),
+            "volume-fusion" => Ok(paper(Pretext::VolumeFusion, Train::paper(6, 250_000, 1e-2))),
             "tiny" => Ok(Plan {
                 train: Train {
                     patch: [48; 3],
@@ -107,7 +131,7 @@ impl Plan {
                 },
                 mae: mae::Settings { block: 8, ..Default::default() },
                 network: Network::preset("tiny").expect("a preset"),
-                ..paper(Train::paper(2, 1000, 1e-2))
+                ..paper(Pretext::Mae, Train::paper(2, 1000, 1e-2))
             }),
             other => Err(Error::Usage(format!(
                 "there is no preset {other}; choose one of {}",
@@ -116,16 +140,52 @@ impl Plan {
         }
     }
 
+    /// The same plan for another pretext.
+    fn with(mut self, pretext: Pretext) -> Self {
+        self.pretext = pretext;
+        self
+    }
+
     /// A preset, changed by the tables of `file` and then by `key=value` pairs with dotted keys.
     pub fn resolve(preset: &str, file: Option<&Path>, set: &[String]) -> Result<Self> {
-        let mut table = table::of(&Self::preset(preset)?)?;
+        let mut plan = Self::preset(preset)?;
+        if let Some(pretext) = table::value("pretext", file, set)? {
+            let remedy = format!("Choose one of {}", Pretext::ALL.map(Pretext::key).join(", "));
+            let known = Pretext::ALL.into_iter().find(|p| Some(p.key()) == pretext.as_str());
+            plan = plan.with(known.ok_or_else(|| Error::plan(format!("there is no pretext {pretext}"), remedy))?);
+        }
+        let mut table = plan.table()?;
         table::change(&mut table, file, set)?;
         Self::from_table(table)
     }
 
+    /// As a table with the tables of its pretext alone.
+    fn table(&self) -> Result<toml::Table> {
+        let mut table = table::of(self)?;
+        Pretext::ALL.iter().flat_map(|p| p.tables()).filter(|t| !self.pretext.tables().contains(t)).for_each(|other| {
+            table.remove(*other);
+        });
+        Ok(table)
+    }
+
     fn from_table(mut table: toml::Table) -> Result<Self> {
         name_network(&mut table)?;
-        let plan: Plan = table::into(table, "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key")?;
+        let keys: Vec<String> = table.keys().cloned().collect();
+        let mut plan: Plan =
+            table::into(table, "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key")?;
+        let tables = plan.pretext.tables();
+        if let Some(other) =
+            Pretext::ALL.iter().flat_map(|p| p.tables()).find(|t| !tables.contains(t) && keys.iter().any(|k| k == *t))
+        {
+            return Err(Error::plan(
+                format!("the plan has a table [{other}], which pretext = \"{}\" does not use", plan.pretext.key()),
+                "Remove the table, or choose the pretext that it belongs to",
+            ));
+        }
+        plan.network.output_channels = match plan.pretext {
+            Pretext::VolumeFusion => plan.volume_fusion.classes,
+            Pretext::Mae | Pretext::ModelsGenesis => 1,
+        };
         plan.validate()?;
         Ok(plan)
     }
@@ -135,15 +195,35 @@ impl Plan {
         Self::from_table(table)
     }
 
+    pub fn to_json(&self) -> serde_json::Value {
+        self.table().ok().and_then(|table| serde_json::to_value(table).ok()).unwrap_or_default()
+    }
+
     pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("a plan is plain data")
+        let table = self.table().expect("a plan is plain data");
+        toml::to_string(&table).expect("a table is plain data")
     }
 
     pub fn validate(&self) -> Result<()> {
         let t = &self.train;
         self.network.validate(t.patch)?;
-        self.mae.validate(&self.network, t.patch)?;
-        self.augment.check()?;
+        match self.pretext {
+            Pretext::Mae => {
+                self.mae.validate(&self.network, t.patch)?;
+                self.augment.check()?;
+            }
+            Pretext::ModelsGenesis => self.models_genesis.validate(t.patch)?,
+            Pretext::VolumeFusion => {
+                self.volume_fusion.validate()?;
+                self.intensities.check_as("intensities")?;
+                if self.intensities.rotation_probability > 0.0 || self.intensities.scale_probability > 0.0 {
+                    return Err(Error::plan(
+                        "intensities.rotation_probability or scale_probability is above 0",
+                        "Patches are cut as they are and change their intensities only: leave both at 0",
+                    ));
+                }
+            }
+        }
         for (key, value) in [
             ("train.batch", t.batch as f64),
             ("train.steps", t.steps as f64),
@@ -158,10 +238,10 @@ impl Plan {
         check::not_negative("train.weight_decay", t.weight_decay)?;
         check::not_negative("train.poly_exponent", t.poly_exponent)?;
         check::minutes("train.checkpoint_minutes", t.checkpoint_minutes)?;
-        if self.network.input_channels != 1 || self.network.output_channels != 1 {
+        if self.network.input_channels != 1 {
             return Err(Error::plan(
                 "pre-training works on one channel",
-                "Set network.input_channels and output_channels to 1; every image is a sample of its own",
+                "Set network.input_channels to 1; every image is a sample of its own",
             ));
         }
         Ok(())
@@ -169,8 +249,16 @@ impl Plan {
 
     /// Keys in which two plans differ, with both values.
     pub fn differences(&self, other: &Self) -> Vec<String> {
-        table::differences(self, other)
+        match (self.table(), other.table()) {
+            (Ok(a), Ok(b)) => table::differences(&a, &b),
+            _ => vec![],
+        }
     }
+}
+
+/// nnU-Net's list without rotation and zoom: patches are cut as they are, change their intensities and are mirrored.
+fn intensities() -> segmentation::Settings {
+    segmentation::Settings { rotation_probability: 0.0, scale_probability: 0.0, ..segmentation::Settings::default() }
 }
 
 /// `network = "S"` names a preset instead of spelling it out.
@@ -195,6 +283,22 @@ mod tests {
             plan.validate().unwrap();
             assert_eq!(Plan::parse(&plan.to_toml()).unwrap(), plan);
         }
+    }
+
+    #[test]
+    fn a_plan_has_the_tables_of_its_pretext() {
+        let set = ["pretext=volume_fusion".to_string(), "volume_fusion.classes=4".to_string()];
+        let plan = Plan::resolve("tiny", None, &set).unwrap();
+        assert_eq!((plan.pretext, plan.network.output_channels), (Pretext::VolumeFusion, 4));
+        let text = plan.to_toml();
+        assert!(text.contains("[volume_fusion]") && text.contains("[intensities]") && !text.contains("[mae]"));
+        assert_eq!(Plan::parse(&text).unwrap(), plan);
+        let error = Plan::parse(&format!("{text}\n[mae]\nblock = 8\n")).unwrap_err().to_string();
+        assert!(error.contains("[mae]"), "{error}");
+        // Plans of before there was a choice.
+        let mae = Plan::preset("tiny").unwrap();
+        let text = mae.to_toml().replace("pretext = \"mae\"\n", "");
+        assert_eq!(Plan::parse(&text).unwrap(), mae);
     }
 
     #[test]
@@ -228,6 +332,9 @@ mod tests {
                 assert!(error.contains(&format!("train.{key} is")), "{value}: {error}");
             }
         }
+        assert!(error("voco.crop=3").contains("voco"));
+        assert!(error("volume_fusion.classes=3").contains("volume_fusion"));
+        assert!(error("pretext=jigsaw").contains("jigsaw"));
         assert_eq!(Plan::resolve("s3d-b", None, &["network=S".into()]).unwrap().network.features[0], 16);
         assert_eq!(Plan::resolve("tiny", None, &["train.learning_rate=1".into()]).unwrap().train.learning_rate, 1.0);
     }

@@ -17,13 +17,37 @@ pub(super) fn into<T: DeserializeOwned>(table: toml::Table, remedy: &str) -> Res
     })
 }
 
+/// The value that `file` and the `key=value` pairs give a key of the top level, if any.
+pub(super) fn value(key: &str, file: Option<&Path>, set: &[String]) -> Result<Option<toml::Value>> {
+    let mut table = toml::Table::new();
+    if let Some(path) = file {
+        merge(&mut table, read(path)?);
+    }
+    let pairs = set.iter().filter_map(|pair| pair.split_once('=')).filter(|(k, _)| k.trim() == key);
+    if let Some((_, text)) = pairs.last() {
+        table.insert(key.into(), parsed(text.trim()));
+    }
+    Ok(table.remove(key))
+}
+
+fn read(path: &Path) -> Result<toml::Table> {
+    let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
+    text.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))
+}
+
+/// A value as TOML, or else the text itself.
+fn parsed(text: &str) -> toml::Value {
+    format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_string()))
+}
+
 /// Applies the tables of `file`, then `key=value` pairs with dotted keys.
 pub(super) fn change(table: &mut toml::Table, file: Option<&Path>, set: &[String]) -> Result<()> {
     if let Some(path) = file {
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let changes: toml::Table =
-            text.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))?;
-        merge(table, changes);
+        merge(table, read(path)?);
     }
     for pair in set {
         let (key, value) = pair
@@ -81,11 +105,7 @@ fn merge(base: &mut toml::Table, changes: toml::Table) {
 }
 
 fn assign(table: &mut toml::Table, key: &str, text: &str) -> Result<()> {
-    let value = format!("v = {text}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(text.to_string()));
+    let value = parsed(text);
     let mut table = table;
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {

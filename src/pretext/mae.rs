@@ -108,6 +108,8 @@ pub fn draw_mask(grid: [usize; 3], ratio: f64, seed: u64, step: u64, sample: u64
 /// Graph of one sample, with the tensors that callers read.
 pub struct Mae {
     pub graph: Graph,
+    /// The patch.
+    pub image: TensorId,
     /// Dense reconstruction of the whole patch.
     pub reconstruction: TensorId,
     /// Encoder outputs before densification, highest resolution first.
@@ -117,9 +119,9 @@ pub struct Mae {
 /// What a graph is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Use {
-    /// Reconstruction only; it is kept for reading.
+    /// The network's output only; it is kept for reading.
     Reconstruct,
-    /// Reconstruction and loss.
+    /// Loss; what a sheet shows is kept for reading.
     Validate,
     /// Loss and gradients; the backward pass computes again, instead of keeping, the `recompute` activations that cost least.
     Train { recompute: usize },
@@ -160,6 +162,7 @@ pub fn build_on(
         Use::Reconstruct => g.keep(reconstruction),
         Use::Validate => {
             g.masked_l2(reconstruction, image, Weights::HiddenOf(visible), false);
+            [image, reconstruction].into_iter().for_each(|t| g.keep(t));
         }
         Use::Train { recompute } => {
             let chosen: Vec<TensorId> = g.recomputation_candidates().into_iter().take(*recompute).collect();
@@ -167,7 +170,7 @@ pub fn build_on(
             g.backward(&[(reconstruction, gradient)], chosen);
         }
     }
-    Mae { graph: g, reconstruction, encoder }
+    Mae { graph: g, image, reconstruction, encoder }
 }
 
 /// The dense input of the decoder from one encoder output.

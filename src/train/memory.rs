@@ -1,11 +1,11 @@
 //! What a run needs on the device, decided before anything is allocated.
 
-use super::patches;
+use super::{patches, task};
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
 use crate::graph::{Graph, Parameters, SessionMemory, session_memory};
 use crate::plan::Plan;
-use crate::pretext::mae::{self, Use};
+use crate::pretext::mae::Use;
 
 /// The graphs of a training run and what they need.
 pub struct RunPlan {
@@ -19,17 +19,10 @@ pub struct RunPlan {
 
 /// The graphs of pre-training; recomputes as few activations as `budget` bytes allow.
 pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
-    let augmentation = patches::augmentation_within(plan, limits)?;
-    let image = |g: &mut Graph| g.augment(&augmentation).image;
-    let make = |parameters, purpose: Use| {
-        let built = mae::build_on(parameters, &plan.network, &plan.mae, plan.train.patch, &purpose, &image);
-        let mut graph = built.graph;
-        graph.precision = plan.train.precision;
-        graph
-    };
+    patches::augmentation(plan).check(limits)?;
     let build = |recompute: usize| {
-        let training = make(Parameters::default(), Use::Train { recompute });
-        let validation = make(training.parameters.clone(), Use::Validate);
+        let training = task::graph(plan, Parameters::default(), &Use::Train { recompute });
+        let validation = task::graph(plan, training.parameters.clone(), &Use::Validate);
         (training, validation)
     };
     fit(&build, limits, budget, "choose a smaller train.patch or network, or a higher mae.mask_ratio")

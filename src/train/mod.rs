@@ -9,6 +9,7 @@ pub mod patches;
 pub mod pretrain;
 pub mod state;
 pub mod stop;
+pub mod task;
 
 /// The checkpoint that a run goes on from, and that of its best validation, in the run's folder.
 pub const LATEST: &str = "checkpoint_latest.safetensors";

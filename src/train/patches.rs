@@ -1,49 +1,88 @@
 //! From the patches of the data side to the inputs of the compute side.
 
-use crate::augment::{self, spatial};
-use crate::dataset::Patch;
+use crate::augment::segmentation::{Draw, Settings};
+use crate::augment::{self, filter, spatial};
+use crate::dataset::{Patch, SampleKey};
 use crate::device::Gpu;
 use crate::error::Result;
-use crate::graph::plan::Limits;
 use crate::graph::{Session, product};
-use crate::ops::augment::{Alone, Augmentation, Change, Cut, Interpolation};
+use crate::ops::augment::{Alone, Augmentation, Change, ChannelChange, Cut, Interpolation};
 use crate::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::plan::Plan;
+use crate::pretext::Pretext;
+use crate::random::{Purpose, rng};
 use std::rc::Rc;
 
-/// What the device does to a patch of this plan before the network reads it.
+/// What the device does to a patch of this plan before anything else.
 pub fn augmentation(plan: &Plan) -> Augmentation {
     let patch = plan.train.patch;
-    Augmentation {
+    let plain = Augmentation {
         channels: plan.network.input_channels,
         patch,
-        part: plan.augment.largest_part(patch),
+        part: patch,
         interpolation: Interpolation::Cubic,
         intensities: false,
         labels: false,
+    };
+    match plan.pretext {
+        Pretext::Mae => Augmentation { part: plan.augment.largest_part(patch), ..plain },
+        Pretext::ModelsGenesis => plain,
+        Pretext::VolumeFusion => Augmentation { interpolation: Interpolation::Linear, intensities: true, ..plain },
     }
-}
-
-/// As [`augmentation`], where the adapter can do it.
-///
-/// # Errors
-/// A crop is larger than what the adapter binds at once.
-pub fn augmentation_within(plan: &Plan, limits: Limits) -> Result<Augmentation> {
-    let augmentation = augmentation(plan);
-    augmentation.check(limits)?;
-    Ok(augmentation)
 }
 
 /// Uploads a patch as the session's only sample.
 pub fn upload(session: &mut Session, augmentation: &Augmentation, patch: &Patch) {
+    upload_mirrored(session, augmentation, patch, patch.change.mirror);
+}
+
+/// As [`upload`], mirrored along these axes instead.
+pub fn upload_mirrored(session: &mut Session, augmentation: &Augmentation, patch: &Patch, mirror: [bool; 3]) {
     let cut = patch.change.cut.as_ref();
     let change = Change {
         part: patch.shape,
         cut: cut.map(|c| Cut { matrix: c.matrix, crop: c.crop, start: c.start }),
-        mirror: patch.change.mirror,
+        mirror,
         ..Default::default()
     };
     augmentation.upload(session, 0, &change, &patch.data, &[]);
+}
+
+/// Uploads an image (z, y, x) of a patch's voxels as sample `sample` of the session; its intensities change, and it is mirrored, as
+/// `settings` let (seed, step, index) draw it.
+pub fn upload_intensities(
+    session: &mut Session,
+    augmentation: &Augmentation,
+    sample: usize,
+    image: &[f32],
+    settings: Option<&Settings>,
+    key: SampleKey,
+) {
+    let patch = augmentation.patch;
+    let drawn = settings.map(|settings| {
+        let mut rng = rng(key.seed, Purpose::Augmentation, key.step, key.index);
+        change(&settings.draw(&mut rng, augmentation.channels, patch), patch, &[])
+    });
+    let change = Change { part: patch, ..drawn.unwrap_or_default() };
+    augmentation.upload(session, sample, &change, image, &[]);
+}
+
+/// What follows the cut, on a patch whose channels are `masked` or not.
+pub fn change(draw: &Draw, patch: [usize; 3], masked: &[bool]) -> Change {
+    let number = |list: &[Option<f64>], k: usize| list[k].map(|v| v as f32);
+    let channels = (0..draw.gamma.len())
+        .map(|k| ChannelChange {
+            blur: draw.blur[k].map(|sigma| sigma.map(filter::kernel)),
+            brightness: number(&draw.brightness, k),
+            contrast: number(&draw.contrast, k),
+            low_resolution: draw.low_resolution[k].map(|scale| filter::left(patch, scale)),
+            inverted_gamma: number(&draw.inverted_gamma, k),
+            gamma: number(&draw.gamma, k),
+            masked: masked.get(k) == Some(&true),
+        })
+        .collect();
+    let noise = draw.noise.map(|noise| (noise.sigma as f32, noise.seed));
+    Change { mirror: draw.mirror, noise, channels, ..Default::default() }
 }
 
 /// How far a patch that the device augments lies from the CPU's.

@@ -1,32 +1,35 @@
-//! Pre-training: patches from the store, a mask a sample, the autoencoder's loss.
+//! Pre-training: patches from the store, the loss of a pretext task.
 
 use super::checkpoint::Checkpoint;
 use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
 use super::loss_scale::LossScale;
 use super::memory::{self, RunPlan, gib};
-use super::patches;
 use super::state::{parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
 use super::stop::StopFlag;
+use super::task::{self, Task};
 use crate::dataset::split::split;
-use crate::dataset::{Loader, LoaderReport, Patch, PatchSettings, SampleKey, Store, Stream};
+use crate::dataset::{Loader, LoaderReport, Patch, SampleKey, Store, Stream};
 use crate::device::Gpu;
 use crate::error::{Error, Result};
 use crate::graph::plan::Limits;
-use crate::graph::{BlockMask, Output, Session, StepValues, product};
+use crate::graph::{Output, Session, StepValues};
 use crate::model::init::initial_values;
-use crate::ops::augment::Augmentation;
 use crate::ops::sgd;
 use crate::plan::Plan;
-use crate::pretext::mae;
+use crate::pretext::{Pretext, mae};
 use crate::progress::{Mode, Progress};
 use crate::report::curves::{Series, progress_png};
+use crate::report::save_png;
+use image::RgbImage;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Picture of what a validation's sample looks like, in the run's folder.
+pub const SHEET: &str = "sheet.png";
 /// Key of the preprocessing settings in a checkpoint's metadata.
 pub const PREPROCESSING: &str = "preprocessing";
 
@@ -45,10 +48,10 @@ pub struct Options {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
     pub steps: u64,
-    /// Validation loss on hidden voxels, last and best, and what predicting zero gives.
+    /// Validation loss, last and best, and what predicting zero gives, where zero is a prediction.
     pub last_validation: f64,
     pub best_validation: f64,
-    pub zero_validation: f64,
+    pub zero_validation: Option<f64>,
 }
 
 /// Batches, and patches, that wait for the device: the part of a scan that a turned patch needs is four times as large as the patch.
@@ -75,11 +78,7 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let stop = StopFlag::install()?;
     std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
     crate::atomic::write_atomic(options.run.join("plan.toml"), plan.to_toml().as_bytes())?;
-    run_json(
-        &options.run,
-        serde_json::to_value(gpu.facts()).unwrap_or(Value::Null),
-        serde_json::to_value(plan).unwrap_or(Value::Null),
-    )?;
+    run_json(&options.run, serde_json::to_value(gpu.facts()).unwrap_or(Value::Null), plan.to_json())?;
     let first_step = resumed.as_ref().map_or(0, |c| c.step);
     let log = MetricsLog::open(&options.run, first_step)?;
     let progress = Progress::new(options.progress, Some(plan.train.steps), "pre-training").quiet(options.quiet);
@@ -96,11 +95,12 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let planned = run.memory.total();
     let mut trainer = Trainer::new(gpu, plan, run, resumed.as_ref())?;
     trainer.preprocessing = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
-    let loader = |cases: &[usize], augment| {
-        Arc::new(Loader::new(store.clone(), cases.to_vec(), PatchSettings { patch: plan.train.patch, augment }))
+    let loader = |cases: &[usize], training| {
+        Arc::new(Loader::new(store.clone(), cases.to_vec(), task::patch_settings(plan, training)))
     };
     let t = &plan.train;
-    let training = loader(&cases.train, Some(plan.augment.clone()));
+    let training = loader(&cases.train, true);
+    let patches = t.batch * task::patches_of(plan.pretext);
     let mut pretraining = Pretraining {
         plan,
         options,
@@ -108,11 +108,12 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
         batches: training.stream(
             plan.seed,
             first_step,
-            t.batch,
+            patches,
             options.threads,
-            QUEUE.min(QUEUED_PATCHES.div_ceil(t.batch)),
+            QUEUE.min(QUEUED_PATCHES.div_ceil(patches)),
         ),
-        validation: loader(&cases.validation, None),
+        validation: loader(&cases.validation, false),
+        spacing: store.manifest().settings.spacing,
         best: resumed.and_then(|c| c.best_validation),
         last: last_validation(&options.run)?,
         planned,
@@ -121,7 +122,7 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let (steps, epoch_steps, checkpoint_minutes) = (t.steps, t.epoch_steps, t.checkpoint_minutes);
     let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
     drive(&mut pretraining, &options.run, rhythm, log, progress, &stop)?;
-    let (last, zero) = pretraining.last.unwrap_or((f64::NAN, f64::NAN));
+    let (last, zero) = pretraining.last.unwrap_or((f64::NAN, None));
     let best = pretraining.best.unwrap_or(last);
     Ok(Outcome { steps, last_validation: last, best_validation: best, zero_validation: zero })
 }
@@ -136,15 +137,14 @@ fn differences(found: &Checkpoint, plan: &Plan, store: &Store) -> Result<Vec<Str
     Ok(differences)
 }
 
-/// A session that trains the autoencoder, sample by sample.
+/// A session that trains a network for a pretext, sample by sample.
 pub struct Trainer {
     pub session: Session,
     /// How the scans were prepared, as JSON: what runs the network later must do the same.
     pub preprocessing: String,
     pub loss_scale: LossScale,
     plan: Plan,
-    augmentation: Augmentation,
-    grid: [usize; 3],
+    task: Task,
 }
 
 const TRAINING: usize = 0;
@@ -169,37 +169,33 @@ impl Trainer {
                 LossScale::resume(precision, checkpoint)?
             }
         };
-        let grid = plan.mae.grid(plan.train.patch);
-        let augmentation = patches::augmentation(plan);
-        Ok(Self { session, preprocessing: String::new(), loss_scale, plan: plan.clone(), augmentation, grid })
+        Ok(Self { session, preprocessing: String::new(), loss_scale, plan: plan.clone(), task: Task::new(plan) })
     }
 
-    fn hidden_voxels(&self, mask: &BlockMask) -> usize {
-        (product(self.grid) - mask.count()) * self.plan.mae.block.pow(3)
+    /// The patches of each sample of a batch: those that are in the same place of every equal part of it.
+    fn samples<'a>(&self, batch: &'a [Patch]) -> Vec<Vec<&'a Patch>> {
+        let samples = batch.len() / task::patches_of(self.plan.pretext);
+        (0..samples).map(|k| batch[k..].iter().step_by(samples).collect()).collect()
     }
 
-    fn set_step(&self, step: u64, samples: usize, mask: &BlockMask) {
+    fn set_step(&self, seed: u64, step: u64, samples: usize) {
         let t = &self.plan.train;
         self.session.set_step(StepValues {
             learning_rate: t.rate(step) as f32,
             momentum: t.momentum as f32,
             weight_decay: t.weight_decay as f32,
-            loss_scale: (1.0 / (samples * self.hidden_voxels(mask)) as f64) as f32,
+            loss_scale: self.task.loss_scale(seed, step, samples) as f32,
             gradient_scale: self.loss_scale.factor(),
         });
     }
 
-    /// Loss over the hidden voxels of a batch with the masks of (seed, step); adds gradients when `program` trains.
+    /// Loss over a batch as (seed, step) changes it; adds gradients when `program` trains.
     fn batch(&mut self, program: usize, seed: u64, step: u64, batch: &[Patch]) -> Result<f64> {
-        let ratio = mae::step_ratio(&self.plan.mae, seed, step);
         self.session.start_step();
-        for (k, patch) in batch.iter().enumerate() {
-            let mask = mae::draw_mask(self.grid, ratio, seed, step, k as u64);
-            if k == 0 {
-                self.set_step(step, batch.len(), &mask);
-            }
-            self.session.set_mask(0, &mask)?;
-            patches::upload(&mut self.session, &self.augmentation, patch);
+        let samples = self.samples(batch);
+        self.set_step(seed, step, samples.len());
+        for (index, patches) in (0..).zip(samples) {
+            self.task.upload(&mut self.session, SampleKey { seed, step, index }, &patches, program == TRAINING)?;
             self.session.run(program)?;
         }
         Ok(f64::from(self.session.output(Output::Loss)?))
@@ -218,23 +214,34 @@ impl Trainer {
         Ok((loss, norm))
     }
 
-    /// Loss and the loss of predicting zero, over fixed patches with fixed masks, so that numbers of a run can be compared.
-    pub fn validate(&mut self, loader: &Loader) -> Result<(f64, f64)> {
+    /// Loss, and the loss of predicting zero where that is a prediction, over fixed patches that change in the same way every
+    /// time, so that numbers of a run can be compared.
+    pub fn validate(&mut self, loader: &Loader) -> Result<(f64, Option<f64>)> {
         let seed = self.plan.seed ^ VALIDATION_SEED;
-        let (batches, samples) = (self.plan.train.validation_steps, self.plan.train.batch as u64);
-        let (mut loss, mut zero) = (0.0, 0.0);
+        let (batches, samples) = (self.plan.train.validation_steps, self.plan.train.batch);
+        let (mut loss, mut zero) = (0.0, Some(0.0));
         for step in 0..batches {
-            let ratio = mae::step_ratio(&self.plan.mae, seed, step);
-            let batch = (0..samples)
-                .map(|index| loader.patch(SampleKey { seed, step, index }))
+            let patches = (0..samples * task::patches_of(self.plan.pretext))
+                .map(|index| loader.patch(SampleKey { seed, step, index: index as u64 }))
                 .collect::<Result<Vec<Patch>>>()?;
-            loss += self.batch(VALIDATION, seed, step, &batch)? / batches as f64;
-            for (index, patch) in batch.iter().enumerate() {
-                let mask = mae::draw_mask(self.grid, ratio, seed, step, index as u64);
-                zero += mean_square(patch, &mask) / (samples * batches) as f64;
+            loss += self.batch(VALIDATION, seed, step, &patches)? / batches as f64;
+            for (index, patches) in (0..).zip(self.samples(&patches)) {
+                let of_zero = self.task.loss_of_zero(SampleKey { seed, step, index }, &patches);
+                zero = zero.zip(of_zero).map(|(sum, one)| sum + one / (samples as u64 * batches) as f64);
             }
         }
         Ok((loss, zero))
+    }
+
+    /// Input, target and output of the last sample that [`Trainer::validate`] ran; voxels of `spacing` mm.
+    pub fn sheet(&self, spacing: [f64; 3]) -> Result<RgbImage> {
+        let t = &self.plan.train;
+        let key = SampleKey {
+            seed: self.plan.seed ^ VALIDATION_SEED,
+            step: t.validation_steps - 1,
+            index: t.batch as u64 - 1,
+        };
+        self.task.sheet(&self.session, VALIDATION, key, spacing)
     }
 
     /// Everything that a later process needs to go on.
@@ -251,19 +258,6 @@ impl Trainer {
 /// Keeps the masks and patches of validation apart from those of training.
 const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
 
-/// Mean of squares over the hidden voxels: the loss of predicting zero.
-fn mean_square(patch: &Patch, mask: &BlockMask) -> f64 {
-    let d = patch.shape;
-    let (mut sum, mut count) = (0.0, 0usize);
-    for (v, &value) in patch.data.iter().enumerate() {
-        if !mask.at([v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]], d) {
-            sum += f64::from(value).powi(2);
-            count += 1;
-        }
-    }
-    sum / count.max(1) as f64
-}
-
 /// The pre-training as the loop sees it.
 struct Pretraining<'a> {
     plan: &'a Plan,
@@ -271,9 +265,11 @@ struct Pretraining<'a> {
     trainer: Trainer,
     batches: Stream,
     validation: Arc<Loader>,
+    /// Of the store's voxels, in mm.
+    spacing: [f64; 3],
     best: Option<f64>,
     /// Loss of the last validation, and of predicting zero.
-    last: Option<(f64, f64)>,
+    last: Option<(f64, Option<f64>)>,
     /// Bytes that the plan gives the device.
     planned: u64,
     /// What the loader had done at the last validation.
@@ -288,13 +284,13 @@ impl Training for Pretraining<'_> {
         })?;
         let waited = start.elapsed();
         let (loss, norm) = self.trainer.step(step, &batch)?;
-        let mut record = record([
-            ("learning_rate", json!(self.plan.train.rate(step))),
-            ("mask_ratio", json!(mae::step_ratio(&self.plan.mae, self.plan.seed, step))),
-        ]);
+        let mut record = record([("learning_rate", json!(self.plan.train.rate(step)))]);
+        if self.plan.pretext == Pretext::Mae {
+            record.insert("mask_ratio".into(), json!(mae::step_ratio(&self.plan.mae, self.plan.seed, step)));
+        }
         record.extend(self.trainer.loss_scale.record());
         let overflow = self.trainer.loss_scale.explains(loss, norm);
-        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), overflow, waited, record })
+        Ok(Step { loss, gradient_norm: norm, samples: self.plan.train.batch, overflow, waited, record })
     }
 
     fn validate(&mut self, _: u64) -> Result<Validation> {
@@ -304,12 +300,17 @@ impl Training for Pretraining<'_> {
         if is_best {
             self.best = Some(loss);
         }
-        let mut record = record([("validation_loss", json!(loss)), ("validation_loss_of_zero", json!(zero))]);
+        save_png(self.options.run.join(SHEET), &self.trainer.sheet(self.spacing)?)?;
+        let mut record = record([("validation_loss", json!(loss))]);
+        record.extend(zero.map(|zero| ("validation_loss_of_zero".to_string(), json!(zero))));
         let report = std::mem::replace(&mut self.reported, self.batches.report());
         record.extend(self.reported.since(&report).record());
         Ok(Validation {
             record,
-            message: format!("validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero),
+            message: match zero {
+                Some(zero) => format!("validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero),
+                None => format!("validation loss {loss:.4}"),
+            },
             is_best,
         })
     }
@@ -319,15 +320,15 @@ impl Training for Pretraining<'_> {
     }
 
     fn picture(&self, records: &[Value]) -> Result<()> {
-        let losses = [
-            Series::of(records, "training", "loss"),
-            Series::of(records, "validation", "validation_loss"),
-            Series::of(records, "predicting zero", "validation_loss_of_zero"),
-        ];
+        let mut losses =
+            vec![Series::of(records, "training", "loss"), Series::of(records, "validation", "validation_loss")];
+        if self.last.is_some_and(|(_, zero)| zero.is_some()) {
+            losses.push(Series::of(records, "predicting zero", "validation_loss_of_zero"));
+        }
         let rate = Series::of(records, "learning rate", "learning_rate");
         let speed = Series::of(records, "patches/s", "patches_per_s");
         let path = self.options.run.join("progress.png");
-        progress_png(path, "masked autoencoder: loss on hidden voxels", &losses, &rate, &speed)
+        progress_png(path, &self.trainer.task.title(), &losses, &rate, &speed)
     }
 
     fn session(&self) -> (&Session, u64) {
@@ -336,8 +337,8 @@ impl Training for Pretraining<'_> {
 }
 
 /// The last validation in the log, for a run that was complete already.
-fn last_validation(run: &Path) -> Result<Option<(f64, f64)>> {
+fn last_validation(run: &Path) -> Result<Option<(f64, Option<f64>)>> {
     let number = |r: &Value, key: &str| r.get(key).and_then(Value::as_f64);
     let records = MetricsLog::read(run)?;
-    Ok(records.iter().rev().find_map(|r| number(r, "validation_loss").zip(number(r, "validation_loss_of_zero"))))
+    Ok(records.iter().rev().find_map(|r| Some((number(r, "validation_loss")?, number(r, "validation_loss_of_zero")))))
 }

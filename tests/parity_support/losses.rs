@@ -82,6 +82,7 @@ pub fn segmentation(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report
     });
     let loss = DiceCe {
         classes: Classes { regions, ignore: case.get("ignore_label").and_then(Value::as_u64).map(|v| v as u32) },
+        background: kind != "dc_bce_regions" && case.get("do_bg").is_some_and(|v| v.as_bool().unwrap()),
         batch_dice: case.get("batch_dice").is_some_and(|v| v.as_bool().unwrap()),
         smooth: number("smooth", 1e-5),
         weight_ce: number("weight_ce", f64::from(u8::from(kind != "dice_only"))),
@@ -153,7 +154,7 @@ pub fn label_resolutions(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Re
     let shifted: Vec<f32> = input.data.iter().map(|v| v - lowest).collect();
     let channels = shifted.iter().fold(0f32, |m, &v| m.max(v)) as usize + 1;
     let classes = Classes { regions: None, ignore: None };
-    let loss = DiceCe { classes, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 0.0 };
+    let loss = DiceCe { classes, background: false, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 0.0 };
     for k in 0.. {
         let Some(want) = f.find(&format!("{name}/out{k}")) else { break };
         let dims = want.dims();

@@ -90,7 +90,7 @@ fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let input = f.get("input");
     let (patch, samples) = (triple(&f.json["config"]["size"]), input.samples());
     let classes = Classes { regions: None, ignore: None };
-    let loss = DiceCe { classes, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 1.0 };
+    let loss = DiceCe { classes, background: false, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 1.0 };
     let weights: Vec<f32> =
         f.json["ds_weights"].as_array().unwrap().iter().map(|w| w.as_f64().unwrap() as f32).collect();
     let mut g = Graph::new(Parameters::default(), &[]);
