@@ -72,7 +72,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         distorted[v] = f32(threefry(drawn.seed, vec2<u32>(v, 0u)).x >> 8u) / 16777216.0;
         return;
     }
-    var from = v;
+    var source = v;
     if drawn.windows > drawn.zero {
         let owner = owners[v];
         if owner > 0u {
@@ -81,10 +81,10 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             let p = (at.x * window.size.y + at.y) * window.size.z + at.z;
             let n = window.size.x * window.size.y * window.size.z;
             let key = vec2<u32>(mix32(drawn.seed.x ^ mix32(owner)), drawn.seed.y);
-            from = index_of(window.corner + voxel_of(permuted(p, n, key), window.size));
+            source = index_of(window.corner + voxel_of(permuted(p, n, key), window.size));
         }
     }
-    var value = image[from];
+    var value = image[source];
     if drawn.points > drawn.zero { value = curve_at(value); }
     distorted[v] = value;
 }
