@@ -24,6 +24,8 @@ pub enum Purpose {
     Distortion = 12,
     /// The boxes of Volume Fusion.
     Fusion = 13,
+    /// Quarter turns of crops.
+    Turns = 14,
 }
 
 /// The generator of (seed, purpose, a, b); `a` is usually the step and `b` the sample within it.

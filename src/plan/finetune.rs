@@ -141,6 +141,7 @@ pub enum Rate {
 /// Names of the schedules of the paper's Table 2 with a sentence each. All end with a poly phase.
 pub const SCHEDULES: &[(&str, &str)] = &[
     ("two-warm-ups", "warm-up of the decoder alone, then of the whole network (the paper's best, with peak 1e-3)"),
+    ("two-warm-ups-with-stem", "as two-warm-ups, with the first convolution trained from the start (Table 6, unfrozen)"),
     ("warm-up", "one warm-up of the whole network"),
     ("no-warm-up", "none, as nnU-Net trains from scratch (peak 1e-2)"),
     ("frozen-encoder", "the encoder stays frozen; warm-up of the decoder"),
@@ -164,6 +165,7 @@ pub fn schedule(name: &str, steps: u64, warm_up: u64, peak: f64) -> Result<Vec<P
     use {Rate::*, Trains::*};
     let first = match name {
         "two-warm-ups" => vec![phase(Decoder, WarmUp, w), phase(All, WarmUp, w)],
+        "two-warm-ups-with-stem" => vec![phase(DecoderAndStem, WarmUp, w), phase(All, WarmUp, w)],
         "warm-up" => vec![phase(All, WarmUp, w)],
         "no-warm-up" => vec![],
         "frozen-encoder" => vec![phase(Decoder, WarmUp, w)],

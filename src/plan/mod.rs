@@ -9,7 +9,7 @@ use crate::augment::{self, segmentation};
 use crate::error::{Error, Result};
 use crate::graph::Precision;
 use crate::model::{Network, init::Init};
-use crate::pretext::{Pretext, mae, models_genesis, volume_fusion};
+use crate::pretext::{Pretext, mae, models_genesis, voco, volume_fusion};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -28,10 +28,12 @@ pub struct Plan {
     pub models_genesis: models_genesis::Settings,
     #[serde(default)]
     pub volume_fusion: volume_fusion::Settings,
+    #[serde(default)]
+    pub voco: voco::Settings,
     /// Rotation, zoom and mirroring of the autoencoder's patches.
     #[serde(default)]
     pub augment: augment::Settings,
-    /// What happens to the patches of Volume Fusion before they are fused.
+    /// What happens to the patches of Volume Fusion before they are fused, and to the crops of VoCo.
     #[serde(default = "intensities")]
     pub intensities: segmentation::Settings,
     pub network: Network,
@@ -97,6 +99,7 @@ pub const PRESETS: &[(&str, &str)] = &[
     ("s3d-l", "the paper's S3D-L: as S3D-B with batch 48, 1,000,000 steps and rate 3e-2"),
     ("models-genesis", "the paper's Models Genesis: as S3D-B with pretext = models_genesis"),
     ("volume-fusion", "the paper's Volume Fusion: as S3D-B with pretext = volume_fusion"),
+    ("voco", "the paper's VoCo: encoder alone, crops of 64³ in patches of 64 x 192 x 192, batch 12, no clipping"),
     ("tiny", "four small stages on 48³ patches, for a CPU and for trying things out"),
 ];
 
@@ -110,6 +113,7 @@ impl Plan {
                 mae: mae::Settings::default(),
                 models_genesis: models_genesis::Settings::default(),
                 volume_fusion: volume_fusion::Settings::default(),
+                voco: voco::Settings { targets: 5, ..Default::default() },
                 augment: augment::Settings::default(),
                 intensities: intensities(),
                 network: Network::preset("L").expect("a preset"),
@@ -121,6 +125,10 @@ impl Plan {
             "s3d-l" => Ok(paper(Pretext::Mae, Train::paper(48, 1_000_000, 3e-2))),
             "models-genesis" => Ok(paper(Pretext::ModelsGenesis, Train::paper(6, 250_000, 1e-2))),
             "volume-fusion" => Ok(paper(Pretext::VolumeFusion, Train::paper(6, 250_000, 1e-2))),
+            "voco" => Ok(paper(
+                Pretext::Voco,
+                Train { patch: [64, 192, 192], clip: UNCLIPPED, ..Train::paper(12, 250_000, 1e-2) },
+            )),
             "tiny" => Ok(Plan {
                 train: Train {
                     patch: [48; 3],
@@ -143,6 +151,9 @@ impl Plan {
     /// The same plan for another pretext.
     fn with(mut self, pretext: Pretext) -> Self {
         self.pretext = pretext;
+        if pretext == Pretext::Voco {
+            self.intensities.low_resolution_probability = 0.1;
+        }
         self
     }
 
@@ -184,7 +195,7 @@ impl Plan {
         }
         plan.network.output_channels = match plan.pretext {
             Pretext::VolumeFusion => plan.volume_fusion.classes,
-            Pretext::Mae | Pretext::ModelsGenesis => 1,
+            Pretext::Mae | Pretext::ModelsGenesis | Pretext::Voco => 1,
         };
         plan.validate()?;
         Ok(plan)
@@ -215,13 +226,11 @@ impl Plan {
             Pretext::ModelsGenesis => self.models_genesis.validate(t.patch)?,
             Pretext::VolumeFusion => {
                 self.volume_fusion.validate()?;
-                self.intensities.check_as("intensities")?;
-                if self.intensities.rotation_probability > 0.0 || self.intensities.scale_probability > 0.0 {
-                    return Err(Error::plan(
-                        "intensities.rotation_probability or scale_probability is above 0",
-                        "Patches are cut as they are and change their intensities only: leave both at 0",
-                    ));
-                }
+                self.check_intensities()?;
+            }
+            Pretext::Voco => {
+                self.voco.validate(&self.network, t.patch)?;
+                self.check_intensities()?;
             }
         }
         for (key, value) in [
@@ -247,6 +256,17 @@ impl Plan {
         Ok(())
     }
 
+    fn check_intensities(&self) -> Result<()> {
+        self.intensities.check_as("intensities")?;
+        if self.intensities.rotation_probability > 0.0 || self.intensities.scale_probability > 0.0 {
+            return Err(Error::plan(
+                "intensities.rotation_probability or scale_probability is above 0",
+                "Patches are cut as they are and change their intensities only: leave both at 0",
+            ));
+        }
+        Ok(())
+    }
+
     /// Keys in which two plans differ, with both values.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         match (self.table(), other.table()) {
@@ -255,6 +275,9 @@ impl Plan {
         }
     }
 }
+
+/// A gradient norm that nothing reaches: released code of VoCo does not clip.
+const UNCLIPPED: f64 = 1e30;
 
 /// nnU-Net's list without rotation and zoom: patches are cut as they are, change their intensities and are mirrored.
 fn intensities() -> segmentation::Settings {
@@ -332,7 +355,7 @@ mod tests {
                 assert!(error.contains(&format!("train.{key} is")), "{value}: {error}");
             }
         }
-        assert!(error("voco.crop=3").contains("voco"));
+        assert!(error("voco.crop=3").contains("the plan has no key voco"));
         assert!(error("volume_fusion.classes=3").contains("volume_fusion"));
         assert!(error("pretext=jigsaw").contains("jigsaw"));
         assert_eq!(Plan::resolve("s3d-b", None, &["network=S".into()]).unwrap().network.features[0], 16);

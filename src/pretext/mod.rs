@@ -17,10 +17,12 @@ pub enum Pretext {
     ModelsGenesis,
     /// Tell how two scans were mixed.
     VolumeFusion,
+    /// Tell where crops lie in a patch.
+    Voco,
 }
 
 impl Pretext {
-    pub const ALL: [Self; 3] = [Self::Mae, Self::ModelsGenesis, Self::VolumeFusion];
+    pub const ALL: [Self; 4] = [Self::Mae, Self::ModelsGenesis, Self::VolumeFusion, Self::Voco];
 
     /// As plans spell it.
     pub fn key(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Pretext {
             Self::Mae => "mae",
             Self::ModelsGenesis => "models_genesis",
             Self::VolumeFusion => "volume_fusion",
+            Self::Voco => "voco",
         }
     }
 
@@ -37,6 +40,7 @@ impl Pretext {
             Self::Mae => "masked autoencoder",
             Self::ModelsGenesis => "Models Genesis",
             Self::VolumeFusion => "Volume Fusion",
+            Self::Voco => "VoCo",
         }
     }
 
@@ -46,6 +50,7 @@ impl Pretext {
             Self::Mae => &["mae", "augment"],
             Self::ModelsGenesis => &["models_genesis"],
             Self::VolumeFusion => &["volume_fusion", "intensities"],
+            Self::Voco => &["voco", "intensities"],
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::plan::Plan;
 use crate::pretext::Pretext;
 use crate::random::{Purpose, rng};
+use rand::RngExt;
 use std::rc::Rc;
 
 /// What the device does to a patch of this plan before anything else.
@@ -28,6 +29,16 @@ pub fn augmentation(plan: &Plan) -> Augmentation {
         Pretext::Mae => Augmentation { part: plan.augment.largest_part(patch), ..plain },
         Pretext::ModelsGenesis => plain,
         Pretext::VolumeFusion => Augmentation { interpolation: Interpolation::Linear, intensities: true, ..plain },
+        Pretext::Voco => {
+            let crop = [plan.voco.crop; 3];
+            Augmentation {
+                patch: crop,
+                part: crop,
+                interpolation: Interpolation::Linear,
+                intensities: true,
+                ..plain
+            }
+        }
     }
 }
 
@@ -49,13 +60,14 @@ pub fn upload_mirrored(session: &mut Session, augmentation: &Augmentation, patch
 }
 
 /// Uploads an image (z, y, x) of a patch's voxels as sample `sample` of the session; its intensities change, and it is mirrored, as
-/// `settings` let (seed, step, index) draw it.
+/// `settings` let (seed, step, index) draw it, after it is turned by `cut`.
 pub fn upload_intensities(
     session: &mut Session,
     augmentation: &Augmentation,
     sample: usize,
     image: &[f32],
     settings: Option<&Settings>,
+    cut: Option<Cut>,
     key: SampleKey,
 ) {
     let patch = augmentation.patch;
@@ -63,8 +75,19 @@ pub fn upload_intensities(
         let mut rng = rng(key.seed, Purpose::Augmentation, key.step, key.index);
         change(&settings.draw(&mut rng, augmentation.channels, patch), patch, &[])
     });
-    let change = Change { part: patch, ..drawn.unwrap_or_default() };
+    let change = Change { part: patch, cut, ..drawn.unwrap_or_default() };
     augmentation.upload(session, sample, &change, image, &[]);
+}
+
+/// A turn of a cube of `edge` voxels by quarters in the plane of its last two axes, drawn by (seed, step, index); `None` for no turn.
+pub fn quarter_turns(edge: usize, key: SampleKey) -> Option<Cut> {
+    let (sin, cos) = match rng(key.seed, Purpose::Turns, key.step, key.index).random_range(0..4u8) {
+        0 => return None,
+        1 => (1.0, 0.0),
+        2 => (0.0, -1.0),
+        _ => (-1.0, 0.0),
+    };
+    Some(Cut { matrix: [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]], crop: [edge; 3], start: [0; 3] })
 }
 
 /// What follows the cut, on a patch whose channels are `masked` or not.

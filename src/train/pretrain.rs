@@ -137,6 +137,15 @@ fn differences(found: &Checkpoint, plan: &Plan, store: &Store) -> Result<Vec<Str
     Ok(differences)
 }
 
+/// What a validation found.
+pub struct Judgement {
+    pub loss: f64,
+    /// The loss of predicting zero, where that is a prediction.
+    pub zero: Option<f64>,
+    /// The last batch.
+    pub last: Vec<Patch>,
+}
+
 /// A session that trains a network for a pretext, sample by sample.
 pub struct Trainer {
     pub session: Session,
@@ -216,10 +225,11 @@ impl Trainer {
 
     /// Loss, and the loss of predicting zero where that is a prediction, over fixed patches that change in the same way every
     /// time, so that numbers of a run can be compared.
-    pub fn validate(&mut self, loader: &Loader) -> Result<(f64, Option<f64>)> {
+    pub fn validate(&mut self, loader: &Loader) -> Result<Judgement> {
         let seed = self.plan.seed ^ VALIDATION_SEED;
         let (batches, samples) = (self.plan.train.validation_steps, self.plan.train.batch);
         let (mut loss, mut zero) = (0.0, Some(0.0));
+        let mut last = Vec::new();
         for step in 0..batches {
             let patches = (0..samples * task::patches_of(self.plan.pretext))
                 .map(|index| loader.patch(SampleKey { seed, step, index: index as u64 }))
@@ -229,19 +239,21 @@ impl Trainer {
                 let of_zero = self.task.loss_of_zero(SampleKey { seed, step, index }, &patches);
                 zero = zero.zip(of_zero).map(|(sum, one)| sum + one / (samples as u64 * batches) as f64);
             }
+            last = patches;
         }
-        Ok((loss, zero))
+        Ok(Judgement { loss, zero, last })
     }
 
-    /// Input, target and output of the last sample that [`Trainer::validate`] ran; voxels of `spacing` mm.
-    pub fn sheet(&self, spacing: [f64; 3]) -> Result<RgbImage> {
+    /// Input, target and output of the last sample that [`Trainer::validate`] ran, of the batch `last`; voxels of `spacing` mm.
+    pub fn sheet(&self, last: &[Patch], spacing: [f64; 3]) -> Result<RgbImage> {
         let t = &self.plan.train;
         let key = SampleKey {
             seed: self.plan.seed ^ VALIDATION_SEED,
             step: t.validation_steps - 1,
             index: t.batch as u64 - 1,
         };
-        self.task.sheet(&self.session, VALIDATION, key, spacing)
+        let samples = self.samples(last);
+        self.task.sheet(&self.session, VALIDATION, key, samples.last().map_or(&[], Vec::as_slice), spacing)
     }
 
     /// Everything that a later process needs to go on.
@@ -294,13 +306,13 @@ impl Training for Pretraining<'_> {
     }
 
     fn validate(&mut self, _: u64) -> Result<Validation> {
-        let (loss, zero) = self.trainer.validate(&self.validation)?;
+        let Judgement { loss, zero, last } = self.trainer.validate(&self.validation)?;
         self.last = Some((loss, zero));
         let is_best = self.best.is_none_or(|b| loss < b);
         if is_best {
             self.best = Some(loss);
         }
-        save_png(self.options.run.join(SHEET), &self.trainer.sheet(self.spacing)?)?;
+        save_png(self.options.run.join(SHEET), &self.trainer.sheet(&last, self.spacing)?)?;
         let mut record = record([("validation_loss", json!(loss))]);
         record.extend(zero.map(|zero| ("validation_loss_of_zero".to_string(), json!(zero))));
         let report = std::mem::replace(&mut self.reported, self.batches.report());

@@ -9,7 +9,7 @@ use crate::ops::distort::Distorted;
 use crate::ops::fuse::Fused;
 use crate::plan::Plan;
 use crate::pretext::mae::Use;
-use crate::pretext::{Pretext, mae, models_genesis, volume_fusion};
+use crate::pretext::{Pretext, mae, models_genesis, voco, volume_fusion};
 use crate::report::sheet::{Panel, Window, sheet, window_of};
 use crate::volume::Volume;
 use image::RgbImage;
@@ -19,6 +19,7 @@ enum Tensors {
     Mae { image: TensorId, reconstruction: TensorId },
     ModelsGenesis { distorted: Distorted, original: TensorId, restored: TensorId },
     VolumeFusion { foreground: TensorId, background: TensorId, fused: Fused, logits: TensorId },
+    Voco { similarity: TensorId, overlaps: usize },
 }
 
 pub struct Task {
@@ -52,6 +53,11 @@ fn build(plan: &Plan, parameters: Parameters, purpose: &Use) -> (Graph, Tensors)
             let (foreground, background, fused, logits) = (b.foreground, b.background, b.fused, b.logits);
             (b.graph, Tensors::VolumeFusion { foreground, background, fused, logits })
         }
+        Pretext::Voco => {
+            let mut crop = |g: &mut Graph, _| image(g);
+            let b = voco::build(parameters, network, &plan.voco, patch, purpose, &mut crop);
+            (b.graph, Tensors::Voco { similarity: b.similarity, overlaps: b.overlaps })
+        }
     };
     graph.precision = plan.train.precision;
     (graph, tensors)
@@ -67,7 +73,7 @@ pub fn patch_settings(plan: &Plan, training: bool) -> PatchSettings {
 /// Patches of the loader that a sample is made of.
 pub fn patches_of(pretext: Pretext) -> usize {
     match pretext {
-        Pretext::Mae | Pretext::ModelsGenesis => 1,
+        Pretext::Mae | Pretext::ModelsGenesis | Pretext::Voco => 1,
         Pretext::VolumeFusion => 2,
     }
 }
@@ -89,7 +95,7 @@ impl Task {
             }
             Tensors::ModelsGenesis { .. } => product(self.plan.train.patch),
             // A mean already.
-            Tensors::VolumeFusion { .. } => 1,
+            Tensors::VolumeFusion { .. } | Tensors::Voco { .. } => 1,
         };
         1.0 / (samples * counted) as f64
     }
@@ -119,10 +125,26 @@ impl Task {
                 for (k, p) in patches.iter().enumerate() {
                     let which = SampleKey { index: 2 * key.index + k as u64, ..key };
                     let settings = training.then_some(&self.plan.intensities);
-                    patches::upload_intensities(session, &self.augmentation, k, &p.data, settings, which);
+                    patches::upload_intensities(session, &self.augmentation, k, &p.data, settings, None, which);
                 }
                 let boxes = volume_fusion::draw(&self.plan.volume_fusion, patch, key.seed, key.step, key.index);
                 fused.upload(session, &boxes);
+            }
+            Tensors::Voco { overlaps, .. } => {
+                let settings = &self.plan.voco;
+                let draw = |index| voco::draw(settings, patch, key.seed, key.step, index);
+                let batch: Vec<voco::Crops> = (0..self.plan.train.batch as u64).map(draw).collect();
+                let crops = &batch[key.index as usize];
+                for (k, &corner) in crops.corners.iter().enumerate() {
+                    let which = SampleKey { index: key.index * crops.corners.len() as u64 + k as u64, ..key };
+                    let image = part(&patches[0].data, patch, corner, settings.crop);
+                    let intensities = training.then_some(&self.plan.intensities);
+                    let turns = training && settings.quarter_turns;
+                    let cut = turns.then(|| patches::quarter_turns(settings.crop, which)).flatten();
+                    patches::upload_intensities(session, &self.augmentation, k, &image, intensities, cut, which);
+                }
+                let denominators = voco::Denominators::of(&batch);
+                voco::upload_overlaps(session, *overlaps, crops, &denominators);
             }
         }
         Ok(())
@@ -137,7 +159,7 @@ impl Task {
                 Some(mean_square(patches[0].data.iter().enumerate().filter(|(v, _)| !at(*v)).map(|(_, &x)| x)))
             }
             Tensors::ModelsGenesis { .. } => Some(mean_square(patches[0].data.iter().copied())),
-            Tensors::VolumeFusion { .. } => None,
+            Tensors::VolumeFusion { .. } | Tensors::Voco { .. } => None,
         }
     }
 
@@ -147,12 +169,20 @@ impl Task {
             Pretext::Mae => "squared error of hidden voxels",
             Pretext::ModelsGenesis => "squared error",
             Pretext::VolumeFusion => "Dice and cross entropy",
+            Pretext::Voco => "overlaps and likeness of crops",
         };
         format!("{}: {loss}", self.plan.pretext.name())
     }
 
-    /// Input, target and output of the sample of `key` that `program`, a validation, ran last, voxels of `spacing` mm.
-    pub fn sheet(&self, session: &Session, program: usize, key: SampleKey, spacing: [f64; 3]) -> Result<RgbImage> {
+    /// Input, target and output of the sample of `key` that `program`, a validation, ran last on `patches`; voxels of `spacing` mm.
+    pub fn sheet(
+        &self,
+        session: &Session,
+        program: usize,
+        key: SampleKey,
+        patches: &[&Patch],
+        spacing: [f64; 3],
+    ) -> Result<RgbImage> {
         let patch = self.plan.train.patch;
         let volume = |data: Vec<f32>| Volume::new(patch, spacing, data);
         let image = |t| session.read_words(program, t).map(|w| volume(w.into_iter().map(f32::from_bits).collect()));
@@ -213,8 +243,59 @@ impl Task {
                                weight: none is black, all is white.";
                 Ok(sheet(&panels, centre, caption))
             }
+            Tensors::Voco { similarity, .. } => {
+                let settings = &self.plan.voco;
+                let crops = voco::draw(settings, patch, key.seed, key.step, key.index);
+                let cosines = voco::read_similarity(session, program, *similarity, settings.targets)?;
+                let whole = volume(patches[0].data.clone());
+                let bases = crops.corners.len() - settings.targets;
+                Ok(crops_sheet(&whole, &crops, &cosines, bases, settings.crop))
+            }
         }
     }
+}
+
+/// The cube of edge `crop` at a corner of a patch (z, y, x).
+fn part(data: &[f32], patch: [usize; 3], corner: [usize; 3], crop: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(crop.pow(3));
+    for z in corner[0]..corner[0] + crop {
+        for y in corner[1]..corner[1] + crop {
+            let first = (z * patch[1] + y) * patch[2] + corner[2];
+            out.extend_from_slice(&data[first..first + crop]);
+        }
+    }
+    out
+}
+
+/// A patch, and the first of its target crops with their overlaps and the network's cosines.
+fn crops_sheet(whole: &Volume, crops: &voco::Crops, cosines: &[f32], bases: usize, edge: usize) -> RgbImage {
+    /// Targets that fit on a sheet.
+    const SHOWN: usize = 3;
+    let (patch, targets) = (whole.shape, &crops.corners[bases..]);
+    let (lo, hi) = window_of(whole);
+    let coordinates = |v: usize| [v / (patch[1] * patch[2]), v / patch[2] % patch[1], v % patch[2]];
+    let shown: Vec<(String, Volume)> = (1..)
+        .zip(targets.iter().take(SHOWN))
+        .map(|(n, corner)| {
+            let inside = |v: usize| (0..3).all(|a| (corner[a]..corner[a] + edge).contains(&coordinates(v)[a]));
+            let hidden = (0..product(patch)).map(|v| f32::from(u8::from(!inside(v)))).collect();
+            (format!("target {n}"), Volume::new(patch, whole.spacing, hidden))
+        })
+        .collect();
+    let mut panels = vec![Panel { title: "patch", volume: whole, window: Window::Gray(lo, hi) }];
+    panels.extend(shown.iter().map(|(title, hidden)| Panel {
+        title,
+        volume: whole,
+        window: Window::GrayMasked { lo, hi, hidden },
+    }));
+    let mut caption = String::from("Overlap of each target with each base / what the network's cosines say.");
+    for (n, (overlaps, cosines)) in crops.overlaps.chunks(bases).zip(cosines.chunks(bases)).take(SHOWN).enumerate() {
+        let pairs: Vec<String> =
+            overlaps.iter().zip(cosines).map(|(o, c)| format!("{o:.2} / {:.2}", c.max(0.0))).collect();
+        caption += &format!(" Target {}: {}.", n + 1, pairs.join(", "));
+    }
+    // Through the middle of the first target, which lies where most slices miss the others.
+    sheet(&panels, targets[0].map(|n| n + edge / 2), &caption)
 }
 
 fn mean_square(values: impl Iterator<Item = f32>) -> f64 {
