@@ -215,34 +215,3 @@ fn with_features_of_16_bits_the_loss_differs_by_rounding() {
     // A thousandth or so of the features, whose differences between crops are a few times smaller than they are.
     assert!((got - want).abs() < 0.02 * want && got != want, "{got}, with 32 bits {want}");
 }
-
-#[test]
-fn a_few_steps_make_the_loss_fall() {
-    let (network, patch) = (network(&[4, 8], &[1, 1]), [8, 16, 16]);
-    let settings = Settings { crop: 8, targets: 3, projection: 16, regularization: 1.0 };
-    let (s, overlaps, _) = session(&gpu(), &network, &settings, patch, 12.0, 0, Precision::F32);
-    let initial = spark3d::model::init::initial_values(&s.parameters, spark3d::model::init::Init::Torch, 1);
-    for (id, values) in initial.iter().enumerate() {
-        s.set_weight(id, values);
-        s.set_momentum(id, &vec![0.0; values.len()]);
-    }
-    // Waves that grow shorter along two axes, so that crops can be told from each other.
-    let image = |phase: f32| -> Vec<f32> {
-        let wave = |v: usize| {
-            let [z, y, x] = [v / 256, v / 16 % 16, v % 16].map(|c| c as f32);
-            (0.06 * y * y + phase).sin() + (0.04 * x * x).cos() * (0.5 * z).sin()
-        };
-        (0..8 * 16 * 16).map(wave).collect()
-    };
-    s.set_step(StepValues { learning_rate: 0.02, momentum: 0.9, loss_scale: 0.5, ..Default::default() });
-    let fixed: Vec<_> = (0..2).map(|k| (image(k as f32), voco::draw(&settings, patch, 1, 1000, k))).collect();
-    let before = run(&s, VALIDATION, overlaps, patch, 8, &fixed);
-    for step in 0..30 {
-        let batch: Vec<_> = (0..2).map(|k| (image(k as f32), voco::draw(&settings, patch, 1, step, k))).collect();
-        run(&s, TRAINING, overlaps, patch, 8, &batch);
-        s.update().unwrap();
-    }
-    let after = run(&s, VALIDATION, overlaps, patch, 8, &fixed);
-    println!("loss {before} before, {after} after");
-    assert!(after < 0.8 * before, "{before} before, {after} after");
-}
