@@ -20,6 +20,8 @@ pub enum Purpose {
     Locations = 9,
     /// Fewer training cases than there are.
     Cases = 10,
+    /// Where the target crops of VoCo lie.
+    Crops = 11,
     /// What Models Genesis does to a patch.
     Distortion = 12,
     /// The boxes of Volume Fusion.

@@ -47,6 +47,17 @@ pub const SHADERS: &[(&str, &str)] = shader_files![
     "dice_ce/finalize",
     "dice_ce/project",
     "dice_ce/gradient",
+    "global_pool/finalize",
+    "global_pool/backward",
+    "channel_norm/statistics",
+    "channel_norm/finalize",
+    "channel_norm/apply",
+    "channel_norm/backward_reduce",
+    "channel_norm/backward_apply",
+    "voco/gram",
+    "voco/cosines",
+    "voco/coefficients",
+    "voco/gradient",
     "confusion/decide",
     "confusion/count",
     "confusion/clear",
@@ -94,6 +105,8 @@ const SHARED: &[(&str, &str)] = shader_files![
     "shared/packed_labels",
     "shared/threefry",
     "shared/distort",
+    "shared/channel_norm",
+    "shared/voco",
 ];
 
 /// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.

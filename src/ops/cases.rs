@@ -22,7 +22,7 @@ pub fn noise(seed: u64, n: usize) -> Vec<f32> {
 
 /// The values as features of this precision hold them: what goes into a case is exact, so that its results differ by the
 /// roundings of the operator alone, and no sign by the rounding of what it is the sign of.
-fn stored(values: Vec<f32>, precision: Precision) -> Vec<f32> {
+pub(super) fn stored(values: Vec<f32>, precision: Precision) -> Vec<f32> {
     match precision {
         Precision::F32 => values,
         Precision::F16 => values.into_iter().map(|v| half::f16::from_f32(v).to_f32()).collect(),
@@ -47,7 +47,7 @@ pub fn voxel_mask(space: &Space, masks: &[BlockMask]) -> Vec<f64> {
         .collect()
 }
 
-fn f64s(v: &[f32]) -> Vec<f64> {
+pub(super) fn f64s(v: &[f32]) -> Vec<f64> {
     v.iter().map(|&x| f64::from(x)).collect()
 }
 
@@ -201,7 +201,7 @@ fn norm_case(
 
 /// A case of an operator with one input and one output.
 #[allow(clippy::too_many_arguments)] // what tells one operator from another
-fn simple_case(
+pub(super) fn simple_case(
     precision: Precision,
     name: &str,
     input: Input,
@@ -575,6 +575,7 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
     list.push(dice_ce_case("dice_ce with the background", classes(None), true, false, precision));
     list.push(dice_ce_case("dice_ce over the batch, one label ignored", classes(Some(5)), false, true, precision));
     list.push(dice_ce_case("dice_bce of regions", overlapping_regions(), false, true, precision));
+    list.extend(super::voco_cases::cases(precision));
     list
 }
 

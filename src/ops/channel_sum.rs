@@ -15,11 +15,11 @@ struct ChannelSum {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 pub(super) struct PartialParams {
-    space: SpaceUniform,
-    visible: SpaceUniform,
-    first_quad: u32,
-    chunks: u32,
-    pad: [u32; 2],
+    pub space: SpaceUniform,
+    pub visible: SpaceUniform,
+    pub first_quad: u32,
+    pub chunks: u32,
+    pub pad: [u32; 2],
 }
 
 #[repr(C)]

@@ -398,3 +398,79 @@ pub fn dice_ce(logits: &[Vec<f64>], labels: &[Vec<u32>], channels: usize, loss: 
     }
     (value, gradients)
 }
+
+/// Norm over the channels of each voxel; x is (channels, voxels).
+pub fn channel_norm(x: &[f64], channels: usize, eps: f64) -> Vec<f64> {
+    let voxels = x.len() / channels;
+    let mut y = vec![0.0; x.len()];
+    for v in 0..voxels {
+        let (mean, rstd) = channel_statistics(x, channels, v, eps);
+        (0..channels).for_each(|c| y[c * voxels + v] = (x[c * voxels + v] - mean) * rstd);
+    }
+    y
+}
+
+fn channel_statistics(x: &[f64], channels: usize, v: usize, eps: f64) -> (f64, f64) {
+    let (voxels, n) = (x.len() / channels, channels as f64);
+    let mean = (0..channels).map(|c| x[c * voxels + v]).sum::<f64>() / n;
+    let var = (0..channels).map(|c| (x[c * voxels + v] - mean).powi(2)).sum::<f64>() / n;
+    (mean, 1.0 / (var + eps).sqrt())
+}
+
+/// dx of [`channel_norm`].
+pub fn channel_norm_backward(x: &[f64], dy: &[f64], channels: usize, eps: f64) -> Vec<f64> {
+    let (voxels, n) = (x.len() / channels, channels as f64);
+    let mut dx = vec![0.0; x.len()];
+    for v in 0..voxels {
+        let (mean, rstd) = channel_statistics(x, channels, v, eps);
+        let hat = |c: usize| (x[c * voxels + v] - mean) * rstd;
+        let d = |c: usize| dy[c * voxels + v];
+        let sum = (0..channels).map(d).sum::<f64>();
+        let along = (0..channels).map(|c| d(c) * hat(c)).sum::<f64>();
+        (0..channels).for_each(|c| dx[c * voxels + v] = rstd * (d(c) - sum / n - hat(c) * along / n));
+    }
+    dx
+}
+
+/// VoCo's loss, with d loss / d embeddings: see `ops::voco`. `embeddings` is (features, crops), the bases first; `overlaps` is
+/// (target, base).
+pub fn voco(embeddings: &[f64], overlaps: &[f64], bases: usize, targets: usize, weight: f64) -> (f64, Vec<f64>) {
+    let crops = bases + targets;
+    let features = embeddings.len() / crops;
+    let e = |k: usize, f: usize| embeddings[f * crops + k];
+    let norm = |k: usize| (0..features).map(|f| e(k, f).powi(2)).sum::<f64>().sqrt().max(1e-8);
+    let cosine = |i: usize, j: usize| (0..features).map(|f| e(i, f) * e(j, f)).sum::<f64>() / (norm(i) * norm(j));
+    let mut gradient = vec![0.0; embeddings.len()];
+    // Adds slope * d cosine(k, j) / d embedding k.
+    let mut add = |k: usize, j: usize, slope: f64| {
+        for f in 0..features {
+            gradient[f * crops + k] += slope * (e(j, f) / norm(j) - cosine(k, j) * e(k, f) / norm(k)) / norm(k);
+        }
+    };
+    let (sum, zeros) = (overlaps.iter().sum::<f64>(), overlaps.iter().map(|o| f64::from(u8::from(*o == 0.0)) + 1e-6));
+    let (mut loss, zeros) = (0.0, zeros.sum::<f64>());
+    for t in 0..targets {
+        for b in 0..bases {
+            let (o, c) = (overlaps[t * bases + b], cosine(bases + t, b));
+            let l = c.max(0.0);
+            let (value, slope) = if o > 0.0 {
+                let likeness = 1.0 - (o - l).abs() + 1e-6;
+                (-o * likeness.ln() / sum, o * (l - o).signum() / (likeness * sum))
+            } else {
+                (l * l / zeros, 2.0 * l / zeros)
+            };
+            loss += value;
+            if c > 0.0 {
+                add(bases + t, b, slope);
+            }
+        }
+    }
+    let pair = 2.0 * weight / (bases * (bases - 1)) as f64;
+    for i in 0..bases {
+        for j in (0..bases).filter(|&j| j != i && cosine(i, j) > 0.0) {
+            loss += pair * cosine(i, j) / 2.0;
+            add(i, j, pair);
+        }
+    }
+    (loss, gradient)
+}

@@ -2,6 +2,7 @@
 
 pub mod mae;
 pub mod models_genesis;
+pub mod voco;
 pub mod volume_fusion;
 
 use serde::{Deserialize, Serialize};
