@@ -109,6 +109,7 @@
 //! | weights | error, graph, io, model |
 //! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
+//! | results | error |
 //! | plan | error, augment, graph, model, pretext |
 //! | train | error, atomic, augment, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
@@ -142,6 +143,7 @@ pub mod progress;
 pub mod random;
 pub mod reconstruct;
 pub mod report;
+pub mod results;
 pub mod train;
 pub mod volume;
 pub mod weights;
