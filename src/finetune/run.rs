@@ -162,7 +162,8 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         true => {
             let cases = setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect();
             let (weights, out) = (folder.join(FINAL), folder.join("validation"));
-            let scans = Scans { weights, cases, out, what: "predicting validation cases", protocol: Protocol::default() };
+            let scans =
+                Scans { weights, cases, out, what: "predicting validation cases", protocol: Protocol::default() };
             Some(predict_and_score(gpu, &scans, options, &stop)?)
         }
         false => None,

@@ -123,6 +123,13 @@ impl Results {
         add().map_err(|e| file::error(path, e))
     }
 
+    /// Gives a run other names; what makes its result is not touched.
+    pub fn rename(&mut self, id: &str, method: &str, dataset: &str, option: &str) -> Result<()> {
+        let sql = "UPDATE runs SET method = ?2, dataset = ?3, option = ?4 WHERE id = ?1";
+        let changed = self.connection.execute(sql, [id, method, dataset, option]);
+        changed.map(|_| ()).map_err(|e| file::error(&self.path, e))
+    }
+
     /// All runs, in the order in which they came.
     pub fn runs(&self) -> Result<Vec<Run>> {
         self.query(&format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY number"), [], run_of)
