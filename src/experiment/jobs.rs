@@ -410,7 +410,9 @@ fn of_scans(inputs: &[PathBuf], settings: preprocess::Settings) -> Result<Learne
         }
     }
     let (identity, spacing) = (identity.finish(), settings.spacing);
-    let key = identity.clone();
+    // A store knows its scans by their paths: the same ones elsewhere have a store of their own.
+    let places: Vec<String> = inputs.iter().map(|path| canonical(path).to_string_lossy().into_owned()).collect();
+    let key = places.iter().fold(Identity::new("store").with("scans", &identity), |i, p| i.with("input", p)).finish();
     Ok(Learned { scans: Scans::Raw { inputs: inputs.to_vec(), settings, key }, identity, spacing })
 }
 
