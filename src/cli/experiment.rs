@@ -169,3 +169,22 @@ impl Run {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_help_is_an_experiment() {
+        let folder = tempfile::tempdir().unwrap();
+        // SAFETY: no other test reads or writes this variable.
+        unsafe { std::env::set_var("nnUNet_raw", folder.path()) };
+        std::fs::create_dir(folder.path().join("Dataset004_Hippocampus")).unwrap();
+        let lines: Vec<&str> = EXAMPLE.lines().filter(|line| line.starts_with("  ")).collect();
+        let path = folder.path().join("e.toml");
+        std::fs::write(&path, lines.join("\n")).unwrap();
+        let experiment = Experiment::read(&path).unwrap();
+        assert_eq!((experiment.methods.len(), experiment.datasets[0].test.len()), (3, 2));
+        assert_eq!(experiment.datasets[0].folder, folder.path().join("Dataset004_Hippocampus"));
+    }
+}

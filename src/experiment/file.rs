@@ -360,3 +360,37 @@ fn distinct(key: &str, names: &[&str], may_be_empty: bool) -> Result<(), (String
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_last_holds_and_sets_add_up() {
+        let base: Finetune = toml::from_str("preset = \"tiny\"\nlength = 10\nset = [\"a=1\"]").unwrap();
+        let own: Finetune = toml::from_str("length = 20\nstem = \"random\"\nset = [\"a=2\"]").unwrap();
+        let both = own.over(&base);
+        assert_eq!((both.preset.as_deref(), both.length, both.stem), (Some("tiny"), Some(20), Some(Stem::Random)));
+        assert_eq!(both.set, ["a=1", "a=2"]);
+        let base: Pretrain = toml::from_str("scans = [\"x\", \"y\"]\nseeds = [1]").unwrap();
+        assert_eq!(Pretrain::default().over(&base), base);
+        let own: Pretrain = toml::from_str("store = \"z\"").unwrap();
+        let both = own.over(&base);
+        assert_eq!((both.store, both.scans, both.seeds), (Some("z".into()), None, vec![1]));
+    }
+
+    #[test]
+    fn folds_are_numbers_or_all() {
+        let folds = |text: &str| {
+            let rest = "[[methods]]\nname = \"m\"\n[[datasets]]\nname = \"d\"\nfolder = \"f\"";
+            let experiment: Experiment = toml::from_str(&format!("name = \"e\"\n{text}\n{rest}")).unwrap();
+            experiment.folds().map_err(|e| e.0)
+        };
+        assert_eq!(folds("").unwrap(), ["0", "1", "2", "3", "4"]);
+        assert_eq!(folds("folds = [3, \"1\", \"all\"]").unwrap(), ["3", "1", "all"]);
+        assert_eq!(folds("folds = \"all\"").unwrap(), ["all"]);
+        for bad in ["folds = [-1]", "folds = []", "folds = [1, 1]", "folds = [0.5]"] {
+            assert!(folds(bad).unwrap_err().contains(bad), "{bad}");
+        }
+    }
+}
