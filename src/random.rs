@@ -20,6 +20,8 @@ pub enum Purpose {
     Locations = 9,
     /// Fewer training cases than there are.
     Cases = 10,
+    /// Test cases drawn with replacement.
+    Bootstrap = 16,
 }
 
 /// The generator of (seed, purpose, a, b); `a` is usually the step and `b` the sample within it.

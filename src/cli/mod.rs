@@ -2,6 +2,7 @@
 
 mod augment;
 mod bench;
+mod compare;
 mod convert;
 mod demo;
 mod doctor;
@@ -42,6 +43,7 @@ enum Command {
     Predict(predict::Predict),
     Convert(convert::Convert),
     Evaluate(evaluate::Evaluate),
+    Compare(compare::Compare),
     Augment(augment::Augment),
     Bench(bench::Bench),
 }
@@ -138,6 +140,7 @@ pub fn run() -> Result<()> {
         Command::Reconstruct(c) => c.run(&cli.common),
         Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
+        Command::Compare(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
         Command::Convert(c) => c.run(&cli.common),
         Command::Augment(c) => c.run(&cli.common),
