@@ -110,6 +110,7 @@
 //! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
 //! | results | error |
+//! | compare | error, atomic, random, report, results |
 //! | plan | error, augment, graph, model, pretext |
 //! | train | error, atomic, augment, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
@@ -124,6 +125,7 @@ pub mod atomic;
 pub mod augment;
 pub mod bench;
 pub mod cli;
+pub mod compare;
 pub mod convert;
 pub mod dataset;
 pub mod device;

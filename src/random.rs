@@ -28,6 +28,8 @@ pub enum Purpose {
     Fusion = 13,
     /// Quarter turns of crops.
     Turns = 14,
+    /// Test cases drawn with replacement.
+    Bootstrap = 16,
 }
 
 /// The generator of (seed, purpose, a, b); `a` is usually the step and `b` the sample within it.

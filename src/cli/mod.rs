@@ -2,6 +2,7 @@
 
 mod augment;
 mod bench;
+mod compare;
 mod convert;
 mod demo;
 mod doctor;
@@ -44,6 +45,7 @@ enum Command {
     Convert(convert::Convert),
     Evaluate(evaluate::Evaluate),
     Experiment(experiment::Command),
+    Compare(compare::Compare),
     Augment(augment::Augment),
     Bench(bench::Bench),
 }
@@ -141,6 +143,7 @@ pub fn run() -> Result<()> {
         Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
         Command::Experiment(c) => c.run(&cli.common),
+        Command::Compare(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
         Command::Convert(c) => c.run(&cli.common),
         Command::Augment(c) => c.run(&cli.common),

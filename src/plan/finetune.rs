@@ -141,7 +141,10 @@ pub enum Rate {
 /// Names of the schedules of the paper's Table 2 with a sentence each. All end with a poly phase.
 pub const SCHEDULES: &[(&str, &str)] = &[
     ("two-warm-ups", "warm-up of the decoder alone, then of the whole network (the paper's best, with peak 1e-3)"),
-    ("two-warm-ups-with-stem", "as two-warm-ups, with the first convolution trained from the start (Table 6, unfrozen)"),
+    (
+        "two-warm-ups-with-stem",
+        "as two-warm-ups, with the first convolution trained from the start (Table 6, unfrozen)",
+    ),
     ("warm-up", "one warm-up of the whole network"),
     ("no-warm-up", "none, as nnU-Net trains from scratch (peak 1e-2)"),
     ("frozen-encoder", "the encoder stays frozen; warm-up of the decoder"),

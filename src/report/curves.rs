@@ -36,8 +36,8 @@ const TITLE_HEIGHT: u32 = 48;
 /// Room for the labels of the value axis.
 const AXIS_WIDTH: u32 = 92;
 
-const INK: RGBColor = RGBColor(40, 44, 52);
-const GRID: RGBColor = RGBColor(226, 229, 234);
+pub(super) const INK: RGBColor = RGBColor(40, 44, 52);
+pub(super) const GRID: RGBColor = RGBColor(226, 229, 234);
 /// Training, validation, then references; distinguishable with colour-blindness (Okabe and Ito).
 const COLORS: [RGBColor; 5] = [
     RGBColor(0, 114, 178),
@@ -49,8 +49,9 @@ const COLORS: [RGBColor; 5] = [
 /// More points than this tell the eye nothing: they are averaged in groups.
 const RESOLUTION: usize = 1000;
 
-type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-type Drawn = std::result::Result<(), DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>>;
+pub(super) type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
+pub(super) type Drawn =
+    std::result::Result<(), DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>>;
 
 /// Draws the progress of a run to `path`. `series` are losses: the first is the training loss, drawn with a smoothed
 /// line when it has many points; the second the validation loss, drawn with dots; any further one a reference such as
@@ -240,7 +241,7 @@ fn bulk(mut values: Vec<f64>) -> Vec<f64> {
 }
 
 /// From the lowest to the highest value and a `margin` more on both sides; never empty, never infinite.
-fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
+pub(super) fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
     let (lo, hi) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(lo, hi), v| (lo.min(v), hi.max(v)));
     if lo > hi {
         return 0.0..1.0;
@@ -257,7 +258,7 @@ fn range(values: impl Iterator<Item = f64>, margin: f64) -> Range<f64> {
 }
 
 /// Short for an axis: `0.25`, `12k`, `1.5M`, `1e-5`.
-fn number(value: f64) -> String {
+pub(super) fn number(value: f64) -> String {
     let trimmed = |text: String| match text.contains('.') {
         true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
         false => text,

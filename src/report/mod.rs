@@ -1,8 +1,9 @@
-//! Pictures for people: slice sheets of a reconstruction, segmentations over their image, examples of augmentation, and the curves
-//! of a run.
+//! Pictures for people: slice sheets of a reconstruction, segmentations over their image, examples of augmentation, the curves
+//! of a run, and comparisons of methods.
 
 pub mod curves;
 pub mod examples;
+pub mod methods;
 pub mod overlay;
 pub mod sheet;
 

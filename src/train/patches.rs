@@ -31,13 +31,7 @@ pub fn augmentation(plan: &Plan) -> Augmentation {
         Pretext::VolumeFusion => Augmentation { interpolation: Interpolation::Linear, intensities: true, ..plain },
         Pretext::Voco => {
             let crop = [plan.voco.crop; 3];
-            Augmentation {
-                patch: crop,
-                part: crop,
-                interpolation: Interpolation::Linear,
-                intensities: true,
-                ..plain
-            }
+            Augmentation { patch: crop, part: crop, interpolation: Interpolation::Linear, intensities: true, ..plain }
         }
     }
 }
