@@ -126,8 +126,11 @@ fn numbers(v: &Value) -> Vec<usize> {
     v.as_array().unwrap().iter().map(number).collect()
 }
 
+/// Images with their crops.
+type Batch = Vec<(Vec<f32>, Crops)>;
+
 /// Network, settings, patch and batch of the fixture.
-fn case(f: &Fixture) -> (Network, Settings, [usize; 3], Vec<(Vec<f32>, Crops)>) {
+fn case(f: &Fixture) -> (Network, Settings, [usize; 3], Batch) {
     let c = &f.json["config"];
     let network = network(&numbers(&c["feats"]), &numbers(&c["blocks"]));
     let (crop, targets, projection) = (number(&c["crop"]), number(&c["targets"]), number(&c["projection"]));

@@ -87,7 +87,8 @@ pub fn paper(report: &mut Report) -> Result<()> {
     let wrong = differences.iter().filter(|d| !d.rounding).count();
     report.text(&format!(
         "{checked} printed averages, ranks and standard deviations were computed again: {} are equal, {} differ by at most 0.01, \
-         which scores of two digits explain, and {wrong} differ otherwise. A rank has to be equal.",
+         which scores of two digits explain, and {wrong} differ otherwise. A rank has to be equal; scores \
+         that tie in print need not have tied before they were rounded.",
         checked - differences.len(),
         differences.len() - wrong,
     ));

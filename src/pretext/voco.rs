@@ -73,7 +73,7 @@ impl Settings {
             ));
         }
         let total = network.total_stride();
-        if total.iter().any(|t| crop % t != 0) {
+        if total.iter().any(|t| !crop.is_multiple_of(*t)) {
             return Err(Error::plan(
                 format!("voco.crop = {crop} is not a multiple of the network's total stride {total:?}"),
                 "The encoder sees every crop by itself: choose a crop that is a multiple along every axis",
