@@ -6,25 +6,31 @@ use rayon::prelude::*;
 use super::statistics::{mean, quantile, ranks};
 use crate::random::{Purpose, rng};
 
-/// The scores of one data set: a row for each method, its cases in the same order.
-pub type Scores = Vec<Vec<f64>>;
+/// The scores of one column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scores {
+    /// Columns of the same number have the same test cases, which are drawn once for all of them.
+    pub test_set: usize,
+    /// A row for each method, its cases in the same order.
+    pub of_methods: Vec<Vec<f64>>,
+}
 
-/// The average rank of every method over the data sets, once for each of `times` draws. In a draw every data set's cases are
-/// drawn anew, as many as there are; every method is scored by its mean over them, ranked, and the ranks are averaged over the data
-/// sets. The draws depend on `seed` alone.
-pub fn average_ranks(datasets: &[Scores], times: usize, seed: u64) -> Vec<Vec<f64>> {
-    let methods = datasets.first().map_or(0, Vec::len);
+/// The average rank of every method over the columns, once for each of `times` draws. In a draw every test set's cases are drawn
+/// anew, as many as there are; every method is scored by its mean over them, ranked, and the ranks are averaged over the columns.
+/// The draws depend on `seed` alone.
+pub fn average_ranks(columns: &[Scores], times: usize, seed: u64) -> Vec<Vec<f64>> {
+    let methods = columns.first().map_or(0, |column| column.of_methods.len());
     let draw = |draw: usize| -> Vec<f64> {
         let mut sums = vec![0.0; methods];
-        for (d, scores) in datasets.iter().enumerate() {
-            let mut random = rng(seed, Purpose::Bootstrap, draw as u64, d as u64);
-            let count = scores[0].len();
+        for Scores { test_set, of_methods } in columns {
+            let mut random = rng(seed, Purpose::Bootstrap, draw as u64, *test_set as u64);
+            let count = of_methods[0].len();
             let cases: Vec<usize> = (0..count).map(|_| random.random_range(0..count)).collect();
             let means: Vec<f64> =
-                scores.iter().map(|method| cases.iter().map(|&c| method[c]).sum::<f64>() / count as f64).collect();
+                of_methods.iter().map(|method| cases.iter().map(|&c| method[c]).sum::<f64>() / count as f64).collect();
             sums.iter_mut().zip(ranks(&means)).for_each(|(sum, rank)| *sum += rank);
         }
-        sums.iter().map(|sum| sum / datasets.len() as f64).collect()
+        sums.iter().map(|sum| sum / columns.len() as f64).collect()
     };
     let draws: Vec<Vec<f64>> = (0..times).into_par_iter().map(draw).collect();
     (0..methods).map(|m| draws.iter().map(|ranks| ranks[m]).collect()).collect()
@@ -70,10 +76,24 @@ pub fn first_places(ranks: &[Vec<f64>]) -> Vec<f64> {
 mod tests {
     use super::*;
 
+    fn column(test_set: usize, of_methods: &[&[f64]]) -> Scores {
+        Scores { test_set, of_methods: of_methods.iter().map(|m| m.to_vec()).collect() }
+    }
+
+    /// Of two methods each is better on half of the cases. Where two columns share them the better one is first in both.
+    #[test]
+    fn columns_with_the_same_cases_are_drawn_together() {
+        let scores: [&[f64]; 2] = [&[1.0, 0.0, 1.0, 0.0, 1.0], &[0.0, 1.0, 0.0, 1.0, 0.0]];
+        let shared = average_ranks(&[column(3, &scores), column(3, &scores)], 300, 1);
+        assert!(shared[0].iter().all(|rank| [1.0, 2.0].contains(rank)));
+        let apart = average_ranks(&[column(3, &scores), column(4, &scores)], 300, 1);
+        assert!(apart[0].contains(&1.5));
+    }
+
     #[test]
     fn a_better_method_on_every_case_is_always_first() {
-        let datasets = [vec![vec![0.9, 0.8, 0.7], vec![0.8, 0.7, 0.6]], vec![vec![0.5], vec![0.4]]];
-        let ranks = average_ranks(&datasets, 20, 0);
+        let columns = [column(0, &[&[0.9, 0.8, 0.7], &[0.8, 0.7, 0.6]]), column(1, &[&[0.5], &[0.4]])];
+        let ranks = average_ranks(&columns, 20, 0);
         assert_eq!(ranks, [vec![1.0; 20], vec![2.0; 20]]);
         let first = first_places(&ranks);
         assert!((first[0] - 1.0).abs() < 1e-9 && first[1] == 0.0);
@@ -81,13 +101,13 @@ mod tests {
 
     #[test]
     fn draws_depend_on_the_seed_alone() {
-        let datasets = [vec![vec![0.1, 0.9, 0.4, 0.6], vec![0.5, 0.5, 0.5, 0.55], vec![0.5, 0.5, 0.5, 0.55]]];
-        let ranks = average_ranks(&datasets, 200, 7);
-        assert_eq!(ranks, average_ranks(&datasets, 200, 7));
-        assert_ne!(ranks, average_ranks(&datasets, 200, 8));
+        let columns = [column(0, &[&[0.1, 0.9, 0.4, 0.6], &[0.5, 0.5, 0.5, 0.55], &[0.5, 0.5, 0.5, 0.55]])];
+        let ranks = average_ranks(&columns, 200, 7);
+        assert_eq!(ranks, average_ranks(&columns, 200, 7));
+        assert_ne!(ranks, average_ranks(&columns, 200, 8));
         assert_eq!(ranks[1], ranks[2], "equal methods share their ranks");
         // The first 50 of 200 draws are those of 50 draws.
-        assert_eq!(ranks[0][..50], average_ranks(&datasets, 50, 7)[0][..]);
+        assert_eq!(ranks[0][..50], average_ranks(&columns, 50, 7)[0][..]);
         let spread = Spread::of(&ranks[0]);
         assert!(spread.low == 1.0 && spread.high == 3.0 && spread.mean > 1.0 && spread.mean < 3.0, "{spread:?}");
         let first = first_places(&ranks);

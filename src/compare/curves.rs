@@ -45,13 +45,14 @@ pub fn training(report: &mut Report, results: &Results, methods: &[String]) -> R
         }
         let lines = names.into_iter().map(|name| Line { name: name.clone(), points: over_seeds(&of_methods[name]) });
         let chart = Chart {
-            title: format!("{kind}, {place}"),
+            title: if place.is_empty() { format!("{kind}, each by its own loss") } else { format!("{kind}, {place}") },
             x: "step".into(),
             y: series.clone(),
             ticks: vec![],
             lines: lines.collect(),
         };
-        report.picture(&format!("curve_{kind}_{series}_{place}"), lines_picture(&chart));
+        let name: Vec<&str> = ["curve", kind, &series, &place].into_iter().filter(|part| !part.is_empty()).collect();
+        report.picture(&name.join("_"), lines_picture(&chart));
     }
     Ok(())
 }
@@ -71,6 +72,9 @@ fn over_seeds(steps: &Steps) -> Vec<(f64, f64, f64)> {
     points.chunks(points.len().div_ceil(RESOLUTION).max(1)).map(condensed).collect()
 }
 
+/// Mean and deviation of a method with a number of training cases.
+type Against<'a> = &'a dyn Fn(&String, u64) -> Option<(f64, f64)>;
+
 /// Scores against the number of training cases: one picture for each data set, and one of their average where there are several.
 pub fn against_cases(report: &mut Report, scores: &Scores) {
     let mut numbers: Vec<u64> = scores.tested.iter().map(|t| t.run.cases).collect();
@@ -85,7 +89,7 @@ pub fn against_cases(report: &mut Report, scores: &Scores) {
         let at = |method: &String, place: &Key, cases: u64| {
             cells::value(scores.cell(method, &Key { cases: Some(cases), ..place.clone() }, &by), measure)
         };
-        let mut draw = |name: &str, value: &dyn Fn(&String, u64) -> Option<(f64, f64)>| {
+        let mut draw = |name: &str, value: Against| {
             let line = |method: &String| Line {
                 name: method.clone(),
                 points: (0..)

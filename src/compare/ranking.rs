@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Report;
-use super::bootstrap::{Spread, average_ranks, first_places};
+use super::bootstrap::{self, Spread, average_ranks, first_places};
 use super::cells::{Key, Measure, case_values};
 use super::pairs::{CaseScores, Pair, pairs};
 use super::tables::Scores;
@@ -18,15 +18,28 @@ pub fn stability(report: &mut Report, scores: &Scores, draws: usize, seed: u64) 
         if methods.len() < 2 {
             continue;
         }
-        let columns: Vec<Vec<Vec<f64>>> = keys.iter().map(|key| common_cases(scores, &methods, key, measure)).collect();
-        let used: Vec<Vec<Vec<f64>>> = columns.into_iter().filter(|column| !column[0].is_empty()).collect();
+        let mut test_sets: Vec<(String, Vec<Case>)> = Vec::new();
+        let mut used: Vec<bootstrap::Scores> = Vec::new();
+        for key in &keys {
+            let (cases, of_methods) = common_cases(scores, &methods, key, measure);
+            if cases.is_empty() {
+                continue;
+            }
+            let set = (key.dataset.clone(), cases);
+            let test_set = test_sets.iter().position(|s| *s == set).unwrap_or_else(|| {
+                test_sets.push(set);
+                test_sets.len() - 1
+            });
+            used.push(bootstrap::Scores { test_set, of_methods });
+        }
         if used.is_empty() {
             continue;
         }
         report.heading(2, &format!("{}: stability of the ranking", measure.name()));
-        let cases: usize = used.iter().map(|column| column[0].len()).sum();
+        let cases: usize = test_sets.iter().map(|(_, cases)| cases.len()).sum();
         let mut text = format!(
-            "Average rank over {} columns when their test cases ({cases} in all) are drawn with replacement, {draws} times (seed {seed}).",
+            "Average rank over {} columns when their test cases ({cases} in all; columns that share them are drawn together) are \
+             drawn with replacement, {draws} times (seed {seed}).",
             used.len()
         );
         if used.len() < keys.len() {
@@ -56,12 +69,16 @@ pub fn stability(report: &mut Report, scores: &Scores, draws: usize, seed: u64) 
     }
 }
 
-/// A row for each method: its scores of the cases that all of them have.
-fn common_cases(scores: &Scores, methods: &[&String], key: &Key, measure: Measure) -> Vec<Vec<f64>> {
+/// Test set and name of a case.
+type Case = (String, String);
+
+/// The cases that all methods have, and a row for each method: its scores of them.
+fn common_cases(scores: &Scores, methods: &[&String], key: &Key, measure: Measure) -> (Vec<Case>, Vec<Vec<f64>>) {
     let all: Vec<BTreeMap<_, f64>> =
         methods.iter().map(|m| case_values(scores.cell(m, key, scores.columns), measure)).collect();
     let common: BTreeSet<_> = all[0].keys().filter(|case| all.iter().all(|m| m.contains_key(*case))).collect();
-    all.iter().map(|method| common.iter().map(|case| method[*case]).collect()).collect()
+    let of_methods = all.iter().map(|method| common.iter().map(|case| method[*case]).collect()).collect();
+    (common.into_iter().cloned().collect(), of_methods)
 }
 
 /// Paired tests of all methods: over all columns as text, those within single columns beside them in the file.

@@ -23,8 +23,8 @@ pub(super) fn value(key: &str, file: Option<&Path>, set: &[String]) -> Result<Op
     if let Some(path) = file {
         merge(&mut table, read(path)?);
     }
-    let pairs = set.iter().filter_map(|pair| pair.split_once('=')).filter(|(k, _)| k.trim() == key);
-    if let Some((_, text)) = pairs.last() {
+    let mut pairs = set.iter().filter_map(|pair| pair.split_once('='));
+    if let Some((_, text)) = pairs.rfind(|(k, _)| k.trim() == key) {
         table.insert(key.into(), parsed(text.trim()));
     }
     Ok(table.remove(key))
