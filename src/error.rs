@@ -30,6 +30,10 @@ pub enum Error {
     /// Stopped by a signal or a limit after writing a checkpoint (exit code 75).
     #[error("stopped at step {step}; checkpoint written to {}. Run the same command again to go on", checkpoint.display())]
     Stopped { step: u64, checkpoint: PathBuf },
+
+    /// Stopped by a signal where there is no checkpoint to write (exit code 75).
+    #[error("stopped {when}. Run the same command again to go on")]
+    Interrupted { when: String },
 }
 
 impl Error {
@@ -51,7 +55,7 @@ impl Error {
     pub fn exit_code(&self) -> i32 {
         match self {
             Error::Usage(_) => 2,
-            Error::Stopped { .. } => 75,
+            Error::Stopped { .. } | Error::Interrupted { .. } => 75,
             _ => 1,
         }
     }

@@ -109,10 +109,12 @@
 //! | weights | error, graph, io, model |
 //! | infer | error, atomic, device, graph, model, io, preprocess, dataset, weights |
 //! | report | error, atomic, volume |
+//! | results | error |
 //! | plan | error, augment, graph, model, pretext |
 //! | train | error, atomic, augment, device, graph, model, ops, plan, pretext, dataset, random, progress, report, volume |
 //! | evaluate | error, atomic, io, metric, report |
 //! | finetune | error, atomic, augment, dataset, device, evaluate, graph, infer, io, model, ops, plan, preprocess, progress, report, train, weights |
+//! | experiment | error, dataset, device, evaluate, finetune, graph, plan, preprocess, progress, results, train, weights |
 //! | convert | error, atomic, infer, io, model, plan, preprocess, train, weights |
 //! | bench | error, device, graph, ops, model, plan, pretext, train, finetune, dataset, random |
 //! | reconstruct | error, volume, device, graph, model, plan, pretext, train, io, preprocess, infer, report, random |
@@ -127,6 +129,7 @@ pub mod dataset;
 pub mod device;
 pub mod error;
 pub mod evaluate;
+pub mod experiment;
 pub mod finetune;
 pub mod graph;
 pub mod infer;
@@ -142,6 +145,7 @@ pub mod progress;
 pub mod random;
 pub mod reconstruct;
 pub mod report;
+pub mod results;
 pub mod train;
 pub mod volume;
 pub mod weights;

@@ -113,6 +113,7 @@ impl Finetune {
             || Error::Usage("finetune needs a run folder: spark3d finetune DATASET --from CHECKPOINT -o RUN".into());
         let options = Options {
             run: self.out.clone().ok_or_else(missing)?,
+            store: None,
             splits: self.splits.clone(),
             validate: !self.no_validation,
             threads: common.threads(),

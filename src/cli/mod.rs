@@ -6,6 +6,7 @@ mod convert;
 mod demo;
 mod doctor;
 mod evaluate;
+mod experiment;
 mod finetune;
 mod plan;
 mod predict;
@@ -42,6 +43,7 @@ enum Command {
     Predict(predict::Predict),
     Convert(convert::Convert),
     Evaluate(evaluate::Evaluate),
+    Experiment(experiment::Command),
     Augment(augment::Augment),
     Bench(bench::Bench),
 }
@@ -138,6 +140,7 @@ pub fn run() -> Result<()> {
         Command::Reconstruct(c) => c.run(&cli.common),
         Command::Finetune(c) => c.run(&cli.common),
         Command::Evaluate(c) => c.run(&cli.common),
+        Command::Experiment(c) => c.run(&cli.common),
         Command::Predict(c) => c.run(&cli.common),
         Command::Convert(c) => c.run(&cli.common),
         Command::Augment(c) => c.run(&cli.common),

@@ -23,7 +23,7 @@ mod zarr;
 
 pub use fingerprint::Fingerprint;
 pub use folds::{Cases, Fold};
-pub use labelled::{LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, prepare_dataset};
+pub use labelled::{LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, prepare_dataset, recipe};
 pub use loader::{Loader, Patch, PatchSettings, Place};
 pub use manifest::{Case, Manifest, Reason, Rejected};
 pub use raw::{RawCase, RawDataset, cases_of};

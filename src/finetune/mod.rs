@@ -11,4 +11,4 @@ pub mod run;
 pub mod setup;
 pub mod trainer;
 pub mod transfer;
-mod validate;
+pub mod validate;

@@ -4,7 +4,7 @@
 use super::setup::Setup;
 use super::trainer::{Trainer, plan_phase};
 use super::transfer::{Initial, initial};
-use super::validate::validate;
+use super::validate::{Protocol, Scans, predict_and_score};
 use crate::atomic::write_atomic;
 use crate::dataset::{
     Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, SampleKey, Source, Stream, folds,
@@ -33,9 +33,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 /// What the command line adds to the plan.
+#[derive(Clone)]
 pub struct Options {
     /// Folder of the run: plans.json, dataset.json and a folder a fold.
     pub run: PathBuf,
+    /// Prepared cases that several runs share; otherwise they are prepared into the run's folder.
+    pub store: Option<Arc<LabelledStore>>,
     /// Splits of the cases; nnU-Net's where the file is missing.
     pub splits: Option<PathBuf>,
     /// Whether the validation cases are predicted and scored in the end.
@@ -92,7 +95,10 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let cases = split(setup, options, fold, resumed.as_ref())?;
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     describe_model(setup, &options.run)?;
-    let store = Arc::new(prepared(setup, options)?);
+    let store = match &options.store {
+        Some(store) => store.clone(),
+        None => Arc::new(prepared(setup, &options.run.join("prepared"), options.progress, options.quiet)?),
+    };
 
     write_atomic(folder.join("plan.toml"), plan.to_toml().as_bytes())?;
     run_json(
@@ -153,14 +159,20 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     }
     drop(run);
     let evaluation = match options.validate {
-        true => Some(validate(gpu, setup, options, &folder, &cases.validation, &stop)?),
+        true => {
+            let cases = setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect();
+            let (weights, out) = (folder.join(FINAL), folder.join("validation"));
+            let scans =
+                Scans { weights, cases, out, what: "predicting validation cases", protocol: Protocol::default() };
+            Some(predict_and_score(gpu, &scans, options, &stop)?)
+        }
         false => None,
     };
     Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
 }
 
 /// Bytes that the largest phase needs on the device.
-fn most_memory(gpu: &Rc<Gpu>, setup: &Setup, allowed: Option<u64>) -> Result<u64> {
+pub fn most_memory(gpu: &Gpu, setup: &Setup, allowed: Option<u64>) -> Result<u64> {
     let mut most = 0;
     let mut seen = Vec::new();
     for trains in setup.plan.phases.iter().map(|p| p.trains) {
@@ -193,15 +205,7 @@ fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoi
     if options.splits.is_some() && !file.exists() {
         return Err(Error::file(&file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
     }
-    let mut cases = folds::split(&ids, Some(&file), fold)?;
-    if setup.plan.data.cases > 0 {
-        cases = folds::limit(cases, setup.plan.data.cases, setup.plan.seed);
-    }
-    if cases.train.is_empty() || cases.validation.is_empty() {
-        let what =
-            format!("fold {fold} has {} training and {} validation cases", cases.train.len(), cases.validation.len());
-        return Err(Error::plan(what, "Use --fold all, or correct the splits"));
-    }
+    let cases = fold_cases(setup, fold, &file)?;
     let before = resumed.and_then(|c| c.extra.get(CASES)).and_then(|text| serde_json::from_str::<Cases>(text).ok());
     if before.is_some_and(|before| before != cases) {
         let cause = "the run was started with other training and validation cases";
@@ -214,6 +218,23 @@ fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoi
         std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
         let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&ids) };
         folds::write(&own, &splits)?;
+    }
+    Ok(cases)
+}
+
+/// Training and validation cases of a fold by a file of splits, or nnU-Net's where there is none.
+///
+/// # Errors
+/// The splits are none of this data set, or there are no cases.
+pub fn fold_cases(setup: &Setup, fold: Fold, splits: &Path) -> Result<Cases> {
+    let mut cases = folds::split(&setup.raw.ids(), Some(splits), fold)?;
+    if setup.plan.data.cases > 0 {
+        cases = folds::limit(cases, setup.plan.data.cases, setup.plan.seed);
+    }
+    if cases.train.is_empty() || cases.validation.is_empty() {
+        let what =
+            format!("fold {fold} has {} training and {} validation cases", cases.train.len(), cases.validation.len());
+        return Err(Error::plan(what, "Use --fold all, or correct the splits"));
     }
     Ok(cases)
 }
@@ -246,16 +267,14 @@ fn first_difference(a: &Value, b: &Value) -> Option<String> {
     (a != b).then(String::new)
 }
 
-/// The prepared cases, in the run's folder: every fold uses the same.
-fn prepared(setup: &Setup, options: &Options) -> Result<LabelledStore> {
+/// The data set's cases, prepared in `folder`: every fold uses the same.
+pub fn prepared(setup: &Setup, folder: &Path, mode: Mode, quiet: bool) -> Result<LabelledStore> {
     let mut progress: Option<Progress> = None;
     let mut done = 0;
-    let folder = options.run.join("prepared");
-    let store = prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, &folder, &mut |event| match event {
+    let store = prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, folder, &mut |event| match event {
         Event::Found { scans, done: before } => {
             done = before as u64;
-            progress =
-                Some(Progress::new(options.progress, Some(scans as u64), "preparing cases").quiet(options.quiet));
+            progress = Some(Progress::new(mode, Some(scans as u64), "preparing cases").quiet(quiet));
         }
         Event::Prepared { id, .. } => {
             done += 1;

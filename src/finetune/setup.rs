@@ -59,14 +59,23 @@ impl Setup {
     pub fn new(request: &Request) -> Result<Self> {
         let raw = RawDataset::open(&request.dataset)?;
         let from = request.from.as_deref().map(checkpoint_of).transpose()?.map(|p| WeightFile::open(&p)).transpose()?;
+        let origin = from.as_ref().map(Origin::of).transpose()?;
+        Ok(Self { from, ..Self::planned(request, raw, origin.as_ref())? })
+    }
+
+    /// As [`Setup::new`], where the data set is open already and the pre-trained network need not be there yet.
+    ///
+    /// # Errors
+    /// As [`Setup::new`].
+    pub fn planned(request: &Request, raw: RawDataset, from: Option<&Origin>) -> Result<Self> {
         let mut plan = Plan::preset(&request.preset)?;
         let mut given = None;
-        if let Some(file) = &from {
-            apply_checkpoint(&mut plan, file)?;
-            if let Some((plans, configuration)) = carried_plans(file) {
-                apply_plans(&mut plan, &plans, &configuration);
+        if let Some(origin) = from {
+            origin.apply(&mut plan);
+            if let Some((plans, configuration)) = &origin.plans {
+                apply_plans(&mut plan, plans, configuration);
                 let same_channels = configuration.normalization.len() == raw.dataset.channels.len();
-                given = same_channels.then_some((plans, configuration));
+                given = same_channels.then(|| (plans.clone(), configuration.clone()));
             }
         }
         if let Some((path, name)) = &request.plans {
@@ -101,7 +110,7 @@ impl Setup {
         })?;
         let objective = Objective { classes: classes(&raw.dataset.labels)?, batch_dice: plan.train.batch_dice };
         let (plans, configuration) = describe::plans(&plan, &raw.dataset, &plan.data.dataset, given.as_ref())?;
-        Ok(Self { plan, objective, raw, plans, configuration, from })
+        Ok(Self { plan, objective, raw, plans, configuration, from: None })
     }
 }
 
@@ -126,30 +135,52 @@ fn carried_plans(file: &WeightFile) -> Option<(Plans, Configuration)> {
     Some((plans, configuration))
 }
 
-/// Network, patch and voxel size that a checkpoint was trained with.
-fn apply_checkpoint(plan: &mut Plan, file: &WeightFile) -> Result<()> {
-    let deep_supervision = plan.network.deep_supervision;
-    plan.network = Network { deep_supervision, ..network_of_tensors(file)? };
-    // Our pre-training keeps its plan and how it prepared scans.
-    let pretraining = file.beside(&["plan"]).and_then(|v| crate::plan::Plan::parse(v.as_str()?).ok());
-    if let Some(pretraining) = pretraining {
-        plan.train.patch = pretraining.train.patch;
+/// What a pre-trained network says of the fine-tuning.
+pub struct Origin {
+    network: Network,
+    /// Voxels (z, y, x).
+    patch: Option<[usize; 3]>,
+    /// Voxel edge lengths in mm (z, y, x).
+    spacing: Option<[f64; 3]>,
+    /// Plans inside a checkpoint of nnU-Net, or of a fine-tuning.
+    plans: Option<(Plans, Configuration)>,
+}
+
+impl Origin {
+    /// # Errors
+    /// It is not the checkpoint of a U-Net that is known.
+    pub fn of(file: &WeightFile) -> Result<Self> {
+        let mut origin =
+            Self { network: network_of_tensors(file)?, patch: None, spacing: None, plans: carried_plans(file) };
+        // Our pre-training keeps its plan and how it prepared scans.
+        let pretraining = file.beside(&["plan"]).and_then(|v| crate::plan::Plan::parse(v.as_str()?).ok());
+        origin.patch = pretraining.map(|plan| plan.train.patch);
+        let prepared = file.beside(&["extra.preprocessing"]);
+        let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
+        origin.spacing = settings.map(|s| s.spacing);
+        // nnssl's adaptation plan, or its text where the file was converted.
+        let key = "recommended_downstream_patchsize";
+        let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
+        let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
+        let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
+        let numbers =
+            patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
+        if let Some([z, y, x]) = numbers.as_deref() {
+            origin.patch = Some([*z as usize, *y as usize, *x as usize]);
+        }
+        Ok(origin)
     }
-    let prepared = file.beside(&["extra.preprocessing"]);
-    if let Some(settings) = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok()) {
-        plan.data.spacing = settings.spacing;
+
+    /// What the checkpoint of a pre-training with this plan, on scans of this voxel size, will say.
+    pub fn of_pretraining(plan: &crate::plan::Plan, spacing: [f64; 3]) -> Self {
+        Self { network: plan.network.clone(), patch: Some(plan.train.patch), spacing: Some(spacing), plans: None }
     }
-    // nnssl's adaptation plan, or its text where the file was converted.
-    let key = "recommended_downstream_patchsize";
-    let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
-    let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
-    let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
-    let numbers =
-        patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
-    if let Some([z, y, x]) = numbers.as_deref() {
-        plan.train.patch = [*z as usize, *y as usize, *x as usize];
+
+    fn apply(&self, plan: &mut Plan) {
+        plan.network = Network { deep_supervision: plan.network.deep_supervision, ..self.network.clone() };
+        plan.train.patch = self.patch.unwrap_or(plan.train.patch);
+        plan.data.spacing = self.spacing.unwrap_or(plan.data.spacing);
     }
-    Ok(())
 }
 
 /// Patch, batch and voxel size of plans.

@@ -84,7 +84,9 @@ pub fn resume_point(
         return Ok(None);
     }
     let found = checkpoint::load(&path)?;
-    let differences = differences(&found)?;
+    let mut differences = differences(&found)?;
+    // How often it is saved does not change a run.
+    differences.retain(|key| !key.starts_with("train.checkpoint_minutes "));
     if !differences.is_empty() {
         return Err(Error::file(
             &path,

@@ -1,8 +1,8 @@
 //! Stopping on request: Slurm sends SIGTERM or SIGUSR1 before the time limit, a person presses Ctrl-C. The signal only
 //! raises a flag; the training loop looks at it between two steps, writes a checkpoint and leaves.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
@@ -46,9 +46,15 @@ pub struct StopFlag {
 }
 
 impl StopFlag {
-    /// Takes over SIGINT, SIGTERM and SIGUSR1 for the rest of the process: call it once, before the work starts. The
-    /// first SIGINT raises the flag, a second one ends the process at once with exit code 130.
+    /// Takes over SIGINT, SIGTERM and SIGUSR1 for the rest of the process: call it before the work starts. The first
+    /// SIGINT raises the flag, a second one ends the process at once with exit code 130. Later calls give the same flag:
+    /// where one process does several jobs, a signal between two of them stops the next.
     pub fn install() -> Result<Self> {
+        static INSTALLED: Mutex<Option<StopFlag>> = Mutex::new(None);
+        let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(stop) = installed.as_ref() {
+            return Ok(stop.clone());
+        }
         let stop = Self::default();
         stop.register().map_err(|e| {
             Error::device(
@@ -56,6 +62,7 @@ impl StopFlag {
                 "Start the program from an ordinary shell or job script",
             )
         })?;
+        *installed = Some(stop.clone());
         Ok(stop)
     }
 

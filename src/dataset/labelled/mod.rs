@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use loader::{LabelledLoader, LabelledPatch, LabelledPatchSettings};
-pub use prepare::prepare_dataset;
+pub use prepare::{prepare_dataset, recipe};
 
 use super::manifest::{FILE, Stamp};
 use super::{store, zarr};

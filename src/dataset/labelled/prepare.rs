@@ -24,6 +24,11 @@ use crate::preprocess::{Event, journal};
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub(super) struct Recipe(Map<String, Value>);
 
+/// What decides how prepared cases look, as text: stores with the same text hold the same for the same cases.
+pub fn recipe(raw: &RawDataset, plans: &Plans, configuration: &Configuration) -> String {
+    Value::Object(Recipe::new(raw, plans, configuration).0).to_string()
+}
+
 const RECIPE: &str = "recipe.json";
 /// Rows of the locations that are read and decompressed as one.
 const ROWS: u64 = 1024;

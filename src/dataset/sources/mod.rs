@@ -128,8 +128,11 @@ fn is_scan(path: &Path, name: &str) -> bool {
     plain.ends_with(".nii") || plain.ends_with(".hdr")
 }
 
-/// A path with the environment variable that it may begin with in place.
-fn expand(text: &str, file: &Path) -> Result<PathBuf> {
+/// A path with the environment variable that it may begin with in place. `file` is where the path was found.
+///
+/// # Errors
+/// The variable is not set.
+pub fn expand(text: &str, file: &Path) -> Result<PathBuf> {
     let Some(rest) = text.strip_prefix('$') else { return Ok(PathBuf::from(text)) };
     let (variable, rest) = rest.split_once('/').unwrap_or((rest, ""));
     let variable = variable.trim_start_matches('{').trim_end_matches('}');
