@@ -309,7 +309,7 @@ fn a_job_that_fails_does_not_stop_the_others() {
     let text_of = |name: &str, folder: &str| {
         format!(
             "[[datasets]]\nname = \"{name}\"\nfolder = \"{folder}\"\n\
-             test = [{{ name = \"centre\", images = \"data/imagesTr\", labels = \"data/labelsTr\" }}]\n"
+             test = [{{ name = \"validation\" }}, {{ name = \"centre\", images = \"data/imagesTr\", labels = \"data/labelsTr\" }}]\n"
         )
     };
     let first = scratch.find("[[datasets]]").unwrap();
@@ -321,7 +321,8 @@ fn a_job_that_fails_does_not_stop_the_others() {
     let runs = place.runs("out");
     assert_eq!((runs.len(), &runs[0].dataset[..]), (1, "Balls"));
     let scores = Results::read(place.path("out")).unwrap().scores(&runs[0].id).unwrap();
-    assert!(scores.len() == 5 && scores.iter().all(|s| s.test_set == "centre"));
+    let count = |set: &str| scores.iter().filter(|s| s.test_set == set).count();
+    assert_eq!((count("centre"), count("validation"), scores.len()), (5, 1, 6));
     std::fs::write(&image, whole).unwrap();
     let (said, _) = place.finish("out", &[]);
     assert!(said.contains("2 of 2 jobs are in out (1 done now)"), "{said}");
@@ -363,6 +364,7 @@ fn bad_files_are_refused_with_their_reason() {
         ["cases = [3]", "test = [{ name = \"t\", images = \"scans\", labels = \"scans\" }]"],
         "test set t has no such label map",
     );
+    refused(["cases = [3]", "test = [{ name = \"t\", images = \"scans\" }]"], "images or labels alone");
     assert!(!place.path("out").exists(), "nothing may be written for a refused file");
     let usage = place.run(&["run", "e.toml"]);
     assert_eq!(usage.status.code(), Some(2), "{}", text(&usage.stderr));

@@ -87,7 +87,8 @@ const EXAMPLE: &str = r#"A whole description:
   name = "Hippocampus"
   folder = "$nnUNet_raw/Dataset004_Hippocampus"
   cases = [10, 40, 0]                # training cases; 0 = all. Also splits, plans, configuration, set
-  test = [{ name = "other centre", images = "imagesTs", labels = "labelsTs" }]    # instead of the validation cases
+  # What is scored, the validation cases of the fold where there is none:
+  test = [{ name = "validation" }, { name = "other centre", images = "imagesTs", labels = "labelsTs" }]
   [[options]]                        # variants for all methods: where there are any, nothing else is run
   name = "short"
   finetune = { length = 500 }

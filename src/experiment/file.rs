@@ -123,15 +123,15 @@ pub struct Dataset {
     pub test: Vec<Test>,
 }
 
-/// A labelled test set, of the same centre or another.
+/// A labelled test set, of the same centre or another; without folders, the validation cases of the fold.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Test {
     pub name: String,
     /// Images, named `CASE_0000.nii.gz`.
-    pub images: PathBuf,
+    pub images: Option<PathBuf>,
     /// Label maps, named `CASE.nii.gz`.
-    pub labels: PathBuf,
+    pub labels: Option<PathBuf>,
 }
 
 /// Changes for all methods.
@@ -247,6 +247,10 @@ impl Experiment {
         for dataset in &self.datasets {
             let names: Vec<&str> = dataset.test.iter().map(|t| &t.name[..]).collect();
             distinct(&format!("test of data set {}", dataset.name), &names, false)?;
+            if let Some(test) = dataset.test.iter().find(|t| t.images.is_some() != t.labels.is_some()) {
+                let cause = format!("test {} of data set {} has images or labels alone", test.name, dataset.name);
+                return Err((cause, "Name both folders, or neither for the validation cases of the fold"));
+            }
             if dataset.cases.is_empty() {
                 return Err((format!("data set {} has no number of cases", dataset.name), "0 means all of them"));
             }
@@ -276,7 +280,7 @@ impl Experiment {
             }
         }
         let p = &self.evaluate;
-        if !(p.step > 0.0 && p.step <= 1.0) || !(p.tolerance >= 0.0 && p.tolerance.is_finite()) {
+        if !(p.step > 0.0 && p.step <= 1.0 && (0.0..f64::INFINITY).contains(&p.tolerance)) {
             let cause = format!("evaluate.step = {} and tolerance = {} make no sense", p.step, p.tolerance);
             return Err((cause, "Give a step of patches within 0 and 1, and a tolerance in mm"));
         }
@@ -337,7 +341,7 @@ impl Experiment {
         for dataset in &mut self.datasets {
             place(&mut dataset.folder)?;
             dataset.splits.iter_mut().chain(&mut dataset.plans).try_for_each(place)?;
-            dataset.test.iter_mut().flat_map(|t| [&mut t.images, &mut t.labels]).try_for_each(place)?;
+            dataset.test.iter_mut().flat_map(|t| t.images.iter_mut().chain(&mut t.labels)).try_for_each(place)?;
         }
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! What makes a result, as a hash.
 
-use crate::dataset::{RawCase, RawDataset};
+use crate::dataset::RawCase;
 use crate::error::{Error, Result};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::Path;
@@ -49,22 +50,21 @@ pub fn of_file(path: &Path) -> Result<String> {
     }
 }
 
-/// A labelled data set: what `dataset.json` says, and its cases.
-pub fn of_dataset(raw: &RawDataset) -> Result<String> {
-    let description = Identity::new("data set").with("dataset.json", &raw.dataset.json.to_string());
-    Ok(description.with("cases", &of_cases(&raw.cases)?).finish())
-}
-
-/// Cases by their names and files: wherever they lie, and however often they were copied.
-pub fn of_cases(cases: &[RawCase]) -> Result<String> {
-    let mut identity = Identity::new("cases");
-    for case in cases {
-        identity = identity.with("case", &case.id);
+/// The files of each case, by its name: wherever they lie, and however often they were copied.
+pub fn each_case(cases: &[RawCase]) -> Result<BTreeMap<String, String>> {
+    let of_case = |case: &RawCase| -> Result<(String, String)> {
+        let mut identity = Identity::new("case");
         for file in case.images.iter().chain([&case.label]) {
             identity = identity.with("file", &of_scan(file)?);
         }
-    }
-    Ok(identity.finish())
+        Ok((case.id.clone(), identity.finish()))
+    };
+    cases.iter().map(of_case).collect()
+}
+
+/// Some of these cases.
+pub fn of_cases<'a>(cases: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    cases.fold(Identity::new("cases"), |identity, (id, files)| identity.with(id, files)).finish()
 }
 
 /// Bytes of a sample of a scan.

@@ -1,6 +1,6 @@
 //! The jobs of an experiment: every combination, its pre-trainings first, each once.
 
-use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Test, Variant};
+use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Variant};
 use super::identity::{self, Identity};
 use crate::dataset::{Cases, Fold, RawCase, RawDataset, Store, cases_of, folds, recipe, sources};
 use crate::error::{Error, Result};
@@ -39,7 +39,7 @@ pub struct Names {
 }
 
 pub enum Work {
-    Pretrain(Pretraining),
+    Pretrain(Box<Pretraining>),
     Finetune(Box<FineTuning>),
 }
 
@@ -170,31 +170,56 @@ struct Opened<'a> {
     entry: &'a Dataset,
     raw: Rc<RawDataset>,
     identity: String,
-    tests: Vec<(String, Vec<RawCase>)>,
+    /// Of each case, by its name.
+    identities: BTreeMap<String, String>,
+    tests: Vec<(String, Tested)>,
+}
+
+/// What a test set is.
+enum Tested {
+    /// The validation cases of the fold.
+    Validation,
+    /// These cases, with their identity.
+    Cases(Vec<RawCase>, String),
 }
 
 impl<'a> Opened<'a> {
     fn new(entry: &'a Dataset) -> Result<Self> {
         let raw = Rc::new(RawDataset::open(&entry.folder)?);
-        let identity = identity::of_dataset(&raw)?;
-        let tests = entry.test.iter().map(|test| Ok((test.name.clone(), test_cases(test, &raw)?)));
-        Ok(Self { tests: tests.collect::<Result<_>>()?, entry, raw, identity })
+        let identities = identity::each_case(&raw.cases)?;
+        let identity = Identity::new("data set").with("dataset.json", &raw.dataset.json.to_string());
+        let identity = identity.with("cases", &identity::of_cases(identities.iter())).finish();
+        let mut tests = Vec::new();
+        for test in &entry.test {
+            let tested = match (&test.images, &test.labels) {
+                (Some(images), Some(labels)) => {
+                    let cases = test_cases(&test.name, images, labels, &raw)?;
+                    let identity = identity::of_cases(identity::each_case(&cases)?.iter());
+                    Tested::Cases(cases, identity)
+                }
+                _ => Tested::Validation,
+            };
+            tests.push((test.name.clone(), tested));
+        }
+        if tests.is_empty() {
+            tests.push((VALIDATION.to_string(), Tested::Validation));
+        }
+        Ok(Self { entry, raw, identity, identities, tests })
     }
 }
 
 /// The cases of a test set, with the channels and file ending of the data set.
-fn test_cases(test: &Test, raw: &RawDataset) -> Result<Vec<RawCase>> {
+fn test_cases(name: &str, images: &Path, labels: &Path, raw: &RawDataset) -> Result<Vec<RawCase>> {
     let ending = &raw.dataset.file_ending;
-    let found = cases_of(&test.images, raw.dataset.channels.len(), ending)?;
     let case = |(id, images): (String, Result<Vec<PathBuf>>)| {
-        let label = test.labels.join(format!("{id}{ending}"));
+        let label = labels.join(format!("{id}{ending}"));
         if !label.is_file() {
-            let cause = format!("test set {} has no such label map", test.name);
+            let cause = format!("test set {name} has no such label map");
             return Err(Error::file(label, cause, "Add it, or leave its image out"));
         }
         Ok(RawCase { images: images?, id, label })
     };
-    found.into_iter().map(case).collect()
+    cases_of(images, raw.dataset.channels.len(), ending)?.into_iter().map(case).collect()
 }
 
 struct Combination<'a> {
@@ -280,7 +305,7 @@ impl Maker<'_> {
         };
         let training = training(&setup, &place.dataset.identity, &cases, &start);
         let protocol = experiment.evaluate;
-        let tests = test_sets(place.dataset, &setup, &cases, protocol)?;
+        let tests = test_sets(place.dataset, &cases, protocol);
         let judged =
             tests.iter().fold(Identity::new("fine-tuning").with("training", &training), |i, t| i.with("test", &t.id));
         let names = Names {
@@ -340,7 +365,7 @@ impl Maker<'_> {
                 seed: plan.seed,
                 steps: plan.train.steps,
                 plan: plan.to_toml(),
-                work: Work::Pretrain(Pretraining { plan, scans: learned.scans.clone() }),
+                work: Work::Pretrain(Box::new(Pretraining { plan, scans: learned.scans.clone() })),
             });
         }
         Ok((id, origin))
@@ -435,19 +460,22 @@ fn training(setup: &Setup, dataset: &str, cases: &Cases, from: &str) -> String {
         .finish()
 }
 
-/// What is predicted and scored: the test sets, or the fold's validation cases.
-fn test_sets(dataset: &Opened, setup: &Setup, cases: &Cases, protocol: Protocol) -> Result<Vec<TestSet>> {
-    let mut sets = dataset.tests.clone();
-    if sets.is_empty() {
-        let validation = setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect();
-        sets.push((VALIDATION.to_string(), validation));
-    }
+/// What is predicted and scored, of a fold.
+fn test_sets(dataset: &Opened, cases: &Cases, protocol: Protocol) -> Vec<TestSet> {
     let protocol = format!("mirror {}, step {}, tolerance {}", protocol.mirror, protocol.step, protocol.tolerance);
-    let set = |(name, cases): (String, Vec<RawCase>)| {
-        let identity = Identity::new("test").with("name", &name).with("cases", &identity::of_cases(&cases)?);
-        Ok(TestSet { name, id: identity.with("protocol", &protocol).finish(), cases })
+    let set = |(name, tested): &(String, Tested)| {
+        let (cases, identity) = match tested {
+            Tested::Cases(cases, identity) => (cases.clone(), identity.clone()),
+            Tested::Validation => {
+                let is_one = |id: &String| cases.validation.contains(id);
+                let list = dataset.raw.cases.iter().filter(|case| is_one(&case.id)).cloned().collect();
+                (list, identity::of_cases(dataset.identities.iter().filter(|(id, _)| is_one(id))))
+            }
+        };
+        let id = Identity::new("test").with("name", name).with("cases", &identity).with("protocol", &protocol).finish();
+        TestSet { name: name.clone(), cases, id }
     };
-    sets.into_iter().map(set).collect()
+    dataset.tests.iter().map(set).collect()
 }
 
 /// Name of the test set that the validation cases of a fold are.
