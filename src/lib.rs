@@ -18,6 +18,8 @@
 //! 2. [`pretext::mae`] draws which blocks are hidden. The mask becomes a table block → slot that every shader reads.
 //! 3. [`graph::Session`] runs the recorded graph: encoder over visible blocks, densification, dense decoder, squared error on
 //!    hidden voxels, and all of it backwards. Gradients of parameters add up in place.
+//!    Another [`pretext::Pretext`] draws other numbers and has another graph; [`train::task`] is the one place that knows what each
+//!    uploads. What moves voxels runs on the device: [`ops::distort`], [`ops::fuse`].
 //! 4. After the last sample of the batch, [`ops::sgd`] clips the gradient and updates the weights.
 //!
 //! **A batch is a loop over samples**, not an axis. Norms are per sample, so nothing is lost, and memory is that of one sample.
@@ -39,6 +41,13 @@
 //! [`weights`] reads its checkpoints and those of nnU-Net and nnssl alike, and [`infer`] slides the network over a scan, slab by
 //! slab, so that the logits of a whole scan are never in memory. Before all this, [`planning`] may decide by nnU-Net's rules which
 //! voxel size, patch and network suit the data set.
+//!
+//! # Comparing methods
+//!
+//! [`experiment`] turns a file into jobs, pre-trainings and fine-tunings, whose keys are hashes of all that makes their results, and
+//! does those that are missing, through the same functions as the commands. [`results`] keeps scores by case and class, curves and
+//! plans in one SQLite file; files of several machines are united row by row. [`compare`] makes tables, ranks and tests of them, and
+//! of the paper's own numbers with the same functions.
 //!
 //! # Spaces and quads
 //!

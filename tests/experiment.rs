@@ -228,7 +228,7 @@ fn every_job_is_done_once_whatever_happens() {
     }
     assert_eq!(std::fs::read_dir(place.path("whole/prepared")).unwrap().count(), 1, "prepared once for all");
     let table = place.table(&["whole"]);
-    assert!(table.contains("Balls, 3 cases") && table.contains("S3D") && table.contains("(2)"), "{table}");
+    assert!(table.contains("4 scored runs: 2 methods, 1 data sets, 2 seeds") && table.contains("| S3D "), "{table}");
     let status = place.status(&["whole"]);
     assert!(status.contains("small: 5 of 5 jobs done, 0 running, 0 missing") && !status.contains("left"), "{status}");
 
@@ -334,6 +334,23 @@ fn a_job_that_fails_does_not_stop_the_others() {
     assert!(told.contains("2 results in this folder have names of this experiment"), "{told}");
     assert_eq!(place.runs("out").len(), 4);
     assert!(place.starts("out").iter().all(|(_, starts)| *starts <= 2), "{:?}", place.starts("out"));
+}
+
+/// The files of `examples/` are understood: what they lack is the data that they name.
+#[test]
+fn the_examples_are_experiments() {
+    let place = Place::new();
+    for name in ["small", "paper", "ablations"] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/experiment_{name}.toml"));
+        let mut command = place.command(&["run", file.to_str().unwrap(), "--dry-run"]);
+        for variable in ["SPARK3D_UNLABELED", "SPARK3D_HIPPOCAMPUS", "SPARK3D_STORE", "nnUNet_raw"] {
+            command.env(variable, place.path("nowhere"));
+        }
+        let done = command.output().unwrap();
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{said}");
+        assert!(said.contains("nowhere") && !said.contains("panicked"), "{name}: {said}");
+    }
 }
 
 #[test]

@@ -145,13 +145,37 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
 
 #[test]
 fn a_killed_run_ends_with_the_same_bits() {
-    killed_run("f32");
+    killed_run(PLAN, "f32");
+}
+
+/// Of every other pretext as well; what it learned is shown, and `reconstruct` says that it is not for it.
+#[test]
+fn a_killed_run_of_another_pretext_ends_with_the_same_bits() {
+    for (pretext, table) in [
+        ("models_genesis", "shuffle_windows = 20\ncurve_points = 100"),
+        ("volume_fusion", "least_edge = 3"),
+        ("voco", "crop = 8\ntargets = 2\nprojection = 6"),
+    ] {
+        let own = PLAN.replace("[mae]\nblock = 4", &format!("[{pretext}]\n{table}"));
+        let place = killed_run(&format!("pretext = \"{pretext}\"\n{own}"), "f32");
+        assert!(place.path("whole/sheet.png").is_file());
+        let refused = place.refused(&["reconstruct", "-m", "whole", "-i", "scans", "-o", "out"], 1);
+        assert!(refused.contains("sheet.png"), "{refused}");
+        // Its encoder starts a fine-tuning: the names are those of the U-Net.
+        let names: Vec<String> = checkpoint::load_weights(place.path("whole/checkpoint_latest.safetensors"))
+            .unwrap()
+            .weights
+            .into_iter()
+            .map(|t| t.name)
+            .collect();
+        assert!(names.contains(&"encoder.stages.2.blocks.0.conv2.conv.weight".to_string()), "{names:?}");
+    }
 }
 
 #[test]
 fn a_killed_run_with_features_of_16_bits_ends_with_the_same_bits() {
     if has_half() {
-        killed_run("f16");
+        killed_run(PLAN, "f16");
     }
 }
 
@@ -161,8 +185,9 @@ fn has_half() -> bool {
     Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`").require(Precision::F16).is_ok()
 }
 
-fn killed_run(precision: &str) {
+fn killed_run(plan: &str, precision: &str) -> Place {
     let place = Place::with_store();
+    std::fs::write(place.path("plan.toml"), plan).unwrap();
     assert!(place.pretrain("whole", &["--threads", "1", "--precision", precision]).status.success());
     let file = place.path("killed/checkpoint_latest.safetensors");
     let mut kills = 0;
@@ -205,6 +230,7 @@ fn killed_run(precision: &str) {
         (scaled, log.contains("\"loss_scale\":65536.0,\"skipped_steps\":0")),
         (precision == "f16", precision == "f16")
     );
+    place
 }
 
 #[cfg(unix)]

@@ -1,10 +1,11 @@
 //! `spark3d experiment`
 
 use super::{Common, print};
+use crate::compare::{self, compare};
 use crate::error::{Error, Result};
 use crate::experiment::file::Experiment;
 use crate::experiment::run::{Options, run};
-use crate::experiment::{jobs, memory, status, table};
+use crate::experiment::{jobs, memory, status};
 use crate::preprocess::Part;
 use crate::train::memory::gib;
 use clap::{Args, Subcommand};
@@ -51,7 +52,7 @@ struct Status {
     out: Vec<PathBuf>,
 }
 
-/// Mean Dice and NSD of each method
+/// Mean Dice and NSD of each method; `spark3d compare` has ranks, tests and pictures beside them
 #[derive(Args)]
 struct Table {
     /// Folders of experiments, or their results.sqlite
@@ -103,7 +104,8 @@ impl Command {
                 Ok(())
             }
             Action::Table(action) => {
-                print(table::table(&action.results)?);
+                let files = action.results.clone();
+                print(compare(&compare::Options { files, ..Default::default() })?.markdown.trim_end());
                 Ok(())
             }
         }

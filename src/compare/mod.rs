@@ -22,6 +22,7 @@ use cells::Tested;
 pub use paper::{Difference, check as check_paper};
 pub use report::Report;
 
+#[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Files of results, or folders with one.
     pub files: Vec<PathBuf>,

@@ -2,7 +2,7 @@
 //!
 //! [`file`] reads the description; [`jobs`] makes jobs of it, each with an [`identity`] that says what makes its result; [`run`]
 //! does those that are missing, one after the other, by means of [`work`]; [`folder`] says where things lie and who works on
-//! what; [`status`] counts, and [`table`] sums up.
+//! what; [`status`] counts.
 //!
 //! A pre-training or fine-tuning is one job. Its id is a hash of all that decides its result: the resolved plan, the data, the
 //! checkpoint it starts from, how it is judged. Names are not in it, nor is what changes nothing (threads, memory, minutes between
@@ -20,5 +20,4 @@ pub mod jobs;
 pub mod memory;
 pub mod run;
 pub mod status;
-pub mod table;
 mod work;

@@ -7,6 +7,7 @@ pub mod loss_scale;
 pub mod memory;
 pub mod patches;
 pub mod pretrain;
+mod sheet;
 pub mod state;
 pub mod stop;
 pub mod task;

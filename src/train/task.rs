@@ -1,4 +1,4 @@
-//! The pretext of a plan as a training sees it: its graphs, how patches become their inputs, what a sheet shows of them.
+//! The pretext of a plan as a training sees it: its graphs, and how patches become their inputs.
 
 use super::patches;
 use crate::dataset::{Patch, PatchSettings, Place, SampleKey};
@@ -10,12 +10,9 @@ use crate::ops::fuse::Fused;
 use crate::plan::Plan;
 use crate::pretext::mae::Use;
 use crate::pretext::{Pretext, mae, models_genesis, voco, volume_fusion};
-use crate::report::sheet::{Panel, Window, sheet, window_of};
-use crate::volume::Volume;
-use image::RgbImage;
 
 /// What is uploaded to a graph, and the tensors that a validation keeps.
-enum Tensors {
+pub(super) enum Tensors {
     Mae { image: TensorId, reconstruction: TensorId },
     ModelsGenesis { distorted: Distorted, original: TensorId, restored: TensorId },
     VolumeFusion { foreground: TensorId, background: TensorId, fused: Fused, logits: TensorId },
@@ -23,9 +20,9 @@ enum Tensors {
 }
 
 pub struct Task {
-    plan: Plan,
+    pub(super) plan: Plan,
     augmentation: Augmentation,
-    tensors: Tensors,
+    pub(super) tensors: Tensors,
 }
 
 /// The graph of one sample.
@@ -100,7 +97,7 @@ impl Task {
         1.0 / (samples * counted) as f64
     }
 
-    fn mask(&self, key: SampleKey) -> BlockMask {
+    pub(super) fn mask(&self, key: SampleKey) -> BlockMask {
         let (mae, patch) = (&self.plan.mae, self.plan.train.patch);
         let ratio = mae::step_ratio(mae, key.seed, key.step);
         mae::draw_mask(mae.grid(patch), ratio, key.seed, key.step, key.index)
@@ -173,86 +170,6 @@ impl Task {
         };
         format!("{}: {loss}", self.plan.pretext.name())
     }
-
-    /// Input, target and output of the sample of `key` that `program`, a validation, ran last on `patches`; voxels of `spacing` mm.
-    pub fn sheet(
-        &self,
-        session: &Session,
-        program: usize,
-        key: SampleKey,
-        patches: &[&Patch],
-        spacing: [f64; 3],
-    ) -> Result<RgbImage> {
-        let patch = self.plan.train.patch;
-        let volume = |data: Vec<f32>| Volume::new(patch, spacing, data);
-        let image = |t| session.read_words(program, t).map(|w| volume(w.into_iter().map(f32::from_bits).collect()));
-        let difference =
-            |a: &Volume, b: &Volume| volume(a.data.iter().zip(&b.data).map(|(x, y)| (x - y).abs()).collect());
-        let centre = patch.map(|n| n / 2);
-        match &self.tensors {
-            Tensors::Mae { image: original, reconstruction } => {
-                let (original, output) = (image(*original)?, volume(session.read(program, *reconstruction)?));
-                let mask = self.mask(key);
-                let coordinates = |v: usize| [v / (patch[1] * patch[2]), v / patch[2] % patch[1], v % patch[2]];
-                let hidden =
-                    volume((0..product(patch)).map(|v| f32::from(u8::from(!mask.at(coordinates(v), patch)))).collect());
-                let (lo, hi) = window_of(&original);
-                let error = difference(&original, &output);
-                let panels = [
-                    Panel { title: "target", volume: &original, window: Window::Gray(lo, hi) },
-                    Panel { title: "input", volume: &original, window: Window::GrayMasked { lo, hi, hidden: &hidden } },
-                    Panel { title: "output", volume: &output, window: Window::Gray(lo, hi) },
-                    Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
-                ];
-                Ok(sheet(&panels, centre, "A patch of the validation: hidden blocks are blue, and only they count."))
-            }
-            Tensors::ModelsGenesis { distorted, original, restored } => {
-                let (original, input) = (image(*original)?, image(distorted.image)?);
-                let output = volume(session.read(program, *restored)?);
-                let (lo, hi) = window_of(&original);
-                let error = difference(&original, &output);
-                let panels = [
-                    Panel { title: "input", volume: &input, window: Window::Gray(lo, hi) },
-                    Panel { title: "target", volume: &original, window: Window::Gray(lo, hi) },
-                    Panel { title: "output", volume: &output, window: Window::Gray(lo, hi) },
-                    Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
-                ];
-                Ok(sheet(
-                    &panels,
-                    centre,
-                    "A patch of the validation, distorted as Models Genesis does it, and restored.",
-                ))
-            }
-            Tensors::VolumeFusion { foreground, background, fused, logits } => {
-                let [fg, bg, input, target] = [*foreground, *background, fused.image, fused.classes].map(image);
-                let (fg, bg, input, target) = (fg?, bg?, input?, target?);
-                let output = volume(largest(&session.read(program, *logits)?, product(patch)));
-                let classes = Window::Gray(0.0, (self.plan.volume_fusion.classes - 1) as f32);
-                let shades = |v: &Volume| {
-                    let (lo, hi) = window_of(v);
-                    Window::Gray(lo, hi)
-                };
-                let panels = [
-                    Panel { title: "foreground", volume: &fg, window: shades(&fg) },
-                    Panel { title: "background", volume: &bg, window: shades(&bg) },
-                    Panel { title: "input", volume: &input, window: shades(&input) },
-                    Panel { title: "target", volume: &target, window: classes },
-                    Panel { title: "output", volume: &output, window: classes },
-                ];
-                let caption = "Two patches of the validation, fused box by box; target and output are the foreground's \
-                               weight: none is black, all is white.";
-                Ok(sheet(&panels, centre, caption))
-            }
-            Tensors::Voco { similarity, .. } => {
-                let settings = &self.plan.voco;
-                let crops = voco::draw(settings, patch, key.seed, key.step, key.index);
-                let cosines = voco::read_similarity(session, program, *similarity, settings.targets)?;
-                let whole = volume(patches[0].data.clone());
-                let bases = crops.corners.len() - settings.targets;
-                Ok(crops_sheet(&whole, &crops, &cosines, bases, settings.crop))
-            }
-        }
-    }
 }
 
 /// The cube of edge `crop` at a corner of a patch (z, y, x).
@@ -267,37 +184,6 @@ fn part(data: &[f32], patch: [usize; 3], corner: [usize; 3], crop: usize) -> Vec
     out
 }
 
-/// A patch, and the first of its target crops with their overlaps and the network's cosines.
-fn crops_sheet(whole: &Volume, crops: &voco::Crops, cosines: &[f32], bases: usize, edge: usize) -> RgbImage {
-    /// Targets that fit on a sheet.
-    const SHOWN: usize = 3;
-    let (patch, targets) = (whole.shape, &crops.corners[bases..]);
-    let (lo, hi) = window_of(whole);
-    let coordinates = |v: usize| [v / (patch[1] * patch[2]), v / patch[2] % patch[1], v % patch[2]];
-    let shown: Vec<(String, Volume)> = (1..)
-        .zip(targets.iter().take(SHOWN))
-        .map(|(n, corner)| {
-            let inside = |v: usize| (0..3).all(|a| (corner[a]..corner[a] + edge).contains(&coordinates(v)[a]));
-            let hidden = (0..product(patch)).map(|v| f32::from(u8::from(!inside(v)))).collect();
-            (format!("target {n}"), Volume::new(patch, whole.spacing, hidden))
-        })
-        .collect();
-    let mut panels = vec![Panel { title: "patch", volume: whole, window: Window::Gray(lo, hi) }];
-    panels.extend(shown.iter().map(|(title, hidden)| Panel {
-        title,
-        volume: whole,
-        window: Window::GrayMasked { lo, hi, hidden },
-    }));
-    let mut caption = String::from("Overlap of each target with each base / what the network's cosines say.");
-    for (n, (overlaps, cosines)) in crops.overlaps.chunks(bases).zip(cosines.chunks(bases)).take(SHOWN).enumerate() {
-        let pairs: Vec<String> =
-            overlaps.iter().zip(cosines).map(|(o, c)| format!("{o:.2} / {:.2}", c.max(0.0))).collect();
-        caption += &format!(" Target {}: {}.", n + 1, pairs.join(", "));
-    }
-    // Through the middle of the first target, which lies where most slices miss the others.
-    sheet(&panels, targets[0].map(|n| n + edge / 2), &caption)
-}
-
 fn mean_square(values: impl Iterator<Item = f32>) -> f64 {
     let (mut sum, mut count) = (0.0, 0usize);
     for v in values {
@@ -310,11 +196,4 @@ fn mean_square(values: impl Iterator<Item = f32>) -> f64 {
 /// Least and largest value.
 fn range(data: &[f32]) -> [f32; 2] {
     data.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)])
-}
-
-/// The channel with the largest value, of each voxel.
-fn largest(values: &[f32], voxels: usize) -> Vec<f32> {
-    let channels = values.len() / voxels;
-    let at = |v: usize| (0..channels).max_by(|&a, &b| values[a * voxels + v].total_cmp(&values[b * voxels + v]));
-    (0..voxels).map(|v| at(v).unwrap_or(0) as f32).collect()
 }
