@@ -4,13 +4,15 @@ use crate::error::{Error, Result};
 use crate::graph::Parameters;
 use crate::model::init::{Init, initial_values};
 use crate::model::{Encoder, Network};
+use crate::plan;
 use crate::plan::finetune::{Part, Plan, Stem};
 use crate::weights::WeightFile;
 
 /// Names of the first convolution's weight, for either encoder.
 const STEMS: [&str; 2] = ["encoder.stem.convs.0.conv.weight", "encoder.stages.0.0.convs.0.conv.weight"];
 
-/// The network that a checkpoint's tensors are of: their names and shapes say everything.
+/// The network that a checkpoint's tensors are of: their names and shapes say everything. Those of an encoder alone do not tell its
+/// strides; the plan in a checkpoint of this program does.
 ///
 /// # Errors
 /// Tensors of nnU-Net's U-Nets are missing.
@@ -24,6 +26,12 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
         )
     };
     let shape = |name: &str| file.shape(name);
+    if shape("decoder.transpconvs.0.weight").is_none()
+        && let Some(plan) = file.beside(&["plan"])
+        && let Ok(plan) = plan::Plan::parse(plan.as_str().unwrap_or_default())
+    {
+        return Ok(plan.network);
+    }
     let encoder = if shape(STEMS[0]).is_some() { Encoder::Residual } else { Encoder::Plain };
     let block = |s: usize, b: usize| match encoder {
         Encoder::Residual => format!("encoder.stages.{s}.blocks.{b}.conv1.conv.weight"),
