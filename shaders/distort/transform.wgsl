@@ -19,8 +19,22 @@ fn mix32(v: u32) -> u32 {
     return x ^ (x >> 16u);
 }
 
-// Where p of 0..n goes under the permutation of this key: a Feistel network over the next power of 4, walked until it is within.
+fn place_in_line(p: u32, key: vec2<u32>) -> u32 {
+    return mix32(key.x + mix32(key.y + p));
+}
+
+// Where p of 0..n goes under the permutation of this key: the order of random numbers where they are few (a Feistel network of few
+// bits favours some orders), else a Feistel network over the next power of 4, walked until it is within.
 fn permuted(p: u32, n: u32, key: vec2<u32>) -> u32 {
+    if n <= 64u {
+        let own = place_in_line(p, key);
+        var rank = 0u;
+        for (var j = 0u; j < n; j++) {
+            let other = place_in_line(j, key);
+            if other < own || (other == own && j < p) { rank++; }
+        }
+        return rank;
+    }
     var bits = 1u;
     while (1u << (2u * bits)) < n { bits++; }
     let half = (1u << bits) - 1u;

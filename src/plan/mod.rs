@@ -113,7 +113,7 @@ impl Plan {
                 mae: mae::Settings::default(),
                 models_genesis: models_genesis::Settings::default(),
                 volume_fusion: volume_fusion::Settings::default(),
-                voco: voco::Settings { targets: 5, ..Default::default() },
+                voco: voco::Settings::default(),
                 augment: augment::Settings::default(),
                 intensities: intensities(),
                 network: Network::preset("L").expect("a preset"),
@@ -153,6 +153,7 @@ impl Plan {
         self.pretext = pretext;
         if pretext == Pretext::Voco {
             self.intensities.low_resolution_probability = 0.1;
+            self.voco.targets = 5;
         }
         self
     }

@@ -15,6 +15,7 @@ const PATCH: [usize; 3] = [13, 21, 19];
 
 /// How far everything that can happen to a patch, one by one and together, lies from the CPU's.
 pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    // Windows of few voxels and of many: they are shuffled in other ways.
     let distortion = Distortion { patch: PATCH, windows: 70, points: 50 };
     let mut graph = Graph::new(Parameters::default(), &[]);
     let image = graph.image(1, PATCH);
