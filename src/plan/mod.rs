@@ -155,7 +155,16 @@ impl Plan {
             self.intensities.low_resolution_probability = 0.1;
             self.voco.targets = 5;
         }
+        self.network.output_channels = self.outputs();
         self
+    }
+
+    /// Outputs of the network that the pretext asks for.
+    fn outputs(&self) -> usize {
+        match self.pretext {
+            Pretext::VolumeFusion => self.volume_fusion.classes,
+            Pretext::Mae | Pretext::ModelsGenesis | Pretext::Voco => 1,
+        }
     }
 
     /// A preset, changed by the tables of `file` and then by `key=value` pairs with dotted keys.
@@ -194,10 +203,7 @@ impl Plan {
                 "Remove the table, or choose the pretext that it belongs to",
             ));
         }
-        plan.network.output_channels = match plan.pretext {
-            Pretext::VolumeFusion => plan.volume_fusion.classes,
-            Pretext::Mae | Pretext::ModelsGenesis | Pretext::Voco => 1,
-        };
+        plan.network.output_channels = plan.outputs();
         plan.validate()?;
         Ok(plan)
     }
