@@ -19,7 +19,7 @@ fn mix32(v: u32) -> u32 {
     return x ^ (x >> 16u);
 }
 
-fn place_in_line(p: u32, key: vec2<u32>) -> u32 {
+fn place(p: u32, key: vec2<u32>) -> u32 {
     return mix32(key.x + mix32(key.y + p));
 }
 
@@ -27,10 +27,10 @@ fn place_in_line(p: u32, key: vec2<u32>) -> u32 {
 // bits favours some orders), else a Feistel network over the next power of 4, walked until it is within.
 fn permuted(p: u32, n: u32, key: vec2<u32>) -> u32 {
     if n <= 64u {
-        let own = place_in_line(p, key);
+        let own = place(p, key);
         var rank = 0u;
         for (var j = 0u; j < n; j++) {
-            let other = place_in_line(j, key);
+            let other = place(j, key);
             if other < own || (other == own && j < p) { rank++; }
         }
         return rank;

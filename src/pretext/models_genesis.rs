@@ -52,6 +52,7 @@ impl Default for Settings {
 const FLIPS: usize = 3;
 /// Painted boxes, at most, and the probability of one more.
 const BOXES: usize = 5;
+const _: () = assert!(BOXES <= MAX_BOXES);
 const ONE_MORE: f64 = 0.95;
 /// Painted boxes keep this far from the border.
 const MARGIN: usize = 3;
@@ -145,7 +146,7 @@ fn paint(rng: &mut impl Rng, patch: [usize; 3], inpaint_share: f64) -> Paint {
     let outside = rng.random::<f64>() >= inpaint_share;
     let mut boxes = Vec::new();
     // Out-painting exposes one box at least.
-    while boxes.len() < BOXES.min(MAX_BOXES) && ((outside && boxes.is_empty()) || rng.random::<f64>() < ONE_MORE) {
+    while boxes.len() < BOXES && ((outside && boxes.is_empty()) || rng.random::<f64>() < ONE_MORE) {
         let size = patch.map(|n| match outside {
             false => rng.random_range(n / 6..=n / 3),
             true => n - rng.random_range(3 * n / 7..=4 * n / 7),
