@@ -154,7 +154,7 @@ impl Origin {
             Self { network: network_of_tensors(file)?, patch: None, spacing: None, plans: carried_plans(file) };
         // Our pre-training keeps its plan and how it prepared scans.
         let pretraining = file.beside(&["plan"]).and_then(|v| crate::plan::Plan::parse(v.as_str()?).ok());
-        origin.patch = pretraining.map(|plan| plan.train.patch);
+        origin.patch = pretraining.and_then(|plan| plan.downstream_patch());
         let prepared = file.beside(&["extra.preprocessing"]);
         let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
         origin.spacing = settings.map(|s| s.spacing);
@@ -173,7 +173,7 @@ impl Origin {
 
     /// What the checkpoint of a pre-training with this plan, on scans of this voxel size, will say.
     pub fn of_pretraining(plan: &crate::plan::Plan, spacing: [f64; 3]) -> Self {
-        Self { network: plan.network.clone(), patch: Some(plan.train.patch), spacing: Some(spacing), plans: None }
+        Self { network: plan.network.clone(), patch: plan.downstream_patch(), spacing: Some(spacing), plans: None }
     }
 
     fn apply(&self, plan: &mut Plan) {

@@ -282,6 +282,11 @@ impl Plan {
         Ok(())
     }
 
+    /// Patch (z, y, x) for networks that go on from this pre-training. That of VoCo is where crops are taken from: it says nothing.
+    pub fn downstream_patch(&self) -> Option<[usize; 3]> {
+        (self.pretext != Pretext::Voco).then_some(self.train.patch)
+    }
+
     /// Keys in which two plans differ, with both values.
     pub fn differences(&self, other: &Self) -> Vec<String> {
         match (self.table(), other.table()) {
@@ -333,6 +338,8 @@ mod tests {
         assert_eq!(Plan::parse(&text).unwrap(), plan);
         let error = Plan::parse(&format!("{text}\n[mae]\nblock = 8\n")).unwrap_err().to_string();
         assert!(error.contains("[mae]"), "{error}");
+        let voco = Plan::preset("voco").unwrap();
+        assert_eq!((voco.downstream_patch(), plan.downstream_patch()), (None, Some([48; 3])));
         // Plans of before there was a choice.
         let mae = Plan::preset("tiny").unwrap();
         let text = mae.to_toml().replace("pretext = \"mae\"\n", "");
