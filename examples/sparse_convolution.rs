@@ -2,10 +2,10 @@
 //!
 //!     cargo run --release --example sparse_convolution
 
-use spark3d::device::Gpu;
-use spark3d::error::Result;
-use spark3d::graph::{BlockMask, Graph, Parameters, Session, Space};
-use spark3d::ops::{Bias, Geometry};
+use spark3d::base::error::Result;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{BlockMask, Graph, Parameters, Session, Space};
+use spark3d::compute::ops::{Bias, Geometry};
 use std::rc::Rc;
 
 fn main() -> Result<()> {

@@ -1,19 +1,19 @@
 //! Augmentation on the device against its CPU reference, with bounds checks in the shaders.
 
-use spark3d::augment::segmentation::{Draw, Noise};
-use spark3d::augment::spatial::{self, Cut, Matrix};
-use spark3d::augment::{self, Change};
-use spark3d::dataset::{LabelledPatch, Patch};
-use spark3d::device::Gpu;
-use spark3d::finetune::patches as labelled;
-use spark3d::graph::plan::Limits;
-use spark3d::graph::{Graph, Parameters, Session, TensorId};
-use spark3d::ops::augment::{Augmentation, Interpolation};
-use spark3d::ops::cases::noise;
-use spark3d::plan::{Plan, finetune};
-use spark3d::preprocess::case::OUTSIDE;
-use spark3d::random::{Purpose, rng};
-use spark3d::train::patches;
+use spark3d::base::random::{Purpose, rng};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::plan::Limits;
+use spark3d::compute::graph::{Graph, Parameters, Session, TensorId};
+use spark3d::compute::ops::augment::{Augmentation, Interpolation};
+use spark3d::compute::ops::cases::noise;
+use spark3d::data::augment::segmentation::{Draw, Noise};
+use spark3d::data::augment::spatial::{self, Cut, Matrix};
+use spark3d::data::augment::{self, Change};
+use spark3d::data::dataset::{LabelledPatch, Patch};
+use spark3d::data::preprocess::case::OUTSIDE;
+use spark3d::tasks::plan::{Plan, finetune};
+use spark3d::training::finetune::patches as labelled;
+use spark3d::training::patches;
 use std::rc::Rc;
 
 fn gpu() -> Rc<Gpu> {

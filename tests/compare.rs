@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use spark3d::compare::{By, Options, Report, check_paper, compare};
-use spark3d::results::{Kind, Point, Results, Run, Score};
+use spark3d::evaluation::compare::{By, Options, Report, check_paper, compare};
+use spark3d::evaluation::results::{Kind, Point, Results, Run, Score};
 
 fn run(method: &str, dataset: &str, cases: u64, fold: &str, seed: u64, option: &str) -> Run {
     Run {

@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use spark3d::convert::{Options, convert};
-use spark3d::infer::model::{FoldChoice, SegmentationModel};
-use spark3d::io::torch::{self, Archive, Entry, Numbers, Value, Weight};
-use spark3d::plan::Plan;
-use spark3d::train::checkpoint::{self, Checkpoint, Tensor};
-use spark3d::weights::WeightFile;
+use spark3d::formats::torch::{self, Archive, Entry, Numbers, Value, Weight};
+use spark3d::inference::convert::{Options, convert};
+use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
+use spark3d::inference::weights::WeightFile;
+use spark3d::inference::weights::checkpoint::{self, Checkpoint, Tensor};
+use spark3d::tasks::plan::Plan;
 
 const STEM: &str = "encoder.stem.convs.0.conv.weight";
 
@@ -100,8 +100,8 @@ fn single_checkpoints_go_both_ways() {
 /// A checkpoint of a pre-training as this program writes it, of the preset tiny.
 fn pretraining(path: &Path) -> Plan {
     let plan = Plan::preset("tiny").unwrap();
-    let parameters = spark3d::model::predictor(&plan.network, plan.train.patch).graph.parameters;
-    let values = spark3d::model::init::initial_values(&parameters, plan.train.init, 3);
+    let parameters = spark3d::compute::model::predictor(&plan.network, plan.train.patch).graph.parameters;
+    let values = spark3d::compute::model::init::initial_values(&parameters, plan.train.init, 3);
     let named = parameters.list.iter().zip(values);
     let mut weights: Vec<_> =
         named.map(|(p, data)| Tensor { name: p.name.clone(), shape: p.shape.clone(), data }).collect();

@@ -5,11 +5,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use spark3d::dataset::{Loader, PatchSettings, Place, Reason, SampleKey, Store, split::split};
-use spark3d::io::{affine, nifti};
-use spark3d::preprocess::resample::Order;
-use spark3d::preprocess::{self, Event, Part, Settings};
-use spark3d::volume::Volume;
+use spark3d::base::volume::Volume;
+use spark3d::data::dataset::{Loader, PatchSettings, Place, Reason, SampleKey, Store, split::split};
+use spark3d::data::preprocess::resample::Order;
+use spark3d::data::preprocess::{self, Event, Part, Settings};
+use spark3d::formats::{affine, nifti};
 
 fn fixtures() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/awkward")

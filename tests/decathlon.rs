@@ -8,8 +8,8 @@ use std::process::{Command, Output};
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use spark3d::dataset::RawDataset;
-use spark3d::io::nifti::{read, read_labels};
+use spark3d::data::dataset::RawDataset;
+use spark3d::formats::nifti::{read, read_labels};
 
 fn hippocampus(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/hippocampus").join(name)

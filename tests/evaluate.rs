@@ -1,9 +1,9 @@
 //! `evaluate` from files to tables: small label maps made here, right ones and wrong ones.
 
 use serde_json::Value;
-use spark3d::evaluate::{Classes, Evaluation, Measures, Options, Overlays, evaluate, table};
-use spark3d::io::nifti;
-use spark3d::volume::Volume;
+use spark3d::base::volume::Volume;
+use spark3d::evaluation::evaluate::{Classes, Evaluation, Measures, Options, Overlays, evaluate, table};
+use spark3d::formats::nifti;
 use std::path::{Path, PathBuf};
 
 const SHAPE: [usize; 3] = [10, 12, 14];

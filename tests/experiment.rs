@@ -2,10 +2,10 @@
 //! bad files.
 
 use serde_json::{Value, json};
-use spark3d::io::affine::IDENTITY;
-use spark3d::io::nifti::write_grid;
-use spark3d::results::{Kind, Results, Run};
-use spark3d::volume::Volume;
+use spark3d::base::volume::Volume;
+use spark3d::evaluation::results::{Kind, Results, Run};
+use spark3d::formats::affine::IDENTITY;
+use spark3d::formats::nifti::write_grid;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};

@@ -2,12 +2,12 @@
 //! parts, several channels, regions and ignored voxels; and what it says of bad input.
 
 use serde_json::{Value, json};
-use spark3d::device::Gpu;
-use spark3d::graph::Precision;
-use spark3d::io::affine::IDENTITY;
-use spark3d::io::nifti::{read_labels, write_grid};
-use spark3d::train::checkpoint::{self, Checkpoint};
-use spark3d::volume::Volume;
+use spark3d::base::volume::Volume;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::Precision;
+use spark3d::formats::affine::IDENTITY;
+use spark3d::formats::nifti::{read_labels, write_grid};
+use spark3d::inference::weights::checkpoint::{self, Checkpoint};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};

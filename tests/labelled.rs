@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use safetensors::SafeTensors;
-use spark3d::augment::segmentation::Settings;
-use spark3d::dataset::{
+use spark3d::base::error::Result;
+use spark3d::base::volume::Volume;
+use spark3d::data::augment::segmentation::Settings;
+use spark3d::data::dataset::{
     LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, RawDataset, SampleKey, Source,
     prepare_dataset, stream,
 };
-use spark3d::error::Result;
-use spark3d::io::nifti;
-use spark3d::io::nnunet::{Configuration, Dataset, Plans};
-use spark3d::preprocess::Event;
-use spark3d::preprocess::case::{OUTSIDE, prepare, read_images, read_label_map};
-use spark3d::volume::Volume;
+use spark3d::data::preprocess::Event;
+use spark3d::data::preprocess::case::{OUTSIDE, prepare, read_images, read_label_map};
+use spark3d::formats::nifti;
+use spark3d::formats::nnunet::{Configuration, Dataset, Plans};
 
 const AFFINE: [[f64; 4]; 4] = [[1.5, 0., 0., -20.], [0., 1.2, 0., -30.], [0., 0., 2., 5.], [0., 0., 0., 1.]];
 

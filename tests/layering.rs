@@ -378,22 +378,22 @@ fn names(tokens: &[Token], i: usize, found: &mut Vec<(usize, String)>) {
 #[test]
 fn references_are_found_wherever_they_stand() {
     let code = r##"
-use crate::io::nifti; // crate::comment
+use crate::formats::nifti; // crate::comment
 use crate::{
     volume::{Volume, crate_like},
     error,
 };
-pub(crate) fn f<'a>(x: &'a str) -> crate::plan::Plan { "crate::string \" crate::quoted"; 'c'; '\''; }
+pub(crate) fn f<'a>(x: &'a str) -> crate::tasks::plan::Plan { "crate::string \" crate::quoted"; 'c'; '\''; }
 /* crate::block /* crate::nested */ */
 const R: &str = r#"crate::raw " "#;
 mod inside { use super::super::super::device; use super::super::sibling; fn g() { super::super::super::ops::run() } }
 use super::super::graph::Node;
 use super::neighbour;
 #[cfg(test)]
-mod tests { use crate::train; fn x() { a.unwrap() } }
+mod tests { use crate::training; fn x() { a.unwrap() } }
 #[cfg(test)]
-use crate::random;
-fn last() { crate::model::build() }
+use crate::base::random;
+fn last() { crate::compute::model::build() }
 "##;
     let path = ["a".to_string(), "b".to_string()];
     let found = references(&shipped(&tokens(code)), &path);

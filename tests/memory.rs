@@ -1,14 +1,14 @@
 //! The memory plan is obeyed: what is allocated is what was printed, and recomputation fits a run into less without changing
 //! its numbers.
 
-use spark3d::dataset::Patch;
-use spark3d::device::Gpu;
-use spark3d::graph::Precision;
-use spark3d::graph::plan::Limits;
-use spark3d::ops::cases::noise;
-use spark3d::plan::Plan;
-use spark3d::train::memory::plan_run;
-use spark3d::train::pretrain::Trainer;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::Precision;
+use spark3d::compute::graph::plan::Limits;
+use spark3d::compute::ops::cases::noise;
+use spark3d::data::dataset::Patch;
+use spark3d::tasks::plan::Plan;
+use spark3d::training::memory::plan_run;
+use spark3d::training::pretrain::Trainer;
 use std::rc::Rc;
 
 fn gpu() -> Rc<Gpu> {

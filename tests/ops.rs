@@ -1,8 +1,8 @@
 //! Every operator on the adapter of the machine against its CPU reference, with bounds checks in the shaders off and on.
 
-use spark3d::device::{Gpu, KernelTable};
-use spark3d::graph::Precision;
-use spark3d::ops::cases;
+use spark3d::compute::device::{Gpu, KernelTable};
+use spark3d::compute::graph::Precision;
+use spark3d::compute::ops::cases;
 use std::rc::Rc;
 
 fn check(checked: bool, precision: Precision, kernels: KernelTable, filter: &str) {
@@ -124,7 +124,7 @@ fn the_optimizer_and_the_pretexts_equal_their_references() {
             deviations.extend(cases::check_confusion(&gpu, precision).unwrap());
         }
     }
-    deviations.extend(spark3d::ops::distort::check(&gpu).unwrap());
+    deviations.extend(spark3d::compute::ops::distort::check(&gpu).unwrap());
     for deviation in deviations {
         assert!(deviation.relative < 1e-6, "{} deviates by {:.2e}", deviation.result, deviation.relative);
     }

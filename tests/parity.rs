@@ -5,7 +5,7 @@
 mod parity_support;
 
 use parity_support::{Fixture, Report};
-use spark3d::device::Gpu;
+use spark3d::compute::device::Gpu;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 

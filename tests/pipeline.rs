@@ -1,8 +1,8 @@
 //! The program as a user runs it: preprocess, pre-train, kill, resume, reconstruct, and what it says of bad input.
 
-use spark3d::device::Gpu;
-use spark3d::graph::Precision;
-use spark3d::train::checkpoint;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::Precision;
+use spark3d::inference::weights::checkpoint;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -132,7 +132,7 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
     assert_eq!(written.iter().filter(|n| n.ends_with(".png")).count(), 1, "{written:?}");
     let read = |suffix: &str| {
         let name = written.iter().find(|n| n.contains(suffix)).unwrap();
-        spark3d::io::nifti::read(&place.path("out").join(name)).unwrap().volume
+        spark3d::formats::nifti::read(&place.path("out").join(name)).unwrap().volume
     };
     let (original, filled, error) = (read("_original"), read("_reconstruction"), read("_error"));
     let range = original.data.iter().fold(0f32, |m, &v| m.max(v.abs()));

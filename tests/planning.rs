@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use spark3d::infer::model::network_of;
-use spark3d::io::affine::Affine;
-use spark3d::io::nifti::{read_labels, write_grid};
-use spark3d::io::nnunet::{Dataset, Plans};
-use spark3d::planning::{Fingerprint, Options, Planner, document, plan};
-use spark3d::volume::Volume;
+use spark3d::base::volume::Volume;
+use spark3d::data::planning::{Fingerprint, Options, Planner, document, plan};
+use spark3d::formats::affine::Affine;
+use spark3d::formats::nifti::{read_labels, write_grid};
+use spark3d::formats::nnunet::{Dataset, Plans};
+use spark3d::inference::predict::model::network_of;
 
 const PLANNERS: [(&str, Planner); 4] = [
     ("default", Planner::Default),

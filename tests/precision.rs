@@ -1,16 +1,16 @@
 //! Training with features of 16 bits: what leaves their range is skipped and counted, a resumed run has the same bits, losses are
 //! those of 32 bits but for rounding.
 
-use spark3d::dataset::Patch;
-use spark3d::device::Gpu;
-use spark3d::graph::Precision;
-use spark3d::graph::plan::Limits;
-use spark3d::ops::cases::noise;
-use spark3d::plan::Plan;
-use spark3d::train::checkpoint::{self, Checkpoint};
-use spark3d::train::loss_scale::LossScale;
-use spark3d::train::memory::plan_run;
-use spark3d::train::pretrain::Trainer;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::Precision;
+use spark3d::compute::graph::plan::Limits;
+use spark3d::compute::ops::cases::noise;
+use spark3d::data::dataset::Patch;
+use spark3d::inference::weights::checkpoint::{self, Checkpoint};
+use spark3d::tasks::plan::Plan;
+use spark3d::training::loss_scale::LossScale;
+use spark3d::training::memory::plan_run;
+use spark3d::training::pretrain::Trainer;
 use std::rc::Rc;
 
 /// The adapter to test, or none where it has no 16-bit floats.

@@ -1,11 +1,11 @@
 //! `spark3d predict` as a user runs it, with a model folder of nnU-Net: what is written, what is left alone, and what is said of
 //! bad input. Whether the label maps are right is for `tests/parity.rs`.
 
-use spark3d::device::Gpu;
-use spark3d::graph::{Precision, Session};
-use spark3d::infer::model::{FoldChoice, SegmentationModel};
-use spark3d::infer::predict::{Event, Options, Segmenter, plan_first, predict as run};
-use spark3d::io::nifti;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{Precision, Session};
+use spark3d::formats::nifti;
+use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
+use spark3d::inference::predict::segmenter::{Event, Options, Segmenter, plan_first, predict as run};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -247,7 +247,7 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
     assert_eq!((id.as_str(), segmenter.runs(&grid)), ("case0", 48 * 8));
     let model = SegmentationModel::open(&options.model, &FoldChoice::Found, "final").unwrap();
     let patch = model.configuration.patch_size;
-    let built = spark3d::model::predictor(&model.network, patch);
+    let built = spark3d::compute::model::predictor(&model.network, patch);
     assert!(Segmenter::new(gpu.clone(), model, true, 1.5).is_err());
     let session = Session::new(gpu.clone(), vec![built.graph], None).unwrap();
     assert_eq!(session.memory().total(), planned.device());

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use spark3d::dataset::manifest::{Before, Case, Manifest, Stamp};
-use spark3d::dataset::{Loader, PatchSettings, Place, Store, split::split, store};
-use spark3d::io::affine::IDENTITY;
-use spark3d::preprocess::normalize::Statistics;
-use spark3d::preprocess::{Dtype, Preprocessed, Settings};
-use spark3d::volume::Volume;
+use spark3d::base::volume::Volume;
+use spark3d::data::dataset::manifest::{Before, Case, Manifest, Stamp};
+use spark3d::data::dataset::{Loader, PatchSettings, Place, Store, split::split, store};
+use spark3d::data::preprocess::normalize::Statistics;
+use spark3d::data::preprocess::{Dtype, Preprocessed, Settings};
+use spark3d::formats::affine::IDENTITY;
 
 /// The system's allocator, and how much it has given away.
 struct Counting;

@@ -1,7 +1,7 @@
 //! Every shader is valid WGSL by itself, without a device.
 
-use spark3d::device::recording::{Kernel, Precision};
-use spark3d::device::shaders::{SHADERS, source};
+use spark3d::compute::device::recording::{Kernel, Precision};
+use spark3d::compute::device::shaders::{SHADERS, source};
 
 #[test]
 fn naga_accepts_every_shader() {

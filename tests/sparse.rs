@@ -2,13 +2,13 @@
 //! 75 and 90 %: stage outputs and every gradient. The dense side is plain f64 loops over all voxels that multiply by the mask
 //! after every convolution and count visible voxels in every norm.
 
-use spark3d::device::Gpu;
-use spark3d::graph::{BlockMask, Graph, Parameters, Session, Space, product};
-use spark3d::model::init::{Init, initial_values};
-use spark3d::model::{self, Network};
-use spark3d::ops::cases::{noise, random_mask, relative_l2, voxel_mask};
-use spark3d::ops::reference::{self as cpu, Norm, Shape};
-use spark3d::ops::{EPS, Geometry};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{BlockMask, Graph, Parameters, Session, Space, product};
+use spark3d::compute::model::init::{Init, initial_values};
+use spark3d::compute::model::{self, Network};
+use spark3d::compute::ops::cases::{noise, random_mask, relative_l2, voxel_mask};
+use spark3d::compute::ops::reference::{self as cpu, Norm, Shape};
+use spark3d::compute::ops::{EPS, Geometry};
 use std::collections::HashMap;
 use std::rc::Rc;
 

@@ -12,9 +12,9 @@ use std::process::Command;
 use rand::RngExt;
 use safetensors::SafeTensors;
 use serde_json::json;
-use spark3d::io::npz;
-use spark3d::io::torch::{self, Archive, Entry, Numbers, Value, Weight};
-use spark3d::random::{Purpose, rng};
+use spark3d::base::random::{Purpose, rng};
+use spark3d::formats::npz;
+use spark3d::formats::torch::{self, Archive, Entry, Numbers, Value, Weight};
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 

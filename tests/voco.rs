@@ -2,12 +2,12 @@
 
 use safetensors::SafeTensors;
 use serde_json::Value;
-use spark3d::device::Gpu;
-use spark3d::graph::{Output, Parameters, Precision, Session, StepValues, TensorId};
-use spark3d::model::Network;
-use spark3d::ops::sgd;
-use spark3d::pretext::mae::Use;
-use spark3d::pretext::voco::{self, Crops, Denominators, Settings};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{Output, Parameters, Precision, Session, StepValues, TensorId};
+use spark3d::compute::model::Network;
+use spark3d::compute::ops::sgd;
+use spark3d::tasks::pretext::mae::Use;
+use spark3d::tasks::pretext::voco::{self, Crops, Denominators, Settings};
 use std::path::Path;
 use std::rc::Rc;
 

@@ -2,14 +2,16 @@
 
 use super::table::Table;
 use super::{median, mib, percent};
-use crate::device::Gpu;
-use crate::error::{Error, Result};
-use crate::graph::plan::Limits;
-use crate::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, Space, TensorId, product, session_memory};
-use crate::model;
-use crate::model::init::initial_values;
-use crate::plan::Plan;
-use crate::pretext::mae;
+use crate::base::error::{Error, Result};
+use crate::compute::device::Gpu;
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::{
+    BlockMask, Graph, Parameters, Session, SessionMemory, Space, TensorId, product, session_memory,
+};
+use crate::compute::model;
+use crate::compute::model::init::initial_values;
+use crate::tasks::plan::Plan;
+use crate::tasks::pretext::mae;
 use serde::Serialize;
 use std::rc::Rc;
 use std::time::Instant;

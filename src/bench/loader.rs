@@ -7,11 +7,11 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::table::Table;
-use crate::dataset::split::split;
-use crate::dataset::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, Store, sampler, stream};
-use crate::error::Result;
-use crate::plan::Plan;
-use crate::random::{Purpose, rng};
+use crate::base::error::Result;
+use crate::base::random::{Purpose, rng};
+use crate::data::dataset::split::split;
+use crate::data::dataset::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, Store, sampler, stream};
+use crate::tasks::plan::Plan;
 
 /// How fast one way of making samples is.
 #[derive(Debug, Serialize)]

@@ -2,10 +2,10 @@
 
 use super::table::Table;
 use super::{Roofline, median, percent};
-use crate::device::{Gpu, Timing};
-use crate::error::{Error, Result};
-use crate::graph::Session;
-use crate::ops::cases::{self, Setup};
+use crate::base::error::{Error, Result};
+use crate::compute::device::{Gpu, Timing};
+use crate::compute::graph::Session;
+use crate::compute::ops::cases::{self, Setup};
 use serde::Serialize;
 use std::rc::Rc;
 use std::time::Instant;

@@ -4,8 +4,8 @@
 use super::step::{Masking, Run, arch};
 use super::table::Table;
 use super::{median, mib};
-use crate::error::{Error, Result};
-use crate::model::Network;
+use crate::base::error::{Error, Result};
+use crate::compute::model::Network;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;

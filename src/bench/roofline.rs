@@ -1,8 +1,8 @@
 //! The most that an adapter reaches: arithmetic from registers, and a copy from memory to memory.
 
-use crate::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
-use crate::device::{Gpu, Heaps};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
+use crate::compute::device::{Gpu, Heaps};
 use serde::Serialize;
 use std::time::Instant;
 

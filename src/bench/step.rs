@@ -4,22 +4,22 @@
 use super::operators::{self, Operator};
 use super::table::Table;
 use super::{Roofline, median, mib};
-use crate::dataset::{LabelledPatch, Patch};
-use crate::device::{Gpu, KernelTable};
-use crate::error::{Error, Result};
-use crate::finetune::network::Objective;
-use crate::finetune::trainer::{self, plan_phase};
-use crate::finetune::transfer;
-use crate::graph::plan::Limits;
-use crate::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, Tuned, product, session_memory};
-use crate::model::init::initial_values;
-use crate::model::{Network, predictor};
-use crate::ops::Classes;
-use crate::plan::{Plan, finetune};
-use crate::pretext::mae;
-use crate::random::{Purpose, rng};
-use crate::train::memory;
-use crate::train::pretrain;
+use crate::base::error::{Error, Result};
+use crate::base::random::{Purpose, rng};
+use crate::compute::device::{Gpu, KernelTable};
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, Tuned, product, session_memory};
+use crate::compute::model::init::initial_values;
+use crate::compute::model::{Network, predictor};
+use crate::compute::ops::Classes;
+use crate::data::dataset::{LabelledPatch, Patch};
+use crate::tasks::plan::{Plan, finetune};
+use crate::tasks::pretext::mae;
+use crate::training::finetune::network::Objective;
+use crate::training::finetune::trainer::{self, plan_phase};
+use crate::training::finetune::transfer;
+use crate::training::memory;
+use crate::training::pretrain;
 use clap::ValueEnum;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -194,7 +194,7 @@ pub fn run(
         }
     }
     let (allocated_bytes, allocator_bytes, peak_resident_bytes) =
-        (gpu.allocated(), gpu.allocator_bytes(), memory::peak_resident());
+        (gpu.allocated(), gpu.allocator_bytes(), crate::base::memory::peak_resident());
     let profile = match profile {
         None => None,
         Some((roofline, runs)) => {
@@ -424,7 +424,7 @@ pub(super) fn random_patch(plan: &Plan, index: u64) -> Patch {
 /// Linux: the largest resident set counts from here on, and is what it is now. Where that fails it covers the whole process.
 fn restart_peak() -> Option<u64> {
     std::fs::write("/proc/self/clear_refs", "5").ok()?;
-    memory::peak_resident()
+    crate::base::memory::peak_resident()
 }
 
 pub fn table(times: &StepTimes) -> String {
@@ -469,10 +469,10 @@ pub fn table(times: &StepTimes) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::AdapterFacts;
-    use crate::finetune::network::{self, Use};
-    use crate::graph::{Recorder, plan::plan as place};
-    use crate::plan::finetune::Trains;
+    use crate::compute::device::AdapterFacts;
+    use crate::compute::graph::{Recorder, plan::plan as place};
+    use crate::tasks::plan::finetune::Trains;
+    use crate::training::finetune::network::{self, Use};
 
     fn plan(set: &[&str]) -> Plan {
         Plan::resolve("tiny", None, &set.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()

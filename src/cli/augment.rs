@@ -1,22 +1,24 @@
 //! `spark3d augment`
 
 use super::{Common, at_least_one, print, whole_number};
-use crate::augment::segmentation::Draw;
-use crate::augment::spatial::{Matrix, determinant};
-use crate::dataset::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store, split};
-use crate::error::{Error, Result};
-use crate::finetune::patches as labelled;
-use crate::graph::plan::Limits;
-use crate::graph::product;
-use crate::ops::augment::Alone;
-use crate::plan::{Plan, finetune};
-use crate::pretext::Pretext;
-use crate::report::examples::{Example, Heading, examples};
-use crate::report::overlay::Class;
-use crate::report::save_png;
-use crate::train::pretrain::SHEET;
-use crate::train::{patches, task};
-use crate::volume::Volume;
+use crate::base::error::{Error, Result};
+use crate::base::volume::Volume;
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::product;
+use crate::compute::ops::augment::Alone;
+use crate::data::augment::segmentation::Draw;
+use crate::data::augment::spatial::{Matrix, determinant};
+use crate::data::dataset::{
+    LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store, split,
+};
+use crate::evaluation::pictures::examples::{Example, Heading, examples};
+use crate::evaluation::pictures::overlay::Class;
+use crate::evaluation::pictures::save_png;
+use crate::tasks::plan::{Plan, finetune};
+use crate::tasks::pretext::Pretext;
+use crate::training::finetune::patches as labelled;
+use crate::training::pretrain::SHEET;
+use crate::training::{patches, task};
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -213,7 +215,7 @@ fn intensities(draw: &Draw, channel: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::augment::spatial::matrix;
+    use crate::data::augment::spatial::matrix;
 
     #[test]
     fn what_is_drawn_is_said() {

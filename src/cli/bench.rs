@@ -1,16 +1,15 @@
 //! `spark3d bench`
 
 use super::{Common, print};
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
 use crate::bench::peer::{Peers, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{Roofline, encoder, loader, operators, step};
-use crate::dataset::Store;
-use crate::device::AdapterFacts;
-use crate::error::{Error, Result};
-use crate::plan::Plan;
-use crate::pretext::Pretext;
-use crate::progress::Progress;
-use crate::train::memory;
+use crate::compute::device::AdapterFacts;
+use crate::data::dataset::Store;
+use crate::tasks::plan::Plan;
+use crate::tasks::pretext::Pretext;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -127,7 +126,7 @@ impl Bench {
         if self.tune {
             say("timing kernels");
             let mut table = gpu.kernels();
-            let memory = memory::budget(common.memory, &gpu.facts().kind);
+            let memory = crate::base::memory::budget(common.memory, &gpu.facts().kind);
             tuned = step::tune(&gpu, &plan, (task, mode), memory, &table, self.tune_seconds, &say)?;
             table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
             let file = table.save(gpu.facts())?;
@@ -151,7 +150,7 @@ impl Bench {
             show(&format!("Operators (median of {runs})"), operators::case_table(&cases));
             report["operators"] = value(&cases);
         }
-        let budget = || memory::budget(common.memory, &gpu.facts().kind);
+        let budget = || crate::base::memory::budget(common.memory, &gpu.facts().kind);
         let [z, y, x] = plan.train.patch;
         if wanted(Part::Encoder) {
             let rows = encoder::run(&gpu, &plan, runs, budget(), &say)?;

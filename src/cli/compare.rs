@@ -1,8 +1,8 @@
 //! `spark3d compare`
 
 use super::{Common, print, whole_number};
-use crate::compare::{By, Options, compare};
-use crate::error::Result;
+use crate::base::error::Result;
+use crate::evaluation::compare::{By, Options, compare};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
 

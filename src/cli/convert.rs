@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Common, print};
-use crate::convert::{Options, convert, convert_task, is_task};
-use crate::error::Result;
-use crate::progress::Progress;
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::inference::convert::{Options, convert, convert_task, is_task};
 
 /// Turn models and checkpoints of this program into those of nnU-Net v2 and PyTorch, and the reverse; and a task of the Medical
 /// Segmentation Decathlon into a data set

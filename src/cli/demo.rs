@@ -2,13 +2,13 @@
 
 use super::preprocess::prepare;
 use super::{Common, print};
-use crate::dataset::{Store, split::split};
-use crate::error::{Error, Result};
-use crate::graph::Precision;
-use crate::plan::Plan;
-use crate::preprocess::{Part, Settings};
-use crate::reconstruct::{Options as ReconstructOptions, reconstruct};
-use crate::train::pretrain::{Options, pretrain};
+use crate::base::error::{Error, Result};
+use crate::compute::graph::Precision;
+use crate::data::dataset::{Store, split::split};
+use crate::data::preprocess::{Part, Settings};
+use crate::inference::reconstruct::{Options as ReconstructOptions, reconstruct};
+use crate::tasks::plan::Plan;
+use crate::training::pretrain::{Options, pretrain};
 use clap::Args;
 use include_dir::{Dir, include_dir};
 use std::path::{Path, PathBuf};
@@ -129,7 +129,7 @@ fn unpack(folder: &Path) -> Result<()> {
         let path = folder.join(file.path());
         let there = std::fs::metadata(&path).is_ok_and(|m| m.len() == file.contents().len() as u64);
         if !there {
-            crate::atomic::write_atomic(&path, file.contents())?;
+            crate::base::atomic::write_atomic(&path, file.contents())?;
         }
     }
     Ok(())

@@ -1,13 +1,13 @@
 //! `spark3d doctor`
 
 use super::{Common, print};
-use crate::device::adapters;
-use crate::error::{Error, Result};
-use crate::finetune::patches as finetuning;
-use crate::graph::Precision;
-use crate::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
-use crate::ops::distort;
-use crate::train::patches as pretraining;
+use crate::base::error::{Error, Result};
+use crate::compute::device::adapters;
+use crate::compute::graph::Precision;
+use crate::compute::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
+use crate::compute::ops::distort;
+use crate::training::finetune::patches as finetuning;
+use crate::training::patches as pretraining;
 use clap::Args;
 use serde_json::json;
 

@@ -1,9 +1,9 @@
 //! `spark3d evaluate`
 
 use super::{Common, print};
-use crate::error::{Error, Result};
-use crate::evaluate::{Classes, Measures, Options, Overlays, evaluate, table};
-use crate::progress::Progress;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::evaluation::evaluate::{Classes, Measures, Options, Overlays, evaluate, table};
 use clap::Args;
 use std::path::{Path, PathBuf};
 

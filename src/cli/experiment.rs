@@ -1,13 +1,13 @@
 //! `spark3d experiment`
 
 use super::{Common, print};
-use crate::compare::{self, compare};
-use crate::error::{Error, Result};
-use crate::experiment::file::Experiment;
-use crate::experiment::run::{Options, run};
-use crate::experiment::{jobs, memory, status};
-use crate::preprocess::Part;
-use crate::train::memory::gib;
+use crate::base::error::{Error, Result};
+use crate::base::memory::gib;
+use crate::data::preprocess::Part;
+use crate::evaluation::compare::{self, compare};
+use crate::training::experiment::file::Experiment;
+use crate::training::experiment::run::{Options, run};
+use crate::training::experiment::{jobs, memory, status};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

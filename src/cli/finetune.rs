@@ -1,15 +1,15 @@
 //! `spark3d finetune`
 
 use super::{Common, at_least_one, print, whole_number};
-use crate::error::{Error, Result};
-use crate::evaluate::table;
-use crate::finetune::run::{Options, finetune};
-use crate::finetune::setup::{Request, Setup};
-use crate::finetune::trainer::plan_phase;
-use crate::graph::Precision;
-use crate::graph::plan::Limits;
-use crate::plan::finetune::{PRESETS, Part, SCHEDULES, Stem};
-use crate::train::memory::{budget, gib};
+use crate::base::error::{Error, Result};
+use crate::base::memory::{budget, gib};
+use crate::compute::graph::Precision;
+use crate::compute::graph::plan::Limits;
+use crate::evaluation::evaluate::table;
+use crate::tasks::plan::finetune::{PRESETS, Part, SCHEDULES, Stem};
+use crate::training::finetune::run::{Options, finetune};
+use crate::training::finetune::setup::{Request, Setup};
+use crate::training::finetune::trainer::plan_phase;
 use clap::Args;
 use std::path::PathBuf;
 

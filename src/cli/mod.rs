@@ -15,9 +15,9 @@ mod preprocess;
 mod pretrain;
 mod reconstruct;
 
-use crate::device::{Gpu, KernelTable};
-use crate::error::{Error, Result};
-use crate::progress::Mode;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Mode;
+use crate::compute::device::{Gpu, KernelTable};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::rc::Rc;

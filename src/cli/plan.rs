@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Common, print};
-use crate::dataset::RawDataset;
-use crate::error::Result;
-use crate::planning::{Options, Planner, Request, run, table};
-use crate::preprocess::Event;
-use crate::progress::Progress;
+use crate::base::error::Result;
+use crate::base::progress::Progress;
+use crate::data::dataset::RawDataset;
+use crate::data::planning::{Options, Planner, Request, run, table};
+use crate::data::preprocess::Event;
 
 /// Plan a labelled data set as nnU-Net does: voxel size, patch, batch and network, written as its plans.json
 ///

@@ -6,13 +6,13 @@ use std::time::Instant;
 use clap::Args;
 
 use super::{Common, print};
-use crate::error::{Error, Result};
-use crate::graph::Precision;
-use crate::infer::memory::{MemoryPlan, mib};
-use crate::infer::model::FoldChoice;
-use crate::infer::predict::{Event, Options, Segmenter, plan_first, predict};
-use crate::progress::{Progress, human};
-use crate::train::memory::{budget, gib};
+use crate::base::error::{Error, Result};
+use crate::base::memory::{budget, gib};
+use crate::base::progress::{Progress, human};
+use crate::compute::graph::Precision;
+use crate::inference::predict::memory::{MemoryPlan, mib};
+use crate::inference::predict::model::FoldChoice;
+use crate::inference::predict::segmenter::{Event, Options, Segmenter, plan_first, predict};
 
 /// Segment scans with an nnU-Net v2 model or one of this program; the same command again goes on where it stopped
 #[derive(Args)]

@@ -1,11 +1,10 @@
 //! `spark3d preprocess`
 
 use super::{Common, print};
-use crate::dataset::sources::modality;
-use crate::error::{Error, Result};
-use crate::preprocess::{self, Dtype, Event, Part, Settings};
-use crate::progress::Progress;
-use crate::train::memory;
+use crate::base::error::{Error, Result};
+use crate::base::progress::Progress;
+use crate::data::dataset::sources::modality;
+use crate::data::preprocess::{self, Dtype, Event, Part, Settings};
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -62,8 +61,8 @@ impl Preprocess {
         let start = Instant::now();
         let summary = prepare(&self.input, &self.out, &settings, self.part, common)?;
         let speed = summary.prepared as f64 / start.elapsed().as_secs_f64();
-        let peak =
-            memory::peak_resident().map_or(String::new(), |b| format!(", peak memory {:.2} GiB", memory::gib(b)));
+        let peak = crate::base::memory::peak_resident()
+            .map_or(String::new(), |b| format!(", peak memory {:.2} GiB", crate::base::memory::gib(b)));
         print(format!(
             "{} scans of {} subjects in {} ({} prepared now, {} left out); {speed:.2} scans/s{peak}",
             summary.cases,

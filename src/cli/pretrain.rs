@@ -1,13 +1,14 @@
 //! `spark3d pretrain`
 
 use super::{Common, print, whole_number};
-use crate::error::{Error, Result};
-use crate::graph::Precision;
-use crate::graph::plan::Limits;
-use crate::plan::{PRESETS, Plan};
-use crate::pretext::Pretext;
-use crate::train::memory::{self, gib};
-use crate::train::pretrain::{Options, pretrain};
+use crate::base::error::{Error, Result};
+use crate::base::memory::gib;
+use crate::compute::graph::Precision;
+use crate::compute::graph::plan::Limits;
+use crate::tasks::plan::{PRESETS, Plan};
+use crate::tasks::pretext::Pretext;
+use crate::training::memory;
+use crate::training::pretrain::{Options, pretrain};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -85,7 +86,7 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     let gpu = common.gpu()?;
     gpu.require(plan.train.precision)?;
     let limits = Limits::of(&gpu);
-    let run = memory::plan_run(plan, limits, memory::budget(common.memory, &gpu.facts().kind))?;
+    let run = memory::plan_run(plan, limits, crate::base::memory::budget(common.memory, &gpu.facts().kind))?;
     let m = &run.memory;
     print(plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));

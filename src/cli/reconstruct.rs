@@ -1,8 +1,8 @@
 //! `spark3d reconstruct`
 
 use super::{Common, print};
-use crate::error::Result;
-use crate::reconstruct::{Options, reconstruct};
+use crate::base::error::Result;
+use crate::inference::reconstruct::{Options, reconstruct};
 use clap::Args;
 use std::path::PathBuf;
 

@@ -3,9 +3,9 @@
 use super::operators::mask_of;
 use super::{Array, Fixture, Report};
 use serde_json::Value;
-use spark3d::device::Gpu;
-use spark3d::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
-use spark3d::ops::{Classes, DiceCe, Weights};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
+use spark3d::compute::ops::{Classes, DiceCe, Weights};
 use std::rc::Rc;
 
 pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {

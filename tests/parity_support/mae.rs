@@ -3,11 +3,11 @@
 use super::operators::mask_of;
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
-use spark3d::device::Gpu;
-use spark3d::graph::{BlockMask, Output, Parameters, Session, StepValues, product};
-use spark3d::model::Network;
-use spark3d::ops::sgd;
-use spark3d::pretext::mae::{self, Settings, Use};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{BlockMask, Output, Parameters, Session, StepValues, product};
+use spark3d::compute::model::Network;
+use spark3d::compute::ops::sgd;
+use spark3d::tasks::pretext::mae::{self, Settings, Use};
 use std::rc::Rc;
 
 fn settings(variant: &str, block: usize, shown: f64) -> Option<Settings> {

@@ -2,8 +2,8 @@
 
 use super::{Fixture, Report};
 use serde_json::Value;
-use spark3d::metric::overlap::Confusion;
-use spark3d::metric::surface::{Outline, surface_distances};
+use spark3d::evaluation::metric::overlap::Confusion;
+use spark3d::evaluation::metric::surface::{Outline, surface_distances};
 
 pub fn run(f: &Fixture, name: &str, case: &Value, report: &mut Report) {
     let mask = |key: &str| f.get(&format!("{name}/{key}"));

@@ -11,7 +11,7 @@ mod resampling;
 
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
-use spark3d::device::Gpu;
+use spark3d::compute::device::Gpu;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 

@@ -3,10 +3,10 @@
 
 use super::{Fixture, Report, triple};
 use serde_json::Value;
-use spark3d::device::Gpu;
-use spark3d::graph::{Graph, Output, Parameters, Session, Space, StepValues};
-use spark3d::model::{self, Encoder, Network, state_dict};
-use spark3d::ops::{Classes, DiceCe, sgd};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{Graph, Output, Parameters, Session, Space, StepValues};
+use spark3d::compute::model::{self, Encoder, Network, state_dict};
+use spark3d::compute::ops::{Classes, DiceCe, sgd};
 use std::collections::HashSet;
 use std::rc::Rc;
 

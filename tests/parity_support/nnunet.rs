@@ -4,14 +4,14 @@
 //! 16-bit floats, so its label maps and probabilities differ: by 0.3 % of the voxels and a Dice of 0.995 at most.
 
 use super::{Fixture, Report};
-use spark3d::device::Gpu;
-use spark3d::graph::Precision;
-use spark3d::infer::model::{FoldChoice, SegmentationModel};
-use spark3d::infer::predict::{Options, Segmenter, predict};
-use spark3d::infer::restore::{Decision, Restorer};
-use spark3d::io::nifti;
-use spark3d::io::nnunet::{Dataset, Plans};
-use spark3d::preprocess::case::{Grid, Prepared, prepare, read_images};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::Precision;
+use spark3d::data::preprocess::case::{Grid, Prepared, prepare, read_images};
+use spark3d::formats::nifti;
+use spark3d::formats::nnunet::{Dataset, Plans};
+use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
+use spark3d::inference::predict::restore::{Decision, Restorer};
+use spark3d::inference::predict::segmenter::{Options, Segmenter, predict};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -87,7 +87,7 @@ fn logits(
 }
 
 /// Logits (outputs, z, y, x) of the prepared grid to probabilities of the image as read.
-fn restored(logits: &[f32], grid: &Grid, decision: &Decision, how: &spark3d::io::nnunet::Resampling) -> Vec<f32> {
+fn restored(logits: &[f32], grid: &Grid, decision: &Decision, how: &spark3d::formats::nnunet::Resampling) -> Vec<f32> {
     let ([pz, py, px], outputs) = (grid.prepared, decision.outputs());
     let voxels: usize = grid.shape.iter().product();
     let mut image: Vec<f32> = (0..outputs * voxels).map(|n| decision.outside(n / voxels)).collect();

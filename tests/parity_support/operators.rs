@@ -2,10 +2,10 @@
 
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
-use spark3d::device::Gpu;
-use spark3d::graph::{BlockMask, Space};
-use spark3d::ops::cases::{Build, Input, Setup};
-use spark3d::ops::{Bias, Epilogue, Geometry};
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{BlockMask, Space};
+use spark3d::compute::ops::cases::{Build, Input, Setup};
+use spark3d::compute::ops::{Bias, Epilogue, Geometry};
 use std::rc::Rc;
 
 /// The mask of one sample of `active` (N, 1, d, h, w).

@@ -2,11 +2,11 @@
 
 use super::{Fixture, Report};
 use serde_json::Value;
-use spark3d::device::Gpu;
-use spark3d::graph::{Graph, Parameters, Session};
-use spark3d::ops::distort::{Change, Distortion, plain};
-use spark3d::ops::fuse::{self, Fusion, FusionBox};
-use spark3d::pretext::models_genesis::bezier;
+use spark3d::compute::device::Gpu;
+use spark3d::compute::graph::{Graph, Parameters, Session};
+use spark3d::compute::ops::distort::{Change, Distortion, plain};
+use spark3d::compute::ops::fuse::{self, Fusion, FusionBox};
+use spark3d::tasks::pretext::models_genesis::bezier;
 use std::rc::Rc;
 
 /// The curve, and what the device makes of an image with it.

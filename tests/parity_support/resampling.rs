@@ -3,9 +3,9 @@
 
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
-use spark3d::infer::window;
-use spark3d::preprocess::resample::{Order, resample, resample_labels, separate_axis, target_shape};
-use spark3d::preprocess::{crop, normalize};
+use spark3d::data::preprocess::resample::{Order, resample, resample_labels, separate_axis, target_shape};
+use spark3d::data::preprocess::{crop, normalize};
+use spark3d::inference::predict::window;
 
 fn reals(v: &Value) -> [f64; 3] {
     std::array::from_fn(|n| v[n].as_f64().unwrap())

@@ -1,0 +1,164 @@
+//! Choosing an adapter and opening a device on it.
+
+use crate::base::error::{Error, Result};
+use serde::Serialize;
+
+/// What the rest of the program may know of the adapter.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct AdapterFacts {
+    pub index: usize,
+    pub name: String,
+    pub backend: String,
+    pub driver: String,
+    /// `DiscreteGpu`, `IntegratedGpu`, `Cpu` (a software rasterizer), ...
+    pub kind: String,
+    /// Largest storage binding in bytes; a tensor segment never exceeds it.
+    pub max_binding: u64,
+    /// Largest buffer in bytes.
+    pub max_buffer: u64,
+    pub max_storage_buffers: u32,
+    pub max_invocations: u32,
+    pub workgroup_memory: u32,
+    pub timestamps: bool,
+    pub shader_f16: bool,
+    /// Invocations of a subgroup, where shaders have subgroup operations and every subgroup is that large.
+    pub subgroup: Option<u32>,
+    /// Edge of the square matrices of 16-bit floats, summed in 32 bits, that a subgroup multiplies at once.
+    pub matrix_tile: Option<u32>,
+}
+
+impl AdapterFacts {
+    /// A rasterizer that runs on the CPU, such as lavapipe.
+    pub fn is_software(&self) -> bool {
+        self.kind == "Cpu"
+    }
+}
+
+/// Storage buffers that the widest kernel binds.
+const STORAGE_BUFFERS: u32 = 8;
+
+pub(super) fn instance() -> wgpu::Instance {
+    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle())
+}
+
+pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    AdapterFacts {
+        index,
+        name: info.name.clone(),
+        backend: format!("{:?}", info.backend),
+        driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
+        kind: format!("{:?}", info.device_type),
+        // Vulkan reports up to 2^32 - 1; offsets within a binding are 32-bit counts of 16-byte quads, so both are safe.
+        max_binding: limits.max_storage_buffer_binding_size,
+        max_buffer: limits.max_buffer_size,
+        max_storage_buffers: limits.max_storage_buffers_per_shader_stage,
+        max_invocations: limits.max_compute_invocations_per_workgroup,
+        workgroup_memory: limits.max_compute_workgroup_storage_size,
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        shader_f16: features.contains(wgpu::Features::SHADER_F16),
+        subgroup: subgroup(adapter),
+        matrix_tile: matrix_tile(adapter),
+    }
+}
+
+fn subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
+    let info = adapter.get_info();
+    let known = info.subgroup_min_size == info.subgroup_max_size;
+    (adapter.features().contains(wgpu::Features::SUBGROUP) && known).then_some(info.subgroup_max_size)
+}
+
+/// The largest tile that the shaders are written for. They load tiles by pointers to vectors, as SPIR-V allows and Metal does not.
+fn matrix_tile(adapter: &wgpu::Adapter) -> Option<u32> {
+    use wgpu::CooperativeScalarType::{F16, F32};
+    if adapter.get_info().backend != wgpu::Backend::Vulkan {
+        return None;
+    }
+    let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
+    subgroup(adapter).filter(|_| adapter.features().contains(needed))?;
+    let shapes = adapter.cooperative_matrix_properties();
+    [16, 8].into_iter().find(|&tile| {
+        shapes
+            .iter()
+            .any(|s| (s.m_size, s.n_size, s.k_size) == (tile, tile, tile) && (s.ab_type, s.cr_type) == (F16, F32))
+    })
+}
+
+/// Every adapter of the machine that can run the program, best first: discrete, integrated, virtual, software.
+pub fn adapters() -> Vec<AdapterFacts> {
+    enumerate().iter().enumerate().map(|(i, a)| facts(i, a)).collect()
+}
+
+pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
+    let rank = |a: &wgpu::Adapter| match a.get_info().device_type {
+        wgpu::DeviceType::DiscreteGpu => 0,
+        wgpu::DeviceType::IntegratedGpu => 1,
+        wgpu::DeviceType::VirtualGpu => 2,
+        wgpu::DeviceType::Other => 3,
+        wgpu::DeviceType::Cpu => 4,
+    };
+    let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
+    found.retain(|a| a.limits().max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS);
+    found.sort_by_key(rank);
+    found
+}
+
+/// The adapter that `--device` names: `auto`, `cpu` (a software rasterizer), an index of [`adapters`], or a part of a name.
+pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
+    let found = enumerate();
+    let list = || {
+        let names: Vec<String> =
+            found.iter().enumerate().map(|(i, a)| format!("{i} = {}", a.get_info().name)).collect();
+        names.join(", ")
+    };
+    if found.is_empty() {
+        return Err(Error::device(
+            "no GPU adapter was found",
+            "Install a graphics driver with Vulkan, Metal or DX12; on Debian and Ubuntu `apt-get install mesa-vulkan-drivers \
+             libvulkan1` brings a software one. `spark3d doctor` lists what is there",
+        ));
+    }
+    let wanted = request.trim().to_lowercase();
+    let index = match wanted.as_str() {
+        "" | "auto" => Some(0),
+        "cpu" => found.iter().position(|a| a.get_info().device_type == wgpu::DeviceType::Cpu),
+        other => match other.parse::<usize>() {
+            Ok(index) => (index < found.len()).then_some(index),
+            Err(_) => found.iter().position(|a| a.get_info().name.to_lowercase().contains(other)),
+        },
+    };
+    match index {
+        Some(index) => Ok((index, found.into_iter().nth(index).expect("index is in range"))),
+        None => Err(Error::device(
+            format!("no adapter matches --device {request}"),
+            format!("Adapters here: {}; `auto` takes the first, `cpu` a software one", list()),
+        )),
+    }
+}
+
+/// Opens the device with the adapter's own limits and the features that the program uses where they exist.
+pub(super) fn open(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue)> {
+    let features = adapter.features()
+        & (wgpu::Features::TIMESTAMP_QUERY
+            | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
+            | wgpu::Features::SHADER_F16
+            | wgpu::Features::SUBGROUP
+            | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
+    let descriptor = wgpu::DeviceDescriptor {
+        label: Some("spark3d"),
+        required_features: features,
+        required_limits: adapter.limits(),
+        // SAFETY: what is experimental of the features above are cooperative matrices. The kernels that use them touch
+        // memory as the others do, and are tested against the same references.
+        experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
+        // Heaps are few and large; sub-allocation blocks of their own would only add to the planned peak.
+        memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: (1 << 20)..(4 << 20) },
+        ..Default::default()
+    };
+    pollster::block_on(adapter.request_device(&descriptor)).map_err(|e| {
+        Error::device(
+            format!("adapter {} refused to open: {e}", adapter.get_info().name),
+            "Update its driver or choose another with --device",
+        )
+    })
+}

@@ -1,0 +1,334 @@
+//! The network as a static graph of one sample: tensors, nodes in order of execution, gradients as further nodes.
+//!
+//! A batch is a loop over runs of the graph; gradients add up in place, so memory is that of one sample. Tensors are buffers
+//! rather than values: a node may add to a tensor that an earlier node wrote.
+
+mod parameters;
+pub mod plan;
+mod record;
+mod session;
+mod space;
+mod tune;
+
+pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters};
+pub use record::{Recorder, Segment};
+pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
+pub use space::{BlockMask, Blocks, QUAD, QUAD_BYTES, Space, SpaceUniform, product};
+pub use tune::Tuned;
+
+pub use crate::compute::device::recording::Precision;
+use crate::compute::device::recording::{Heap, Slice};
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+
+pub type TensorId = usize;
+
+/// What a tensor holds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Kind {
+    /// Channels over a space, in quads.
+    Feature { channels: usize, space: Space },
+    /// Anything else: parameters, statistics, partial sums.
+    Bytes(u64),
+}
+
+/// Where a tensor lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In the arena, from its first use to its last.
+    Arena,
+    /// In the arena until the end of the run, for the host to read.
+    Kept,
+    /// Uploaded by the host: images and mask tables.
+    Input(u32),
+    /// One of the values that the host reads after every step.
+    Output(Output),
+    Weight(ParamId),
+    Gradient(ParamId),
+    /// Learning rate, loss scale, ... of the step.
+    StepValues,
+}
+
+/// Values that the host reads after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    Loss = 0,
+    GradientNorm = 1,
+}
+
+impl Output {
+    const COUNT: u64 = 2;
+
+    /// Where it lies. The places are as far apart as bindings must be.
+    pub fn slice(self) -> Slice {
+        Slice { heap: Heap::Output, offset: self as u64 * 256, size: 16 }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Tensor {
+    pub kind: Kind,
+    pub storage: Storage,
+    needs_gradient: bool,
+}
+
+#[derive(Clone)]
+pub struct Node {
+    pub op: Rc<dyn Op>,
+    pub inputs: Vec<TensorId>,
+    /// Written or added to.
+    pub outputs: Vec<TensorId>,
+}
+
+/// An operator. Its file holds parameters, shape rule, dispatches, gradient, CPU reference and cases.
+pub trait Op {
+    fn name(&self) -> &'static str;
+    /// Appends the dispatches of one node.
+    fn record(&self, node: &Node, recorder: &mut Recorder);
+    /// Appends the nodes that bring the gradients of the outputs to the inputs. Gradient operators themselves have none.
+    fn backward(&self, node: &Node, graph: &mut Graph);
+    /// What computing its output again, instead of keeping it for the backward pass, costs: bytes moved for each byte of
+    /// output. `None` where that is never worth it.
+    fn recomputation_cost(&self) -> Option<f64> {
+        None
+    }
+}
+
+/// A network under construction.
+pub struct Graph {
+    pub tensors: Vec<Tensor>,
+    pub nodes: Vec<Node>,
+    pub parameters: Parameters,
+    /// How feature tensors are stored. It decides nothing about the nodes, and may be set until the graph is planned.
+    pub precision: Precision,
+    /// Grid of each mask; the table is `Storage::Input(1 + mask)`.
+    pub masks: Vec<[usize; 3]>,
+    /// Bytes of each input; 0 is a dummy for bindings without use.
+    pub inputs: Vec<u64>,
+    /// Parts of the graph that the host switches on before a run; see [`Graph::switch`].
+    pub switches: u32,
+    gradients: HashMap<TensorId, TensorId>,
+    parameter_tensors: HashMap<ParamId, (TensorId, TensorId)>,
+    /// Names of parameters that stay as they are.
+    frozen: Option<Frozen>,
+    /// Tensors that the backward pass computes again instead of keeping.
+    recompute: HashSet<TensorId>,
+    clones: HashMap<TensorId, TensorId>,
+    forward_nodes: usize,
+}
+
+/// Tells by its name whether a parameter is frozen.
+pub type Frozen = Rc<dyn Fn(&str) -> bool>;
+
+/// Size of the dummy input: no kernel reads further into a binding that it does not use.
+const DUMMY_BYTES: u64 = 256;
+
+impl Graph {
+    /// An empty graph over `parameters` (those of another graph of the same network, or none), with the grids of its masks.
+    pub fn new(parameters: Parameters, masks: &[[usize; 3]]) -> Self {
+        let mut inputs = vec![DUMMY_BYTES];
+        inputs.extend(masks.iter().map(|&grid| BlockMask::table_len(grid) as u64 * 4));
+        Self {
+            tensors: Vec::new(),
+            nodes: Vec::new(),
+            parameters,
+            precision: Precision::default(),
+            masks: masks.to_vec(),
+            inputs,
+            switches: 0,
+            gradients: HashMap::new(),
+            parameter_tensors: HashMap::new(),
+            frozen: None,
+            recompute: HashSet::new(),
+            clones: HashMap::new(),
+            forward_nodes: 0,
+        }
+    }
+
+    pub fn tensor(&mut self, kind: Kind, storage: Storage) -> TensorId {
+        self.tensors.push(Tensor { kind, storage, needs_gradient: false });
+        self.tensors.len() - 1
+    }
+
+    pub fn feature(&mut self, channels: usize, space: Space) -> TensorId {
+        self.tensor(Kind::Feature { channels, space }, Storage::Arena)
+    }
+
+    /// Work space of a node.
+    pub fn scratch(&mut self, bytes: u64) -> TensorId {
+        self.tensor(Kind::Bytes(bytes), Storage::Arena)
+    }
+
+    /// An image (channels, z, y, x) that the host uploads before each run.
+    pub fn image(&mut self, channels: usize, dims: [usize; 3]) -> TensorId {
+        self.input((channels * product(dims) * 4) as u64)
+    }
+
+    /// Bytes that the host uploads before each run: as many as it likes, `bytes` at most.
+    pub fn input(&mut self, bytes: u64) -> TensorId {
+        self.inputs.push(bytes);
+        self.tensor(Kind::Bytes(bytes), Storage::Input(self.inputs.len() as u32 - 1))
+    }
+
+    /// A number for dispatches that run only when the host says so ([`Session::set_switch`], [`Recorder::when`]). What is off
+    /// costs nothing.
+    pub fn switch(&mut self) -> u32 {
+        self.switches += 1;
+        self.switches - 1
+    }
+
+    pub fn output(&mut self, output: Output) -> TensorId {
+        self.tensor(Kind::Bytes(output.slice().size), Storage::Output(output))
+    }
+
+    pub fn step_values(&mut self) -> TensorId {
+        self.tensor(Kind::Bytes(std::mem::size_of::<StepValues>() as u64), Storage::StepValues)
+    }
+
+    /// Freezes the parameters that `frozen` names among those used from now on: no gradient is computed for them, and the
+    /// optimiser leaves them alone.
+    pub fn freeze(&mut self, frozen: Frozen) {
+        self.frozen = Some(frozen);
+    }
+
+    /// The tensor of a parameter; one node at least trains it, unless it is frozen.
+    pub fn parameter(&mut self, name: &str, shape: &[usize], packing: Packing) -> TensorId {
+        let id = self.parameters.get_or_add(name, shape, packing);
+        if let Some(&(weight, _)) = self.parameter_tensors.get(&id) {
+            return weight;
+        }
+        let kind = Kind::Bytes(self.parameters.list[id].packing.bytes());
+        let weight = self.tensor(kind, Storage::Weight(id));
+        let gradient = self.tensor(kind, Storage::Gradient(id));
+        self.tensors[weight].needs_gradient = self.frozen.as_ref().is_none_or(|frozen| !frozen(name));
+        self.parameter_tensors.insert(id, (weight, gradient));
+        weight
+    }
+
+    /// Channels and space of a feature tensor.
+    pub fn shape(&self, t: TensorId) -> (usize, Space) {
+        match self.tensors[t].kind {
+            Kind::Feature { channels, space } => (channels, space),
+            Kind::Bytes(_) => panic!("tensor {t} is not a feature tensor"),
+        }
+    }
+
+    /// Keeps a tensor until the end of the run, so that the host can read it.
+    pub fn keep(&mut self, t: TensorId) {
+        if self.tensors[t].storage == Storage::Arena {
+            self.tensors[t].storage = Storage::Kept;
+        }
+    }
+
+    /// Marks an input as one whose gradient is wanted (tests of operators).
+    pub fn require_gradient(&mut self, t: TensorId) {
+        self.tensors[t].needs_gradient = true;
+    }
+
+    pub fn needs_gradient(&self, t: TensorId) -> bool {
+        self.tensors[t].needs_gradient
+    }
+
+    pub fn push(&mut self, op: impl Op + 'static, inputs: &[TensorId], outputs: &[TensorId]) {
+        let needs = inputs.iter().any(|&t| self.tensors[t].needs_gradient);
+        for &t in outputs {
+            self.tensors[t].needs_gradient |= needs;
+        }
+        self.nodes.push(Node { op: Rc::new(op), inputs: inputs.to_vec(), outputs: outputs.to_vec() });
+    }
+
+    /// Forward tensors whose recomputation is worth it: those first that cost least for each byte they free, of equals the
+    /// largest.
+    pub fn recomputation_candidates(&self) -> Vec<TensorId> {
+        let mut found: Vec<(f64, u64, TensorId)> = self.nodes[..self.forward_end()]
+            .iter()
+            .filter_map(|n| Some((n.op.recomputation_cost()?, &n.outputs)))
+            .flat_map(|(cost, outputs)| outputs.iter().map(move |&t| (cost, t)))
+            .filter_map(|(cost, t)| match self.tensors[t].kind {
+                Kind::Feature { channels, space } => {
+                    let bytes = (channels.div_ceil(QUAD) * space.voxels()) as u64 * self.precision.quad_bytes();
+                    Some((cost, bytes, t))
+                }
+                Kind::Bytes(_) => None,
+            })
+            .collect();
+        found.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
+        found.into_iter().map(|(_, _, t)| t).collect()
+    }
+
+    fn forward_end(&self) -> usize {
+        if self.forward_nodes > 0 { self.forward_nodes } else { self.nodes.len() }
+    }
+
+    /// Appends the gradient nodes of everything before, from tensors whose gradients are `seeds` (tensor, gradient).
+    /// Tensors of `recompute` are computed again where the backward pass needs them.
+    pub fn backward(&mut self, seeds: &[(TensorId, TensorId)], recompute: impl IntoIterator<Item = TensorId>) {
+        self.forward_nodes = self.nodes.len();
+        self.recompute = recompute.into_iter().collect();
+        self.gradients.extend(seeds.iter().copied());
+        for index in (0..self.forward_nodes).rev() {
+            let node = self.nodes[index].clone();
+            let reached = node.outputs.iter().any(|t| self.gradients.contains_key(t));
+            if reached && node.inputs.iter().any(|&t| self.tensors[t].needs_gradient) {
+                node.op.backward(&node, self);
+            }
+        }
+    }
+
+    /// The gradient of a tensor, when one has arrived.
+    pub fn gradient(&self, t: TensorId) -> Option<TensorId> {
+        match self.tensors[t].storage {
+            Storage::Weight(id) => Some(self.parameter_tensors[&id].1),
+            _ => self.gradients.get(&t).copied(),
+        }
+    }
+
+    /// Where to write the gradient of a feature tensor, and whether to add to what is there.
+    pub fn gradient_target(&mut self, t: TensorId) -> (TensorId, bool) {
+        if let Some(&existing) = self.gradients.get(&t) {
+            return (existing, true);
+        }
+        let kind = self.tensors[t].kind;
+        let gradient = self.tensor(kind, Storage::Arena);
+        self.gradients.insert(t, gradient);
+        (gradient, false)
+    }
+
+    /// Declares that `gradient` (a buffer nobody else needs any more) is the gradient of `t`. Panics if there is one.
+    pub fn adopt_gradient(&mut self, t: TensorId, gradient: TensorId) {
+        assert!(self.gradients.insert(t, gradient).is_none(), "tensor {t} has a gradient already");
+    }
+
+    /// The gradient buffer of a parameter, to add to; marks it as trained.
+    pub fn parameter_gradient(&mut self, weight: TensorId) -> TensorId {
+        let Storage::Weight(id) = self.tensors[weight].storage else { panic!("tensor {weight} is not a parameter") };
+        self.parameters.list[id].trained = true;
+        self.parameter_tensors[&id].1
+    }
+
+    /// A forward tensor for use in the backward pass: itself, or its recomputed copy.
+    pub fn saved(&mut self, t: TensorId) -> TensorId {
+        if !self.recompute.contains(&t) {
+            return t;
+        }
+        if let Some(&clone) = self.clones.get(&t) {
+            return clone;
+        }
+        let index = self.nodes[..self.forward_nodes].iter().position(|n| n.outputs.contains(&t));
+        let node = self.nodes[index.expect("a recomputed tensor has a producer")].clone();
+        let inputs: Vec<TensorId> = node.inputs.iter().map(|&i| self.saved(i)).collect();
+        let outputs: Vec<TensorId> = node
+            .outputs
+            .iter()
+            .map(|&o| {
+                let (kind, needs) = (self.tensors[o].kind, self.tensors[o].needs_gradient);
+                let clone = self.tensor(kind, Storage::Arena);
+                self.tensors[clone].needs_gradient = needs;
+                self.clones.insert(o, clone);
+                clone
+            })
+            .collect();
+        self.nodes.push(Node { op: node.op, inputs, outputs });
+        self.clones[&t]
+    }
+}

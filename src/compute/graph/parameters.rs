@@ -1,0 +1,192 @@
+//! Trainable parameters: names as PyTorch's state_dict has them, shapes, and how they lie in memory.
+
+use super::space::{QUAD, QUAD_BYTES};
+use crate::compute::device::recording::{Heap, Slice};
+
+pub type ParamId = usize;
+
+/// Weights, gradients and momentum lie in heaps of the same layout; an alignment that every adapter allows.
+const ALIGNMENT: u64 = 256;
+
+/// How the values of a parameter lie on the device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Packing {
+    /// One value a channel, filled up to whole quads with zeros.
+    Vector { channels: usize },
+    /// 4x4 matrices [output quad][tap][input quad], column = input channel. The inputs are those of a concatenation, each
+    /// filled up to whole quads. On the host: (out, in, kz, ky, kx).
+    Convolution { out: usize, inputs: Vec<usize>, taps: usize },
+}
+
+impl Packing {
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Packing::Vector { channels } => channels.div_ceil(QUAD) as u64 * QUAD_BYTES,
+            Packing::Convolution { out, taps, .. } => {
+                (out.div_ceil(QUAD) * taps * self.in_quads()) as u64 * 4 * QUAD_BYTES
+            }
+        }
+    }
+
+    /// Input quads of a convolution over all its inputs.
+    pub fn in_quads(&self) -> usize {
+        match self {
+            Packing::Vector { .. } => 0,
+            Packing::Convolution { inputs, .. } => inputs.iter().map(|c| c.div_ceil(QUAD)).sum(),
+        }
+    }
+
+    /// For each value in host order (C order of the PyTorch shape), its place on the device, in floats.
+    fn places(&self) -> Vec<usize> {
+        match self {
+            Packing::Vector { channels } => (0..*channels).collect(),
+            Packing::Convolution { out, inputs, taps } => {
+                let mut lanes = Vec::new(); // device lane (4 * quad + component) of each input channel
+                let mut quad = 0;
+                for &channels in inputs {
+                    lanes.extend((0..channels).map(|c| quad * QUAD + c));
+                    quad += channels.div_ceil(QUAD);
+                }
+                let mut places = Vec::with_capacity(out * lanes.len() * taps);
+                for o in 0..*out {
+                    for &lane in &lanes {
+                        for t in 0..*taps {
+                            let matrix = ((o / QUAD) * taps + t) * quad + lane / QUAD;
+                            places.push(matrix * 16 + (lane % QUAD) * QUAD + o % QUAD);
+                        }
+                    }
+                }
+                places
+            }
+        }
+    }
+
+    pub fn pack(&self, host: &[f32]) -> Vec<f32> {
+        let places = self.places();
+        assert_eq!(places.len(), host.len(), "{self:?} does not hold {} values", host.len());
+        let mut device = vec![0.0; (self.bytes() / 4) as usize];
+        for (&place, &value) in places.iter().zip(host) {
+            device[place] = value;
+        }
+        device
+    }
+
+    pub fn unpack(&self, device: &[f32]) -> Vec<f32> {
+        self.places().into_iter().map(|p| device[p]).collect()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Key of the state_dict, e.g. `encoder.stem.convs.0.conv.weight`.
+    pub name: String,
+    /// Shape in PyTorch.
+    pub shape: Vec<usize>,
+    pub packing: Packing,
+    /// Whether a gradient reaches it; PyTorch leaves parameters without one alone (no decay, no momentum).
+    pub trained: bool,
+}
+
+/// The parameters of a network in order of their creation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Parameters {
+    pub list: Vec<Parameter>,
+}
+
+/// Where each parameter lies: chunk and offset, the same for weights, gradients and momentum.
+#[derive(Clone, Debug)]
+pub struct ParameterLayout {
+    pub places: Vec<(u32, u64)>,
+    pub sizes: Vec<u64>,
+    /// Bytes of each chunk.
+    pub chunks: Vec<u64>,
+}
+
+impl Parameters {
+    /// The parameter of that name, made when it is new. Panics when it exists with another shape.
+    pub fn get_or_add(&mut self, name: &str, shape: &[usize], packing: Packing) -> ParamId {
+        if let Some(id) = self.list.iter().position(|p| p.name == name) {
+            assert_eq!(
+                (&self.list[id].shape[..], &self.list[id].packing),
+                (shape, &packing),
+                "parameter {name} differs"
+            );
+            return id;
+        }
+        self.list.push(Parameter { name: name.to_string(), shape: shape.to_vec(), packing, trained: false });
+        self.list.len() - 1
+    }
+
+    pub fn find(&self, name: &str) -> Option<ParamId> {
+        self.list.iter().position(|p| p.name == name)
+    }
+
+    /// Number of values, as PyTorch counts them.
+    pub fn count(&self) -> usize {
+        self.list.iter().map(|p| p.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Of these, how many are trained.
+    pub fn trained(&self) -> usize {
+        self.list.iter().filter(|p| p.trained).map(|p| p.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Places every parameter in chunks of at most `max_chunk` bytes.
+    pub fn layout(&self, max_chunk: u64) -> ParameterLayout {
+        let mut layout = ParameterLayout { places: Vec::new(), sizes: Vec::new(), chunks: Vec::new() };
+        for p in &self.list {
+            let size = p.packing.bytes();
+            let room = layout.chunks.last().is_some_and(|&used| used + size <= max_chunk);
+            if !room {
+                layout.chunks.push(0);
+            }
+            let chunk = layout.chunks.len() - 1;
+            layout.places.push((chunk as u32, layout.chunks[chunk]));
+            layout.sizes.push(size);
+            layout.chunks[chunk] += size.next_multiple_of(ALIGNMENT);
+        }
+        layout
+    }
+}
+
+impl ParameterLayout {
+    pub fn slice(&self, heap: fn(u32) -> Heap, id: ParamId) -> Slice {
+        let (chunk, offset) = self.places[id];
+        Slice { heap: heap(chunk), offset, size: self.sizes[id] }
+    }
+    pub fn bytes(&self) -> u64 {
+        self.chunks.iter().sum()
+    }
+    /// Runs of neighbouring trained parameters, each within one chunk: (chunk, offset, size).
+    pub fn trained_runs(&self, parameters: &Parameters) -> Vec<(u32, u64, u64)> {
+        let mut runs: Vec<(u32, u64, u64)> = Vec::new();
+        for (id, p) in parameters.list.iter().enumerate().filter(|(_, p)| p.trained) {
+            let (chunk, offset) = self.places[id];
+            let size = p.packing.bytes();
+            match runs.last_mut() {
+                Some(run) if run.0 == chunk && (run.1 + run.2).next_multiple_of(ALIGNMENT) == offset => {
+                    run.2 = offset + size - run.1
+                }
+                _ => runs.push((chunk, offset, size)),
+            }
+        }
+        runs
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packing_keeps_every_value_of_a_concatenated_convolution() {
+        let packing = Packing::Convolution { out: 6, inputs: vec![6, 5], taps: 27 };
+        let host: Vec<f32> = (0..6 * 11 * 27).map(|i| i as f32 + 1.0).collect();
+        let device = packing.pack(&host);
+        assert_eq!(device.len() as u64 * 4, packing.bytes());
+        assert_eq!(packing.unpack(&device), host);
+        // Output channel 5, the second input's channel 0 (lane 8), tap 3: matrix (1, 3, 2), column 0, row 1.
+        let value = host[(5 * 11 + 6) * 27 + 3];
+        assert_eq!(device[((27 + 3) * 4 + 2) * 16 + 1], value);
+    }
+}

@@ -1,0 +1,186 @@
+//! Liveness and the memory plan: where each tensor segment lies in the arena.
+
+use super::space::QUAD;
+use super::{Graph, Kind, Storage, TensorId};
+use crate::base::error::{Error, Result};
+
+/// Limits of the adapter that shape the plan.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Largest storage binding in bytes: no segment exceeds it.
+    pub max_binding: u64,
+    /// Largest buffer in bytes: the arena is cut into heaps of at most this size.
+    pub max_buffer: u64,
+}
+
+const ALIGNMENT: u64 = 256;
+
+/// A piece of a tensor: quads `first..first + quads` of a feature tensor, or the whole of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    pub first_quad: usize,
+    pub quads: usize,
+    pub heap: u32,
+    pub offset: u64,
+    pub size: u64,
+}
+
+/// The arena of one graph.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryPlan {
+    /// Pieces of each arena tensor (empty for others and for tensors without use).
+    pub pieces: Vec<Vec<Piece>>,
+    /// Bytes of each arena heap.
+    pub heaps: Vec<u64>,
+    /// The least that any plan needs: the largest sum of tensors alive at one time.
+    pub floor: u64,
+}
+
+impl MemoryPlan {
+    pub fn bytes(&self) -> u64 {
+        self.heaps.iter().sum()
+    }
+}
+
+/// First and last node that touch each tensor.
+fn lifetimes(graph: &Graph) -> Vec<Option<(usize, usize)>> {
+    let mut lives: Vec<Option<(usize, usize)>> = vec![None; graph.tensors.len()];
+    for (index, node) in graph.nodes.iter().enumerate() {
+        for &t in node.inputs.iter().chain(&node.outputs) {
+            lives[t] = Some(lives[t].map_or((index, index), |(first, _)| (first, index)));
+        }
+    }
+    for (live, tensor) in lives.iter_mut().zip(&graph.tensors) {
+        if tensor.storage == Storage::Kept {
+            *live = live.map(|(first, _)| (first, graph.nodes.len()));
+        }
+    }
+    lives
+}
+
+/// Places every arena tensor: largest first, each at the lowest offset that is free during its life.
+pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
+    let lives = lifetimes(graph);
+    let mut plan = MemoryPlan { pieces: vec![Vec::new(); graph.tensors.len()], ..Default::default() };
+    let mut units: Vec<(u64, usize, usize, TensorId, usize, usize)> = Vec::new();
+    for (t, tensor) in graph.tensors.iter().enumerate() {
+        let (Storage::Arena | Storage::Kept, Some((first, last))) = (tensor.storage, lives[t]) else { continue };
+        match tensor.kind {
+            Kind::Bytes(bytes) => units.push((bytes, first, last, t, 0, 0)),
+            Kind::Feature { channels, space } => {
+                let quad_bytes = space.voxels() as u64 * graph.precision.quad_bytes();
+                let most = (limits.max_binding / quad_bytes) as usize;
+                if most == 0 {
+                    return Err(too_large(space.dims, quad_bytes, limits.max_binding));
+                }
+                let quads = channels.div_ceil(QUAD);
+                for q in (0..quads).step_by(most) {
+                    let n = most.min(quads - q);
+                    units.push((n as u64 * quad_bytes, first, last, t, q, n));
+                }
+            }
+        }
+    }
+    plan.floor = (0..=graph.nodes.len())
+        .map(|time| units.iter().filter(|u| u.1 <= time && time <= u.2).map(|u| u.0.next_multiple_of(ALIGNMENT)).sum())
+        .max()
+        .unwrap_or(0);
+    units.sort_by_key(|&(size, first, _, t, q, _)| (std::cmp::Reverse(size), first, t, q));
+    let mut placed: Vec<Vec<(u64, u64, usize, usize)>> = Vec::new(); // per heap, by offset: offset, end, first, last
+    for (size, first, last, t, q, quads) in units {
+        let room = size.max(1).next_multiple_of(ALIGNMENT);
+        let mut heap = 0;
+        let offset = loop {
+            if heap == placed.len() {
+                placed.push(Vec::new());
+                plan.heaps.push(0);
+            }
+            let mut offset = 0;
+            for &(start, end, f, l) in &placed[heap] {
+                if l < first || f > last {
+                    continue;
+                }
+                if offset + room <= start {
+                    break;
+                }
+                offset = offset.max(end);
+            }
+            if offset + room <= limits.max_buffer {
+                break offset;
+            }
+            if offset == 0 {
+                return Err(Error::device(
+                    format!(
+                        "a tensor of {room} bytes exceeds the adapter's buffer limit of {} bytes",
+                        limits.max_buffer
+                    ),
+                    "Choose a smaller patch or another adapter with --device",
+                ));
+            }
+            heap += 1;
+        };
+        let at = placed[heap].partition_point(|p| p.0 < offset);
+        placed[heap].insert(at, (offset, offset + room, first, last));
+        plan.heaps[heap] = plan.heaps[heap].max(offset + room);
+        plan.pieces[t].push(Piece { first_quad: q, quads, heap: heap as u32, offset, size });
+    }
+    for pieces in &mut plan.pieces {
+        pieces.sort_by_key(|p| p.first_quad);
+    }
+    Ok(plan)
+}
+
+fn too_large(dims: [usize; 3], bytes: u64, limit: u64) -> Error {
+    Error::device(
+        format!(
+            "four channels of a {}x{}x{} patch take {bytes} bytes, more than the adapter binds at once ({limit})",
+            dims[0], dims[1], dims[2]
+        ),
+        "Choose a smaller patch (train.patch) or another adapter with --device",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::graph::{Node, Op, Parameters, Recorder, Space};
+
+    struct Touch;
+    impl Op for Touch {
+        fn name(&self) -> &'static str {
+            "touch"
+        }
+        fn record(&self, _: &Node, _: &mut Recorder) {}
+        fn backward(&self, _: &Node, _: &mut Graph) {}
+    }
+
+    #[test]
+    fn tensors_alive_at_the_same_time_never_overlap_and_dead_ones_are_reused() {
+        let mut g = Graph::new(Parameters::default(), &[]);
+        let space = Space::dense([8, 8, 8]);
+        let chain: Vec<TensorId> = (0..12).map(|i| g.feature(4 + 8 * (i % 3), space)).collect();
+        for pair in chain.windows(2) {
+            g.push(Touch, &pair[..1], &pair[1..]);
+        }
+        g.keep(chain[4]);
+        let limits = Limits { max_binding: 3 * 512 * 16, max_buffer: 64 * 512 * 16 };
+        let plan = plan(&g, limits).unwrap();
+        let lives = lifetimes(&g);
+        for a in 0..chain.len() {
+            for b in a + 1..chain.len() {
+                let ((fa, la), (fb, lb)) = (lives[chain[a]].unwrap(), lives[chain[b]].unwrap());
+                if la < fb || lb < fa {
+                    continue;
+                }
+                for p in &plan.pieces[chain[a]] {
+                    assert!(p.size <= limits.max_binding);
+                    for q in &plan.pieces[chain[b]] {
+                        assert!(p.heap != q.heap || p.offset + p.size <= q.offset || q.offset + q.size <= p.offset);
+                    }
+                }
+            }
+        }
+        let total: u64 = plan.pieces.iter().flatten().map(|p| p.size).sum();
+        assert!(plan.bytes() >= plan.floor && plan.bytes() < total);
+    }
+}

@@ -1,0 +1,233 @@
+//! From nodes to dispatches: where tensors lie, and what every kernel needs to be told.
+
+use super::plan::{MemoryPlan, Piece};
+use super::space::{QUAD, Space};
+use super::{Graph, Kind, ParameterLayout, Storage, TensorId};
+use crate::compute::device::recording::{Dispatch, Heap, Kernel, Precision, Recording, Slice, Workgroups};
+use crate::compute::device::{AdapterFacts, KernelTable};
+use bytemuck::Pod;
+
+/// Quads `first_quad..first_quad + quads` of a tensor, in one binding.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    pub first_quad: usize,
+    pub quads: usize,
+    pub slice: Slice,
+}
+
+/// A problem for which an operator has several kernels.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    pub problem: String,
+    /// The kernels as text; the first is the default.
+    pub variants: Vec<String>,
+    /// The node that asks.
+    pub node: usize,
+}
+
+/// Collects the dispatches of a graph.
+pub struct Recorder<'a> {
+    graph: &'a Graph,
+    plan: &'a MemoryPlan,
+    layout: &'a ParameterLayout,
+    facts: &'a AdapterFacts,
+    kernels: &'a KernelTable,
+    pub recording: Recording,
+    label: &'static str,
+    node: usize,
+    choices: Vec<Choice>,
+}
+
+impl<'a> Recorder<'a> {
+    pub fn new(
+        graph: &'a Graph,
+        plan: &'a MemoryPlan,
+        layout: &'a ParameterLayout,
+        facts: &'a AdapterFacts,
+        kernels: &'a KernelTable,
+    ) -> Self {
+        Self {
+            graph,
+            plan,
+            layout,
+            facts,
+            kernels,
+            recording: Recording::default(),
+            label: "",
+            node: 0,
+            choices: Vec::new(),
+        }
+    }
+
+    /// Records every node in order.
+    pub fn record(mut self) -> Recording {
+        (0..self.graph.nodes.len()).for_each(|node| self.add(node));
+        self.recording
+    }
+
+    /// Records one node alone.
+    pub fn record_node(mut self, node: usize) -> Recording {
+        self.add(node);
+        self.recording
+    }
+
+    /// The choices of kernels that recording every node would make.
+    pub fn choices(mut self) -> Vec<Choice> {
+        (0..self.graph.nodes.len()).for_each(|node| self.add(node));
+        self.choices
+    }
+
+    fn add(&mut self, index: usize) {
+        let node = &self.graph.nodes[index];
+        self.node = index;
+        self.label = node.op.name();
+        node.op.record(node, self);
+    }
+
+    /// The kernel for a problem, of those that can solve it; the likely best comes first.
+    pub fn choose<V: Copy + ToString>(&mut self, problem: String, candidates: &[V]) -> V {
+        let chosen = self.kernels.choose(&problem, candidates);
+        let variants = candidates.iter().map(V::to_string).collect();
+        self.choices.push(Choice { problem, variants, node: self.node });
+        chosen
+    }
+
+    /// The adapter: kernels choose their tiles by it.
+    pub fn facts(&self) -> &'a AdapterFacts {
+        self.facts
+    }
+
+    pub fn shape(&self, t: TensorId) -> (usize, Space) {
+        self.graph.shape(t)
+    }
+
+    pub fn quads(&self, t: TensorId) -> usize {
+        self.shape(t).0.div_ceil(QUAD)
+    }
+
+    /// Bytes that a feature tensor stores.
+    pub fn bytes(&self, t: TensorId) -> f64 {
+        match self.graph.tensors[t].kind {
+            Kind::Bytes(bytes) => bytes as f64,
+            Kind::Feature { channels, space } => (channels.div_ceil(QUAD) * space.voxels()) as f64 * self.quad_bytes(),
+        }
+    }
+
+    /// How feature tensors are stored.
+    pub fn precision(&self) -> Precision {
+        self.graph.precision
+    }
+
+    /// Bytes of one voxel of one quad of a feature tensor.
+    pub fn quad_bytes(&self) -> f64 {
+        self.graph.precision.quad_bytes() as f64
+    }
+
+    /// Numbers that a segment holds.
+    pub fn values(&self, segment: &Segment) -> f64 {
+        segment.slice.size as f64 / self.quad_bytes() * QUAD as f64
+    }
+
+    /// The pieces of a feature tensor that can be bound at once.
+    pub fn segments(&self, t: TensorId) -> Vec<Segment> {
+        assert!(
+            matches!(self.graph.tensors[t].storage, Storage::Arena | Storage::Kept),
+            "tensor {t} is not in the arena"
+        );
+        assert!(!self.plan.pieces[t].is_empty(), "tensor {t} was never planned");
+        self.plan.pieces[t]
+            .iter()
+            .map(|p: &Piece| Segment {
+                first_quad: p.first_quad,
+                quads: p.quads,
+                slice: Slice { heap: Heap::Arena(p.heap), offset: p.offset, size: p.size },
+            })
+            .collect()
+    }
+
+    /// Quads that two tensors of as many channels share segment by segment: (segment of a, quad in it, segment of b, quad in
+    /// it, number of quads).
+    pub fn overlaps(&self, a: TensorId, b: TensorId) -> Vec<(Segment, usize, Segment, usize, usize)> {
+        let (sa, sb) = (self.segments(a), self.segments(b));
+        let mut out = Vec::new();
+        for x in &sa {
+            for y in &sb {
+                let first = x.first_quad.max(y.first_quad);
+                let end = (x.first_quad + x.quads).min(y.first_quad + y.quads);
+                if first < end {
+                    out.push((*x, first - x.first_quad, *y, first - y.first_quad, end - first));
+                }
+            }
+        }
+        out
+    }
+
+    /// The one binding of a tensor that is not a feature tensor.
+    pub fn slice(&self, t: TensorId) -> Slice {
+        let tensor = &self.graph.tensors[t];
+        let Kind::Bytes(size) = tensor.kind else { panic!("tensor {t} is a feature tensor: bind its segments") };
+        match tensor.storage {
+            Storage::Arena | Storage::Kept => {
+                let p = self.plan.pieces[t][0];
+                Slice { heap: Heap::Arena(p.heap), offset: p.offset, size: p.size }
+            }
+            Storage::Input(index) => Slice { heap: Heap::Input(index), offset: 0, size },
+            Storage::Output(output) => output.slice(),
+            Storage::Weight(id) => self.layout.slice(Heap::Weights, id),
+            Storage::Gradient(id) => self.layout.slice(Heap::Gradients, id),
+            Storage::StepValues => Slice { heap: Heap::Hyper, offset: 0, size },
+        }
+    }
+
+    /// A binding for a read-only buffer that the chosen variant of a kernel does not read.
+    pub fn dummy(&self) -> Slice {
+        Slice { heap: Heap::Input(0), offset: 0, size: self.graph.inputs[0] }
+    }
+
+    /// The mask table of the first sparse space of the list, for kernels that import `space`.
+    pub fn mask(&self, spaces: &[&Space]) -> Slice {
+        match spaces.iter().find_map(|s| s.mask()) {
+            Some(mask) => Slice { heap: Heap::Input(1 + mask), offset: 0, size: self.graph.inputs[1 + mask as usize] },
+            None => self.dummy(),
+        }
+    }
+
+    /// Workgroups of `per_group` voxels over a space, by `z`.
+    pub fn over(&self, space: &Space, per_group: usize, z: usize) -> Workgroups {
+        match space.blocks {
+            None => Workgroups::folded(space.voxels(), per_group, z),
+            Some(b) => Workgroups::PerBlock {
+                mask: b.mask,
+                per_block: super::product(b.block) as u32,
+                per_group: per_group as u32,
+                z: z as u32,
+            },
+        }
+    }
+
+    /// Workgroups of `per_group` items, or none while `switch` is off.
+    pub fn when(&self, switch: u32, items: usize, per_group: usize) -> Workgroups {
+        let mask = self.graph.masks.len() as u32 + switch;
+        Workgroups::PerBlock { mask, per_block: items as u32, per_group: per_group as u32, z: 1 }
+    }
+
+    pub fn dispatch<P: Pod>(
+        &mut self,
+        kernel: Kernel,
+        params: &P,
+        bindings: &[Slice],
+        workgroups: Workgroups,
+        flops: f64,
+        bytes: f64,
+    ) {
+        self.recording.dispatches.push(Dispatch {
+            kernel: Kernel { precision: self.graph.precision, ..kernel },
+            params: bytemuck::bytes_of(params).to_vec(),
+            bindings: bindings.to_vec(),
+            workgroups,
+            label: self.label,
+            flops,
+            bytes,
+        });
+    }
+}

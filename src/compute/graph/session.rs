@@ -1,0 +1,375 @@
+//! Graphs on a device: allocates what the plans say, uploads inputs, runs, reads results.
+
+use super::plan::{self, Limits, MemoryPlan};
+use super::record::Recorder;
+use super::{BlockMask, Graph, Kind, Output, ParamId, ParameterLayout, Parameters, Precision, QUAD, TensorId, product};
+use crate::base::error::{Error, Result};
+use crate::compute::device::recording::{Heap, Recording, Slice};
+use crate::compute::device::{Executable, Gpu, Heaps, Timing};
+use bytemuck::{Pod, Zeroable};
+use std::rc::Rc;
+
+/// What changes from step to step without a new recording.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+pub struct StepValues {
+    pub learning_rate: f32,
+    pub momentum: f32,
+    pub weight_decay: f32,
+    /// Factor of the loss, e.g. 1 / (masked voxels of the batch).
+    pub loss_scale: f32,
+    /// Factor of all gradients beside the loss's own, so that small ones do not vanish where features have 16 bits; the optimiser
+    /// takes it out again.
+    pub gradient_scale: f32,
+}
+
+impl Default for StepValues {
+    fn default() -> Self {
+        Self { learning_rate: 0.0, momentum: 0.0, weight_decay: 0.0, loss_scale: 0.0, gradient_scale: 1.0 }
+    }
+}
+
+/// Weights are cut into buffers of at most this size (and the adapter's limit), so that one allocation stays moderate.
+const MAX_CHUNK: u64 = 256 << 20;
+
+/// Heaps of the arena stay below 2 GiB, which every driver can allocate in one piece.
+const MAX_HEAP: u64 = (2 << 30) - 256;
+
+/// Bytes of a session, by use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct SessionMemory {
+    pub activations: u64,
+    /// The least that activations can take with this graph; the rest is what the layout could not reuse.
+    pub activations_floor: u64,
+    pub weights: u64,
+    pub gradients: u64,
+    pub momentum: u64,
+    pub inputs: u64,
+}
+
+impl SessionMemory {
+    pub fn total(&self) -> u64 {
+        self.activations + self.weights + self.gradients + self.momentum + self.inputs
+    }
+}
+
+/// The memory plan of graphs that share one arena and one set of parameters, without a device.
+pub fn session_memory(graphs: &[&Graph], limits: Limits, trains: bool) -> Result<SessionMemory> {
+    let plans = graphs.iter().map(|g| plan::plan(g, limits)).collect::<Result<Vec<_>>>()?;
+    let graphs_of = |f: &dyn Fn(&Graph) -> &[u64]| largest(graphs.iter().map(|g| f(g)));
+    let weights = graphs.last().map_or(0, |g| g.parameters.layout(MAX_CHUNK.min(limits.max_binding)).bytes());
+    Ok(SessionMemory {
+        activations: largest(plans.iter().map(|p| &p.heaps[..])).iter().sum(),
+        activations_floor: plans.iter().map(|p| p.floor).max().unwrap_or(0),
+        weights,
+        gradients: if trains { weights } else { 0 },
+        momentum: if trains { weights } else { 0 },
+        inputs: graphs_of(&|g| &g.inputs).iter().map(|b| b.next_multiple_of(256)).sum(),
+    })
+}
+
+/// The largest value of each place.
+fn largest<'a>(lists: impl Iterator<Item = &'a [u64]>) -> Vec<u64> {
+    let mut out: Vec<u64> = Vec::new();
+    for list in lists {
+        out.resize(out.len().max(list.len()), 0);
+        for (a, &b) in out.iter_mut().zip(list) {
+            *a = b.max(*a);
+        }
+    }
+    out
+}
+
+pub(super) struct Program {
+    pub(super) graph: Graph,
+    pub(super) plan: MemoryPlan,
+    executable: Executable,
+}
+
+/// The optimiser as a recording over the parameters' chunks; `scratch` bytes of the output heap are its own, from
+/// [`optimizer_scratch`] on.
+pub struct Optimizer {
+    pub recording: Recording,
+    pub scratch: u64,
+}
+
+/// Records the optimiser for parameters and their layout.
+pub type MakeOptimizer = dyn Fn(&Parameters, &ParameterLayout) -> Optimizer;
+
+/// Where the optimiser's work space starts in the output heap.
+pub fn optimizer_scratch() -> u64 {
+    Output::COUNT * 256
+}
+
+/// Graphs that share parameters and memory, ready to run.
+pub struct Session {
+    pub gpu: Rc<Gpu>,
+    pub(super) heaps: Heaps,
+    pub parameters: Parameters,
+    pub(super) layout: ParameterLayout,
+    pub(super) programs: Vec<Program>,
+    optimizer: Option<Executable>,
+    /// Visible blocks of each mask, then 1 for each switch that is on.
+    pub(super) visible: Vec<u32>,
+}
+
+impl Session {
+    /// Plans, allocates and compiles. With `optimizer` the session can train. The parameters are those of the last graph
+    /// (build each graph from the parameters of the one before).
+    pub fn new(gpu: Rc<Gpu>, graphs: Vec<Graph>, optimizer: Option<&MakeOptimizer>) -> Result<Self> {
+        let limits = Limits::of(&gpu);
+        graphs.iter().try_for_each(|g| gpu.require(g.precision))?;
+        let mut parameters = graphs.last().map(|g| g.parameters.clone()).unwrap_or_default();
+        for graph in &graphs {
+            for (p, q) in parameters.list.iter_mut().zip(&graph.parameters.list) {
+                p.trained |= q.trained;
+            }
+        }
+        let layout = parameters.layout(MAX_CHUNK.min(limits.max_binding));
+        let plans = graphs.iter().map(|g| plan::plan(g, limits)).collect::<Result<Vec<_>>>()?;
+        let mut heaps = Heaps::default();
+        let optimizer = optimizer.map(|make| make(&parameters, &layout));
+        for (k, &bytes) in largest(plans.iter().map(|p| &p.heaps[..])).iter().enumerate() {
+            gpu.allocate(&mut heaps, Heap::Arena(k as u32), bytes)?;
+        }
+        for (k, &bytes) in largest(graphs.iter().map(|g| &g.inputs[..])).iter().enumerate() {
+            gpu.allocate(&mut heaps, Heap::Input(k as u32), bytes)?;
+        }
+        for (k, &bytes) in layout.chunks.iter().enumerate() {
+            let k = k as u32;
+            gpu.allocate(&mut heaps, Heap::Weights(k), bytes)?;
+            if graphs.iter().any(|g| g.parameters.list.iter().any(|p| p.trained)) {
+                gpu.allocate(&mut heaps, Heap::Gradients(k), bytes)?;
+            }
+            if optimizer.is_some() {
+                gpu.allocate(&mut heaps, Heap::Momentum(k), bytes)?;
+            }
+        }
+        gpu.allocate(&mut heaps, Heap::Output, optimizer_scratch() + optimizer.as_ref().map_or(0, |o| o.scratch))?;
+        gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
+        let mut programs = Vec::new();
+        for (graph, plan) in graphs.into_iter().zip(plans) {
+            let recording = Recorder::new(&graph, &plan, &layout, gpu.facts(), &gpu.kernels()).record();
+            let executable = gpu.compile(&recording, &heaps)?;
+            programs.push(Program { graph, plan, executable });
+        }
+        let optimizer = optimizer.map(|o| gpu.compile(&o.recording, &heaps)).transpose()?;
+        let counts = programs.iter().map(|p| p.graph.masks.len() + p.graph.switches as usize).max().unwrap_or(0);
+        Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, visible: vec![0; counts] })
+    }
+
+    /// Uploads the mask `index` of all programs.
+    pub fn set_mask(&mut self, index: usize, mask: &BlockMask) -> Result<()> {
+        let graph = &self.programs[0].graph;
+        assert_eq!(graph.masks[index], mask.grid, "mask grid");
+        for kind in self.programs.iter().flat_map(|p| &p.graph.tensors).map(|t| t.kind) {
+            if let Kind::Feature { space, .. } = kind
+                && let Some(blocks) = space.blocks
+                && blocks.mask as usize == index
+                && mask.count() > blocks.capacity
+            {
+                return Err(Error::plan(
+                    format!(
+                        "{} visible blocks exceed the {} that the plan has memory for",
+                        mask.count(),
+                        blocks.capacity
+                    ),
+                    "Plan for the lowest mask ratio that will be used",
+                ));
+            }
+        }
+        self.visible[index] = mask.count() as u32;
+        self.gpu.write(&self.heaps, Heap::Input(1 + index as u32), 0, bytemuck::cast_slice(&mask.table()));
+        Ok(())
+    }
+
+    /// Uploads the `index`-th image of the graphs (in the order of `Graph::image` and `Graph::input`), channels then z, y, x.
+    pub fn set_image(&self, index: usize, values: &[f32]) {
+        let graph = &self.programs[0].graph;
+        assert_eq!(graph.inputs[1 + graph.masks.len() + index], values.len() as u64 * 4, "values of image {index}");
+        self.set_input(index, bytemuck::cast_slice(values));
+    }
+
+    /// Uploads the beginning of the `index`-th input of the graphs; the rest stays what it is. A multiple of 4 bytes.
+    pub fn set_input(&self, index: usize, bytes: &[u8]) {
+        self.set_input_at(index, 0, bytes);
+    }
+
+    /// As [`Session::set_input`], from byte `offset` on, another multiple of 4.
+    pub fn set_input_at(&self, index: usize, offset: u64, bytes: &[u8]) {
+        let graph = &self.programs[0].graph;
+        let input = 1 + graph.masks.len() + index;
+        assert!(offset + bytes.len() as u64 <= graph.inputs[input], "{} bytes for input {index}", bytes.len());
+        self.gpu.write(&self.heaps, Heap::Input(input as u32), offset, bytes);
+    }
+
+    /// Whether the dispatches of a switch run from now on. At first all are off.
+    pub fn set_switch(&mut self, switch: u32, on: bool) {
+        let first = self.programs[0].graph.masks.len();
+        self.visible[first + switch as usize] = u32::from(on);
+    }
+
+    pub fn set_step(&self, values: StepValues) {
+        self.gpu.write(&self.heaps, Heap::Hyper, 0, bytemuck::bytes_of(&values));
+    }
+
+    /// Sets gradients and outputs to zero: the start of a step.
+    pub fn start_step(&self) {
+        let mut which = vec![Heap::Output];
+        which.extend((0..self.layout.chunks.len() as u32).map(Heap::Gradients).filter(|&h| self.heaps.size(h) > 0));
+        self.gpu.clear(&self.heaps, &which);
+    }
+
+    /// Runs a graph once, for one sample.
+    pub fn run(&self, program: usize) -> Result<()> {
+        self.gpu.run(&self.programs[program].executable, &self.visible)
+    }
+
+    /// As [`Session::run`], with the time of every dispatch where the adapter has timestamps.
+    pub fn run_timed(&self, program: usize) -> Result<Option<Vec<Timing>>> {
+        self.gpu.run_timed(&self.programs[program].executable, &self.visible)
+    }
+
+    /// Clips the gradient and updates the weights.
+    pub fn update(&self) -> Result<()> {
+        let optimizer = self.optimizer.as_ref().expect("the session was made without an optimiser");
+        self.gpu.run(optimizer, &self.visible)
+    }
+
+    pub fn output(&self, output: Output) -> Result<f32> {
+        let slice = Slice { size: 4, ..output.slice() };
+        Ok(bytemuck::pod_read_unaligned(&self.gpu.read(&self.heaps, slice)?))
+    }
+
+    /// Reads a kept feature tensor as (channels, z, y, x), hidden voxels as zero.
+    pub fn read(&self, program: usize, tensor: TensorId) -> Result<Vec<f32>> {
+        let p = &self.programs[program];
+        let (channels, space) = p.graph.shape(tensor);
+        let size = product(space.dims);
+        let stride = space.voxels();
+        let mut out = vec![0.0; channels * size];
+        let table: Option<Vec<u32>> = match space.mask() {
+            None => None,
+            Some(mask) => {
+                let size = p.graph.inputs[1 + mask as usize];
+                Some(bytemuck::pod_collect_to_vec(
+                    &self.gpu.read(&self.heaps, Slice { heap: Heap::Input(1 + mask), offset: 0, size })?,
+                ))
+            }
+        };
+        for piece in &p.plan.pieces[tensor] {
+            let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size: piece.size };
+            let bytes = self.gpu.read(&self.heaps, slice)?;
+            let values: Vec<f32> = match p.graph.precision {
+                Precision::F32 => bytemuck::pod_collect_to_vec(&bytes),
+                Precision::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            };
+            for q in 0..piece.quads {
+                for lane in 0..QUAD {
+                    let channel = (piece.first_quad + q) * QUAD + lane;
+                    if channel >= channels {
+                        continue;
+                    }
+                    let target = &mut out[channel * size..(channel + 1) * size];
+                    match (&table, space.blocks) {
+                        (Some(table), Some(blocks)) => {
+                            scatter(&values, (q * stride, lane), table, blocks, space.dims, target)
+                        }
+                        _ => (0..size).for_each(|v| target[v] = values[(q * stride + v) * QUAD + lane]),
+                    }
+                }
+            }
+        }
+        Ok(out)
+    }
+
+    /// Reads a kept tensor that is not a feature tensor, as 32-bit values.
+    pub fn read_words(&self, program: usize, tensor: TensorId) -> Result<Vec<u32>> {
+        let p = &self.programs[program];
+        let Kind::Bytes(size) = p.graph.tensors[tensor].kind else { panic!("tensor {tensor} is a feature tensor") };
+        let piece = p.plan.pieces[tensor][0];
+        let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size };
+        Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?))
+    }
+
+    fn read_parameter(&self, id: ParamId, heap: fn(u32) -> Heap) -> Result<Vec<f32>> {
+        let bytes = self.gpu.read(&self.heaps, self.layout.slice(heap, id))?;
+        Ok(self.parameters.list[id].packing.unpack(&bytemuck::pod_collect_to_vec::<u8, f32>(&bytes)))
+    }
+
+    fn write_parameter(&self, id: ParamId, heap: fn(u32) -> Heap, values: &[f32]) {
+        let slice = self.layout.slice(heap, id);
+        let packed = self.parameters.list[id].packing.pack(values);
+        self.gpu.write(&self.heaps, slice.heap, slice.offset, bytemuck::cast_slice(&packed));
+    }
+
+    /// A parameter in PyTorch's order.
+    pub fn weight(&self, id: ParamId) -> Result<Vec<f32>> {
+        self.read_parameter(id, Heap::Weights)
+    }
+    pub fn gradient(&self, id: ParamId) -> Result<Vec<f32>> {
+        self.read_parameter(id, Heap::Gradients)
+    }
+    pub fn momentum(&self, id: ParamId) -> Result<Vec<f32>> {
+        self.read_parameter(id, Heap::Momentum)
+    }
+    pub fn set_weight(&self, id: ParamId, values: &[f32]) {
+        self.write_parameter(id, Heap::Weights, values);
+    }
+    pub fn set_momentum(&self, id: ParamId, values: &[f32]) {
+        self.write_parameter(id, Heap::Momentum, values);
+    }
+
+    /// Bytes that this session holds on the device.
+    pub fn memory(&self) -> SessionMemory {
+        let sum = |heap: fn(u32) -> Heap, n: usize| (0..n as u32).map(|k| self.heaps.size(heap(k))).sum();
+        let chunks = self.layout.chunks.len();
+        SessionMemory {
+            activations: sum(Heap::Arena, self.programs.iter().map(|p| p.plan.heaps.len()).max().unwrap_or(0)),
+            activations_floor: self.programs.iter().map(|p| p.plan.floor).max().unwrap_or(0),
+            weights: sum(Heap::Weights, chunks),
+            gradients: sum(Heap::Gradients, chunks),
+            momentum: sum(Heap::Momentum, chunks),
+            inputs: sum(Heap::Input, self.programs.iter().map(|p| p.graph.inputs.len()).max().unwrap_or(0)),
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.gpu.release_all(&mut self.heaps);
+    }
+}
+
+impl Limits {
+    pub fn of(gpu: &Gpu) -> Self {
+        Self { max_binding: gpu.facts().max_binding, max_buffer: gpu.facts().max_buffer.min(MAX_HEAP) }
+    }
+}
+
+/// One channel of a sparse tensor to its place in the whole volume.
+fn scatter(
+    values: &[f32],
+    (base, lane): (usize, usize),
+    table: &[u32],
+    blocks: super::Blocks,
+    dims: [usize; 3],
+    target: &mut [f32],
+) {
+    let volume = product(blocks.block);
+    let list = &table[2 + table[1] as usize..];
+    for (slot, &cell) in list.iter().take(table[0] as usize).enumerate() {
+        let cell = cell as usize;
+        let corner = [
+            cell / (blocks.grid[1] * blocks.grid[2]) * blocks.block[0],
+            cell / blocks.grid[2] % blocks.grid[1] * blocks.block[1],
+            cell % blocks.grid[2] * blocks.block[2],
+        ];
+        for l in 0..volume {
+            let (z, y, x) =
+                (l / (blocks.block[1] * blocks.block[2]), l / blocks.block[2] % blocks.block[1], l % blocks.block[2]);
+            let at = ((corner[0] + z) * dims[1] + corner[1] + y) * dims[2] + corner[2] + x;
+            target[at] = values[(base + slot * volume + l) * QUAD + lane];
+        }
+    }
+}

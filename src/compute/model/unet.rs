@@ -1,0 +1,154 @@
+//! U-Nets as graphs, with nnU-Net's state_dict names (dynamic-network-architectures: ResidualEncoderUNet, BasicBlockD,
+//! PlainConvUNet, UNetDecoder).
+
+use super::{Encoder, Network};
+use crate::compute::graph::{Graph, Packing, Space, TensorId};
+use crate::compute::ops::{Bias, Epilogue, Geometry};
+
+/// Negative slope of every leaky ReLU (PyTorch's default).
+const SLOPE: f32 = 0.01;
+
+/// Stage outputs, highest resolution first.
+pub type Skips = Vec<TensorId>;
+
+/// Voxels of each stage for a patch.
+pub fn stage_dims(network: &Network, patch: [usize; 3]) -> Vec<[usize; 3]> {
+    let mut dims = patch;
+    network
+        .strides
+        .iter()
+        .map(|s| {
+            dims = std::array::from_fn(|a| dims[a].div_ceil(s[a]));
+            dims
+        })
+        .collect()
+}
+
+/// The space of each stage under mask 0 of `grid` cells with at most `capacity` visible; dense without a mask, and where a
+/// stage is coarser than the mask (as nnssl does). `None` when the cells of some stage are not whole voxels.
+pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<([usize; 3], usize)>) -> Option<Vec<Space>> {
+    stage_dims(network, patch)
+        .into_iter()
+        .map(|dims| match mask {
+            Some((grid, capacity)) if (0..3).any(|a| dims[a] >= grid[a]) => Space::sparse(dims, grid, 0, capacity),
+            _ => Some(Space::dense(dims)),
+        })
+        .collect()
+}
+
+/// conv - instance norm - [+ residual] - [leaky ReLU], named as nnU-Net's ConvDropoutNormReLU.
+fn conv_norm(
+    g: &mut Graph,
+    inputs: &[TensorId],
+    name: &str,
+    channels: usize,
+    space: Space,
+    geometry: Geometry,
+    epilogue: Epilogue,
+) -> TensorId {
+    let y = g.conv3d(inputs, &format!("{name}.conv"), channels, space, geometry, Bias::Removed);
+    g.instance_norm(y, Some(&format!("{name}.norm")), epilogue)
+}
+
+fn activated() -> Epilogue {
+    Epilogue { residual: None, slope: Some(SLOPE) }
+}
+
+/// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse.
+pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+    match network.encoder {
+        Encoder::Residual => residual_encoder(g, network, x, spaces),
+        Encoder::Plain => plain_encoder(g, network, x, spaces),
+    }
+}
+
+/// A convolution with its stage's stride, then others, in each stage.
+fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+    let mut x = x;
+    let mut skips = Vec::new();
+    for (s, &space) in spaces.iter().enumerate() {
+        for k in 0..network.blocks[s] {
+            let stride = if k == 0 { network.strides[s] } else { [1; 3] };
+            let geometry = Geometry::same(network.kernels[s], stride);
+            let name = format!("encoder.stages.{s}.0.convs.{k}");
+            x = conv_norm(g, &[x], &name, network.features[s], space, geometry, activated());
+        }
+        skips.push(x);
+    }
+    skips
+}
+
+fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+    let stem = Geometry::same(network.kernels[0], [1; 3]);
+    let mut x = conv_norm(g, &[x], "encoder.stem.convs.0", network.features[0], spaces[0], stem, activated());
+    let mut skips = Vec::new();
+    for (s, &space) in spaces.iter().enumerate() {
+        for b in 0..network.blocks[s] {
+            let stride = if b == 0 { network.strides[s] } else { [1; 3] };
+            let name = format!("encoder.stages.{s}.blocks.{b}");
+            x = residual_block(g, x, &name, network.features[s], space, network.kernels[s], stride);
+        }
+        skips.push(x);
+    }
+    skips
+}
+
+/// BasicBlockD: out = leaky_relu(norm(conv2(leaky_relu(norm(conv1(x))))) + skip(x)); the skip pools where strided and projects
+/// where the channels change.
+fn residual_block(
+    g: &mut Graph,
+    x: TensorId,
+    name: &str,
+    channels: usize,
+    space: Space,
+    kernel: [usize; 3],
+    stride: [usize; 3],
+) -> TensorId {
+    let (channels_in, _) = g.shape(x);
+    let mut skip = x;
+    let pooled = stride != [1; 3];
+    if pooled {
+        skip = g.avg_pool3d(skip, stride, space);
+    }
+    if channels_in != channels {
+        let name = format!("{name}.skip.{}", usize::from(pooled));
+        let one = Geometry::same([1; 3], [1; 3]);
+        let y = g.conv3d(&[skip], &format!("{name}.conv"), channels, space, one, Bias::None);
+        skip = g.instance_norm(y, Some(&format!("{name}.norm")), Epilogue::default());
+    }
+    let first =
+        conv_norm(g, &[x], &format!("{name}.conv1"), channels, space, Geometry::same(kernel, stride), activated());
+    let epilogue = Epilogue { residual: Some(skip), slope: Some(SLOPE) };
+    conv_norm(g, &[first], &format!("{name}.conv2"), channels, space, Geometry::same(kernel, [1; 3]), epilogue)
+}
+
+/// Decoder over dense stage outputs. Returns the outputs, highest resolution first: one, or one a stage with deep supervision.
+pub fn decoder(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<TensorId> {
+    let n = network.stages();
+    let mut x = skips[n - 1];
+    let mut outputs = Vec::new();
+    for d in 0..n - 1 {
+        let s = n - 2 - d;
+        let channels = network.features[s];
+        let up = g.conv_transpose3d(x, &format!("decoder.transpconvs.{d}"), channels, network.strides[s + 1]);
+        let mut inputs = vec![up, skips[s]];
+        for k in 0..network.decoder_convs[d] {
+            let (_, space) = g.shape(skips[s]);
+            let geometry = Geometry::same(network.kernels[s], [1; 3]);
+            x = conv_norm(g, &inputs, &format!("decoder.stages.{d}.convs.{k}"), channels, space, geometry, activated());
+            inputs = vec![x];
+        }
+        let (name, classes) = (format!("decoder.seg_layers.{d}"), network.output_channels);
+        if network.deep_supervision || s == 0 {
+            let (_, space) = g.shape(x);
+            outputs.push(g.conv3d(&[x], &name, classes, space, Geometry::same([1; 3], [1; 3]), Bias::Trained));
+        } else {
+            // nnU-Net registers every head; without deep supervision nothing trains them.
+            let packing = Packing::Convolution { out: classes, inputs: vec![channels], taps: 1 };
+            g.parameter(&format!("{name}.weight"), &[classes, channels, 1, 1, 1], packing);
+            g.parameter(&format!("{name}.bias"), &[classes], Packing::Vector { channels: classes });
+        }
+    }
+    outputs.reverse();
+    outputs
+}

@@ -1,0 +1,66 @@
+//! The last that happens to a patch: mirroring, masked channels become 0 outside, and so do labels.
+
+use super::{AXES, Augmentation, Params};
+use crate::compute::device::recording::Kernel;
+use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, product};
+
+struct FinishChannel {
+    a: Augmentation,
+    channel: usize,
+}
+
+struct FinishLabels {
+    a: Augmentation,
+}
+
+impl Graph {
+    /// Brings a channel to its place in `image`. `outside` is the label map that says where a masked channel is 0.
+    pub(super) fn finish_channel(
+        &mut self,
+        a: &Augmentation,
+        channel: usize,
+        [numbers, x]: [TensorId; 2],
+        outside: Option<TensorId>,
+        image: TensorId,
+    ) {
+        let mut inputs = vec![numbers, x];
+        inputs.extend(outside);
+        self.push(FinishChannel { a: a.clone(), channel }, &inputs, &[image]);
+    }
+
+    pub(super) fn finish_labels(&mut self, a: &Augmentation, inputs: [TensorId; 2], labels: TensorId) {
+        self.push(FinishLabels { a: a.clone() }, &inputs, &[labels]);
+    }
+}
+
+impl Op for FinishChannel {
+    fn name(&self) -> &'static str {
+        "augment: finish"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (numbers, x, image) = (r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0]));
+        let labels = node.inputs.get(2).map_or_else(|| r.dummy(), |&t| r.slice(t));
+        let first = (self.channel * product(self.a.patch)) as u32;
+        let params = Params { mirror: AXES, first, ..self.a.params(self.channel) };
+        let kernel = Kernel::new("augment/finish").flag("LABELS", node.inputs.len() > 2);
+        self.a.each_voxel(r, kernel, &params, &[numbers, x, labels, image], None);
+    }
+
+    /// An image is given: nothing trains it.
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+impl Op for FinishLabels {
+    fn name(&self) -> &'static str {
+        "augment: finish"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let bindings = [r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0])];
+        let params = Params { mirror: AXES, ..self.a.params(0) };
+        self.a.each_voxel(r, Kernel::new("augment/finish_labels"), &params, &bindings, None);
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

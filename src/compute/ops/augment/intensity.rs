@@ -1,0 +1,99 @@
+//! Changes of one channel's intensities, in place: noise, blur, brightness, contrast, low resolution, gamma of the negative, gamma.
+
+use super::{Augmentation, Params, Switches};
+use crate::compute::device::recording::{Kernel, Slice};
+use crate::compute::graph::{Graph, Node, Op, QUAD_BYTES, Recorder, TensorId};
+use crate::compute::ops::channel_sum::CHUNK;
+
+struct Intensity {
+    a: Augmentation,
+    channel: usize,
+    switches: Switches,
+}
+
+/// Where things lie while one is recorded.
+struct Places {
+    numbers: Slice,
+    x: Slice,
+    other: Slice,
+    moments: Slice,
+    partial: Slice,
+}
+
+impl Graph {
+    pub(super) fn change_intensities(
+        &mut self,
+        a: &Augmentation,
+        channel: usize,
+        switches: Switches,
+        numbers: TensorId,
+        x: TensorId,
+    ) {
+        let other = self.scratch(4 * a.voxels() as u64);
+        // Before and after a gamma correction.
+        let moments = self.scratch(2 * QUAD_BYTES);
+        let partial = self.scratch(a.voxels().div_ceil(CHUNK) as u64 * QUAD_BYTES);
+        self.push(Intensity { a: a.clone(), channel, switches }, &[numbers], &[x, other, moments, partial]);
+    }
+}
+
+impl Op for Intensity {
+    fn name(&self) -> &'static str {
+        "augment: intensity"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let [x, other, moments, partial] = [0, 1, 2, 3].map(|k| r.slice(node.outputs[k]));
+        let p = Places { numbers: r.slice(node.inputs[0]), x, other, moments, partial };
+        let first = self.switches.channel(self.channel);
+        let [blur, brightness, contrast, low_resolution, inverted_gamma, gamma] =
+            std::array::from_fn(|k| first + k as u32);
+        let params = self.params();
+        let groups = r.when(self.switches.noise, self.a.voxels().div_ceil(2), 64);
+        r.dispatch(Kernel::new("augment/noise"), &params, &[p.numbers, p.x], groups, 0.0, 0.0);
+        self.along_axes(r, &p, "augment/blur", blur);
+        self.a.each_voxel(r, Kernel::new("augment/brightness"), &params, &[p.numbers, p.x], Some(brightness));
+        self.moments(r, &p, contrast, 0, false);
+        let bindings = [p.numbers, p.x, p.moments];
+        self.a.each_voxel(r, Kernel::new("augment/contrast"), &params, &bindings, Some(contrast));
+        self.along_axes(r, &p, "augment/lower_resolution", low_resolution);
+        for (switch, inverted) in [(inverted_gamma, true), (gamma, false)] {
+            for (slot, half) in ["augment/power", "augment/restore"].into_iter().enumerate() {
+                self.moments(r, &p, switch, slot, false);
+                self.moments(r, &p, switch, slot, true);
+                let kernel = Kernel::new(half).flag("INVERTED", inverted);
+                self.a.each_voxel(r, kernel, &params, &bindings, Some(switch));
+            }
+        }
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+impl Intensity {
+    fn params(&self) -> Params {
+        Params { chunks: self.a.voxels().div_ceil(CHUNK) as u32, ..self.a.params(self.channel) }
+    }
+
+    /// A kernel along one axis after the other, to `other` and back.
+    fn along_axes(&self, r: &mut Recorder, p: &Places, shader: &'static str, switch: u32) {
+        let passes = [(p.x, p.other), (p.other, p.x), (p.x, p.other)];
+        for (axis, (from, to)) in passes.into_iter().enumerate() {
+            let params = Params { axis: axis as u32, ..self.params() };
+            self.a.each_voxel(r, Kernel::new(shader), &params, &[p.numbers, from, to], Some(switch));
+        }
+        let bindings = [p.numbers, p.other, p.x];
+        self.a.each_voxel(r, Kernel::new("augment/copy"), &self.params(), &bindings, Some(switch));
+    }
+
+    /// Mean, least and largest of the channel, or with `squares` its standard deviation after these.
+    fn moments(&self, r: &mut Recorder, p: &Places, switch: u32, slot: usize, squares: bool) {
+        let with = |shader| Kernel::new(shader).flag("SQUARES", squares).with("SLOT", slot as u32);
+        let params = self.params();
+        let groups = r.when(switch, params.chunks as usize, 1);
+        let kernel = with("augment/moments").with("CHUNK", CHUNK as u32);
+        r.dispatch(kernel, &params, &[p.numbers, p.x, p.moments, p.partial], groups, 0.0, 0.0);
+        let groups = r.when(switch, 1, 1);
+        r.dispatch(with("augment/moments_finalize"), &params, &[p.numbers, p.partial, p.moments], groups, 0.0, 0.0);
+    }
+}

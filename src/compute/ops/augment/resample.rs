@@ -1,0 +1,93 @@
+//! From a part to the patch: a copy; or, rotated and zoomed, the spline's coefficients of the part and the patch from them, or linear
+//! interpolation without them.
+
+use super::{AXES, Augmentation, Interpolation, Switches};
+use crate::compute::device::recording::Kernel;
+use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, product};
+
+struct Resample {
+    a: Augmentation,
+    channel: usize,
+    switches: Switches,
+    /// Whether the result is one of the image's channels, mirrored, or a volume of its own.
+    last: bool,
+}
+
+struct ResampleLabels {
+    a: Augmentation,
+    switches: Switches,
+}
+
+impl Graph {
+    /// Cuts one channel out of its part: into its place in `y` when it is the last thing that happens, else to the beginning.
+    pub(super) fn resample(
+        &mut self,
+        a: &Augmentation,
+        channel: usize,
+        switches: Switches,
+        inputs: [TensorId; 2],
+        y: TensorId,
+        last: bool,
+    ) {
+        let mut outputs = vec![y];
+        if a.interpolation == Interpolation::Cubic {
+            outputs.push(self.scratch(4 * product(a.part) as u64));
+        }
+        self.push(Resample { a: a.clone(), channel, switches, last }, &inputs, &outputs);
+    }
+
+    /// Cuts the label map out of its part. Labels remain -1 outside.
+    pub(super) fn resample_labels(&mut self, a: &Augmentation, switches: Switches, inputs: [TensorId; 2], y: TensorId) {
+        self.push(ResampleLabels { a: a.clone(), switches }, &inputs, &[y]);
+    }
+}
+
+impl Op for Resample {
+    fn name(&self) -> &'static str {
+        "augment: resample"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (numbers, part) = (r.slice(node.inputs[0]), r.slice(node.inputs[1]));
+        let y = r.slice(node.outputs[0]);
+        let mut params = self.a.params(self.channel);
+        if self.last {
+            params.mirror = AXES;
+            params.first = (self.channel * product(self.a.patch)) as u32;
+        }
+        let Switches { plain, turned, .. } = self.switches;
+        self.a.each_voxel(r, Kernel::new("augment/copy"), &params, &[numbers, part, y], Some(plain));
+        if self.a.interpolation == Interpolation::Linear {
+            return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, part, y], Some(turned));
+        }
+        let coefficients = r.slice(node.outputs[1]);
+        for axis in 0..3 {
+            let kernel = Kernel::new("augment/prefilter").flag("FIRST", axis == 0);
+            let from = if axis == 0 { part } else { r.dummy() };
+            let lines = (0..3).filter(|&a| a != axis).map(|a| self.a.part[a]).product();
+            let groups = r.when(turned, lines, 64);
+            let params = super::Params { axis: axis as u32, ..params };
+            r.dispatch(kernel, &params, &[numbers, from, coefficients], groups, 0.0, 0.0);
+        }
+        self.a.each_voxel(r, Kernel::new("augment/cubic"), &params, &[numbers, coefficients, y], Some(turned));
+    }
+
+    /// An image is given: nothing trains it.
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+impl Op for ResampleLabels {
+    fn name(&self) -> &'static str {
+        "augment: labels"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let bindings = [r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0])];
+        let kernels = [("augment/unpack_labels", self.switches.plain), ("augment/labels", self.switches.turned)];
+        for (shader, switch) in kernels {
+            self.a.each_voxel(r, Kernel::new(shader), &self.a.params(0), &bindings, Some(switch));
+        }
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

@@ -1,0 +1,137 @@
+//! Norm over the channels of each voxel, without parameters: y = (x - mean) / sqrt(var + eps), biased variance. Where voxels are
+//! samples, it is `torch.nn.InstanceNorm1d` of a tensor (samples, features), which PyTorch takes for (channels, length).
+
+use super::EPS;
+use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, Segment, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+struct ChannelNorm;
+
+struct ChannelNormGradient {
+    accumulate: bool,
+}
+
+/// `shaders/shared/channel_norm.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Params {
+    voxels: u32,
+    quads: u32,
+    first_quad: u32,
+    channels: u32,
+    segment: u32,
+    segments: u32,
+    accumulate: u32,
+    eps: f32,
+}
+
+impl Graph {
+    /// Norm over the channels of each voxel of `x`, a dense tensor of few voxels.
+    pub fn channel_norm(&mut self, x: TensorId) -> TensorId {
+        let (channels, space) = self.shape(x);
+        // A reduction takes one workgroup a voxel.
+        assert!(!space.is_sparse() && space.voxels() < 1 << 16, "a norm over channels is of few, dense voxels");
+        let y = self.feature(channels, space);
+        // Mean and 1 / sqrt(var + eps) of each voxel.
+        let statistics = self.scratch(space.voxels() as u64 * 8);
+        let partial = self.channel_partial(x);
+        self.push(ChannelNorm, &[x], &[y, statistics, partial]);
+        y
+    }
+
+    /// Work space for partial sums of each voxel and segment; a segment has at least one quad.
+    fn channel_partial(&mut self, x: TensorId) -> TensorId {
+        let (channels, space) = self.shape(x);
+        self.scratch((channels.div_ceil(QUAD) * space.voxels()) as u64 * QUAD_BYTES)
+    }
+}
+
+/// What the kernels are told, segment by segment of `t`.
+fn params(r: &Recorder, t: TensorId, accumulate: bool) -> Vec<(Params, Segment)> {
+    let (channels, space) = r.shape(t);
+    let segments = r.segments(t);
+    let count = segments.len();
+    let of = |(k, s): (usize, Segment)| {
+        let params = Params {
+            voxels: space.voxels() as u32,
+            quads: s.quads as u32,
+            first_quad: s.first_quad as u32,
+            channels: channels as u32,
+            segment: k as u32,
+            segments: count as u32,
+            accumulate: u32::from(accumulate),
+            eps: EPS,
+        };
+        (params, s)
+    };
+    segments.into_iter().enumerate().map(of).collect()
+}
+
+/// A workgroup a voxel.
+fn a_voxel_each(p: &Params) -> Workgroups {
+    Workgroups::Fixed([p.voxels, 1, 1])
+}
+
+/// An invocation for each quad of each voxel.
+fn over(p: &Params) -> Workgroups {
+    Workgroups::Fixed([p.voxels.div_ceil(64), 1, p.quads])
+}
+
+impl Op for ChannelNorm {
+    fn name(&self) -> &'static str {
+        "channel_norm"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (x, y) = (node.inputs[0], node.outputs[0]);
+        let (statistics, partial) = (r.slice(node.outputs[1]), r.slice(node.outputs[2]));
+        let parts = params(r, x, false);
+        for (p, s) in &parts {
+            let kernel = Kernel::new("channel_norm/statistics");
+            let (values, bytes) = (r.values(s), s.slice.size as f64);
+            r.dispatch(kernel, p, &[s.slice, partial], a_voxel_each(p), 2.0 * values, bytes);
+        }
+        let first = &parts[0].0;
+        let groups = Workgroups::folded(first.voxels as usize, 64, 1);
+        r.dispatch(Kernel::new("channel_norm/finalize"), first, &[partial, statistics], groups, 0.0, 0.0);
+        for ((p, s), out) in parts.iter().zip(r.segments(y)) {
+            let (values, bytes) = (r.values(s), 2.0 * s.slice.size as f64);
+            let bindings = [s.slice, statistics, out.slice];
+            r.dispatch(Kernel::new("channel_norm/apply"), p, &bindings, over(p), 2.0 * values, bytes);
+        }
+    }
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        let Some(dy) = g.gradient(node.outputs[0]) else { return };
+        let (y, statistics) = (g.saved(node.outputs[0]), node.outputs[1]);
+        let partial = g.channel_partial(dy);
+        let (dx, accumulate) = g.gradient_target(node.inputs[0]);
+        g.push(ChannelNormGradient { accumulate }, &[y, dy, statistics], &[dx, partial]);
+    }
+}
+
+impl Op for ChannelNormGradient {
+    fn name(&self) -> &'static str {
+        "channel_norm gradient"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (dy, statistics) = (r.segments(node.inputs[1]), r.slice(node.inputs[2]));
+        let (dx, partial) = (r.segments(node.outputs[0]), r.slice(node.outputs[1]));
+        let parts = params(r, node.inputs[0], self.accumulate);
+        for ((p, y), dy) in parts.iter().zip(&dy) {
+            let kernel = Kernel::new("channel_norm/backward_reduce");
+            let (values, bytes) = (r.values(y), 2.0 * y.slice.size as f64);
+            r.dispatch(kernel, p, &[y.slice, dy.slice, partial], a_voxel_each(p), 3.0 * values, bytes);
+        }
+        for (((p, y), dy), dx) in parts.iter().zip(&dy).zip(&dx) {
+            let kernel = Kernel::new("channel_norm/backward_apply");
+            let (values, bytes) = (r.values(y), 3.0 * y.slice.size as f64);
+            let bindings = [y.slice, dy.slice, statistics, partial, dx.slice];
+            r.dispatch(kernel, p, &bindings, over(p), 5.0 * values, bytes);
+        }
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

@@ -1,0 +1,142 @@
+//! 3D convolution over dense or block-sparse spaces, its gradients, and the shared kernels of the transposed convolution.
+//!
+//! y[o](c) = b[o] + sum_{i,t} w[o,i,t] x[i](c * stride + t - padding), as `torch.nn.Conv3d`; voxels outside the volume or in
+//! hidden blocks read as zero. Several inputs are a concatenation along channels that is never made.
+
+mod forward;
+mod input_gradient;
+mod matrix;
+mod pass;
+mod staged;
+mod variant;
+mod weight_gradient;
+mod weight_gradient_gathered;
+mod weight_gradient_matrix;
+mod weight_gradient_staged;
+
+pub(super) use forward::record_forward;
+pub(super) use input_gradient::InputGradient;
+pub(super) use weight_gradient::weight_gradient;
+
+use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, Recorder, Space, TensorId, product};
+
+/// Kernel, stride and padding along (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    pub kernel: [usize; 3],
+    pub stride: [usize; 3],
+    pub padding: [usize; 3],
+}
+
+impl Geometry {
+    /// Padding that keeps the size at stride 1: (k - 1) / 2.
+    pub fn same(kernel: [usize; 3], stride: [usize; 3]) -> Self {
+        Self { kernel, stride, padding: kernel.map(|k| (k - 1) / 2) }
+    }
+    /// Non-overlapping cells: kernel = stride, no padding.
+    pub fn cells(stride: [usize; 3]) -> Self {
+        Self { kernel: stride, stride, padding: [0; 3] }
+    }
+    pub fn taps(&self) -> usize {
+        product(self.kernel)
+    }
+    /// Size of the output for an input of `dims`.
+    pub fn output(&self, dims: [usize; 3]) -> [usize; 3] {
+        std::array::from_fn(|a| (dims[a] + 2 * self.padding[a] - self.kernel[a]) / self.stride[a] + 1)
+    }
+}
+
+/// Whether the gradient of a bias is computed. Before an instance norm it is zero, exactly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bias {
+    None,
+    /// Followed by a norm that removes it: it only decays.
+    Removed,
+    Trained,
+}
+
+#[derive(Clone, Debug)]
+struct Conv3d {
+    geometry: Geometry,
+    bias: Bias,
+}
+
+impl Graph {
+    /// Convolution of the concatenation of `inputs` into `channels` over `space` (whose dims must be the geometry's).
+    /// Parameters: `{name}.weight` (out, in, kz, ky, kx) and, with a bias, `{name}.bias`.
+    pub fn conv3d(
+        &mut self,
+        inputs: &[TensorId],
+        name: &str,
+        channels: usize,
+        space: Space,
+        geometry: Geometry,
+        bias: Bias,
+    ) -> TensorId {
+        let widths: Vec<usize> = inputs.iter().map(|&x| self.shape(x).0).collect();
+        for &x in inputs {
+            assert_eq!(geometry.output(self.shape(x).1.dims), space.dims, "output size of {name}");
+        }
+        let [kz, ky, kx] = geometry.kernel;
+        let shape = [channels, widths.iter().sum(), kz, ky, kx];
+        let packing = Packing::Convolution { out: channels, inputs: widths, taps: geometry.taps() };
+        let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing)];
+        if bias != Bias::None {
+            all.push(self.parameter(&format!("{name}.bias"), &[channels], Packing::Vector { channels }));
+        }
+        all.extend(inputs);
+        let y = self.feature(channels, space);
+        self.push(Conv3d { geometry, bias }, &all, &[y]);
+        y
+    }
+}
+
+impl Conv3d {
+    /// (weight, bias, inputs) of a node.
+    fn split<'n>(&self, node: &'n Node) -> (TensorId, Option<TensorId>, &'n [TensorId]) {
+        match self.bias {
+            Bias::None => (node.inputs[0], None, &node.inputs[1..]),
+            _ => (node.inputs[0], Some(node.inputs[1]), &node.inputs[2..]),
+        }
+    }
+}
+
+impl Op for Conv3d {
+    fn name(&self) -> &'static str {
+        "conv3d"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (weight, bias, inputs) = self.split(node);
+        record_forward(r, self.geometry, weight, bias, inputs, node.outputs[0], false);
+    }
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        let (weight, bias, inputs) = self.split(node);
+        let Some(dy) = g.gradient(node.outputs[0]) else { return };
+        if g.needs_gradient(weight) {
+            weight_gradient(g, self.geometry, weight, inputs, dy);
+        }
+        if let Some(bias) = bias.filter(|&b| g.needs_gradient(b)) {
+            let db = g.parameter_gradient(bias);
+            if self.bias == Bias::Trained {
+                g.channel_sum(dy, db, None);
+            }
+        }
+        for (k, &x) in inputs.iter().enumerate() {
+            if g.needs_gradient(x) {
+                let (dx, accumulate) = g.gradient_target(x);
+                let first_in_quad = inputs[..k].iter().map(|&p| g.shape(p).0.div_ceil(QUAD)).sum();
+                g.push(InputGradient { geometry: self.geometry, first_in_quad, accumulate }, &[dy, weight], &[dx]);
+            }
+        }
+    }
+}
+
+fn flops(channels_in: usize, channels_out: usize, geometry: Geometry, space: &Space) -> f64 {
+    2.0 * (channels_in * channels_out * geometry.taps() * space.voxels()) as f64
+}
+
+fn u(v: [usize; 3]) -> [u32; 3] {
+    v.map(|x| x as u32)
+}

@@ -1,0 +1,263 @@
+//! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
+
+use super::{Geometry, u};
+use crate::compute::device::recording::{Precision, Slice};
+use crate::compute::graph::{QUAD, Segment, Space, SpaceUniform, product};
+use bytemuck::{Pod, Zeroable};
+
+/// What is to be computed: `in_quads` to `out_quads`, one output voxel for each voxel of `grid`. For a strided input gradient
+/// that is once for each parity class.
+#[derive(Clone, Copy)]
+pub(super) struct Problem {
+    pub geometry: Geometry,
+    /// Most taps of a window; fewer than the geometry's in the parity classes of a strided input gradient.
+    pub taps: usize,
+    pub in_quads: usize,
+    pub out_quads: usize,
+    pub grid: Space,
+    pub precision: Precision,
+}
+
+impl Problem {
+    /// Text that names the problem in tables of kernels.
+    pub fn name(&self, pass: &str) -> String {
+        let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);
+        let blocks = self.grid.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
+        format!(
+            "{pass} {}>{} k{} s{} {}{blocks} {}",
+            self.in_quads * QUAD,
+            self.out_quads * QUAD,
+            dots(self.geometry.kernel),
+            dots(self.geometry.stride),
+            dots(self.grid.dims),
+            self.precision.name(),
+        )
+    }
+}
+
+/// The voxels that an output voxel sums over: for the voxel at c of the grid those at c * stride - padding + k, k below `size`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Window {
+    pub size: [usize; 3],
+    pub stride: [usize; 3],
+    pub padding: [i32; 3],
+}
+
+/// Where the matrix of output quad o, input quad i and tap k lies: first + o * out + i * input + k * tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Matrices {
+    pub first: i32,
+    pub out: i32,
+    pub input: i32,
+    pub tap: [i32; 3],
+    /// Whether they are used transposed.
+    pub transposed: bool,
+}
+
+/// The voxel at c of the grid is stored at c * stride + parity of the space.
+#[derive(Clone, Copy)]
+pub(super) struct Scatter {
+    pub space: Space,
+    pub stride: [usize; 3],
+    pub parity: [usize; 3],
+}
+
+/// One dispatch: a segment of the input to one of the output.
+pub(super) struct Pass {
+    pub window: Window,
+    pub input: Space,
+    pub grid: Space,
+    /// `None`: the grid is the output.
+    pub scatter: Option<Scatter>,
+    pub source: Segment,
+    pub target: Segment,
+    pub weight: Slice,
+    pub matrices: Matrices,
+    pub bias: Option<Slice>,
+    pub accumulate: bool,
+    pub flops: f64,
+}
+
+/// The uniform of every kernel that runs a [`Pass`]: `shaders/shared/pass.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct PassParams {
+    input: SpaceUniform,
+    grid: SpaceUniform,
+    destination: SpaceUniform,
+    stride: [u32; 3],
+    in_quads: u32,
+    padding: [i32; 3],
+    out_quads: u32,
+    scatter_stride: [u32; 3],
+    accumulate: u32,
+    parity: [u32; 3],
+    has_bias: u32,
+    step_tap: [i32; 3],
+    first: i32,
+    window: [u32; 3],
+    step_out: i32,
+    step_in: i32,
+    first_out_quad: u32,
+    pad: [u32; 2],
+}
+
+impl Pass {
+    pub fn spaces(&self) -> [&Space; 3] {
+        [&self.input, &self.grid, self.scatter.as_ref().map_or(&self.grid, |s| &s.space)]
+    }
+
+    /// Bytes that must move at least.
+    pub fn bytes(&self) -> f64 {
+        (self.source.slice.size + self.target.slice.size + self.weight.size) as f64
+    }
+
+    pub fn params(&self) -> PassParams {
+        let (destination, stride, parity) =
+            self.scatter.map_or((self.grid, [1; 3], [0; 3]), |s| (s.space, s.stride, s.parity));
+        PassParams {
+            input: self.input.uniform(),
+            grid: self.grid.uniform(),
+            destination: destination.uniform(),
+            stride: u(self.window.stride),
+            in_quads: self.source.quads as u32,
+            padding: self.window.padding,
+            out_quads: self.target.quads as u32,
+            scatter_stride: u(stride),
+            accumulate: u32::from(self.accumulate),
+            parity: u(parity),
+            has_bias: u32::from(self.bias.is_some()),
+            step_tap: self.matrices.tap,
+            first: self.matrices.first,
+            window: u(self.window.size),
+            step_out: self.matrices.out,
+            step_in: self.matrices.input,
+            first_out_quad: self.target.first_quad as u32,
+            pad: [0; 2],
+        }
+    }
+}
+
+impl Geometry {
+    /// Steps between the matrices of taps, where a tap has `in_quads` of them.
+    fn tap_steps(&self, in_quads: usize) -> [i32; 3] {
+        let [_, ky, kx] = self.kernel;
+        [(ky * kx * in_quads) as i32, (kx * in_quads) as i32, in_quads as i32]
+    }
+
+    pub(super) fn forward(&self) -> Window {
+        Window { size: self.kernel, stride: self.stride, padding: self.padding.map(|p| p as i32) }
+    }
+
+    /// Matrices of a forward pass from input quad `first_in` of `in_quads` to output quad `first_out`.
+    pub(super) fn forward_matrices(&self, in_quads: usize, first_in: usize, first_out: usize) -> Matrices {
+        let row = self.taps() * in_quads;
+        Matrices {
+            first: (first_out * row + first_in) as i32,
+            out: row as i32,
+            input: 1,
+            tap: self.tap_steps(in_quads),
+            transposed: false,
+        }
+    }
+
+    /// The parity classes of an input: voxels c * stride + parity, which the same taps reach.
+    pub(super) fn parities(&self) -> impl Iterator<Item = [usize; 3]> {
+        let [_, sy, sx] = self.stride;
+        (0..product(self.stride)).map(move |n| [n / (sy * sx), n / sx % sy, n % sx])
+    }
+
+    /// Whether every parity class is reached by a tap.
+    pub(super) fn reaches_all(&self) -> bool {
+        (0..3).all(|a| self.kernel[a] >= self.stride[a])
+    }
+
+    /// The window over dy of a parity class of dx, and the tap of its first voxel. Its further voxels have taps that are one
+    /// stride apart, downwards: tap t of a convolution brings dx at c * stride + parity together with dy at
+    /// c + (parity + padding - t) / stride.
+    pub(super) fn gradient_window(&self, parity: [usize; 3]) -> (Window, [usize; 3]) {
+        let taps = |a: usize| {
+            (0..self.kernel[a]).filter(move |t| {
+                (parity[a] + self.padding[a] + self.kernel[a] * self.stride[a] - t).is_multiple_of(self.stride[a])
+            })
+        };
+        let size = std::array::from_fn(|a| taps(a).count());
+        let last: [usize; 3] = std::array::from_fn(|a| taps(a).next_back().unwrap_or(0));
+        let padding = std::array::from_fn(|a| {
+            let shift = parity[a] as i32 + self.padding[a] as i32 - last[a] as i32;
+            -(shift / self.stride[a] as i32)
+        });
+        (Window { size, stride: [1; 3], padding }, last)
+    }
+
+    /// Matrices of an input gradient from output quad `first_out` to quad `first_in` of `in_quads`, whose window begins with tap
+    /// `first_tap`.
+    pub(super) fn gradient_matrices(
+        &self,
+        in_quads: usize,
+        first_out: usize,
+        first_in: usize,
+        first_tap: [usize; 3],
+    ) -> Matrices {
+        let row = self.taps() * in_quads;
+        let steps = self.tap_steps(in_quads);
+        let tap: i32 = (0..3).map(|a| first_tap[a] as i32 * steps[a]).sum();
+        Matrices {
+            first: (first_out * row + first_in) as i32 + tap,
+            out: 1,
+            input: row as i32,
+            tap: std::array::from_fn(|a| -steps[a] * self.stride[a] as i32),
+            transposed: true,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_of_parity_classes() {
+        let same = Geometry::same([3; 3], [2, 1, 2]);
+        assert_eq!(same.parities().collect::<Vec<_>>(), [[0, 0, 0], [0, 0, 1], [1, 0, 0], [1, 0, 1]]);
+        let (window, first) = same.gradient_window([0, 0, 1]);
+        // Even voxels of a strided axis meet the middle tap only, odd ones taps 2 (dy at c) and 0 (dy at c + 1).
+        assert_eq!((window.size, window.padding, first), ([1, 3, 2], [0, 1, 0], [1, 2, 2]));
+        let cells = Geometry::cells([2; 3]);
+        for parity in cells.parities() {
+            let (window, first) = cells.gradient_window(parity);
+            assert_eq!((window.size, window.padding, first), ([1; 3], [0; 3], parity));
+        }
+        assert!(same.reaches_all() && !Geometry::same([1; 3], [2; 3]).reaches_all());
+    }
+
+    #[test]
+    fn a_window_and_its_matrices_name_the_taps_that_the_sum_has() {
+        for geometry in
+            [Geometry::same([3; 3], [2; 3]), Geometry::same([3, 1, 3], [1, 1, 2]), Geometry::cells([1, 2, 2])]
+        {
+            for parity in geometry.parities() {
+                let (window, first) = geometry.gradient_window(parity);
+                let matrices = geometry.gradient_matrices(1, 0, 0, first);
+                for n in 0..product(window.size) {
+                    let k = [
+                        n / (window.size[1] * window.size[2]),
+                        n / window.size[2] % window.size[1],
+                        n % window.size[2],
+                    ];
+                    let at = matrices.first + (0..3).map(|a| k[a] as i32 * matrices.tap[a]).sum::<i32>();
+                    let [_, ky, kx] = geometry.kernel.map(|k| k as i32);
+                    let tap = [at / (ky * kx), at / kx % ky, at % kx];
+                    for a in 0..3 {
+                        // dx at parity, dy at k - padding: the tap between them is parity + padding - stride * dy.
+                        let dy = k[a] as i32 - window.padding[a];
+                        assert_eq!(
+                            tap[a],
+                            parity[a] as i32 + geometry.padding[a] as i32 - geometry.stride[a] as i32 * dy
+                        );
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The convolution whose weights are staged in workgroup memory or broadcast by subgroups.
+
+use super::pass::{Pass, Problem};
+use super::variant::SOFTWARE_WORKGROUP;
+use crate::compute::device::AdapterFacts;
+use crate::compute::device::recording::{Kernel, Precision};
+use crate::compute::graph::{QUAD_BYTES, Recorder, Space};
+
+/// How the kernel cuts its work (see `shaders/conv3d/staged.wgsl`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Staged {
+    /// Voxels and output quads of an invocation.
+    pub voxels: usize,
+    pub quads: usize,
+    /// Input quads whose weights are staged at a time.
+    pub chunk: usize,
+    /// Tiles that a workgroup makes with them.
+    pub tiles: usize,
+    pub workgroup: usize,
+}
+
+/// Workgroups that keep the cores of a software adapter busy to the end.
+const SOFTWARE_WORKGROUPS: usize = 16;
+/// More tiles bring nothing: staging is a small share by then.
+const MOST_TILES: usize = 8;
+
+impl Staged {
+    /// Sensible cuts, the likely best first; none where the problem has too few voxels for it.
+    pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
+        let workgroup = if facts.is_software() { SOFTWARE_WORKGROUP } else { 64 };
+        let voxels = p.grid.voxels();
+        let mut found = Vec::new();
+        let row = p.grid.row();
+        // Neighbours along x share loads.
+        let best = [4, 2].into_iter().find(|&v| row.is_multiple_of(v)).unwrap_or(4);
+        for (most_voxels, most_quads) in [(best, 8), (4, 8), (4, 4), (2, 8), (8, 4), (1, 8), (2, 4)] {
+            let quads = most_quads.min(p.out_quads.next_power_of_two());
+            let room = facts.workgroup_memory as usize / (quads * p.taps * 4 * QUAD_BYTES as usize);
+            if voxels < workgroup * most_voxels || room == 0 {
+                continue;
+            }
+            let mut chunk = 1;
+            while 2 * chunk <= room && chunk < p.in_quads {
+                chunk *= 2;
+            }
+            let work = voxels.div_ceil(workgroup * most_voxels) * p.out_quads.div_ceil(quads);
+            let tiles = match facts.is_software() {
+                true => (work / SOFTWARE_WORKGROUPS).clamp(1, MOST_TILES),
+                false => 1,
+            };
+            // Sums that wait in memory between chunks would lose their precision there.
+            let tiles = if p.precision == Precision::F16 { 1 } else { tiles };
+            let cut = Self { voxels: most_voxels, quads, chunk, tiles, workgroup };
+            if !found.contains(&cut) {
+                found.push(cut);
+            }
+        }
+        found
+    }
+
+    /// Whether the voxels of an invocation are neighbours along x: where rows are whole numbers of them.
+    fn adjacent(&self, grid: &Space) -> bool {
+        grid.row().is_multiple_of(self.voxels)
+    }
+
+    /// Records the kernel with its weights in workgroup memory or, given the size of a subgroup, with weights that each
+    /// subgroup broadcasts.
+    pub fn record(&self, r: &mut Recorder, pass: &Pass, subgroup: Option<u32>) {
+        let Pass { window, source, target, .. } = pass;
+        let [kz, ky, kx] = window.size;
+        let adjacent = self.adjacent(&pass.grid);
+        // Loads 1 to VOXELS are the voxels of the grid themselves, and those lie in one row of one block.
+        let aligned = adjacent && (kx, window.stride[2], window.padding[2]) == (3, 1, 1) && pass.input == pass.grid;
+        let kernel = Kernel::new("conv3d/staged")
+            .unrolled("WORKGROUP", self.workgroup)
+            .unrolled("VOXELS", self.voxels)
+            .unrolled("QUADS", self.quads)
+            .unrolled("CHUNK", if subgroup.is_some() { ALL } else { self.chunk })
+            .unrolled("TILES", self.tiles)
+            .unrolled("ADJACENT", usize::from(adjacent))
+            .unrolled("SPARSE", usize::from(pass.input.is_sparse()))
+            .unrolled("ALIGNED", usize::from(aligned))
+            .unrolled("SCATTER", usize::from(pass.scatter.is_some()))
+            .unrolled("EXACT", usize::from(subgroup.is_none() && source.quads.is_multiple_of(self.chunk)))
+            .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
+            .unrolled("SUBGROUP", subgroup.unwrap_or(0) as usize)
+            .unrolled("KZ", kz)
+            .unrolled("KY", ky)
+            .unrolled("KX", kx)
+            .unrolled("SX", window.stride[2]);
+        let bias = pass.bias.unwrap_or(r.dummy());
+        let bindings = [r.mask(&pass.spaces()), source.slice, pass.weight, bias, target.slice];
+        let per_group = self.workgroup * self.voxels * self.tiles;
+        let groups = r.over(&pass.grid, per_group, target.quads.div_ceil(self.quads));
+        r.dispatch(kernel, &pass.params(), &bindings, groups, pass.flops, pass.bytes());
+    }
+}
+
+/// More input quads than any tensor has: weights that are not staged need no chunks.
+const ALL: usize = 1 << 16;

@@ -1,0 +1,247 @@
+//! The gradient of a convolution with respect to its weights.
+
+use super::pass::Problem;
+use super::variant::{Tiling, prefers_direct, prefers_matrices};
+use super::weight_gradient_gathered::Gathered;
+use super::weight_gradient_matrix::Matrix;
+use super::weight_gradient_staged::{LONGEST_ROW, Staged};
+use super::{Geometry, flops, u};
+use crate::compute::device::AdapterFacts;
+use crate::compute::device::recording::{Kernel, Slice, Workgroups};
+use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, Segment, Space, SpaceUniform, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+/// Adds the nodes that bring d loss / d weight for a convolution from `inputs` to a tensor whose gradient is `dy`.
+pub(in crate::compute::ops) fn weight_gradient(
+    g: &mut Graph,
+    geometry: Geometry,
+    weight: TensorId,
+    inputs: &[TensorId],
+    dy: TensorId,
+) {
+    let dw = g.parameter_gradient(weight);
+    let in_quads: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(QUAD)).sum();
+    let out_quads = g.shape(dy).0.div_ceil(QUAD);
+    let slabs = slabs(geometry, in_quads, out_quads, g.shape(dy).1);
+    let bytes = (out_quads * geometry.taps() * in_quads) as u64 * 4 * QUAD_BYTES;
+    let partial = g.scratch(bytes * slabs as u64);
+    let mut all: Vec<TensorId> = inputs.iter().map(|&x| g.saved(x)).collect();
+    all.push(dy);
+    g.push(WeightGradient { geometry, slabs }, &all, &[dw, partial]);
+}
+
+/// Most bytes of the partial sums of a weight gradient.
+const MAX_PARTIAL: usize = 64 << 20;
+/// Invocations that keep a GPU busy.
+const INVOCATIONS: usize = 1 << 16;
+/// Rows of voxels that a slab holds at least.
+const ROWS_PER_SLAB: usize = 8;
+
+fn slabs(geometry: Geometry, in_quads: usize, out_quads: usize, output: Space) -> usize {
+    let matrices = geometry.taps() * in_quads * out_quads;
+    let invocations = geometry.taps() * in_quads * out_quads.div_ceil(4);
+    let rows = output.voxels() / output.row();
+    INVOCATIONS.div_ceil(invocations).min(MAX_PARTIAL / (matrices * 64)).min(rows / ROWS_PER_SLAB).clamp(1, 128)
+}
+
+/// dw += correlation of dy with x. Inputs: x..., dy; outputs: dw, partial sums.
+struct WeightGradient {
+    geometry: Geometry,
+    slabs: usize,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SlabsParams {
+    size: u32,
+    slabs: u32,
+    pad: [u32; 2],
+}
+
+impl Op for WeightGradient {
+    fn name(&self) -> &'static str {
+        "conv3d weight gradient"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let geometry = self.geometry;
+        let (dy, inputs) = node.inputs.split_last().expect("dy is the last input");
+        let (dw, partial) = (node.outputs[0], node.outputs[1]);
+        let (channels_out, output) = r.shape(*dy);
+        let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
+        let matrices = r.quads(*dy) * geometry.taps() * weight_in_quads;
+        let whole = Problem {
+            geometry,
+            taps: geometry.taps(),
+            in_quads: weight_in_quads,
+            out_quads: r.quads(*dy),
+            grid: output,
+            precision: r.precision(),
+        };
+        let candidates = Variant::candidates(r.facts(), &whole);
+        let chosen = r.choose(whole.name("weight gradient"), &candidates);
+        let slabs = match chosen {
+            Variant::Direct => self.slabs,
+            Variant::Staged(staged) => staged.slabs(r.facts(), &whole, self.slabs),
+            Variant::Gathered(gathered) => gathered.slabs(r.facts(), &whole, self.slabs),
+            Variant::Matrix(matrix) => matrix.slabs(r.facts(), &whole, self.slabs),
+        };
+        let mut first_in_quad = 0;
+        for &x in inputs {
+            let (channels_in, input) = r.shape(x);
+            for segment in r.segments(x) {
+                for target in r.segments(*dy) {
+                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64
+                        / r.quads(x) as f64
+                        * target.quads as f64
+                        / r.quads(*dy) as f64;
+                    let pass = Pass {
+                        geometry,
+                        spaces: [&input, &output],
+                        segments: [segment, target],
+                        partial: r.slice(partial),
+                        first_in_quad: first_in_quad + segment.first_quad,
+                        weight_in_quads,
+                        slabs,
+                        matrices,
+                        flops: work,
+                    };
+                    match chosen {
+                        Variant::Direct => record_direct(r, &pass),
+                        Variant::Staged(staged) => staged.record(r, &pass),
+                        Variant::Gathered(gathered) => gathered.record(r, &pass),
+                        Variant::Matrix(matrix) => matrix.record(r, &pass),
+                    }
+                }
+            }
+            first_in_quad += r.quads(x);
+        }
+        let params = SlabsParams { size: (matrices * 4) as u32, slabs: slabs as u32, pad: [0; 2] };
+        let groups = Workgroups::folded(matrices * 4, 64, 1);
+        let bindings = [r.slice(partial), r.slice(dw)];
+        let bytes = r.bytes(partial) + 2.0 * r.bytes(dw);
+        r.dispatch(Kernel::new("conv3d/slabs"), &params, &bindings, groups, 0.0, bytes);
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// One dispatch: a segment of the input against one of dy.
+pub(super) struct Pass<'a> {
+    pub geometry: Geometry,
+    pub spaces: [&'a Space; 2],
+    pub segments: [Segment; 2],
+    pub partial: Slice,
+    /// Where the segment starts among the input quads of the weights, and how many those are.
+    pub first_in_quad: usize,
+    pub weight_in_quads: usize,
+    pub slabs: usize,
+    /// Matrices of the whole weights.
+    pub matrices: usize,
+    pub flops: f64,
+}
+
+/// The uniform of every kernel but the one that stages boxes: `shaders/shared/weight_gradient.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Params {
+    input: SpaceUniform,
+    output: SpaceUniform,
+    kernel: [u32; 3],
+    in_quads: u32,
+    stride: [u32; 3],
+    weight_in_quads: u32,
+    padding: [u32; 3],
+    first_in_quad: u32,
+    first_out_quad: u32,
+    out_quads: u32,
+    slabs: u32,
+    weight_size: u32,
+}
+
+impl Pass<'_> {
+    pub fn params(&self) -> Params {
+        let [source, target] = self.segments;
+        Params {
+            input: self.spaces[0].uniform(),
+            output: self.spaces[1].uniform(),
+            kernel: u(self.geometry.kernel),
+            in_quads: source.quads as u32,
+            stride: u(self.geometry.stride),
+            weight_in_quads: self.weight_in_quads as u32,
+            padding: u(self.geometry.padding),
+            first_in_quad: self.first_in_quad as u32,
+            first_out_quad: target.first_quad as u32,
+            out_quads: target.quads as u32,
+            slabs: self.slabs as u32,
+            weight_size: self.matrices as u32,
+        }
+    }
+
+    /// Bytes that must move at least, beside the partial sums.
+    pub fn bytes(&self) -> f64 {
+        self.segments.iter().map(|s| s.slice.size as f64).sum()
+    }
+}
+
+fn record_direct(r: &mut Recorder, pass: &Pass) {
+    let [source, target] = pass.segments;
+    let [input, output] = pass.spaces;
+    let out_quads = Tiling::new(r.facts().is_software(), target.quads, output).quads;
+    let items = pass.geometry.taps() * source.quads;
+    let workgroup = if r.facts().is_software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
+    let kernel =
+        Kernel::new("conv3d/weight_gradient").with("OUT_QUADS", out_quads as u32).with("WORKGROUP", workgroup as u32);
+    let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
+    let groups = [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), pass.slabs].map(|g| g as u32);
+    r.dispatch(kernel, &pass.params(), &bindings, Workgroups::Fixed(groups), pass.flops, pass.bytes());
+}
+
+/// Fewer taps read each staged value too rarely.
+const FEW_TAPS: usize = 9;
+
+/// How a weight gradient is computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Variant {
+    /// An invocation owns a tap and an input quad.
+    Direct,
+    /// The input is staged in workgroup memory.
+    Staged(Staged),
+    /// The input is gathered voxel by voxel.
+    Gathered(Gathered),
+    /// Products of cooperative matrices.
+    Matrix(Matrix),
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Variant::Direct => f.write_str("direct"),
+            Variant::Staged(Staged { cells: [z, y, x], workgroup }) => write!(f, "staged {z} {y} {x} {workgroup}"),
+            Variant::Gathered(g) => g.fmt(f),
+            Variant::Matrix(m) => m.fmt(f),
+        }
+    }
+}
+
+impl Variant {
+    /// The variants that can solve a problem, the likely best first.
+    fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
+        let mut found: Vec<Self> = Vec::new();
+        for row in [LONGEST_ROW, 8, 4] {
+            if let Some(staged) = Staged::new(facts, p, row).map(Variant::Staged)
+                && !found.contains(&staged)
+            {
+                found.push(staged);
+            }
+        }
+        let gathered = Gathered::candidates(facts, p).into_iter().map(Variant::Gathered);
+        let at = if p.geometry.taps() < FEW_TAPS { 0 } else { found.len() };
+        found.splice(at..at, gathered);
+        found.insert(if prefers_direct(facts) { 0 } else { found.len() }, Variant::Direct);
+        let matrices = Matrix::candidates(facts, p).into_iter().map(Variant::Matrix);
+        let at = if prefers_matrices(facts, p) { 0 } else { found.len() };
+        found.splice(at..at, matrices);
+        found
+    }
+}

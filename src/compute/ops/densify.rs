@@ -1,0 +1,77 @@
+//! From the visible blocks to a dense tensor: hidden voxels become a learnable mask token, or zero
+//! (SparK; paper section "Mask Token").
+
+use super::pair::{Pair, PairParams};
+use crate::compute::device::recording::Kernel;
+use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Space, TensorId};
+
+struct Densify {
+    token: bool,
+}
+
+struct DensifyGradient {
+    accumulate: bool,
+}
+
+impl Graph {
+    /// The dense tensor of a sparse one. With `token`, hidden voxels get the parameter `{token}` of shape (1, C, 1, 1, 1).
+    pub fn densify(&mut self, x: TensorId, token: Option<&str>) -> TensorId {
+        let (channels, space) = self.shape(x);
+        let y = self.feature(channels, Space::dense(space.dims));
+        let mut inputs = vec![x];
+        inputs.extend(token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels })));
+        self.push(Densify { token: token.is_some() }, &inputs, &[y]);
+        y
+    }
+}
+
+impl Op for Densify {
+    fn name(&self) -> &'static str {
+        "densify"
+    }
+
+    fn recomputation_cost(&self) -> Option<f64> {
+        // The visible part is read, at most as much as is written.
+        Some(2.0)
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let token = if self.token { r.slice(node.inputs[1]) } else { r.dummy() };
+        let kernel = Kernel::new("densify/forward").flag("TOKEN", self.token);
+        let (input, output) = (node.inputs[0], node.outputs[0]);
+        Pair { kernel, input, output, forward: true, params: PairParams::default(), extra: vec![token], flops: 0.0 }
+            .record(r);
+    }
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        let Some(dy) = g.gradient(node.outputs[0]) else { return };
+        let x = node.inputs[0];
+        if self.token && g.needs_gradient(node.inputs[1]) {
+            let token = g.parameter_gradient(node.inputs[1]);
+            let (_, visible) = g.shape(x);
+            // Where nothing is hidden the token has a gradient, of zero: it decays, as in PyTorch.
+            if visible.is_sparse() {
+                g.channel_sum(dy, token, Some(visible));
+            }
+        }
+        if g.needs_gradient(x) {
+            let (dx, accumulate) = g.gradient_target(x);
+            g.push(DensifyGradient { accumulate }, &[dy], &[dx]);
+        }
+    }
+}
+
+impl Op for DensifyGradient {
+    fn name(&self) -> &'static str {
+        "densify gradient"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let kernel = Kernel::new("densify/backward");
+        let (input, output) = (node.outputs[0], node.inputs[0]);
+        let params = PairParams { accumulate: u32::from(self.accumulate), ..Default::default() };
+        Pair { kernel, input, output, forward: false, params, extra: vec![], flops: 0.0 }.record(r);
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

@@ -1,0 +1,85 @@
+//! The device's distortions, and its fusion of two images, against the plain loops.
+
+use super::plain;
+use super::{Change, Curve, Distortion, Paint, Window};
+use crate::base::error::Result;
+use crate::base::random::{Purpose, rng};
+use crate::compute::device::Gpu;
+use crate::compute::graph::{Graph, Parameters, Session, product};
+use crate::compute::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
+use crate::compute::ops::fuse::{self, Fusion, FusionBox};
+use rand::{Rng, RngExt};
+use std::rc::Rc;
+
+const PATCH: [usize; 3] = [13, 21, 19];
+
+/// How far everything that can happen to a patch, one by one and together, lies from the CPU's.
+pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    // Windows of few voxels and of many: they are shuffled in other ways.
+    let distortion = Distortion { patch: PATCH, windows: 70, points: 50 };
+    let mut graph = Graph::new(Parameters::default(), &[]);
+    let image = graph.image(1, PATCH);
+    let distorted = graph.distort(distortion, image);
+    graph.keep(distorted.image);
+    let mut session = Session::new(gpu.clone(), vec![graph], None)?;
+    let mut rng = rng(4, Purpose::Test, 0, 0);
+    let windows: Vec<Window> = (0..70).map(|_| window(&mut rng, [6, 5, 7])).collect();
+    let mut x: Vec<f64> = (0..50).map(|_| f64::from(rng.random::<f32>())).collect();
+    x.sort_by(f64::total_cmp);
+    let curve = Curve { x, y: (0..50).map(|k| f64::from(k as f32) / 100.0).collect() };
+    let paint = |outside| Some(Paint { boxes: vec![Window { corner: [2, 3, 4], size: [5, 9, 11] }; 2], outside });
+    let none = Change { seed: 0x1234_5678_9abc_def0, ..Default::default() };
+    let all = Change { windows: windows.clone(), curve: Some(curve.clone()), paint: paint(true), ..none.clone() };
+    let changes = [
+        ("none", none.clone()),
+        ("shuffled", Change { windows, ..none.clone() }),
+        ("curve", Change { curve: Some(curve), ..none.clone() }),
+        ("painted", Change { paint: paint(false), ..none }),
+        ("all", all),
+    ];
+    let data = noise(3, product(PATCH));
+    session.set_image(0, &data);
+    let mut deviations = Vec::new();
+    for (name, change) in changes {
+        distorted.upload(&mut session, &change);
+        session.run(0)?;
+        let got: Vec<f32> = session.read_words(0, distorted.image)?.into_iter().map(f32::from_bits).collect();
+        deviations.push(deviation(name, &got, &plain::distort(&data, PATCH, &change)));
+    }
+    deviations.extend(check_fusion(gpu)?);
+    Ok(deviations)
+}
+
+fn check_fusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let fusion = Fusion { patch: PATCH, classes: 5, boxes: 30 };
+    let mut graph = Graph::new(Parameters::default(), &[]);
+    let images = [graph.image(1, PATCH), graph.image(1, PATCH)];
+    let fused = graph.fuse(fusion, images[0], images[1]);
+    [fused.image, fused.classes].into_iter().for_each(|t| graph.keep(t));
+    let mut session = Session::new(gpu.clone(), vec![graph], None)?;
+    let mut rng = rng(5, Purpose::Test, 0, 0);
+    let boxes: Vec<FusionBox> = (0..30)
+        .map(|k| {
+            let Window { corner, size } = window(&mut rng, [13, 12, 9]);
+            FusionBox { corner, size, class: k % 5 }
+        })
+        .collect();
+    let data = [noise(6, product(PATCH)), noise(7, product(PATCH))];
+    data.iter().enumerate().for_each(|(k, d)| session.set_image(k, d));
+    fused.upload(&mut session, &boxes);
+    session.run(0)?;
+    let read = |t| session.read_words(0, t).map(|w| w.into_iter().map(f32::from_bits).collect::<Vec<f32>>());
+    let (image, classes) = fuse::plain(&data[0], &data[1], PATCH, 5, &boxes);
+    Ok(vec![deviation("fused", &read(fused.image)?, &image), deviation("classes", &read(fused.classes)?, &classes)])
+}
+
+/// A window of up to `most` voxels along each axis.
+fn window(rng: &mut impl Rng, most: [usize; 3]) -> Window {
+    let size = most.map(|n| rng.random_range(1..=n));
+    Window { corner: std::array::from_fn(|a| rng.random_range(0..=PATCH[a] - size[a])), size }
+}
+
+fn deviation(result: &str, got: &[f32], want: &[f32]) -> Deviation {
+    let relative = relative_l2(got, &want.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>());
+    Deviation { result: result.into(), relative, tolerance: TOLERANCE }
+}

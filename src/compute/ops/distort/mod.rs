@@ -1,0 +1,181 @@
+//! The distortions of Models Genesis on the device: voxels shuffled within windows, a curve of intensities, painting with noise.
+//! The host uploads what was drawn; [`plain`] has the same on the CPU. Nothing here has a gradient.
+
+mod check;
+pub mod plain;
+
+pub use check::check;
+
+use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::graph::{Graph, Node, Op, Recorder, Session, TensorId, product};
+use bytemuck::{Pod, Zeroable};
+
+/// A box of voxels (z, y, x).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub corner: [usize; 3],
+    pub size: [usize; 3],
+}
+
+/// Points of a function, x ascending: linear between them, constant beyond.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Curve {
+    pub x: Vec<f64>,
+    pub y: Vec<f64>,
+}
+
+/// Which voxels become noise from [0, 1).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Paint {
+    pub boxes: Vec<Window>,
+    /// Everything but the boxes, rather than the boxes.
+    pub outside: bool,
+}
+
+/// What happens to one patch.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Of the permutations within windows, and of the noise.
+    pub seed: u64,
+    /// Their voxels are shuffled, each window's within it; where windows overlap, the last one counts.
+    pub windows: Vec<Window>,
+    pub curve: Option<Curve>,
+    pub paint: Option<Paint>,
+}
+
+/// What may happen to a patch (z, y, x) of one channel, without its numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Distortion {
+    pub patch: [usize; 3],
+    /// The most windows, and points of the curve.
+    pub windows: usize,
+    pub points: usize,
+}
+
+/// Boxes that can be painted.
+pub const MAX_BOXES: usize = 8;
+
+/// A distortion in a graph: the distorted image (z, y, x), and where its numbers are uploaded.
+#[derive(Clone, Copy, Debug)]
+pub struct Distorted {
+    pub image: TensorId,
+    distortion: Distortion,
+    first_input: usize,
+    shuffled: u32,
+}
+
+/// The WGSL struct `Box`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+struct BoxNumbers {
+    corner: [u32; 3],
+    pad0: u32,
+    size: [u32; 3],
+    pad1: u32,
+}
+
+/// The WGSL struct `Distortion`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+struct Numbers {
+    seed: [u32; 2],
+    windows: u32,
+    points: u32,
+    paint: u32,
+    boxes: u32,
+    zero: u32,
+    pad: u32,
+    boxed: [BoxNumbers; MAX_BOXES],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct Params {
+    pub dims: [u32; 3],
+    pub pad: u32,
+}
+
+impl From<&Window> for BoxNumbers {
+    fn from(w: &Window) -> Self {
+        Self { corner: w.corner.map(|n| n as u32), size: w.size.map(|n| n as u32), ..Default::default() }
+    }
+}
+
+struct Distort {
+    distortion: Distortion,
+    shuffled: u32,
+}
+
+impl Graph {
+    /// Adds the distortion of `image`, an image (z, y, x) of single floats.
+    pub fn distort(&mut self, distortion: Distortion, image: TensorId) -> Distorted {
+        let shuffled = self.switch();
+        let first_input = self.inputs.len() - 1 - self.masks.len();
+        let numbers = self.input(std::mem::size_of::<Numbers>() as u64);
+        let windows = self.input((distortion.windows.max(1) * std::mem::size_of::<BoxNumbers>()) as u64);
+        let curve = self.input(8 * distortion.points.max(1) as u64);
+        let bytes = 4 * product(distortion.patch) as u64;
+        let (owners, distorted) = (self.scratch(bytes), self.scratch(bytes));
+        self.push(Distort { distortion, shuffled }, &[image, numbers, windows, curve], &[distorted, owners]);
+        Distorted { image: distorted, distortion, first_input, shuffled }
+    }
+}
+
+impl Distorted {
+    /// Uploads what is to happen in the next run.
+    ///
+    /// # Panics
+    /// When there are more windows, points or boxes than there may be, or a window leaves the patch.
+    pub fn upload(&self, session: &mut Session, change: &Change) {
+        let d = &self.distortion;
+        let (boxes, points) =
+            (change.paint.iter().flat_map(|p| &p.boxes), change.curve.as_ref().map_or(0, |c| c.x.len()));
+        assert!(change.windows.len() <= d.windows && points <= d.points, "more windows or points than planned");
+        let inside = |w: &Window| (0..3).all(|a| w.corner[a] + w.size[a] <= d.patch[a]);
+        assert!(change.windows.iter().chain(boxes.clone()).all(inside), "a window leaves the patch");
+        let mut numbers = Numbers {
+            seed: [change.seed as u32, (change.seed >> 32) as u32],
+            windows: change.windows.len() as u32,
+            points: points as u32,
+            paint: change.paint.as_ref().map_or(0, |p| 1 + u32::from(p.outside)),
+            ..Default::default()
+        };
+        for window in boxes {
+            assert!((numbers.boxes as usize) < MAX_BOXES, "more boxes than a patch can have");
+            numbers.boxed[numbers.boxes as usize] = window.into();
+            numbers.boxes += 1;
+        }
+        session.set_input(self.first_input, bytemuck::bytes_of(&numbers));
+        session.set_switch(self.shuffled, !change.windows.is_empty());
+        if !change.windows.is_empty() {
+            let windows: Vec<BoxNumbers> = change.windows.iter().map(BoxNumbers::from).collect();
+            session.set_input(self.first_input + 1, bytemuck::cast_slice(&windows));
+        }
+        if let Some(curve) = &change.curve {
+            let points: Vec<f32> = curve.x.iter().zip(&curve.y).flat_map(|(&x, &y)| [x as f32, y as f32]).collect();
+            session.set_input(self.first_input + 2, bytemuck::cast_slice(&points));
+        }
+    }
+}
+
+impl Op for Distort {
+    fn name(&self) -> &'static str {
+        "distort"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let [image, numbers, windows, curve] = [0, 1, 2, 3].map(|k| r.slice(node.inputs[k]));
+        let [distorted, owners] = [0, 1].map(|k| r.slice(node.outputs[k]));
+        let voxels = product(self.distortion.patch);
+        let params = Params { dims: self.distortion.patch.map(|n| n as u32), pad: 0 };
+        let all = r.when(self.shuffled, voxels, 64);
+        r.dispatch(Kernel::new("distort/clear"), &params, &[numbers, owners], all, 0.0, 0.0);
+        let each = r.when(self.shuffled, self.distortion.windows, 1);
+        r.dispatch(Kernel::new("distort/owners"), &params, &[numbers, windows, owners], each, 0.0, 0.0);
+        let bindings = [numbers, image, owners, windows, curve, distorted];
+        let groups = Workgroups::folded(voxels, 64, 1);
+        r.dispatch(Kernel::new("distort/transform"), &params, &bindings, groups, 0.0, 8.0 * voxels as f64);
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

@@ -1,0 +1,139 @@
+//! Addition and leaky ReLU of feature tensors of one space.
+
+use crate::compute::device::recording::Kernel;
+use crate::compute::graph::{Graph, Node, Op, Recorder, SpaceUniform, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+/// y = a + b.
+struct Add;
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct AddParams {
+    space: SpaceUniform,
+}
+
+/// y = x > 0 ? x : slope * x (`torch.nn.LeakyReLU`; the gradient at 0 is the slope).
+struct LeakyRelu {
+    slope: f32,
+}
+
+struct LeakyReluGradient {
+    slope: f32,
+    accumulate: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct LeakyReluParams {
+    space: SpaceUniform,
+    slope: f32,
+    accumulate: u32,
+    pad: [u32; 2],
+}
+
+impl Graph {
+    pub fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
+        assert_eq!(self.shape(a), self.shape(b), "operands of an addition");
+        let (channels, space) = self.shape(a);
+        let y = self.feature(channels, space);
+        self.push(Add, &[a, b], &[y]);
+        y
+    }
+
+    pub fn leaky_relu(&mut self, x: TensorId, slope: f32) -> TensorId {
+        let (channels, space) = self.shape(x);
+        let y = self.feature(channels, space);
+        self.push(LeakyRelu { slope }, &[x], &[y]);
+        y
+    }
+
+    /// Hands `gradient` to `t`: it becomes its gradient, or is added to the one that is there.
+    pub(super) fn give_gradient(&mut self, t: TensorId, gradient: TensorId) {
+        match self.gradient(t) {
+            None => self.adopt_gradient(t, gradient),
+            Some(existing) => self.push(Add, &[existing, gradient], &[existing]),
+        }
+    }
+}
+
+impl Op for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (_, space) = r.shape(node.inputs[0]);
+        let (a, b, y) = (r.segments(node.inputs[0]), r.segments(node.inputs[1]), r.segments(node.outputs[0]));
+        for k in 0..a.len() {
+            let params = AddParams { space: space.uniform() };
+            let bindings = [r.mask(&[&space]), a[k].slice, b[k].slice, y[k].slice];
+            let (groups, size) = (r.over(&space, 64, a[k].quads), a[k].slice.size as f64);
+            r.dispatch(Kernel::new("elementwise/add"), &params, &bindings, groups, r.values(&a[k]), 3.0 * size);
+        }
+    }
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        let Some(dy) = g.gradient(node.outputs[0]) else { return };
+        // Each operand needs a buffer of its own, as later nodes add to them: a copy is an addition to zero-free memory.
+        let wanted: Vec<TensorId> = node.inputs.iter().copied().filter(|&t| g.needs_gradient(t)).collect();
+        for (k, &t) in wanted.iter().enumerate() {
+            if k + 1 == wanted.len() {
+                g.give_gradient(t, dy);
+            } else {
+                let (dx, accumulate) = g.gradient_target(t);
+                g.push(LeakyReluGradient { slope: 1.0, accumulate }, &[dy, dy], &[dx]);
+            }
+        }
+    }
+}
+
+impl Op for LeakyRelu {
+    fn name(&self) -> &'static str {
+        "leaky_relu"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (_, space) = r.shape(node.inputs[0]);
+        for (x, y) in r.segments(node.inputs[0]).into_iter().zip(r.segments(node.outputs[0])) {
+            let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate: 0, pad: [0; 2] };
+            let (groups, size) = (r.over(&space, 64, x.quads), x.slice.size as f64);
+            let bindings = [r.mask(&[&space]), x.slice, y.slice];
+            r.dispatch(Kernel::new("elementwise/leaky_relu"), &params, &bindings, groups, r.values(&x), 2.0 * size);
+        }
+    }
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        let Some(dy) = g.gradient(node.outputs[0]) else { return };
+        let x = g.saved(node.inputs[0]);
+        let (dx, accumulate) = g.gradient_target(node.inputs[0]);
+        g.push(LeakyReluGradient { slope: self.slope, accumulate }, &[x, dy], &[dx]);
+    }
+}
+
+impl Op for LeakyReluGradient {
+    fn name(&self) -> &'static str {
+        "leaky_relu gradient"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (_, space) = r.shape(node.inputs[0]);
+        let (x, dy, dx) = (r.segments(node.inputs[0]), r.segments(node.inputs[1]), r.segments(node.outputs[0]));
+        for k in 0..x.len() {
+            let accumulate = u32::from(self.accumulate);
+            let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate, pad: [0; 2] };
+            let (groups, size) = (r.over(&space, 64, x[k].quads), x[k].slice.size as f64);
+            let bindings = [r.mask(&[&space]), x[k].slice, dy[k].slice, dx[k].slice];
+            r.dispatch(
+                Kernel::new("elementwise/leaky_relu_backward"),
+                &params,
+                &bindings,
+                groups,
+                r.values(&x[k]),
+                3.0 * size,
+            );
+        }
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

@@ -1,0 +1,127 @@
+//! Mean over all voxels of a tensor, channel by channel (`torch.nn.AdaptiveAvgPool3d(1)`), as one voxel of another: the pooled
+//! tensors of several samples lie side by side, so that a convolution of kernel 1 is a linear layer over all of them.
+
+use super::channel_sum::{CHUNK, PartialParams};
+use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+/// y[c](voxel) = mean of x[c]; other voxels of y stay as they are.
+struct GlobalPool {
+    voxel: usize,
+}
+
+struct GlobalPoolGradient {
+    voxel: usize,
+    accumulate: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct FinalizeParams {
+    quads: u32,
+    first_quad: u32,
+    chunks: u32,
+    voxels: u32,
+    stride: u32,
+    voxel: u32,
+    pad: [u32; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BackwardParams {
+    voxels: u32,
+    dx_quad: u32,
+    dy_quad: u32,
+    dy_stride: u32,
+    dy_voxel: u32,
+    accumulate: u32,
+    pad: [u32; 2],
+}
+
+impl Graph {
+    /// Writes the mean of `x`, a dense tensor, to voxel `voxel` (in C order) of `y`, a dense tensor of as many channels.
+    pub fn global_pool(&mut self, x: TensorId, y: TensorId, voxel: usize) {
+        let ((channels, input), (pooled, output)) = (self.shape(x), self.shape(y));
+        assert!(!input.is_sparse() && !output.is_sparse() && channels == pooled, "global pooling is of dense tensors");
+        assert!(voxel < output.voxels(), "voxel {voxel} of {}", output.voxels());
+        let chunks = input.voxels().div_ceil(CHUNK);
+        let partial = self.scratch((channels.div_ceil(QUAD) * chunks) as u64 * QUAD_BYTES);
+        self.push(GlobalPool { voxel }, &[x], &[y, partial]);
+    }
+}
+
+impl Op for GlobalPool {
+    fn name(&self) -> &'static str {
+        "global_pool"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (x, y, partial) = (node.inputs[0], node.outputs[0], r.slice(node.outputs[1]));
+        let ((_, input), (_, output)) = (r.shape(x), r.shape(y));
+        let chunks = input.voxels().div_ceil(CHUNK);
+        for segment in r.segments(x) {
+            let params = PartialParams {
+                space: input.uniform(),
+                visible: input.uniform(),
+                first_quad: segment.first_quad as u32,
+                chunks: chunks as u32,
+                pad: [0; 2],
+            };
+            let kernel = Kernel::new("channel_sum/partial").with("CHUNK", CHUNK as u32);
+            let bindings = [r.dummy(), segment.slice, partial];
+            let groups = Workgroups::Fixed([chunks as u32, 1, segment.quads as u32]);
+            r.dispatch(kernel, &params, &bindings, groups, r.values(&segment), segment.slice.size as f64);
+        }
+        for segment in r.segments(y) {
+            let params = FinalizeParams {
+                quads: segment.quads as u32,
+                first_quad: segment.first_quad as u32,
+                chunks: chunks as u32,
+                voxels: input.voxels() as u32,
+                stride: output.voxels() as u32,
+                voxel: self.voxel as u32,
+                pad: [0; 2],
+            };
+            let groups = Workgroups::folded(segment.quads, 64, 1);
+            let kernel = Kernel::new("global_pool/finalize");
+            r.dispatch(kernel, &params, &[partial, segment.slice], groups, 0.0, partial.size as f64);
+        }
+    }
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        let Some(dy) = g.gradient(node.outputs[0]) else { return };
+        if g.needs_gradient(node.inputs[0]) {
+            let (dx, accumulate) = g.gradient_target(node.inputs[0]);
+            g.push(GlobalPoolGradient { voxel: self.voxel, accumulate }, &[dy], &[dx]);
+        }
+    }
+}
+
+impl Op for GlobalPoolGradient {
+    fn name(&self) -> &'static str {
+        "global_pool gradient"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (dy, dx) = (node.inputs[0], node.outputs[0]);
+        let ((_, output), (_, input)) = (r.shape(dy), r.shape(dx));
+        for (a, dx_quad, b, dy_quad, quads) in r.overlaps(dx, dy) {
+            let params = BackwardParams {
+                voxels: input.voxels() as u32,
+                dx_quad: dx_quad as u32,
+                dy_quad: dy_quad as u32,
+                dy_stride: output.voxels() as u32,
+                dy_voxel: self.voxel as u32,
+                accumulate: u32::from(self.accumulate),
+                pad: [0; 2],
+            };
+            let groups = Workgroups::folded(input.voxels(), 64, quads);
+            let bytes = (input.voxels() * quads) as f64 * r.quad_bytes();
+            r.dispatch(Kernel::new("global_pool/backward"), &params, &[b.slice, a.slice], groups, 0.0, bytes);
+        }
+    }
+
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

@@ -1,0 +1,101 @@
+//! What kernels over logits and a label map need: which labels are which classes, and how the two grids meet.
+
+use crate::compute::device::recording::Slice;
+use crate::compute::graph::{Recorder, Segment, Space, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+/// Most regions, and most labels beside the background, of a region-based network: they are bits and a table in a uniform.
+pub const MAX_REGIONS: usize = 32;
+pub const MAX_REGION_LABELS: usize = 63;
+
+/// What the outputs of a network mean.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Classes {
+    /// `None`: output c is label c, one label a voxel, by a softmax. Otherwise output c is the region of these labels, each by a
+    /// sigmoid of its own.
+    pub regions: Option<Vec<Vec<u32>>>,
+    /// The label of voxels that count for nothing.
+    pub ignore: Option<u32>,
+}
+
+/// The uniform of `shaders/shared/labels.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct LabelsUniform {
+    pub dims: [u32; 3],
+    pub stride: u32,
+    pub source: [u32; 3],
+    pub channels: u32,
+    pub scale: [f32; 3],
+    pub first_quad: u32,
+    pub quads: u32,
+    pub all_quads: u32,
+    pub chunks: u32,
+    pub ignore_label: u32,
+    pub sample: u32,
+    pub pad: [u32; 3],
+    pub members: [u32; 64],
+}
+
+impl Classes {
+    pub fn are_regions(&self) -> bool {
+        self.regions.is_some()
+    }
+
+    /// For each label, the bits of the regions that it belongs to.
+    fn members(&self) -> [u32; 64] {
+        let mut members = [0; 64];
+        for (c, labels) in self.regions.iter().flatten().enumerate() {
+            labels.iter().for_each(|&l| members[l as usize] |= 1 << c);
+        }
+        members
+    }
+
+    /// The uniform for one segment of the logits `t` of sample `sample`, whose label map has `source` voxels.
+    pub(super) fn uniform(
+        &self,
+        r: &Recorder,
+        t: TensorId,
+        segment: &Segment,
+        source: [usize; 3],
+        sample: usize,
+        chunks: usize,
+    ) -> LabelsUniform {
+        let (channels, space) = r.shape(t);
+        LabelsUniform {
+            dims: space.dims.map(|n| n as u32),
+            stride: space.voxels() as u32,
+            source: source.map(|n| n as u32),
+            channels: channels as u32,
+            scale: std::array::from_fn(|a| source[a] as f32 / space.dims[a] as f32),
+            first_quad: segment.first_quad as u32,
+            quads: segment.quads as u32,
+            all_quads: r.quads(t) as u32,
+            chunks: chunks as u32,
+            ignore_label: self.ignore.unwrap_or(u32::MAX),
+            sample: sample as u32,
+            pad: [0; 3],
+            members: self.members(),
+        }
+    }
+}
+
+/// A label map in the recording and its voxels.
+#[derive(Clone, Copy)]
+pub(super) struct LabelMap {
+    pub slice: Slice,
+    pub dims: [usize; 3],
+}
+
+/// Panics on logits that a label map cannot be compared with: a mistake in the program.
+pub(super) fn check(space: Space, channels: usize, classes: &Classes) {
+    assert!(!space.is_sparse(), "logits are dense");
+    if let Some(regions) = &classes.regions {
+        assert_eq!(regions.len(), channels, "one output a region");
+        assert!(channels <= MAX_REGIONS, "{channels} regions");
+        assert!(
+            regions.iter().flatten().all(|&l| l as usize <= MAX_REGION_LABELS),
+            "a label above {MAX_REGION_LABELS}"
+        );
+    }
+}

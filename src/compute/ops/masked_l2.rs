@@ -1,0 +1,120 @@
+//! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, with its gradient in the same
+//! pass (FACTS: nnssl MAEMSELoss; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
+
+use super::channel_sum::CHUNK;
+use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::graph::{Graph, Node, Op, Output, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+/// Which voxels count.
+#[derive(Clone, Copy, Debug)]
+pub enum Weights {
+    /// Those outside the visible blocks of this sparse space.
+    HiddenOf(Space),
+    /// An image (1, z, y, x) of weights.
+    Voxels(TensorId),
+    /// All alike.
+    All,
+}
+
+struct MaskedL2 {
+    visible: Option<Space>,
+    channels: usize,
+    gradient: bool,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct LossParams {
+    space: SpaceUniform,
+    visible: SpaceUniform,
+    channels: u32,
+    first_quad: u32,
+    first_partial: u32,
+    pad: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub(super) struct FinalizeParams {
+    count: u32,
+    pad: [u32; 3],
+}
+
+impl Graph {
+    /// Adds `loss_scale * sum w (p - t)^2` to the loss output; with `gradient` returns the tensor of d loss / d prediction.
+    /// `target` is an image of as many channels as the prediction.
+    pub fn masked_l2(
+        &mut self,
+        prediction: TensorId,
+        target: TensorId,
+        weights: Weights,
+        gradient: bool,
+    ) -> Option<TensorId> {
+        let (channels, space) = self.shape(prediction);
+        assert!(!space.is_sparse(), "the prediction is dense");
+        let (visible, voxels) = match weights {
+            Weights::HiddenOf(space) => (Some(space), None),
+            Weights::Voxels(image) => (None, Some(image)),
+            Weights::All => (None, None),
+        };
+        let partial = self.scratch((space.voxels().div_ceil(CHUNK) * channels.div_ceil(QUAD)) as u64 * QUAD_BYTES);
+        let (loss, values) = (self.output(Output::Loss), self.step_values());
+        let dp = gradient.then(|| self.feature(channels, space));
+        let mut inputs = vec![prediction, target, values];
+        inputs.extend(voxels);
+        let mut outputs = vec![loss, partial];
+        outputs.extend(dp);
+        self.push(MaskedL2 { visible, channels, gradient }, &inputs, &outputs);
+        dp
+    }
+}
+
+impl Op for MaskedL2 {
+    fn name(&self) -> &'static str {
+        "masked_l2"
+    }
+
+    fn record(&self, node: &Node, r: &mut Recorder) {
+        let (prediction, target, values) = (node.inputs[0], r.slice(node.inputs[1]), r.slice(node.inputs[2]));
+        let (_, space) = r.shape(prediction);
+        let visible = self.visible.unwrap_or(space);
+        let partial = r.slice(node.outputs[1]);
+        let chunks = space.voxels().div_ceil(CHUNK);
+        let weights = node.inputs.get(3).map_or(r.dummy(), |&w| r.slice(w));
+        let gradients = if self.gradient { r.segments(node.outputs[2]) } else { r.segments(prediction) };
+        for (p, dp) in r.segments(prediction).into_iter().zip(gradients) {
+            let params = LossParams {
+                space: space.uniform(),
+                visible: visible.uniform(),
+                channels: self.channels as u32,
+                first_quad: p.first_quad as u32,
+                first_partial: (p.first_quad * chunks) as u32,
+                pad: 0,
+            };
+            let kernel = Kernel::new("masked_l2/loss")
+                .with("CHUNK", CHUNK as u32)
+                .flag("VOXEL_WEIGHTS", node.inputs.len() > 3)
+                .flag("MASKED", self.visible.is_some())
+                .flag("GRADIENT", self.gradient);
+            let bindings = [r.mask(&[&visible]), p.slice, target, weights, dp.slice, partial, values];
+            let groups = Workgroups::Fixed([chunks as u32, 1, p.quads as u32]);
+            // Prediction, gradient, and a 32-bit target that fills a quarter of its quad.
+            let bytes = 2.0 * p.slice.size as f64 + r.values(&p);
+            r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&p), bytes);
+        }
+        let params = FinalizeParams { count: (r.quads(prediction) * chunks) as u32, pad: [0; 3] };
+        let bindings = [partial, r.slice(node.outputs[0])];
+        r.dispatch(
+            Kernel::new("masked_l2/finalize"),
+            &params,
+            &bindings,
+            Workgroups::Fixed([1; 3]),
+            0.0,
+            partial.size as f64,
+        );
+    }
+
+    /// The loss computes its gradient itself.
+    fn backward(&self, _: &Node, _: &mut Graph) {}
+}

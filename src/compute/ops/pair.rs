@@ -1,0 +1,60 @@
+//! Recording of kernels between two tensors of as many channels over different spaces.
+
+use crate::compute::device::recording::{Kernel, Slice};
+use crate::compute::graph::{Recorder, SpaceUniform, TensorId};
+use bytemuck::{Pod, Zeroable};
+
+/// The WGSL struct `Pair` of `shaders/shared/pair.wgsl`.
+#[repr(C)]
+#[derive(Clone, Copy, Default, Pod, Zeroable)]
+pub(super) struct PairParams {
+    pub input: SpaceUniform,
+    pub output: SpaceUniform,
+    pub stride: [u32; 3],
+    pub accumulate: u32,
+    pub scale: [f32; 3],
+    pub first_quad: u32,
+    pub input_quad: u32,
+    pub output_quad: u32,
+    pub pad: [u32; 2],
+}
+
+/// A kernel between the forward op's `input` and `output`.
+pub(super) struct Pair {
+    pub kernel: Kernel,
+    pub input: TensorId,
+    pub output: TensorId,
+    /// Forward kernels go over the voxels of the output and bind (input, extra..., output); backward ones over those of the
+    /// input and bind (output's gradient, extra..., input's gradient).
+    pub forward: bool,
+    /// Fields that do not follow from the two tensors.
+    pub params: PairParams,
+    pub extra: Vec<Slice>,
+    /// Operations per voxel and channel.
+    pub flops: f64,
+}
+
+impl Pair {
+    pub fn record(self, r: &mut Recorder) {
+        let ((_, input), (_, output)) = (r.shape(self.input), r.shape(self.output));
+        for (a, a_quad, b, b_quad, quads) in r.overlaps(self.input, self.output) {
+            let params = PairParams {
+                input: input.uniform(),
+                output: output.uniform(),
+                first_quad: (a.first_quad + a_quad) as u32,
+                input_quad: a_quad as u32,
+                output_quad: b_quad as u32,
+                ..self.params
+            };
+            let (first, last, space) = if self.forward { (a, b, &output) } else { (b, a, &input) };
+            let mut bindings = vec![r.mask(&[&input, &output]), first.slice];
+            bindings.extend(&self.extra);
+            bindings.push(last.slice);
+            let groups = r.over(space, 64, quads);
+            let voxels = (input.voxels() + output.voxels()) as f64;
+            let work = self.flops * (quads * 4 * space.voxels()) as f64;
+            let bytes = voxels * quads as f64 * r.quad_bytes();
+            r.dispatch(self.kernel.clone(), &params, &bindings, groups, work, bytes);
+        }
+    }
+}

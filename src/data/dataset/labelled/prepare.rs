@@ -1,0 +1,299 @@
+//! A raw data set into a store of labelled cases: several at once, and a run that was stopped goes on where it was.
+
+use std::fs;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{FORMAT, IMAGE, LABELS, LOCATIONS, LabelledCase, LabelledStore, Manifest, VERSION, locations};
+use crate::base::error::{Error, Result};
+use crate::data::dataset::manifest::{FILE, Stamp};
+use crate::data::dataset::raw::{RawCase, RawDataset};
+use crate::data::dataset::store;
+use crate::data::dataset::zarr::{self, Layout};
+use crate::data::preprocess::case::{self, Prepared};
+use crate::data::preprocess::pool::{self, Budget};
+use crate::data::preprocess::{Event, journal};
+use crate::formats::nifti;
+use crate::formats::nnunet::{Configuration, Labels, Plans};
+
+/// What decides how a prepared case looks, by name: two stores with the same recipe hold the same.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub(super) struct Recipe(Map<String, Value>);
+
+/// What decides how prepared cases look, as text: stores with the same text hold the same for the same cases.
+pub fn recipe(raw: &RawDataset, plans: &Plans, configuration: &Configuration) -> String {
+    Value::Object(Recipe::new(raw, plans, configuration).0).to_string()
+}
+
+const RECIPE: &str = "recipe.json";
+/// Rows of the locations that are read and decompressed as one.
+const ROWS: u64 = 1024;
+
+impl Recipe {
+    fn new(raw: &RawDataset, plans: &Plans, c: &Configuration) -> Self {
+        let text = |v: &dyn std::fmt::Debug| json!(format!("{v:?}"));
+        let classes: Vec<(&str, &[i16])> =
+            raw.dataset.labels.classes.iter().map(|c| (c.name.as_str(), &c.values[..])).collect();
+        let entries = [
+            ("image_reader_writer", text(&plans.reader)),
+            ("transpose_forward", json!(plans.transpose_forward)),
+            ("spacing", json!(c.spacing)),
+            ("normalization_schemes", text(&c.normalization)),
+            ("use_mask_for_norm", json!(c.use_mask_for_norm)),
+            ("resampling_fn_data", text(&c.data)),
+            ("resampling_fn_seg", text(&c.segmentation)),
+            ("foreground_intensity_properties_per_channel", text(&plans.intensities)),
+            ("labels", json!(classes)),
+            ("ignore", json!(raw.dataset.labels.ignore)),
+        ];
+        Self(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+    }
+
+    /// The first entry that differs.
+    fn difference(&self, other: &Self) -> Option<String> {
+        let differs = |key: &&String| self.0.get(*key) != other.0.get(*key);
+        self.0.keys().chain(other.0.keys()).find(differs).map(|key| {
+            let of = |recipe: &Self| recipe.0.get(key).map_or("nothing".into(), Value::to_string);
+            format!("{key} was {} and is now {}", of(self), of(other))
+        })
+    }
+}
+
+/// Prepares the cases of a raw data set into the folder `out`, and opens it as a store.
+///
+/// Cases that are there already and whose files have not changed since are left as they are. A case that cannot be prepared does
+/// not stop the others, but is an error in the end.
+///
+/// # Errors
+/// `out` cannot be written to, holds something else, is in use, or was made with other settings; a case cannot be prepared.
+pub fn prepare_dataset(
+    raw: &RawDataset,
+    plans: &Plans,
+    configuration: &Configuration,
+    out: &Path,
+    progress: &mut dyn FnMut(Event),
+) -> Result<LabelledStore> {
+    prepare_all(raw, plans, configuration, out, progress).map_err(|e| store::with_remedy(e, out))
+}
+
+fn prepare_all(
+    raw: &RawDataset,
+    plans: &Plans,
+    configuration: &Configuration,
+    out: &Path,
+    progress: &mut dyn FnMut(Event),
+) -> Result<LabelledStore> {
+    let channels = (raw.dataset.channels.len(), configuration.normalization.len());
+    if channels.0 != channels.1 {
+        let what = format!("the data set has {} channels and the plans have {}", channels.0, channels.1);
+        return Err(Error::plan(what, "Take the plans that were made for this data set"));
+    }
+    let recipe = Recipe::new(raw, plans, configuration);
+    let _lock = claim(out, &recipe)?;
+    store::remove_unfinished(out)?;
+
+    let mut cases = Vec::new();
+    let mut jobs = Vec::new();
+    for case in &raw.cases {
+        let stamps = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
+        match finished(out, &case.id).filter(|done| done.stamps == stamps) {
+            Some(done) => cases.push(done),
+            None => jobs.push(Job { case, stamps }),
+        }
+    }
+    progress(Event::Found { scans: raw.cases.len(), done: cases.len() });
+    let manifest = out.join(FILE);
+    if !jobs.is_empty() && manifest.exists() {
+        // It must not describe cases that are being replaced.
+        fs::remove_file(&manifest).map_err(Error::io("remove", &manifest))?;
+    }
+
+    let context = Context { out, labels: &raw.dataset.labels, plans, configuration, budget: Budget::default() };
+    let mut failed: Vec<(&str, Error)> = Vec::new();
+    let prepare = |job: &Job| context.prepare(job);
+    pool::each(&jobs, |job| Done::by(job, prepare), &mut |Done { case, took, result }: Done| {
+        let source = case.label.clone();
+        match result {
+            Ok(done) => {
+                let (id, shape) = (done.id.clone(), done.size());
+                cases.push(done);
+                progress(Event::Prepared { id, source, shape, took });
+            }
+            Err(error) if out_of_order(&error, out) => return Err(error),
+            Err(error) => {
+                progress(Event::Rejected { source, reason: error.to_string() });
+                failed.push((&case.id, error));
+            }
+        }
+        Ok(())
+    })?;
+    if !failed.is_empty() {
+        failed.sort_by_key(|f| f.0);
+        let (id, error) = failed.remove(0);
+        if failed.is_empty() {
+            return Err(error);
+        }
+        let cause = format!(
+            "{} of its {} cases cannot be prepared; the first, {id}: {error}",
+            failed.len() + 1,
+            raw.cases.len()
+        );
+        return Err(Error::file(&raw.folder, cause, "Correct them, or leave them out, and run the command again"));
+    }
+
+    cases.sort_by(|a, b| a.id.cmp(&b.id));
+    let content = Manifest {
+        format: FORMAT.into(),
+        version: VERSION,
+        recipe,
+        configuration: configuration.name.clone(),
+        plans: plans.json.clone(),
+        dataset: raw.dataset.json.clone(),
+        cases,
+    };
+    write_json(&manifest, &content)?;
+    LabelledStore::open(out)
+}
+
+/// Whether an error is the store's, which would meet all cases.
+fn out_of_order(error: &Error, out: &Path) -> bool {
+    match error {
+        Error::File { path, .. } | Error::Io { path, .. } => path.starts_with(out),
+        _ => false,
+    }
+}
+
+/// Makes the folder if need be and locks it.
+fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
+    let path = out.join(RECIPE);
+    let ours = path.exists() || out.join(journal::LOCK).exists();
+    if !ours && fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        let cause = "it holds other files and is not a store of labelled cases";
+        return Err(Error::file(out, cause, "Name a new or empty folder"));
+    }
+    fs::create_dir_all(out).map_err(Error::io("create", out))?;
+    let lock = journal::lock(out)?;
+    if path.exists() {
+        let before = serde_json::from_value(crate::formats::nnunet::read_json(&path)?)
+            .map_err(|e| Error::file(&path, format!("it cannot be read ({e})"), "Name a new folder"))?;
+        if let Some(difference) = Recipe::difference(&before, recipe) {
+            let cause = format!("it was made with other settings: {difference}");
+            return Err(Error::file(out, cause, "Name another folder, or give the same settings"));
+        }
+    }
+    store::create(out)?;
+    write_json(&path, recipe)?;
+    Ok(lock)
+}
+
+fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_vec(content)
+        .map_err(|e| Error::file(path, format!("it cannot be written ({e})"), "Report this"))?;
+    crate::base::atomic::write_atomic(path, &text)
+}
+
+/// What a finished case says of itself.
+fn finished(out: &Path, id: &str) -> Option<LabelledCase> {
+    let text = fs::read(out.join(store::array_folder(id)).join("zarr.json")).ok()?;
+    let group: Value = serde_json::from_slice(&text).ok()?;
+    serde_json::from_value(group.get("attributes")?.get("case")?.clone()).ok()
+}
+
+struct Done<'a> {
+    case: &'a RawCase,
+    took: Duration,
+    result: Result<LabelledCase>,
+}
+
+impl<'a> Done<'a> {
+    fn by(job: &Job<'a>, prepare: impl Fn(&Job) -> Result<LabelledCase>) -> Self {
+        let (start, result) = (Instant::now(), prepare(job));
+        Self { case: job.case, took: start.elapsed(), result }
+    }
+}
+
+struct Job<'a> {
+    case: &'a RawCase,
+    stamps: Vec<Option<Stamp>>,
+}
+
+struct Context<'a> {
+    out: &'a Path,
+    labels: &'a Labels,
+    plans: &'a Plans,
+    configuration: &'a Configuration,
+    budget: Budget,
+}
+
+impl Context<'_> {
+    fn prepare(&self, job: &Job) -> Result<LabelledCase> {
+        // What lies behind the reader is other people's code and other people's files.
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.read(job.case))).unwrap_or_else(|_| {
+            let cause = "the program failed on this case (see the message above)";
+            Err(Error::file(&job.case.label, cause, "Please report this"))
+        })?;
+        self.write(job, prepared)
+    }
+
+    fn read(&self, case: &RawCase) -> Result<Prepared> {
+        let _share = self.budget.take(self.voxels(&case.images)?);
+        let images = case::read_images(&case.images, self.plans.reader)?;
+        let labels = case::read_label_map(&case.label, self.plans.reader, &images, self.labels)?;
+        case::prepare(&images, Some(&labels), self.plans, self.configuration).map_err(|e| match e {
+            Error::Plan { what, remedy } => Error::File { path: case.images[0].clone(), cause: what, remedy },
+            other => other,
+        })
+    }
+
+    /// Voxels of all channels, as read or as prepared, whichever are more.
+    fn voxels(&self, images: &[PathBuf]) -> Result<u64> {
+        let Some(first) = images.first() else { return Ok(0) };
+        let geometry = nifti::geometry(first)?;
+        let count = geometry.shape().iter().map(|&n| n as f64).product::<f64>();
+        let scale = geometry.spacing().iter().product::<f64>() / self.configuration.spacing.iter().product::<f64>();
+        Ok((count * scale.max(1.0) * images.len() as f64) as u64)
+    }
+
+    fn write(&self, job: &Job, prepared: Prepared) -> Result<LabelledCase> {
+        let shape = prepared.grid.prepared;
+        if shape.iter().any(|&n| n > u16::MAX as usize) {
+            let cause = format!("it would become {shape:?} voxels, more than {} along an axis", u16::MAX);
+            return Err(Error::file(&job.case.label, cause, "See whether the voxel size in its header is right"));
+        }
+        let labels = prepared.labels.unwrap_or_default();
+        let (rows, counts) = locations::draw(&labels, shape, self.labels);
+        let case = LabelledCase {
+            id: job.case.id.clone(),
+            channels: prepared.channels,
+            grid: prepared.grid,
+            locations: counts,
+            stamps: job.stamps.clone(),
+        };
+        let axes = ["channel", "z", "y", "x"];
+        let chunk = [1, zarr::CHUNK, zarr::CHUNK, zarr::CHUNK];
+        let all = [case.channels, shape[0], shape[1], shape[2]];
+        let layout = |from: usize| Layout {
+            shape: &all[from..],
+            chunk: &chunk[from..],
+            names: &axes[from..],
+            attributes: vec![],
+        };
+        store::replace_case(self.out, &case.id, |folder| {
+            zarr::write(&folder.join(IMAGE), layout(0), &prepared.data)?;
+            zarr::write(&folder.join(LABELS), layout(1), &labels)?;
+            if !rows.is_empty() {
+                let shape = [rows.len() / 3, 3];
+                let layout = Layout { shape: &shape, chunk: &[ROWS, 3], names: &["voxel", "axis"], attributes: vec![] };
+                zarr::write(&folder.join(LOCATIONS), layout, &rows)?;
+            }
+            let group = json!({ "zarr_format": 3, "node_type": "group", "attributes": { "case": case } });
+            fs::write(folder.join("zarr.json"), serde_json::to_vec(&group)?)?;
+            Ok(())
+        })?;
+        Ok(case)
+    }
+}

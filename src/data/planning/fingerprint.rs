@@ -1,0 +1,244 @@
+//! `dataset_fingerprint.json`: what planning needs to know of a data set, taken from its training cases.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::intensities::{self, Counts, Intensities, SAMPLES};
+use super::numbers::median;
+use crate::base::error::{Error, Result};
+use crate::data::dataset::manifest::Stamp;
+use crate::data::dataset::{RawCase, RawDataset};
+use crate::data::preprocess::case::{Images, read_images, read_label_map};
+use crate::data::preprocess::pool::{self, Budget};
+use crate::data::preprocess::{Event, crop};
+use crate::formats::nifti;
+use crate::formats::nnunet::{Labels, Reader, read_json};
+
+/// Name of the file, as nnU-Net calls it.
+pub const FILE: &str = "dataset_fingerprint.json";
+
+/// What nnU-Net's file of this name says. Axes are those of the images as read.
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+pub struct Fingerprint {
+    /// Voxel edge lengths in mm of each case.
+    pub spacings: Vec<[f64; 3]>,
+    /// Voxels of each case after what is 0 around it was cut away.
+    pub shapes_after_crop: Vec<[usize; 3]>,
+    /// By the number of the channel.
+    pub foreground_intensity_properties_per_channel: BTreeMap<usize, Intensities>,
+    /// Voxels after cropping by voxels before.
+    pub median_relative_size_after_cropping: f64,
+    /// The files it was taken from; nnU-Net's own file does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<Files>,
+}
+
+/// Files of a data set at a glance, to see that they are still the same.
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Files {
+    pub number: u64,
+    pub bytes: u64,
+    /// Last change of the newest, nanoseconds since 1970.
+    pub modified: u64,
+}
+
+impl Files {
+    fn of(raw: &RawDataset) -> Self {
+        // dataset.json says how they are read.
+        let description = raw.folder.join("dataset.json");
+        let paths = raw.cases.iter().flat_map(|c| c.images.iter().chain([&c.label])).chain([&description]);
+        paths.filter_map(|p| Stamp::of(p)).fold(Self { number: 0, bytes: 0, modified: 0 }, |all, s| Self {
+            number: all.number + 1,
+            bytes: all.bytes + s.bytes,
+            modified: all.modified.max(s.modified),
+        })
+    }
+}
+
+impl Fingerprint {
+    /// # Errors
+    /// The file is missing, or no fingerprint of 3D images.
+    pub fn read(path: &Path) -> Result<Self> {
+        serde_json::from_value(read_json(path)?).map_err(|e| {
+            Error::file(path, format!("it is no fingerprint of a 3D data set ({e})"), "Remove it to have it made anew")
+        })
+    }
+
+    /// The fingerprint in `path`, if it was taken from this data set and its files have not changed since. One that nnU-Net
+    /// wrote does not tell; it must have as many cases and channels.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is nnU-Net's and of another data set.
+    pub fn found(path: &Path, raw: &RawDataset) -> Result<Option<Self>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let found = Self::read(path)?;
+        let channels = found.foreground_intensity_properties_per_channel.len();
+        let counts = (found.spacings.len(), channels) == (raw.cases.len(), raw.dataset.channels.len());
+        match found.files {
+            Some(files) => Ok((files == Files::of(raw)).then_some(found)),
+            None if counts => Ok(Some(found)),
+            None => {
+                let cause = format!(
+                    "it is of {} cases of {channels} channel(s), and {} has {} of {}",
+                    found.spacings.len(),
+                    raw.folder.display(),
+                    raw.cases.len(),
+                    raw.dataset.channels.len()
+                );
+                Err(Error::file(path, cause, "Remove it to have it made anew, or name another output"))
+            }
+        }
+    }
+
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        super::write_json(path, self)
+    }
+
+    /// Sees that there is what plans for `channels` channels need.
+    ///
+    /// # Errors
+    /// Something is missing or makes no sense.
+    pub fn check(&self, channels: usize) -> Result<()> {
+        let bad = |what: String| Err(Error::plan(what, format!("Remove {FILE} to have it made anew")));
+        if self.spacings.is_empty() || self.spacings.len() != self.shapes_after_crop.len() {
+            let (a, b) = (self.spacings.len(), self.shapes_after_crop.len());
+            return bad(format!("the fingerprint has {a} spacings and {b} shapes"));
+        }
+        if let Some(s) = self.spacings.iter().flatten().find(|s| !(s.is_finite() && **s > 0.0)) {
+            return bad(format!("the fingerprint has a voxel size of {s} mm"));
+        }
+        if self.shapes_after_crop.iter().flatten().any(|&n| n == 0) {
+            return bad("the fingerprint has an image without voxels".into());
+        }
+        let intensities = &self.foreground_intensity_properties_per_channel;
+        if intensities.len() != channels || intensities.keys().enumerate().any(|(k, &c)| k != c) {
+            return bad(format!("the fingerprint has {} channels, and dataset.json {channels}", intensities.len()));
+        }
+        Ok(())
+    }
+}
+
+/// What one case gives.
+struct Sketch {
+    spacing: [f64; 3],
+    cropped: [usize; 3],
+    share: f64,
+    counts: Vec<Counts>,
+}
+
+/// Takes the fingerprint of a data set: several cases at once, within the memory that [`pool`] allows. Cases that cannot be
+/// read do not stop the others, but are an error in the end.
+///
+/// # Errors
+/// A case cannot be read, or there is no foreground at all.
+pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -> Result<Fingerprint> {
+    let channels = raw.dataset.channels.len();
+    let files = Files::of(raw);
+    let samples = SAMPLES / raw.cases.len() as u32;
+    let jobs: Vec<usize> = (0..raw.cases.len()).collect();
+    let budget = Budget::default();
+    let labels = &raw.dataset.labels;
+    progress(Event::Found { scans: jobs.len(), done: 0 });
+
+    let mut sketches: Vec<Option<Sketch>> = jobs.iter().map(|_| None).collect();
+    let mut counts = vec![Counts::default(); channels];
+    let mut failed: Option<(usize, Error)> = None;
+    let mut failures = 0;
+    let work = |&n: &usize| {
+        let start = Instant::now();
+        let case = &raw.cases[n];
+        // What lies behind the reader is other people's code and other people's files.
+        let sketch = catch_unwind(AssertUnwindSafe(|| sketch(case, reader, labels, samples, &budget)));
+        let cause = "the program failed on this case (see the message above)";
+        let failed = |_| Err(Error::file(&case.label, cause, "Please report this"));
+        (n, start.elapsed(), sketch.unwrap_or_else(failed))
+    };
+    pool::each(&jobs, work, &mut |(n, took, result)| {
+        let source = raw.cases[n].images.first().cloned().unwrap_or_default();
+        match result {
+            Ok(mut sketch) => {
+                // Counts are many; those of all cases are kept as one.
+                counts.iter_mut().zip(std::mem::take(&mut sketch.counts)).for_each(|(all, one)| all.add(one));
+                progress(Event::Prepared { id: raw.cases[n].id.clone(), source, shape: sketch.cropped, took });
+                sketches[n] = Some(sketch);
+            }
+            Err(error) => {
+                progress(Event::Rejected { source, reason: error.to_string() });
+                failures += 1;
+                if failed.as_ref().is_none_or(|(first, _)| n < *first) {
+                    failed = Some((n, error));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    if let Some((n, error)) = failed {
+        if failures == 1 {
+            return Err(error);
+        }
+        let (id, all) = (&raw.cases[n].id, raw.cases.len());
+        let cause = format!("{failures} of its {all} cases cannot be read; the first, {id}: {error}");
+        return Err(Error::file(&raw.folder, cause, "Correct them, or leave them out, and run the command again"));
+    }
+
+    let sketches: Vec<Sketch> = sketches.into_iter().flatten().collect();
+    let mut properties = BTreeMap::new();
+    for (channel, counts) in counts.into_iter().enumerate() {
+        let statistics = counts.statistics().ok_or_else(|| {
+            let cause = "no label map has a label within what is not 0 in its images";
+            Error::file(&raw.folder, cause, "See whether images and label maps belong together")
+        })?;
+        properties.insert(channel, statistics);
+    }
+    Ok(Fingerprint {
+        spacings: sketches.iter().map(|s| s.spacing).collect(),
+        shapes_after_crop: sketches.iter().map(|s| s.cropped).collect(),
+        foreground_intensity_properties_per_channel: properties,
+        median_relative_size_after_cropping: median(&sketches, |s| s.share),
+        files: Some(files),
+    })
+}
+
+fn sketch(case: &RawCase, reader: Reader, labels: &Labels, samples: u32, budget: &Budget) -> Result<Sketch> {
+    let _share = budget.take(voxels(&case.images)?);
+    let images = read_images(&case.images, reader)?;
+    let map = read_label_map(&case.label, reader, &images, labels)?;
+    let bbox = bbox(&images);
+    let inside = crop::crop(&map, images.shape, &bbox);
+    let foreground = |channel: &Vec<f32>| {
+        let cropped = crop::crop(channel, images.shape, &bbox);
+        cropped.into_iter().zip(&inside).filter(|(_, label)| **label > 0).map(|(v, _)| v).collect()
+    };
+    let foreground: Vec<Vec<f32>> = images.channels.iter().map(foreground).collect();
+    let cropped = crop::shape(&bbox);
+    let count = |shape: [usize; 3]| shape.iter().product::<usize>() as f64;
+    Ok(Sketch {
+        spacing: images.spacing,
+        cropped,
+        share: count(cropped) / count(images.shape),
+        counts: intensities::draw(&foreground, samples),
+    })
+}
+
+/// The box around the voxels that are not 0 in every channel; everything where all are.
+fn bbox(images: &Images) -> crop::Bbox {
+    let boxes = images.channels.iter().filter_map(|c| crop::nonzero_bbox(c, images.shape));
+    boxes
+        .reduce(|a, b| std::array::from_fn(|k| [a[k][0].min(b[k][0]), a[k][1].max(b[k][1])]))
+        .unwrap_or(images.shape.map(|n| [0, n]))
+}
+
+/// Voxels that a case takes in memory: its channels, and as many again for the foreground of one.
+fn voxels(images: &[PathBuf]) -> Result<u64> {
+    let Some(first) = images.first() else { return Ok(0) };
+    let one = nifti::geometry(first)?.shape().iter().map(|&n| n as u64).product::<u64>();
+    Ok(one * (images.len() as u64 + 1))
+}

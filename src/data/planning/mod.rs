@@ -1,0 +1,119 @@
+//! nnU-Net's planning: from a labelled data set to `plans.json`, which says how its cases are prepared and which network is
+//! trained on them.
+//!
+//! [`fingerprint`] reads all training cases once; [`planner`] decides, by pure functions of what was read; [`document`] writes
+//! the decisions the way nnU-Net does, and [`table`] the way a person reads them. The rules are nnU-Net's to the last digit,
+//! checked against its own plans. A 2D configuration is not made: nothing here could train it.
+
+pub mod document;
+pub mod fingerprint;
+mod intensities;
+mod numbers;
+pub mod planner;
+mod table;
+pub mod topology;
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::Value;
+
+pub use fingerprint::Fingerprint;
+pub use intensities::Intensities;
+pub use planner::{Options, Plan, Planner, plan};
+pub use table::table;
+
+use crate::base::atomic::write_atomic;
+use crate::base::error::{Error, Result};
+use crate::data::dataset::RawDataset;
+use crate::data::preprocess::Event;
+use crate::formats::nnunet::{Reader, read_json};
+
+/// What is asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// A raw data set of nnU-Net's form.
+    pub dataset: PathBuf,
+    /// The plans to write; in the data set, under nnU-Net's name for them, where it is not given. The fingerprint lies beside.
+    pub out: Option<PathBuf>,
+    pub options: Options,
+    /// Whether the cases are read although their fingerprint is there.
+    pub anew: bool,
+    /// Whether other plans of the same name are replaced.
+    pub overwrite: bool,
+}
+
+/// What was done.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    pub plan: Plan,
+    pub plans: PathBuf,
+    pub fingerprint: PathBuf,
+    /// Whether the fingerprint was there already.
+    pub reused: bool,
+}
+
+/// Plans a data set and writes its fingerprint and plans.
+///
+/// # Errors
+/// The data set cannot be read, nothing fits, or other plans are in the way.
+pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome> {
+    request.options.check()?;
+    let raw = RawDataset::open(&request.dataset)?;
+    let name = request.options.name.as_deref().unwrap_or(request.options.planner.plans_name());
+    let out = request.out.clone().unwrap_or_else(|| request.dataset.join(format!("{name}.json")));
+    if out.is_dir() {
+        return Err(Error::file(&out, "it is a folder", "Name a file, such as plans.json"));
+    }
+    let folder = match out.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+
+    let reader = reader(&raw)?;
+    let path = folder.join(fingerprint::FILE);
+    let found = if request.anew { None } else { Fingerprint::found(&path, &raw)? };
+    let reused = found.is_some();
+    let fingerprint = match found {
+        Some(found) => found,
+        None => {
+            let taken = fingerprint::take(&raw, reader.1, progress)?;
+            taken.write(&path)?;
+            taken
+        }
+    };
+    let plan = plan(&fingerprint, &raw.dataset, &request.options)?;
+    let document = document::plans(&plan, &fingerprint, &document::name_of(&raw.folder), reader.0, &request.options);
+    write_plans(&out, &document, request.overwrite)?;
+    Ok(Outcome { plan, plans: out, fingerprint: path, reused })
+}
+
+/// The reader that `dataset.json` names, or nnU-Net's for NIfTI files, by name.
+fn reader(raw: &RawDataset) -> Result<(&str, Reader)> {
+    let named = raw.dataset.json.get("overwrite_image_reader_writer").and_then(Value::as_str);
+    let name = named.filter(|n| *n != "None").unwrap_or("SimpleITKIO");
+    let reader = Reader::from_name(name).map_err(|cause| {
+        let remedy = "Convert the images to NIfTI and leave out overwrite_image_reader_writer";
+        Error::file(raw.folder.join("dataset.json"), cause, remedy)
+    })?;
+    Ok((name, reader))
+}
+
+/// Plans are never replaced by others unasked: somebody may have changed them by hand, or trained with them.
+fn write_plans(out: &Path, document: &Value, overwrite: bool) -> Result<()> {
+    if out.exists() && !overwrite {
+        if read_json(out).is_ok_and(|there| there == *document) {
+            return Ok(());
+        }
+        let cause = "other plans are there already";
+        return Err(Error::file(out, cause, "Name another file with -o, or replace it by --overwrite"));
+    }
+    write_json(out, document)
+}
+
+fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
+    let text = serde_json::to_string_pretty(content)
+        .map_err(|e| Error::file(path, format!("it cannot be written ({e})"), "Report this"))?;
+    write_atomic(path, format!("{text}\n").as_bytes())
+}

@@ -1,0 +1,357 @@
+//! A folder of scans into a store: several at once, resumable, and one bad scan does not stop the others.
+//!
+//! Each finished or refused scan is a line of the store's journal, written when its array is complete. At the end the lines
+//! become the manifest. A run that was stopped goes on from the journal; a later run adds to the manifest. Several machines
+//! can share the work ([`Part`]): the result is the same, bit for bit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use super::journal::{Claim, Part, Record};
+use super::pool::{self, Budget};
+use super::{Preprocessed, Settings, resample, scan, screen};
+use crate::base::error::{Error, Result};
+use crate::data::dataset::manifest::{Before, Case, Manifest, Reason, Rejected, Stamp};
+use crate::data::dataset::sources::{self, Source};
+use crate::data::dataset::store;
+use crate::formats::nifti::{self, Defect};
+
+/// What happens during a run, for a progress display.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The scans are known: how many there are, and how many of them an earlier run has done with.
+    Found { scans: usize, done: usize },
+    /// A scan is in the store.
+    Prepared { id: String, source: PathBuf, shape: [usize; 3], took: Duration },
+    /// A scan was left out, and why.
+    Rejected { source: PathBuf, reason: String },
+}
+
+/// What a run leaves behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Summary {
+    /// Scans in the store, from this run and earlier ones.
+    pub cases: usize,
+    pub subjects: usize,
+    /// Scans prepared by this run.
+    pub prepared: usize,
+    /// Scans of this run's part of the input that are left out, with reasons.
+    pub rejected: Vec<Rejected>,
+    /// Other parts that must finish before the store can be used.
+    pub waiting: Vec<Part>,
+}
+
+/// Prepares a part of the scans of `inputs` (see [`sources::list`]) into the store in the folder `store`.
+///
+/// Scans that are in the store already and have not changed since are not touched. Scans that cannot be used are reported
+/// and left out. Names of cases follow from the whole list of scans and the manifest of earlier runs, whatever the part.
+///
+/// # Errors
+/// `store` cannot be written to (said before any work), holds something else, is in use, or was made with other settings;
+/// an input holds no scan, or none of them can be used; the disk is full.
+pub fn run(
+    inputs: &[PathBuf],
+    store: &Path,
+    settings: &Settings,
+    part: Part,
+    progress: &mut dyn FnMut(Event),
+) -> Result<Summary> {
+    settings.check()?;
+    let scans = Scan::list(inputs)?;
+    prepare_all(inputs, &scans, store, settings, part, progress).map_err(|e| store::with_remedy(e, store))
+}
+
+fn prepare_all(
+    inputs: &[PathBuf],
+    scans: &[Scan],
+    store: &Path,
+    settings: &Settings,
+    part: Part,
+    progress: &mut dyn FnMut(Event),
+) -> Result<Summary> {
+    let claim = Claim::new(store, part)?;
+    let own: Vec<&Scan> = scans.iter().enumerate().filter(|(n, _)| part.has(*n)).map(|(_, scan)| scan).collect();
+    if claim.is_settled(settings) {
+        let content = Content::of(claim.manifest().iter().cloned());
+        if scans.iter().all(|scan| content.has(scan, store)) {
+            progress(Event::Found { scans: own.len(), done: own.len() });
+            content.check(scans, inputs)?;
+            return Ok(content.summary(0, &own, Vec::new()));
+        }
+    }
+    let (mut journal, past) = claim.open(settings, &digest(scans))?;
+    let ids = ids(scans, past.manifest.iter().chain(&past.journal));
+    let mut content = Content::of(past.manifest.into_iter().chain(past.journal));
+    let jobs: Vec<Job> = own
+        .iter()
+        .filter(|scan| !content.has(scan, store))
+        .map(|scan| Job { scan, id: ids.get(&scan.path).map_or("", String::as_str) })
+        .collect();
+    progress(Event::Found { scans: own.len(), done: own.len() - jobs.len() });
+
+    let mut prepared = 0;
+    let budget = Budget::default();
+    pool::each(&jobs, |job| prepare(job, store, settings, &budget), &mut |result: Outcome| {
+        let (record, event) = match result? {
+            Ok((case, took)) => {
+                prepared += 1;
+                let (id, source, shape) = (case.id.clone(), case.source.clone(), case.shape);
+                (Record::Case(case), Event::Prepared { id, source, shape, took })
+            }
+            Err(r) => {
+                let event = Event::Rejected { source: r.source.clone(), reason: r.reason.clone() };
+                (Record::Rejected(r), event)
+            }
+        };
+        journal.append(&record)?;
+        content.add(record);
+        progress(event);
+        Ok(())
+    })?;
+
+    let mut whole = None;
+    let waiting = journal.finish(|records| {
+        let content = Content::of(records);
+        content.check(scans, inputs)?;
+        content.clone().into_manifest(settings).write(store)?;
+        whole = Some(content);
+        Ok(())
+    })?;
+    if whole.is_none() && waiting.is_empty() {
+        // Another part that finished at the same time has written it.
+        let manifest = Manifest::read(store)?;
+        let cases = manifest.cases.into_iter().map(Record::Case);
+        let content = Content::of(cases.chain(manifest.rejected.into_iter().map(Record::Rejected)));
+        content.check(scans, inputs)?;
+        whole = Some(content);
+    }
+    Ok(whole.unwrap_or(content).summary(prepared, &own, waiting))
+}
+
+/// A file of the input.
+struct Scan {
+    /// The real path: the same file by another path is the same scan.
+    path: PathBuf,
+    stamp: Option<Stamp>,
+    source: Source,
+}
+
+impl Scan {
+    /// Every file once.
+    fn list(inputs: &[PathBuf]) -> Result<Vec<Self>> {
+        let mut scans = Vec::new();
+        let mut listed = BTreeSet::new();
+        for input in inputs {
+            for source in sources::list(input)? {
+                let path = source.path.canonicalize().unwrap_or_else(|_| source.path.clone());
+                if listed.insert(path.clone()) {
+                    scans.push(Self { stamp: Stamp::of(&path), path, source });
+                }
+            }
+        }
+        Ok(scans)
+    }
+}
+
+/// What the records of a store come to.
+#[derive(Clone, Default)]
+struct Content {
+    cases: BTreeMap<PathBuf, Case>,
+    rejected: BTreeMap<PathBuf, Rejected>,
+}
+
+impl Content {
+    fn of(records: impl IntoIterator<Item = Record>) -> Self {
+        let mut content = Self::default();
+        records.into_iter().for_each(|record| content.add(record));
+        content
+    }
+
+    /// Later records replace earlier ones of the same scan.
+    fn add(&mut self, record: Record) {
+        match record {
+            Record::Case(case) => {
+                self.rejected.remove(&case.source);
+                self.cases.insert(case.source.clone(), case);
+            }
+            Record::Rejected(r) => {
+                self.cases.remove(&r.source);
+                self.rejected.insert(r.source.clone(), r);
+            }
+            Record::Settings(_) | Record::Begun(_) | Record::Finished(()) => {}
+        }
+    }
+
+    /// Whether a scan was dealt with and has not changed since.
+    fn has(&self, scan: &Scan, store: &Path) -> bool {
+        let of_case = |c: &Case| Some(c.stamp) == scan.stamp && store.join(&c.array).is_dir();
+        let of_rejected = |r: &Rejected| scan.stamp.is_some() && r.stamp == scan.stamp;
+        self.cases.get(&scan.path).is_some_and(of_case) || self.rejected.get(&scan.path).is_some_and(of_rejected)
+    }
+
+    fn into_manifest(self, settings: &Settings) -> Manifest {
+        Manifest::new(settings.clone(), self.cases.into_values().collect(), self.rejected.into_values().collect())
+    }
+
+    /// # Errors
+    /// None of these scans can be used.
+    fn check(&self, scans: &[Scan], inputs: &[PathBuf]) -> Result<()> {
+        if scans.iter().any(|scan| self.cases.contains_key(&scan.path)) {
+            return Ok(());
+        }
+        let first = scans.iter().find_map(|scan| self.rejected.get(&scan.path));
+        let first = first.map(|r| format!("; the first, {}: {}", r.source.display(), r.reason));
+        let cause = format!("none of its {} scans can be used{}", scans.len(), first.unwrap_or_default());
+        let input = inputs.first().map_or(Path::new("the input"), PathBuf::as_path);
+        Err(Error::file(input, cause, "Change the limits named in the reasons, or give other scans"))
+    }
+
+    /// Of a run that prepared so many of these scans.
+    fn summary(&self, prepared: usize, scans: &[&Scan], waiting: Vec<Part>) -> Summary {
+        let listed: BTreeSet<&Path> = scans.iter().map(|scan| scan.path.as_path()).collect();
+        let rejected = self.rejected.values().filter(|r| listed.contains(r.source.as_path())).cloned().collect();
+        let subjects = self.cases.values().map(|c| &c.subject).collect::<BTreeSet<_>>().len();
+        Summary { cases: self.cases.len(), subjects, prepared, rejected, waiting }
+    }
+}
+
+/// Tells one list of scans from another.
+fn digest(scans: &[Scan]) -> String {
+    let mut hash = 0xcbf2_9ce4_8422_2325u64; // FNV-1a
+    for scan in scans {
+        for byte in format!("{}\0{}\0", scan.path.display(), scan.source.name).bytes() {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        }
+    }
+    format!("{} scans, {hash:016x}", scans.len())
+}
+
+/// The id of every scan of the list, used or not, so that none depends on which scans are done. Scans that earlier runs know
+/// keep theirs.
+fn ids<'a>(scans: &[Scan], past: impl Iterator<Item = &'a Record>) -> BTreeMap<PathBuf, String> {
+    let mut ids: BTreeMap<PathBuf, String> = BTreeMap::new();
+    for record in past {
+        if let Record::Case(case) = record {
+            ids.insert(case.source.clone(), case.id.clone());
+        }
+    }
+    let mut taken: BTreeSet<String> = ids.values().map(|id| id.to_lowercase()).collect();
+    for scan in scans {
+        if !ids.contains_key(&scan.path) {
+            ids.insert(scan.path.clone(), unique(&scan.source.name, &scan.path, &mut taken));
+        }
+    }
+    ids
+}
+
+struct Job<'a> {
+    id: &'a str,
+    scan: &'a Scan,
+}
+
+/// `name`, or `name` with a hash of the path where another scan has that name. `taken` holds names in lower case, because
+/// some file systems do not tell them apart.
+fn unique(name: &str, path: &Path, taken: &mut BTreeSet<String>) -> String {
+    let mut id = name.to_string();
+    let mut hash = path.to_string_lossy().bytes().fold(0x811c_9dc5u32, |h, b| (h ^ b as u32).wrapping_mul(0x0100_0193));
+    while !taken.insert(id.to_lowercase()) {
+        id = format!("{name}-{hash:08x}");
+        hash = hash.wrapping_add(1);
+    }
+    id
+}
+
+/// What became of one scan.
+type Outcome = Result<Result<(Case, Duration), Rejected>>;
+
+/// One scan: the outer error ends the run (the store cannot be written), the inner one concerns this scan only.
+fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Outcome {
+    let start = Instant::now();
+    let Scan { path, stamp, source } = job.scan;
+    let reject = |kind: Reason, reason: String| {
+        let (source, modality) = (path.clone(), source.modality.clone());
+        Ok(Err(Rejected { source, stamp: *stamp, modality, kind: Some(kind), reason }))
+    };
+    if let Some(reason) = screen::unwanted(source.modality.as_deref(), settings) {
+        return reject(Reason::Modality, reason);
+    }
+    let Some(stamp) = *stamp else {
+        return reject(Reason::Unreadable, "there is no such file, or it cannot be read".into());
+    };
+    // What lies behind the reader is other people's code and other people's files.
+    let (prepared, before) = match catch_unwind(AssertUnwindSafe(|| read(path, settings, budget))) {
+        Ok(Ok(Ok(prepared))) => prepared,
+        Ok(Ok(Err((kind, reason)))) => return reject(kind, reason),
+        Ok(Err(Error::File { cause, remedy, path: named })) if named == *path => {
+            return reject(Reason::Unreadable, format!("{cause}. {remedy}"));
+        }
+        // A disk or a network that fails now may not fail the next time: without a stamp it is looked at again.
+        Ok(Err(error @ Error::Io { .. })) => {
+            let (source, modality) = (path.clone(), source.modality.clone());
+            let (kind, reason) = (Some(Reason::Unreadable), error.to_string());
+            return Ok(Err(Rejected { source, stamp: None, modality, kind, reason }));
+        }
+        Ok(Err(error)) => return reject(Reason::Unreadable, error.to_string()),
+        Err(_) => {
+            let reason = "the program failed on it (see the message above); please report this";
+            return reject(Reason::Unreadable, reason.into());
+        }
+    };
+    store::write_case(store, job.id, &prepared, settings.dtype)?;
+    let case = Case {
+        id: job.id.to_string(),
+        subject: source.subject.clone(),
+        modality: source.modality.clone(),
+        source: path.clone(),
+        stamp,
+        before: Some(before),
+        array: store::array_folder(job.id),
+        shape: prepared.volume.shape,
+        spacing: prepared.volume.spacing,
+        affine: prepared.affine,
+        mean: prepared.statistics.mean,
+        std: prepared.statistics.std,
+    };
+    Ok(Ok((case, start.elapsed())))
+}
+
+/// Reads and prepares one scan, or says why not.
+fn read(path: &Path, settings: &Settings, budget: &Budget) -> Result<Result<(Preprocessed, Before), (Reason, String)>> {
+    let geometry = nifti::geometry(path)?;
+    if let Some(reason) = screen::reason(&geometry, settings) {
+        return Ok(Err(reason));
+    }
+    let before = Before { shape: geometry.shape(), spacing: geometry.spacing() };
+    let target = resample::target_shape(before.shape, before.spacing, settings.spacing);
+    let voxels = |s: [usize; 3]| s.iter().map(|&n| n as u64).product::<u64>();
+    let _share = budget.take(voxels(before.shape).max(voxels(target)));
+    let image = nifti::read_labels(path)?;
+    if let Some(defect) = Defect::of(&image.volume.data) {
+        let kind = if matches!(defect, Defect::Empty(_)) { Reason::Empty } else { Reason::NotFinite };
+        return Ok(Err((kind, format!("{defect}; export it again from its source or leave it out"))));
+    }
+    match scan(&image, settings) {
+        Ok(prepared) => Ok(Ok((prepared, before))),
+        // There is nothing else that a sound image can fail by.
+        Err(Error::Plan { what, remedy }) => Ok(Err((Reason::Voxels, format!("{what}. {remedy}")))),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_made_unique_without_regard_to_case() {
+        let mut taken = BTreeSet::new();
+        assert_eq!(unique("a", Path::new("x/a.nii"), &mut taken), "a");
+        let second = unique("A", Path::new("y/A.nii"), &mut taken);
+        assert!(second.starts_with("A-") && second.len() == 10, "{second}");
+        let third = unique("a", Path::new("z/a.nii"), &mut taken);
+        assert_ne!(third, second);
+        assert_eq!(taken.len(), 3);
+    }
+}

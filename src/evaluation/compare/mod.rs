@@ -1,0 +1,114 @@
+//! Compares methods by their results: tables as in the paper, how stable the ranking is, tests, and curves.
+
+mod bootstrap;
+mod cells;
+mod curves;
+mod grid;
+mod pairs;
+mod paper;
+mod ranking;
+mod report;
+mod statistics;
+mod tables;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::base::error::{Error, Result};
+use crate::evaluation::results::Results;
+
+pub use cells::By;
+use cells::Tested;
+pub use paper::{Difference, check as check_paper};
+pub use report::Report;
+
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Files of results, or folders with one.
+    pub files: Vec<PathBuf>,
+    /// What tables keep apart; none: what varies.
+    pub by: Option<Vec<By>>,
+    /// These methods alone, in this order; empty: all.
+    pub methods: Vec<String>,
+    /// Draws of test cases; 0: no bootstrap.
+    pub bootstrap: usize,
+    pub seed: u64,
+    /// The paper's tables too.
+    pub paper: bool,
+}
+
+/// Everything that the results of some files and, where asked for, the paper's tables say. An error when the files hold no run, or
+/// two of them other scores of the same run.
+pub fn compare(options: &Options) -> Result<Report> {
+    let mut report = Report::default();
+    if !options.files.is_empty() {
+        let results = united(&options.files)?;
+        let tested = chosen(cells::tested(&results)?, &options.methods)?;
+        report.heading(1, "Comparison");
+        if tested.is_empty() {
+            report.text("No run has scores yet.");
+        } else {
+            compare_scores(&mut report, &tested, options);
+        }
+        curves::training(&mut report, &results, &options.methods)?;
+    }
+    if options.paper {
+        paper::paper(&mut report)?;
+    }
+    Ok(report)
+}
+
+fn united(files: &[PathBuf]) -> Result<Results> {
+    let mut all = Results::in_memory()?;
+    for path in files {
+        all.merge(&Results::read(path)?)?;
+    }
+    if all.runs()?.is_empty() {
+        let rest = files.len() - 1;
+        let what = if rest == 0 { "holds no run".into() } else { format!("and {rest} more files hold no run") };
+        return Err(Error::file(&files[0], what, "Give files of results that finished runs wrote"));
+    }
+    Ok(all)
+}
+
+/// The runs of some methods.
+fn chosen(all: Vec<Tested>, methods: &[String]) -> Result<Vec<Tested>> {
+    let known: BTreeSet<&str> = all.iter().map(|t| t.run.method.as_str()).collect();
+    if let Some(unknown) = methods.iter().find(|m| !known.contains(m.as_str())) {
+        let known: Vec<&str> = known.into_iter().collect();
+        let what = format!("--methods {unknown}: no scored run is of this method");
+        return Err(Error::Usage(format!("{what}; there are: {}", known.join(", "))));
+    }
+    Ok(all.into_iter().filter(|t| methods.is_empty() || methods.contains(&t.run.method)).collect())
+}
+
+fn compare_scores(report: &mut Report, tested: &[Tested], options: &Options) {
+    let varying = cells::varying(tested);
+    let by = match &options.by {
+        Some(by) => by.iter().copied().collect(),
+        None => varying.clone(),
+    };
+    let methods = match options.methods.as_slice() {
+        [] => {
+            let mut names: Vec<String> = tested.iter().map(|t| t.run.method.clone()).collect();
+            names.sort_by(|a, b| cells::natural(a, b));
+            names.dedup();
+            names
+        }
+        chosen => chosen.to_vec(),
+    };
+    // Single folds make no columns of their own unless that is what is asked for.
+    let mut columns: BTreeSet<By> = by.clone();
+    if options.by.is_none() {
+        columns.remove(&By::Fold);
+    }
+    let scores = tables::Scores { tested, methods: &methods, columns: &columns };
+    scores.overview(report, &varying);
+    scores.main(report);
+    scores.details(report, &by);
+    ranking::stability(report, &scores, options.bootstrap, options.seed);
+    ranking::tests(report, &scores);
+    if by.contains(&By::Cases) {
+        curves::against_cases(report, &scores);
+    }
+}

@@ -1,0 +1,299 @@
+//! Scores predicted label maps against their references: Dice and IoU as nnU-Net, NSD and HD95 as DeepMind's
+//! surface-distance, into a `summary.json` that nnU-Net's own tools read.
+
+mod classes;
+mod pairs;
+mod summary;
+mod table;
+
+pub use classes::{Class, Classes};
+pub use table::table;
+
+use crate::base::atomic;
+use crate::base::error::{Error, Result};
+use crate::evaluation::metric::overlap::{Confusion, Counts};
+use crate::evaluation::metric::surface::{Outline, surface_distances};
+use crate::evaluation::pictures::overlay::{self, overlay};
+use crate::evaluation::pictures::save_png;
+use crate::formats::affine;
+use crate::formats::nifti::{self, Scan};
+pub use pairs::Pair;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Cases in memory at once, at most: further threads help within a case.
+const MAX_CASES_AT_ONCE: usize = 8;
+
+/// What to compare, and how.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// A label map, or a folder of them.
+    pub reference: PathBuf,
+    /// As `reference`; in folders, files of one name belong together.
+    pub predicted: PathBuf,
+    /// References without a prediction are passed over instead of being an error.
+    pub chill: bool,
+    pub measures: Measures,
+}
+
+/// What is measured, and where it goes.
+#[derive(Clone, Debug)]
+pub struct Measures {
+    pub classes: Classes,
+    /// Within how many mm an outline counts as met, for the NSD.
+    pub tolerance: f64,
+    /// Where the summary goes.
+    pub out: Option<PathBuf>,
+    pub overlays: Option<Overlays>,
+}
+
+/// A picture of every case.
+#[derive(Clone, Debug)]
+pub struct Overlays {
+    /// Folder for the pictures.
+    pub out: PathBuf,
+    /// Folder of the images, named as the label maps, with or without `_0000`.
+    pub images: PathBuf,
+}
+
+/// One class of one case.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Scores {
+    pub counts: Counts,
+    /// Normalised surface distance at the tolerance; NaN where neither map has the class.
+    pub nsd: f64,
+    /// 95th percentile of the surface distance in mm; NaN where neither map has the class, infinite where one has not.
+    pub hd95: f64,
+}
+
+/// The scores of one case, in the order of the classes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Case {
+    pub name: String,
+    pub reference: PathBuf,
+    pub predicted: PathBuf,
+    pub scores: Vec<Scores>,
+}
+
+/// All that was measured.
+#[derive(Clone, Debug)]
+pub struct Evaluation {
+    pub classes: Vec<Class>,
+    pub tolerance: f64,
+    /// In the order of their names.
+    pub cases: Vec<Case>,
+    /// References that were passed over for want of a prediction.
+    pub missing: Vec<String>,
+}
+
+/// Scores every case and writes what `options` ask for. `progress` is told how many cases of how many are done.
+///
+/// # Errors
+/// Nothing to compare; a prediction is missing (unless `chill`), or has no reference; a file cannot be read, is no label map,
+/// has a label that is not known, or lies on another grid than its partner; a result cannot be written.
+pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
+    let (pairs, missing) = pairs::find(&options.reference, &options.predicted, options.chill)?;
+    Ok(Evaluation { missing, ..score(&pairs, &options.measures, progress)? })
+}
+
+/// As [`evaluate`], for label maps that are named one by one.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
+    if !(options.tolerance >= 0.0 && options.tolerance.is_finite()) {
+        let what = format!("a surface tolerance of {} mm makes no sense", options.tolerance);
+        return Err(Error::plan(what, "Give a length of 0 mm or more"));
+    }
+    if options.classes.scored.is_empty() {
+        return Err(Error::plan("no class to score", "Name at least one label besides the background"));
+    }
+    if let Some(overlays) = &options.overlays {
+        std::fs::create_dir_all(&overlays.out).map_err(Error::io("create", &overlays.out))?;
+    }
+    let mut cases = Vec::with_capacity(pairs.len());
+    progress(0, pairs.len());
+    for some in pairs.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
+        let scored: Vec<Result<Case>> = some.par_iter().map(|pair| case(pair, options)).collect();
+        for case in scored {
+            cases.push(case?);
+        }
+        progress(cases.len(), pairs.len());
+    }
+    let classes = options.classes.scored.clone();
+    let evaluation = Evaluation { classes, tolerance: options.tolerance, cases, missing: vec![] };
+    if let Some(path) = &options.out {
+        atomic::write_atomic(path, summary::json(&evaluation).as_bytes())?;
+    }
+    Ok(evaluation)
+}
+
+fn case(pair: &Pair, options: &Measures) -> Result<Case> {
+    let classes = &options.classes;
+    let (reference, predicted) =
+        rayon::join(|| LabelMap::read(&pair.reference, classes), || LabelMap::read(&pair.predicted, classes));
+    let (mut reference, mut predicted) = (reference?, predicted?);
+    let remedy =
+        "Predict on the original image, or resample the prediction onto the reference's grid (nearest neighbour)";
+    same_grid(&pair.reference, &reference.grid, &pair.predicted, &predicted.grid, remedy)?;
+
+    let confusion = Confusion::new(&reference.labels, &predicted.labels, classes.ignore);
+    if let Some(ignore) = classes.ignore {
+        // Neither outline may run through what nobody knows.
+        for (r, p) in reference.labels.iter_mut().zip(&mut predicted.labels) {
+            if *r == ignore {
+                (*r, *p) = (0, 0);
+            }
+        }
+    }
+    let boxes = boxes([&reference.labels, &predicted.labels], reference.grid.volume.shape);
+    let scores: Vec<Scores> = classes
+        .scored
+        .par_iter()
+        .map(|class| {
+            let counts = confusion.class(&class.labels);
+            let (nsd, hd95) = surface(class, &boxes, &reference, &predicted, options.tolerance);
+            Scores { counts, nsd, hd95 }
+        })
+        .collect();
+    if let Some(overlays) = &options.overlays {
+        let image_path = pairs::image(&overlays.images, &pair.name)?;
+        let image = nifti::read(&image_path)?;
+        same_grid(&pair.reference, &reference.grid, &image_path, &image, "Name the folder of the original images")?;
+        let shown: Vec<overlay::Class> = classes
+            .scored
+            .iter()
+            .zip(&scores)
+            .map(|(class, scores)| overlay::Class {
+                name: &class.name,
+                labels: &class.labels,
+                dice: scores.counts.dice(),
+                voxels: scores.counts.n_ref(),
+            })
+            .collect();
+        let picture = overlay(&image.volume, &reference.labels, &predicted.labels, &shown, &pair.name);
+        save_png(overlays.out.join(format!("{}.png", pair.name)), &picture)?;
+    }
+    Ok(Case { name: pair.name.clone(), reference: pair.reference.clone(), predicted: pair.predicted.clone(), scores })
+}
+
+/// Labels in canonical axes; the volume of `grid` has given its voxels away.
+struct LabelMap {
+    labels: Vec<i32>,
+    grid: Scan,
+}
+
+impl LabelMap {
+    fn read(path: &Path, classes: &Classes) -> Result<Self> {
+        let mut grid = nifti::read_labels(path)?;
+        let values = std::mem::take(&mut grid.volume.data);
+        let mut labels = Vec::with_capacity(values.len());
+        let mut last = None;
+        for value in values {
+            let label = value as i32;
+            if last != Some(label) || label as f32 != value {
+                check(path, value, classes)?;
+                last = Some(label);
+            }
+            labels.push(label);
+        }
+        Ok(Self { labels, grid })
+    }
+}
+
+/// Whether `value` is a label, and one that the data set has.
+fn check(path: &Path, value: f32, classes: &Classes) -> Result<()> {
+    if value as i32 as f32 != value {
+        let cause = format!("it has a voxel of value {value}, which is no label: labels are whole numbers below 2^31");
+        return Err(Error::file(path, cause, "Give the labels, not probabilities or labels that were interpolated"));
+    }
+    if !classes.known.contains(&(value as i32)) {
+        let cause = format!("it has a voxel of label {value}, which is not known");
+        let remedy = "Give the dataset.json that has it (--dataset), or all labels (--labels); or repair the file";
+        return Err(Error::file(path, cause, remedy));
+    }
+    Ok(())
+}
+
+/// Compares in canonical axes, so that two files may store one grid in different orders.
+fn same_grid(reference: &Path, a: &Scan, other: &Path, b: &Scan, remedy: &str) -> Result<()> {
+    let differ = |what: String| {
+        let cause = format!("it does not lie on the grid of {}: {what}", reference.display());
+        Err(Error::file(other, cause, remedy))
+    };
+    let ([z, y, x], [other_z, other_y, other_x]) = (a.volume.shape, b.volume.shape);
+    if a.volume.shape != b.volume.shape {
+        return differ(format!("{x} x {y} x {z} voxels there and {other_x} x {other_y} x {other_z} here"));
+    }
+    let (ours, theirs) = (a.canonical_affine(), b.canonical_affine());
+    let apart = (0..8)
+        .map(|corner| {
+            let last = |bit: usize, n: usize| if corner >> bit & 1 == 1 { (n - 1) as f64 } else { 0.0 };
+            let voxel = [last(0, x), last(1, y), last(2, z)];
+            let (p, q) = (affine::apply(&ours, voxel), affine::apply(&theirs, voxel));
+            (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt()
+        })
+        .fold(0.0, f64::max);
+    // Quaternions and float32 matrices of one grid differ by less than this.
+    let allowed = 0.05 * a.volume.spacing.into_iter().fold(f64::INFINITY, f64::min);
+    if apart > allowed {
+        let row = |s: [f64; 3]| format!("{:.4} x {:.4} x {:.4} mm", s[2], s[1], s[0]);
+        return differ(format!(
+            "corresponding voxels are up to {apart:.3} mm apart (voxels of {} there and {} here)",
+            row(a.volume.spacing),
+            row(b.volume.spacing)
+        ));
+    }
+    Ok(())
+}
+
+type Box3 = [[usize; 2]; 3];
+
+/// First and one past the last voxel of each label, over both maps.
+fn boxes(maps: [&[i32]; 2], shape: [usize; 3]) -> BTreeMap<i32, Box3> {
+    let mut boxes = BTreeMap::new();
+    for map in maps {
+        for (row, values) in map.chunks_exact(shape[2].max(1)).enumerate() {
+            let mut x = 0;
+            for run in values.chunk_by(|a, b| a == b) {
+                let here =
+                    [[row / shape[1], row / shape[1] + 1], [row % shape[1], row % shape[1] + 1], [x, x + run.len()]];
+                boxes.entry(run[0]).and_modify(|b| *b = around(*b, here)).or_insert(here);
+                x += run.len();
+            }
+        }
+    }
+    boxes
+}
+
+fn around(a: Box3, b: Box3) -> Box3 {
+    std::array::from_fn(|i| [a[i][0].min(b[i][0]), a[i][1].max(b[i][1])])
+}
+
+/// NSD and HD95 of one class, measured in its own box.
+fn surface(
+    class: &Class,
+    boxes: &BTreeMap<i32, Box3>,
+    reference: &LabelMap,
+    predicted: &LabelMap,
+    tolerance: f64,
+) -> (f64, f64) {
+    let Some(crop) = class.labels.iter().filter_map(|label| boxes.get(label)).copied().reduce(around) else {
+        return (f64::NAN, f64::NAN);
+    };
+    let grid = &reference.grid.volume;
+    let mask = |labels: &[i32]| {
+        let rows = (crop[0][0]..crop[0][1]).flat_map(|z| (crop[1][0]..crop[1][1]).map(move |y| (z, y)));
+        rows.flat_map(|(z, y)| &labels[grid.index(z, y, crop[2][0])..grid.index(z, y, crop[2][1])])
+            .map(|label| class.labels.contains(label))
+            .collect::<Vec<bool>>()
+    };
+    // Headers hold lengths in float32 and oblique ones as norms of columns: a shift of one voxel of 1 mm must not miss a
+    // tolerance of 1 mm by a ten-millionth.
+    let spacing = grid.spacing.map(|s| if s > 1e-3 { (s * 1e5).round() / 1e5 } else { s });
+    let shape = crop.map(|[low, high]| high - low);
+    let distances =
+        surface_distances(&mask(&reference.labels), &mask(&predicted.labels), shape, spacing, Outline::Surfels);
+    (distances.surface_dice(tolerance), distances.hausdorff(95.0))
+}

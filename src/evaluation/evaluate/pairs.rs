@@ -1,0 +1,97 @@
+//! Which prediction belongs to which reference.
+
+use crate::base::error::{Error, Result};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Longest first: `.nii.gz` also ends in `.gz`.
+const ENDINGS: [&str; 4] = [".nii.gz", ".nii", ".hdr.gz", ".hdr"];
+/// Names of cases that an error lists; the rest is counted.
+const LISTED: usize = 8;
+
+/// The two label maps of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pair {
+    /// File name without its ending.
+    pub name: String,
+    pub reference: PathBuf,
+    pub predicted: PathBuf,
+}
+
+/// The cases in order of their names, and the names of references without a prediction.
+pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<(Vec<Pair>, Vec<String>)> {
+    for path in [reference, predicted] {
+        std::fs::metadata(path).map_err(Error::io("read", path))?;
+    }
+    match (reference.is_dir(), predicted.is_dir()) {
+        (false, false) => {
+            let name = stem(predicted).unwrap_or_else(|| predicted.display().to_string());
+            let pair = Pair { name, reference: reference.into(), predicted: predicted.into() };
+            return Ok((vec![pair], vec![]));
+        }
+        (true, true) => {}
+        _ => {
+            let what = format!("{} and {} are a file and a folder", reference.display(), predicted.display());
+            return Err(Error::Usage(format!("{what}; give two files or two folders")));
+        }
+    }
+    let (references, mut predictions) = (maps(reference)?, maps(predicted)?);
+    let (mut pairs, mut missing) = (Vec::new(), Vec::new());
+    for (name, reference) in references {
+        match predictions.remove(&name) {
+            Some(predicted) => pairs.push(Pair { name, reference, predicted }),
+            None => missing.push(name),
+        }
+    }
+    if !predictions.is_empty() {
+        let names: Vec<String> = predictions.into_keys().collect();
+        let cause = format!("{} of its label maps have no reference: {}", names.len(), list(&names));
+        return Err(Error::file(predicted, cause, format!("Put the references into {}", reference.display())));
+    }
+    if !missing.is_empty() && !chill {
+        let cause = format!("it lacks the predictions of {} references: {}", missing.len(), list(&missing));
+        return Err(Error::file(predicted, cause, "Predict them too, or pass over them with --chill"));
+    }
+    if pairs.is_empty() {
+        return Err(Error::file(predicted, "it has nothing to score", "Name folders of .nii.gz or .nii label maps"));
+    }
+    Ok((pairs, missing))
+}
+
+/// The image of a case: named as the case, or with the number of nnU-Net's first channel.
+pub fn image(folder: &Path, case: &str) -> Result<PathBuf> {
+    let names = [format!("{case}_0000"), case.to_string()];
+    let candidates = names.iter().flat_map(|name| ENDINGS.map(|ending| folder.join(format!("{name}{ending}"))));
+    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
+        let cause = format!("it has no image {case}_0000.nii.gz or {case}.nii.gz");
+        Error::file(folder, cause, "Name the folder of the images that were segmented")
+    })
+}
+
+/// Label maps of a folder by case.
+fn maps(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let mut maps = BTreeMap::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let path = entry.map_err(Error::io("read", folder))?.path();
+        let Some(name) = stem(&path).filter(|name| !name.starts_with('.')) else { continue };
+        if let Some(other) = maps.insert(name, path.clone()) {
+            let cause = format!("it is there twice, also as {}", other.display());
+            return Err(Error::file(path, cause, "Keep one of the two"));
+        }
+    }
+    Ok(maps)
+}
+
+/// The name without an ending of NIfTI; none for other files.
+fn stem(path: &Path) -> Option<String> {
+    let name = path.file_name()?.to_str()?;
+    ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).map(str::to_string)
+}
+
+fn list(names: &[String]) -> String {
+    let shown = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().checked_sub(LISTED) {
+        Some(rest) if rest > 0 => format!("{shown} and {rest} more"),
+        _ => shown,
+    }
+}

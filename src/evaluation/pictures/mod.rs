@@ -1,0 +1,49 @@
+//! Pictures for people: slice sheets of a reconstruction, segmentations over their image, examples of augmentation, the curves
+//! of a run, and comparisons of methods.
+
+pub mod curves;
+pub mod examples;
+pub mod methods;
+pub mod overlay;
+pub mod sheet;
+
+use std::io::Cursor;
+use std::path::Path;
+use std::sync::Once;
+
+use image::{ImageFormat, RgbImage};
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontStyle, register_font};
+
+use crate::base::atomic::write_atomic;
+use crate::base::error::{Error, Result};
+
+/// The name under which plotters looks for a font when nothing else is asked for.
+const FONT: &str = "sans-serif";
+
+/// Writes `picture` as PNG; the file appears whole or not at all.
+pub fn save_png(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
+    let mut bytes = Vec::new();
+    picture
+        .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)
+        .map_err(|e| Error::file(&path, format!("cannot be encoded as PNG: {e}"), "Nothing was written"))?;
+    write_atomic(path, &bytes)
+}
+
+/// Makes the embedded font known to plotters, which is built without any of its own.
+fn use_font() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let known = register_font(FONT, FontStyle::Normal, include_bytes!("../../../assets/fonts/DejaVuSans.ttf"));
+        debug_assert!(known.is_ok(), "assets/fonts/DejaVuSans.ttf is not a font");
+    });
+}
+
+/// A style for text of `height` pixels. Anchored at its left, vertical centre unless changed.
+fn text_style(height: u32, color: RGBColor) -> TextStyle<'static> {
+    use_font();
+    FontDesc::new(FontFamily::Name(FONT), f64::from(height), FontStyle::Normal)
+        .color(&color)
+        .pos(Pos::new(HPos::Left, VPos::Center))
+}

@@ -1,0 +1,441 @@
+//! Reading scans into canonical axes, and writing results so that any viewer lays them over the original.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use flate2::bufread::MultiGzDecoder;
+use ndarray::{ArrayView3, ShapeBuilder};
+use nifti::writer::WriterOptions;
+use nifti::{DataElement, NiftiHeader};
+
+use super::affine::{self, Affine, Orientation};
+use super::header::{Element, HEADER_BYTES, Header};
+use crate::base::error::{Error, Result};
+use crate::base::volume::Volume;
+
+/// Deflate packs at most 1032 bytes into one.
+pub(super) const MAX_GZIP_RATIO: u64 = 1032;
+
+/// Which way the axes of a volume run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Axes {
+    /// Turned to the nearest RAS+: (z, y, x) = inferior→superior, posterior→anterior, left→right.
+    Canonical,
+    /// As in the file: (z, y, x) = its (k, j, i).
+    Stored,
+}
+
+/// One scan, and what is needed to write a result onto the grid of its file.
+#[derive(Clone, Debug)]
+pub struct Scan {
+    /// Intensities (z, y, x); canonical RAS+ unless it was read with [`Axes::Stored`], which then holds for all that is
+    /// called canonical here.
+    pub volume: Volume,
+    /// Voxel (i, j, k) of the file → mm.
+    pub affine: Affine,
+    geometry: Geometry,
+}
+
+impl Scan {
+    /// Canonical voxel (x, y, z) → mm.
+    pub fn canonical_affine(&self) -> Affine {
+        self.geometry.canonical_affine()
+    }
+
+    /// Voxel edge lengths in mm along (z, y, x) as the header gives them in float32, where these agree with the matrix: what
+    /// ITK goes by. Else those of the matrix.
+    pub fn stated_spacing(&self) -> [f64; 3] {
+        let header = &self.geometry.header;
+        let mm = header.mm();
+        let of_matrix = self.geometry.spacing();
+        std::array::from_fn(|a| {
+            let stated = header.raw.pixdim[1 + self.geometry.orientation.source[2 - a]].abs() as f64 * mm;
+            if (stated - of_matrix[a]).abs() <= 1e-3 * of_matrix[a] { stated } else { of_matrix[a] }
+        })
+    }
+
+    /// Voxels along the file's i, j and k.
+    pub fn file_dims(&self) -> [usize; 3] {
+        self.geometry.header.dims
+    }
+}
+
+/// Where a file's voxels lie: all that its header says, without the voxels.
+#[derive(Clone, Debug)]
+pub struct Geometry {
+    header: Header,
+    orientation: Orientation,
+    /// Size on disk of the file that holds the voxels.
+    pub file_bytes: u64,
+}
+
+impl Geometry {
+    /// Voxels along (z, y, x) in canonical axes.
+    pub fn shape(&self) -> [usize; 3] {
+        self.orientation.canonical_shape(self.header.dims)
+    }
+
+    /// Voxel edge lengths in mm along (z, y, x) in canonical axes.
+    pub fn spacing(&self) -> [f64; 3] {
+        let s = affine::spacing(&self.header.affine);
+        [2, 1, 0].map(|a| s[self.orientation.source[a]])
+    }
+
+    /// Canonical voxel (x, y, z) → mm.
+    pub fn canonical_affine(&self) -> Affine {
+        self.orientation.canonical_affine(&self.header.affine, self.header.dims)
+    }
+}
+
+/// Reads the header alone: cheap, and refuses whatever [`read`] would refuse without looking at voxels.
+///
+/// # Errors
+/// The file cannot be opened, is not one scalar 3D NIfTI-1 image with a place in space, or cannot hold what its header
+/// claims.
+pub fn geometry(path: &Path) -> Result<Geometry> {
+    open(path).map(|(geometry, _)| geometry)
+}
+
+/// Reads a scan: `.nii`, `.nii.gz`, or an `.hdr`/`.img` pair by either name.
+///
+/// # Errors
+/// As [`geometry`]; and the data end early, hold NaN or infinity, or are the same everywhere.
+pub fn read(path: &Path) -> Result<Scan> {
+    let scan = read_labels(path)?;
+    let data = &scan.volume.data;
+    if let Some(defect) = Defect::of(data) {
+        return Err(Error::file(path, defect.to_string(), "Export it again from its source or leave it out"));
+    }
+    Ok(scan)
+}
+
+/// What makes voxels useless.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Defect {
+    /// So many voxels of so many.
+    NotFinite(usize, usize),
+    /// All voxels have this value.
+    Empty(f32),
+}
+
+impl Defect {
+    /// The defect of a scan's voxels, if they have one; there is at least one voxel.
+    pub fn of(data: &[f32]) -> Option<Self> {
+        match data.iter().filter(|v| !v.is_finite()).count() {
+            0 if data.iter().all(|v| *v == data[0]) => Some(Self::Empty(data[0])),
+            0 => None,
+            bad => Some(Self::NotFinite(bad, data.len())),
+        }
+    }
+}
+
+impl std::fmt::Display for Defect {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            Self::NotFinite(bad, all) => write!(f, "{bad} of its {all} voxels are NaN or infinite"),
+            Self::Empty(value) => write!(f, "it is empty: every voxel is {value}"),
+        }
+    }
+}
+
+/// Reads a label map: as [`read`], but the values may be the same everywhere, and are not checked to be finite.
+///
+/// # Errors
+/// As [`geometry`]; and the data end early.
+pub fn read_labels(path: &Path) -> Result<Scan> {
+    read_as(path, Axes::Canonical)
+}
+
+/// Reads whatever values an image holds, in the given axes.
+///
+/// # Errors
+/// As [`read_labels`].
+pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
+    let (mut geometry, stream) = open(path)?;
+    if axes == Axes::Stored {
+        geometry.orientation = Orientation::STORED;
+    }
+    let header = &geometry.header;
+    let raw = read_voxels(path, header, stream)?;
+    let values = decode(&raw, header);
+    drop(raw);
+    let data = geometry.orientation.to_canonical(&values, header.dims);
+    let volume = Volume::new(geometry.shape(), geometry.spacing(), data);
+    Ok(Scan { volume, affine: header.affine, geometry })
+}
+
+/// Writes `volume`, which lies on `like`'s canonical grid, as float32 on the grid, axes and matrix of `like`'s file.
+/// `path` ends with `.nii` or `.nii.gz`.
+///
+/// # Errors
+/// The shapes differ, the name has another ending, or the file cannot be written (it then does not appear).
+pub fn write(path: &Path, volume: &Volume, like: &Scan) -> Result<()> {
+    write_values(path, &volume.data, volume.shape, like)
+}
+
+/// As [`write()`] for values of another type, such as the integers of a label map; `shape` is theirs.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_values<T: Value>(path: &Path, values: &[T], shape: [usize; 3], like: &Scan) -> Result<()> {
+    let expected = like.geometry.shape();
+    if shape != expected || values.len() != shape.iter().product::<usize>() {
+        let cause = format!("a volume of {shape:?} voxels does not fit the scan's grid of {expected:?}");
+        return Err(Error::file(path, cause, "Bring it back onto the scan's grid first"));
+    }
+    let header = &like.geometry.header;
+    let data = like.geometry.orientation.to_file(values, header.dims);
+    write_raw(path, &data, header.dims, header.raw.clone())
+}
+
+/// The types that are written.
+pub trait Value: DataElement + bytemuck::Pod + Default {}
+impl Value for f32 {}
+impl Value for u8 {}
+impl Value for i16 {}
+
+/// Writes `volume` as float32 on a grid of its own; `affine` maps its voxel (x, y, z) to mm. `path` ends with `.nii` or
+/// `.nii.gz`.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_grid(path: &Path, volume: &Volume, affine: &Affine) -> Result<()> {
+    let [nz, ny, nx] = volume.shape;
+    let mut header = NiftiHeader { qform_code: 0, sform_code: 1, xyzt_units: 2, ..NiftiHeader::default() };
+    header.srow_x = affine[0].map(|v| v as f32);
+    header.srow_y = affine[1].map(|v| v as f32);
+    header.srow_z = affine[2].map(|v| v as f32);
+    let spacing = affine::spacing(affine);
+    for (field, v) in header.pixdim[1..4].iter_mut().zip(spacing) {
+        *field = v as f32;
+    }
+    // C order (z, y, x) is a file's order with i = x.
+    write_raw(path, &volume.data, [nx, ny, nz], header)
+}
+
+/// Writes values in file order (i fastest) under `header`, whose dimensions and type follow from the values.
+fn write_raw<T: Value>(path: &Path, data: &[T], dims: [usize; 3], mut header: NiftiHeader) -> Result<()> {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let suffix = [".nii.gz", ".nii"].into_iter().find(|s| name.ends_with(s)).ok_or_else(|| {
+        Error::file(path, "only .nii and .nii.gz can be written", "Give the output a name with one of these endings")
+    })?;
+    if let Some(n) = dims.iter().find(|&&n| n > i16::MAX as usize) {
+        let cause = format!("an axis of {n} voxels is more than NIfTI-1 can store ({})", i16::MAX);
+        return Err(Error::file(path, cause, "Crop or resample it first"));
+    }
+    // Display limits and a volume's time axis belong to the original's intensities.
+    (header.cal_min, header.cal_max) = (0.0, 0.0);
+    header.pixdim[4..].fill(1.0);
+    header.endianness = NiftiHeader::default().endianness;
+    let view = ArrayView3::from_shape((dims[0], dims[1], dims[2]).f(), data)
+        .map_err(|e| Error::file(path, format!("{} voxels do not make {dims:?} ({e})", data.len()), "Report this"))?;
+    write_atomic(path, suffix, |temporary| {
+        let written = WriterOptions::new(temporary).reference_header(&header).write_nifti(&view);
+        written.map_err(|e| Error::file(path, format!("it could not be written ({e})"), "Check the disk's free space"))
+    })
+}
+
+/// As [`crate::base::atomic`], for the `nifti` crate's writer, which wants a path and takes the format from its ending.
+fn write_atomic(path: &Path, suffix: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let folder = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("spark3d-").suffix(suffix);
+    // Temporary files are private by default; a result is an ordinary file, as the user's umask has it.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    let file = builder.tempfile_in(folder).map_err(Error::io("write to", folder))?;
+    fill(file.path())?;
+    file.as_file().sync_all().map_err(Error::io("write", path))?;
+    file.persist(path).map_err(|e| Error::Io { action: "write", path: path.to_path_buf(), source: e.error })?;
+    Ok(())
+}
+
+/// Opens the file or pair, checks the header, and returns a stream that stands at the first voxel.
+fn open(path: &Path) -> Result<(Geometry, Box<dyn Read>)> {
+    let header_path = header_file(path);
+    let (mut stream, compressed) = stream(&header_path)?;
+    let mut bytes = [0u8; HEADER_BYTES];
+    stream.read_exact(&mut bytes).map_err(|e| unreadable(&header_path, &e, "its header"))?;
+    let header = Header::parse(&bytes, &header_path)?;
+
+    let (data_path, skip, compressed) = if header.pair {
+        let data_path = image_file(&header_path)?;
+        let (image, compressed) = self::stream(&data_path)?;
+        stream = image;
+        (data_path, header.offset, compressed)
+    } else {
+        (header_path, header.offset - HEADER_BYTES as u64, compressed)
+    };
+    let file_bytes = std::fs::metadata(&data_path).map_err(Error::io("read", &data_path))?.len();
+    let claimed = header.data_bytes() + header.offset;
+    // What a file of this size can hold at the very most; refused before any memory is taken.
+    let possible = if compressed { file_bytes.saturating_mul(MAX_GZIP_RATIO) } else { file_bytes };
+    if claimed > possible {
+        let [i, j, k] = header.dims;
+        let cause =
+            format!("its header claims {i} x {j} x {k} voxels ({claimed} bytes), and the file has {file_bytes} bytes");
+        return Err(Error::file(&data_path, cause, "Copy or download it again, or leave it out"));
+    }
+    std::io::copy(&mut stream.by_ref().take(skip), &mut std::io::sink())
+        .map_err(|e| unreadable(&data_path, &e, "what lies before its voxels"))?;
+    let orientation = Orientation::nearest(&header.affine);
+    Ok((Geometry { header, orientation, file_bytes }, stream))
+}
+
+/// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
+pub(super) fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
+    let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(Error::io("read", path))?);
+    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    if start.is_empty() {
+        return Err(Error::file(path, "it is empty (0 bytes)", "Copy or download it again, or leave it out"));
+    }
+    let compressed = start.starts_with(&[0x1f, 0x8b]);
+    Ok((if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) }, compressed))
+}
+
+/// Reads exactly the voxels' bytes, and to the end of a gzip stream so that its checksum is verified.
+fn read_voxels(path: &Path, header: &Header, mut stream: Box<dyn Read>) -> Result<Vec<u8>> {
+    let wanted = header.data_bytes();
+    // Grows with what really arrives: a compressed file's claim is checked only roughly before.
+    let mut raw = Vec::with_capacity(wanted.min(1 << 26) as usize);
+    let got = stream.by_ref().take(wanted).read_to_end(&mut raw).map_err(|e| unreadable(path, &e, "its voxels"))?;
+    if (got as u64) < wanted {
+        let cause = format!("it ends early: {wanted} bytes of voxels are expected and {got} are there");
+        return Err(Error::file(path, cause, "Copy or download it again, or leave it out"));
+    }
+    std::io::copy(&mut stream.take(1 << 24), &mut std::io::sink()).map_err(|e| unreadable(path, &e, "its end"))?;
+    Ok(raw)
+}
+
+pub(super) fn unreadable(path: &Path, e: &std::io::Error, what: &str) -> Error {
+    let cause = match e.kind() {
+        std::io::ErrorKind::UnexpectedEof => format!("it ends early, within {what}"),
+        _ => format!("{what} cannot be read ({e})"),
+    };
+    Error::file(path, cause, "Copy or download it again, or leave it out")
+}
+
+/// Stored bytes → intensities in file order.
+fn decode(raw: &[u8], header: &Header) -> Vec<f32> {
+    macro_rules! decode {
+        ($type:ty) => {{
+            let value = |b: &[u8]| {
+                // `chunks_exact` gives slices of just this length.
+                let b = b.try_into().unwrap_or_default();
+                if header.big_endian { <$type>::from_be_bytes(b) } else { <$type>::from_le_bytes(b) }
+            };
+            // In f64, as nibabel does: 32-bit integers would lose digits before they are scaled.
+            let scaled = |v: $type| (v as f64 * header.slope + header.intercept) as f32;
+            raw.chunks_exact(size_of::<$type>()).map(|b| scaled(value(b))).collect()
+        }};
+    }
+    match header.element {
+        Element::U8 => decode!(u8),
+        Element::I8 => decode!(i8),
+        Element::U16 => decode!(u16),
+        Element::I16 => decode!(i16),
+        Element::U32 => decode!(u32),
+        Element::I32 => decode!(i32),
+        Element::U64 => decode!(u64),
+        Element::I64 => decode!(i64),
+        Element::F32 => decode!(f32),
+        Element::F64 => decode!(f64),
+    }
+}
+
+/// The file that holds the header: the `.hdr` beside an `.img`, else the file itself.
+fn header_file(path: &Path) -> PathBuf {
+    sibling(path, "img", "hdr").unwrap_or_else(|| path.to_path_buf())
+}
+
+/// The file that holds the voxels of a pair.
+fn image_file(header: &Path) -> Result<PathBuf> {
+    sibling(header, "hdr", "img").ok_or_else(|| {
+        let cause = "its voxels are in a second file (.img), which is not there";
+        Error::file(header, cause, "Put the .img file beside it")
+    })
+}
+
+/// The existing file whose name differs in the ending: `.from[.gz]` → `.to[.gz]`, compressed or not.
+fn sibling(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
+    let name = path.file_name()?.to_str()?;
+    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(&format!(".{from}"))?;
+    ["", ".gz"].iter().map(|gz| path.with_file_name(format!("{stem}.{to}{gz}"))).find(|p| p.is_file())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan_file(folder: &Path, name: &str, voxels: &[u8]) -> PathBuf {
+        let mut bytes = super::super::header::tests::valid().to_vec();
+        bytes.extend([0; 4]);
+        bytes.extend(voxels);
+        let path = folder.join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn ramp() -> Vec<u8> {
+        (0..120).flat_map(|v| (v as f32).to_le_bytes()).collect()
+    }
+
+    #[test]
+    fn a_written_scan_reads_back_the_same() {
+        let folder = tempfile::tempdir().unwrap();
+        let scan = read(&scan_file(folder.path(), "a.nii", &ramp())).unwrap();
+        assert_eq!(scan.volume.shape, [6, 5, 4]);
+        assert_eq!(scan.volume.spacing, [3., 2., 1.]);
+        // The voxel size alone means that i runs right→left: canonical x is reversed.
+        assert_eq!(scan.volume.at(0, 0, 3), 0.0);
+        for name in ["b.nii", "c.with.dots.nii.gz"] {
+            let path = folder.path().join(name);
+            write(&path, &scan.volume, &scan).unwrap();
+            let again = read(&path).unwrap();
+            assert_eq!(again.volume, scan.volume, "{name}");
+            assert_eq!(again.affine, scan.affine, "{name}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_grid_keeps_its_matrix_and_its_voxels() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("grid.nii.gz");
+        let volume = Volume::new([2, 3, 4], [3., 2., 1.], (0..24).map(|v| v as f32).collect());
+        let affine = [[1., 0., 0., -5.], [0., 2., 0., 6.], [0., 0., 3., 7.], [0., 0., 0., 1.]];
+        write_grid(&path, &volume, &affine).unwrap();
+        let scan = read(&path).unwrap();
+        assert_eq!(scan.volume, volume);
+        assert_eq!(scan.affine, affine);
+    }
+
+    #[test]
+    fn short_files_are_refused_before_reading() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read(&scan_file(folder.path(), "short.nii", &ramp()[..100])).unwrap_err().to_string();
+        assert!(error.contains("480") || error.contains("832"), "{error}");
+        let error = geometry(&scan_file(folder.path(), "none.nii", &[])).unwrap_err().to_string();
+        assert!(error.contains("352 bytes"), "{error}");
+    }
+
+    #[test]
+    fn labels_may_be_constant_and_scans_may_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = scan_file(folder.path(), "zero.nii", &[0; 480]);
+        assert!(read(&path).unwrap_err().to_string().contains("empty"));
+        assert!(read_labels(&path).is_ok());
+    }
+
+    #[test]
+    fn other_endings_and_other_grids_are_not_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let scan = read(&scan_file(folder.path(), "a.nii", &ramp())).unwrap();
+        assert!(write(&folder.path().join("a.mgz"), &scan.volume, &scan).is_err());
+        assert!(write(&folder.path().join("b.nii"), &Volume::zeros([1, 1, 1], [1.; 3]), &scan).is_err());
+    }
+}

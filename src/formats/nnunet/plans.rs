@@ -1,0 +1,537 @@
+//! `plans.json`: how a data set is prepared, and the network of each configuration.
+
+use crate::base::error::{Error, Result};
+use serde_json::{Map, Value, json};
+use std::path::Path;
+
+/// Which reader nnU-Net used, because it decides the axes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reader {
+    /// Voxels in the order of the file (SimpleITKIO, NibabelIO): array axes (z, y, x) are the file's k, j, i.
+    AsStored,
+    /// NibabelIOWithReorient: turned into RAS+ first.
+    Reoriented,
+}
+
+impl Reader {
+    /// By the name of nnU-Net's class. The error is the cause alone.
+    pub fn from_name(name: &str) -> Cause<Self> {
+        match name {
+            "SimpleITKIO" | "NibabelIO" | "" => Ok(Self::AsStored),
+            "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => Ok(Self::Reoriented),
+            other => Err(format!("images are read by {other}, which is not for NIfTI files")),
+        }
+    }
+}
+
+/// What happens to the intensities of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Normalization {
+    ZScore,
+    /// Clipped to the 0.5 and 99.5 percentiles of the data set's foreground, then its mean and deviation.
+    Ct,
+    None,
+    RescaleTo01,
+    RgbTo01,
+}
+
+/// Foreground intensities of a channel over the whole data set.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Intensity {
+    pub mean: f64,
+    pub std: f64,
+    pub percentile_00_5: f64,
+    pub percentile_99_5: f64,
+}
+
+/// How arrays change their voxel size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Resampling {
+    pub order: u32,
+    /// Order along the thick axis when slices are resampled one by one.
+    pub order_z: u32,
+    /// `None`: decided by the anisotropy.
+    pub force_separate_z: Option<bool>,
+}
+
+/// A U-Net as the plans describe it. Lists go from the highest resolution down, `decoder_convs` from the lowest up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Architecture {
+    /// Residual encoder (ResidualEncoderUNet) or plain (PlainConvUNet).
+    pub residual: bool,
+    pub features: Vec<usize>,
+    /// Residual blocks or convolutions of each stage.
+    pub blocks: Vec<usize>,
+    pub kernels: Vec<[usize; 3]>,
+    pub strides: Vec<[usize; 3]>,
+    pub decoder_convs: Vec<usize>,
+}
+
+/// One configuration, such as `3d_fullres`. Axes are those after `transpose_forward`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Configuration {
+    pub name: String,
+    pub batch_size: usize,
+    pub patch_size: [usize; 3],
+    /// Voxel edge lengths in mm.
+    pub spacing: [f64; 3],
+    /// One a channel.
+    pub normalization: Vec<Normalization>,
+    pub use_mask_for_norm: Vec<bool>,
+    pub data: Resampling,
+    pub segmentation: Resampling,
+    pub probabilities: Resampling,
+    pub batch_dice: bool,
+    pub architecture: Architecture,
+}
+
+/// What a `plans.json` says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plans {
+    pub dataset_name: String,
+    pub plans_name: String,
+    pub reader: Reader,
+    /// Axis of the image (z, y, x) that each axis of prepared arrays is.
+    pub transpose_forward: [usize; 3],
+    /// One a channel, where the file has them.
+    pub intensities: Vec<Intensity>,
+    /// The file as it was, to be handed on.
+    pub json: Value,
+}
+
+type Cause<T> = std::result::Result<T, String>;
+
+impl Plans {
+    /// # Errors
+    /// The file is missing, not JSON, or lacks something.
+    pub fn read(path: &Path) -> Result<Self> {
+        Self::from_json(super::read_json(path)?).map_err(|cause| {
+            Error::file(path, cause, "Take the plans.json that belongs to the model, as nnU-Net v2 wrote it")
+        })
+    }
+
+    /// As [`Plans::read`] from a value, such as the copy inside a checkpoint. The error is the cause alone.
+    pub fn from_json(json: Value) -> Cause<Self> {
+        let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
+        let reader = Reader::from_name(&text("image_reader_writer"))?;
+        let transpose = |key: &str| -> Cause<[usize; 3]> {
+            let axes = match json.get(key) {
+                None => [0, 1, 2],
+                Some(v) => triple(v).ok_or_else(|| format!("{key} is {v}, not three axes"))?,
+            };
+            let mut sorted = axes;
+            sorted.sort_unstable();
+            if sorted == [0, 1, 2] {
+                Ok(axes)
+            } else {
+                Err(format!("{key} is {axes:?}, not an order of the axes 0, 1, 2"))
+            }
+        };
+        let transpose_forward = transpose("transpose_forward")?;
+        let backward = transpose("transpose_backward")?;
+        if json.get("transpose_backward").is_some() && transpose_forward.map(|axis| backward[axis]) != [0, 1, 2] {
+            return Err(format!(
+                "transpose_backward {backward:?} does not undo transpose_forward {transpose_forward:?}"
+            ));
+        }
+        let mut intensities = Vec::new();
+        if let Some(list) = json.get("foreground_intensity_properties_per_channel").and_then(Value::as_object) {
+            for k in 0..list.len() {
+                let number = |key: &str| list.get(&k.to_string()).and_then(|c| c.get(key)).and_then(Value::as_f64);
+                let (Some(mean), Some(std), Some(percentile_00_5), Some(percentile_99_5)) =
+                    (number("mean"), number("std"), number("percentile_00_5"), number("percentile_99_5"))
+                else {
+                    return Err(format!("foreground_intensity_properties_per_channel lacks numbers of channel {k}"));
+                };
+                intensities.push(Intensity { mean, std, percentile_00_5, percentile_99_5 });
+            }
+        }
+        Ok(Self {
+            dataset_name: text("dataset_name"),
+            plans_name: text("plans_name"),
+            reader,
+            transpose_forward,
+            intensities,
+            json,
+        })
+    }
+
+    /// Names of the configurations.
+    pub fn configurations(&self) -> Vec<&str> {
+        let list = self.json.get("configurations").and_then(Value::as_object);
+        list.map(|l| l.keys().map(String::as_str).collect()).unwrap_or_default()
+    }
+
+    /// A configuration by name. The error is the cause alone.
+    pub fn configuration(&self, name: &str) -> Cause<Configuration> {
+        let json = self.inherited(name, 0)?;
+        if json.get("previous_stage").is_some_and(|v| !v.is_null()) {
+            return Err(format!("{name} is the second stage of a cascade, which is not supported"));
+        }
+        let get = |key: &str| json.get(key).ok_or_else(|| format!("configuration {name} has no {key}"));
+        let three = |key: &str| -> Cause<[usize; 3]> {
+            let v = get(key)?;
+            triple(v).ok_or_else(|| format!("{key} of {name} is {v}: only 3D configurations are supported"))
+        };
+        let spacing = get("spacing")?.as_array().map(|l| l.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
+        let spacing: [f64; 3] =
+            spacing.and_then(|l| l.try_into().ok()).ok_or_else(|| format!("spacing of {name} is not three numbers"))?;
+        if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
+            return Err(format!("spacing of {name} is {spacing:?}"));
+        }
+        let schemes = get("normalization_schemes")?.as_array().cloned().unwrap_or_default();
+        let normalization = schemes.iter().map(normalization).collect::<Cause<Vec<_>>>()?;
+        let masks = get("use_mask_for_norm")?.as_array().cloned().unwrap_or_default();
+        let use_mask_for_norm = masks.iter().map(|v| v.as_bool().unwrap_or(false)).collect();
+        let resampling = |what: &str, order: u64| -> Cause<Resampling> {
+            let function = json.get(&format!("resampling_fn_{what}")).and_then(Value::as_str);
+            if let Some(other) = function.filter(|f| *f != "resample_data_or_seg_to_shape") {
+                return Err(format!(
+                    "resampling_fn_{what} is {other}; only resample_data_or_seg_to_shape is supported"
+                ));
+            }
+            let kwargs = json.get(&format!("resampling_fn_{what}_kwargs"));
+            let number = |key: &str| kwargs.and_then(|k| k.get(key)).and_then(Value::as_u64);
+            Ok(Resampling {
+                order: number("order").unwrap_or(order) as u32,
+                order_z: number("order_z").unwrap_or(0) as u32,
+                force_separate_z: kwargs.and_then(|k| k.get("force_separate_z")).and_then(Value::as_bool),
+            })
+        };
+        let patch_size = three("patch_size")?;
+        if patch_size.iter().any(|n| !(1..=4096).contains(n)) {
+            return Err(format!("patch_size of {name} is {patch_size:?}, and 1 to 4096 voxels are supported"));
+        }
+        Ok(Configuration {
+            name: name.to_string(),
+            batch_size: get("batch_size")?.as_u64().unwrap_or(2) as usize,
+            patch_size,
+            spacing,
+            normalization,
+            use_mask_for_norm,
+            data: resampling("data", 3)?,
+            segmentation: resampling("seg", 1)?,
+            probabilities: resampling("probabilities", 1)?,
+            batch_dice: json.get("batch_dice").and_then(Value::as_bool).unwrap_or(false),
+            architecture: Architecture::from_json(&json)?,
+        })
+    }
+
+    /// The configuration with what it inherits.
+    fn inherited(&self, name: &str, depth: usize) -> Cause<Map<String, Value>> {
+        let found = self.json.get("configurations").and_then(|c| c.get(name)).and_then(Value::as_object);
+        let own = found.ok_or_else(|| format!("there is no configuration {name}, only {:?}", self.configurations()))?;
+        let mut out = match own.get("inherits_from").and_then(Value::as_str) {
+            Some(_) if depth > 8 => return Err(format!("{name} inherits from itself")),
+            Some(parent) => self.inherited(parent, depth + 1)?,
+            None => Map::new(),
+        };
+        out.extend(own.iter().map(|(k, v)| (k.clone(), v.clone())));
+        Ok(out)
+    }
+}
+
+fn triple(v: &Value) -> Option<[usize; 3]> {
+    let list: Option<Vec<usize>> = v.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect();
+    list?.try_into().ok()
+}
+
+fn normalization(v: &Value) -> Cause<Normalization> {
+    Ok(match v.as_str().unwrap_or_default() {
+        "ZScoreNormalization" => Normalization::ZScore,
+        "CTNormalization" => Normalization::Ct,
+        "NoNormalization" => Normalization::None,
+        "RescaleTo01Normalization" => Normalization::RescaleTo01,
+        "RGBTo01Normalization" => Normalization::RgbTo01,
+        other => return Err(format!("the normalization {other} is not known")),
+    })
+}
+
+impl Architecture {
+    const RESIDUAL: &'static str = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet";
+    const PLAIN: &'static str = "dynamic_network_architectures.architectures.unet.PlainConvUNet";
+
+    fn from_json(configuration: &Map<String, Value>) -> Cause<Self> {
+        match configuration.get("architecture") {
+            Some(a) => Self::from_architecture(a),
+            None => Self::from_first_plans(configuration),
+        }
+    }
+
+    fn from_architecture(a: &Value) -> Cause<Self> {
+        let class = a.get("network_class_name").and_then(Value::as_str).unwrap_or_default();
+        let residual = match class.rsplit('.').next() {
+            Some("ResidualEncoderUNet") => true,
+            Some("PlainConvUNet") => false,
+            _ => return Err(format!("the network is a {class}; ResidualEncoderUNet and PlainConvUNet are supported")),
+        };
+        let kwargs = a.get("arch_kwargs").and_then(Value::as_object).ok_or("the architecture has no arch_kwargs")?;
+        let get = |key: &str| kwargs.get(key).unwrap_or(&Value::Null);
+        let n = stages(get("n_stages").as_u64().ok_or("arch_kwargs has no n_stages")?)?;
+        let expect = |key: &str, wanted: &str| match get(key).as_str() {
+            Some(text) if text.ends_with(wanted) => Ok(()),
+            _ => Err(format!("{key} is {}, only {wanted} is supported", get(key))),
+        };
+        expect("conv_op", "Conv3d")?;
+        expect("norm_op", "InstanceNorm3d")?;
+        expect("nonlin", "LeakyReLU")?;
+        if !get("dropout_op").is_null() {
+            return Err(format!("dropout_op is {}, only networks without dropout are supported", get("dropout_op")));
+        }
+        if get("conv_bias").as_bool() != Some(true) {
+            return Err("convolutions have no bias; only conv_bias = true is supported".into());
+        }
+        let norm = get("norm_op_kwargs");
+        let eps = norm.get("eps").and_then(Value::as_f64).unwrap_or(1e-5);
+        if (eps - 1e-5).abs() > 1e-12 || norm.get("affine").and_then(Value::as_bool) != Some(true) {
+            return Err(format!("norm_op_kwargs are {norm}, only eps 1e-5 with affine parameters is supported"));
+        }
+        if get("nonlin_kwargs").get("negative_slope").and_then(Value::as_f64).is_some_and(|s| s != 0.01) {
+            return Err("the leaky ReLU has another slope than 0.01".into());
+        }
+        let blocks = if residual { "n_blocks_per_stage" } else { "n_conv_per_stage" };
+        let numbers = |key: &str, n: usize| numbers(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
+        let triples = |key: &str| triples(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
+        Self {
+            residual,
+            features: numbers("features_per_stage", n)?,
+            blocks: numbers(blocks, n)?,
+            kernels: triples("kernel_sizes")?,
+            strides: triples("strides")?,
+            decoder_convs: numbers("n_conv_per_stage_decoder", n - 1)?,
+        }
+        .within_limits()
+    }
+
+    /// The first plans of nnU-Net v2 had these values in the configuration itself.
+    fn from_first_plans(c: &Map<String, Value>) -> Cause<Self> {
+        let get = |key: &str| c.get(key).unwrap_or(&Value::Null);
+        let class = get("UNet_class_name").as_str().ok_or("the configuration has no architecture")?;
+        let residual = match class {
+            "PlainConvUNet" => false,
+            "ResidualEncoderUNet" => true,
+            other => return Err(format!("the network is a {other}, which is not supported")),
+        };
+        let n = stages(get("conv_kernel_sizes").as_array().map_or(0, Vec::len) as u64)?;
+        let numbers = |key: &str, n: usize| numbers(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
+        let triples = |key: &str| triples(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
+        let base = get("UNet_base_num_features").as_u64().ok_or("UNet_base_num_features is missing")? as usize;
+        let most = get("unet_max_num_features").as_u64().ok_or("unet_max_num_features is missing")? as usize;
+        Self {
+            residual,
+            features: (0..n).map(|s| base.saturating_mul(1 << s).min(most)).collect(),
+            blocks: numbers("n_conv_per_stage_encoder", n)?,
+            kernels: triples("conv_kernel_sizes")?,
+            strides: triples("pool_op_kernel_sizes")?,
+            decoder_convs: numbers("n_conv_per_stage_decoder", n - 1)?,
+        }
+        .within_limits()
+    }
+
+    /// Far above any network that fits a device, so that sizes computed from these numbers do not overflow.
+    fn within_limits(self) -> Cause<Self> {
+        let limits: [(&str, Vec<usize>, usize); 5] = [
+            ("number of features", self.features.clone(), 8192),
+            ("number of blocks or convolutions", self.blocks.clone(), 64),
+            ("number of convolutions in the decoder", self.decoder_convs.clone(), 64),
+            ("kernel size", self.kernels.concat(), 31),
+            ("stride", self.strides.concat(), 16),
+        ];
+        for (what, values, most) in limits {
+            if let Some(value) = values.into_iter().find(|v| !(1..=most).contains(v)) {
+                return Err(format!("a {what} is {value}, and 1 to {most} is supported"));
+            }
+        }
+        Ok(self)
+    }
+
+    /// The value of a configuration's `architecture`.
+    pub fn to_json(&self) -> Value {
+        let blocks = if self.residual { "n_blocks_per_stage" } else { "n_conv_per_stage" };
+        json!({
+            "network_class_name": if self.residual { Self::RESIDUAL } else { Self::PLAIN },
+            "arch_kwargs": {
+                "n_stages": self.features.len(),
+                "features_per_stage": self.features,
+                "conv_op": "torch.nn.modules.conv.Conv3d",
+                "kernel_sizes": self.kernels,
+                "strides": self.strides,
+                blocks: self.blocks,
+                "n_conv_per_stage_decoder": self.decoder_convs,
+                "conv_bias": true,
+                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
+                "norm_op_kwargs": { "eps": 1e-5, "affine": true },
+                "dropout_op": null,
+                "dropout_op_kwargs": null,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": { "inplace": true },
+            },
+            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        })
+    }
+}
+
+/// A number of stages that a network can have.
+fn stages(n: u64) -> Cause<usize> {
+    if (2..=12).contains(&n) {
+        Ok(n as usize)
+    } else {
+        Err(format!("the network has {n} stages, and 2 to 12 are supported"))
+    }
+}
+
+/// `n` numbers, or one for all.
+fn numbers(v: &Value, n: usize) -> Option<Vec<usize>> {
+    if let Some(one) = v.as_u64() {
+        return Some(vec![one as usize; n]);
+    }
+    let list: Option<Vec<usize>> = v.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect();
+    list.filter(|l| l.len() == n)
+}
+
+fn triples(v: &Value, n: usize) -> Option<Vec<[usize; 3]>> {
+    let one = |v: &Value| triple(v).or_else(|| v.as_u64().map(|k| [k as usize; 3]));
+    let list: Option<Vec<[usize; 3]>> = v.as_array()?.iter().map(one).collect();
+    list.filter(|l| l.len() == n)
+}
+
+impl Configuration {
+    /// The value of `configurations.NAME`. `median` is the median shape of the prepared images.
+    pub fn to_json(&self, plans_name: &str, median: [usize; 3]) -> Value {
+        let schemes: Vec<&str> = self
+            .normalization
+            .iter()
+            .map(|n| match n {
+                Normalization::ZScore => "ZScoreNormalization",
+                Normalization::Ct => "CTNormalization",
+                Normalization::None => "NoNormalization",
+                Normalization::RescaleTo01 => "RescaleTo01Normalization",
+                Normalization::RgbTo01 => "RGBTo01Normalization",
+            })
+            .collect();
+        let resampling = |r: &Resampling, is_seg: bool| json!({ "is_seg": is_seg, "order": r.order, "order_z": r.order_z, "force_separate_z": r.force_separate_z });
+        json!({
+            "data_identifier": format!("{plans_name}_{}", self.name),
+            "preprocessor_name": "DefaultPreprocessor",
+            "batch_size": self.batch_size,
+            "patch_size": self.patch_size,
+            "median_image_size_in_voxels": median,
+            "spacing": self.spacing,
+            "normalization_schemes": schemes,
+            "use_mask_for_norm": self.use_mask_for_norm,
+            "resampling_fn_data": "resample_data_or_seg_to_shape",
+            "resampling_fn_seg": "resample_data_or_seg_to_shape",
+            "resampling_fn_data_kwargs": resampling(&self.data, false),
+            "resampling_fn_seg_kwargs": resampling(&self.segmentation, true),
+            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
+            "resampling_fn_probabilities_kwargs": resampling(&self.probabilities, false),
+            "architecture": self.architecture.to_json(),
+            "batch_dice": self.batch_dice,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn configuration() -> Configuration {
+        let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
+        Configuration {
+            name: "3d_fullres".into(),
+            batch_size: 2,
+            patch_size: [40, 56, 40],
+            spacing: [1.0; 3],
+            normalization: vec![Normalization::ZScore, Normalization::Ct],
+            use_mask_for_norm: vec![false, true],
+            data: resampling(3),
+            segmentation: resampling(1),
+            probabilities: resampling(1),
+            batch_dice: true,
+            architecture: Architecture {
+                residual: false,
+                features: vec![32, 64],
+                blocks: vec![2, 2],
+                kernels: vec![[1, 3, 3], [3; 3]],
+                strides: vec![[1; 3], [1, 2, 2]],
+                decoder_convs: vec![2],
+            },
+        }
+    }
+
+    #[test]
+    fn a_configuration_survives_json_and_may_be_inherited() {
+        let c = configuration();
+        let child = json!({ "inherits_from": "3d_fullres", "batch_size": 5 });
+        let json = json!({
+            "plans_name": "nnUNetPlans",
+            "image_reader_writer": "SimpleITKIO",
+            "transpose_forward": [2, 0, 1],
+            "transpose_backward": [1, 2, 0],
+            "configurations": { "3d_fullres": c.to_json("nnUNetPlans", [40; 3]), "child": child },
+        });
+        let plans = Plans::from_json(json.clone()).unwrap();
+        assert_eq!(plans.configuration("3d_fullres").unwrap(), c);
+        assert_eq!(plans.configuration("child").unwrap(), Configuration { name: "child".into(), batch_size: 5, ..c });
+        assert_eq!((plans.reader, plans.transpose_forward), (Reader::AsStored, [2, 0, 1]));
+        assert!(plans.configuration("2d").unwrap_err().contains("3d_fullres"));
+        let change = |pointer: &str, value: Value| {
+            let mut json = json.clone();
+            *json.pointer_mut(pointer).unwrap() = value;
+            Plans::from_json(json).and_then(|p| p.configuration("3d_fullres").map(|_| ())).unwrap_err()
+        };
+        let kwargs = "/configurations/3d_fullres/architecture/arch_kwargs";
+        assert!(change(&format!("{kwargs}/norm_op"), json!("torch.nn.BatchNorm3d")).contains("InstanceNorm3d"));
+        assert!(change(&format!("{kwargs}/strides"), json!([[1, 1, 1]])).contains("strides"));
+        assert!(change("/configurations/3d_fullres/patch_size", json!([40, 40])).contains("3D"));
+        assert!(change("/configurations/3d_fullres/patch_size", json!([40, 40, u64::MAX])).contains("4096"));
+        assert!(change("/transpose_forward", json!([0, 0, 1])).contains("transpose_forward"));
+        assert!(change("/transpose_backward", json!([2, 0, 1])).contains("does not undo"));
+        for (key, value, named) in [
+            ("n_stages", json!(u64::MAX), "stages"),
+            ("features_per_stage", json!([32, u64::MAX]), "features"),
+            ("n_conv_per_stage", json!([2, 1_000_000]), "blocks"),
+            ("n_conv_per_stage_decoder", json!([0]), "decoder"),
+            ("kernel_sizes", json!([[1, 3, 3], [3, 3, 9999]]), "kernel"),
+            ("strides", json!([[1, 1, 1], [2, 2, u64::MAX]]), "stride"),
+        ] {
+            let error = change(&format!("{kwargs}/{key}"), value);
+            assert!(error.contains(named) && error.contains("supported"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_first_plans_of_version_2_are_read() {
+        let mut c = configuration().to_json("nnUNetPlans", [40; 3]);
+        let object = c.as_object_mut().unwrap();
+        object.remove("architecture");
+        for (key, value) in [
+            ("UNet_class_name", json!("PlainConvUNet")),
+            ("UNet_base_num_features", json!(32)),
+            ("unet_max_num_features", json!(320)),
+            ("n_conv_per_stage_encoder", json!([2, 2])),
+            ("n_conv_per_stage_decoder", json!([2])),
+            ("conv_kernel_sizes", json!([[1, 3, 3], [3, 3, 3]])),
+            ("pool_op_kernel_sizes", json!([[1, 1, 1], [1, 2, 2]])),
+        ] {
+            object.insert(key.into(), value);
+        }
+        let read = |c: &Value| {
+            Plans::from_json(json!({ "configurations": { "3d_fullres": c } })).unwrap().configuration("3d_fullres")
+        };
+        assert_eq!(read(&c).unwrap(), configuration());
+        for (key, value, named) in [
+            ("conv_kernel_sizes", json!([]), "0 stages"),
+            ("conv_kernel_sizes", json!([[3, 3, 3]]), "1 stages"),
+            ("conv_kernel_sizes", json!(vec![[3, 3, 3]; 70]), "70 stages"),
+            ("UNet_base_num_features", json!(0), "features"),
+            ("UNet_base_num_features", json!(u64::MAX), "features"),
+        ] {
+            let mut changed = c.clone();
+            changed["unet_max_num_features"] = json!(u64::MAX);
+            changed[key] = value;
+            let error = read(&changed).unwrap_err();
+            assert!(error.contains(named), "{error}");
+        }
+    }
+}

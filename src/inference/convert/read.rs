@@ -1,0 +1,157 @@
+//! What a checkpoint of either kind holds, in one form.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::adaptation;
+use crate::base::error::{Error, Result};
+use crate::compute::model::{predictor, state_dict};
+use crate::data::preprocess;
+use crate::formats::torch::Tensor;
+use crate::inference::predict::model::SegmentationModel;
+use crate::inference::weights::PREPROCESSING;
+use crate::inference::weights::{Description, WeightFile};
+use crate::tasks::plan::{self, finetune};
+
+/// The weights under the names of the network's parameters, each once, and what is known about them.
+pub struct Content {
+    pub weights: Vec<Tensor>,
+    pub about: About,
+    /// Epochs of the training.
+    pub epoch: u64,
+}
+
+/// What the weights are of.
+pub enum About {
+    /// A segmentation model.
+    Model {
+        plans: Value,
+        dataset: Value,
+        configuration: String,
+        /// A number, or `all`.
+        fold: String,
+        mirror_axes: Vec<usize>,
+    },
+    /// A pre-training, with nnssl's adaptation plan where one is known.
+    Pretraining { adaptation: Option<Value> },
+}
+
+const REMEDY: &str = "Give a checkpoint of spark3d, nnU-Net or nnssl (ResEnc-L and other U-Nets)";
+
+impl Content {
+    /// Reads a checkpoint; of one in a model folder the model and the fold are known.
+    ///
+    /// # Errors
+    /// It is not of a U-Net of nnU-Net's, does not fit its plans, or cannot be read.
+    pub fn of(file: &WeightFile, model: Option<(&SegmentationModel, &str)>) -> Result<Self> {
+        let plan = file.beside(&["plan"]);
+        let plan = plan.as_ref().and_then(Value::as_str).unwrap_or_default();
+        let about = match (model, file.description()) {
+            (Some((model, fold)), _) => About::Model {
+                plans: model.plans.json.clone(),
+                dataset: model.dataset.json.clone(),
+                configuration: model.configuration.name.clone(),
+                fold: fold.to_string(),
+                mirror_axes: model.mirror_axes.clone(),
+            },
+            (
+                None,
+                Some(Description {
+                    plans: Some(plans),
+                    dataset: Some(dataset),
+                    configuration: Some(configuration),
+                    mirror_axes,
+                }),
+            ) => About::Model {
+                plans,
+                dataset,
+                configuration,
+                fold: fold(file),
+                mirror_axes: mirror_axes.unwrap_or_default(),
+            },
+            _ => About::Pretraining { adaptation: adaptation_of(file, plan)? },
+        };
+        let weights = match model {
+            Some((model, _)) => {
+                let parameters = predictor(&model.network, model.configuration.patch_size).graph.parameters;
+                let values = file.parameters(&parameters)?;
+                let named = parameters.list.iter().zip(values);
+                named.map(|(p, data)| Tensor { name: p.name.clone(), shape: p.shape.clone(), data }).collect()
+            }
+            None => all(file)?,
+        };
+        Ok(Self { weights, about, epoch: epoch(file, plan) })
+    }
+
+    /// In a few words.
+    pub fn describe(&self) -> String {
+        let n = self.weights.len();
+        match &self.about {
+            About::Model { configuration, fold, .. } => format!("{configuration}, fold {fold}, {n} tensors"),
+            About::Pretraining { adaptation: Some(_) } => format!("pre-trained weights, {n} tensors, adaptation plan"),
+            About::Pretraining { adaptation: None } => format!("weights alone, {n} tensors"),
+        }
+    }
+}
+
+/// All weights of a U-Net, whatever the names under which they are listed.
+fn all(file: &WeightFile) -> Result<Vec<Tensor>> {
+    let mut shapes = BTreeMap::new();
+    for (alias, shape) in file.tensors().filter(|(n, _)| n.starts_with("encoder.") || n.starts_with("decoder.")) {
+        let name = state_dict::parameter(alias).ok_or_else(|| {
+            Error::file(
+                file.path(),
+                format!("it is of a network with other modules ({alias}), such as dropout"),
+                REMEDY,
+            )
+        })?;
+        shapes.insert(name, shape.to_vec());
+    }
+    for part in ["encoder.", "decoder."] {
+        if !shapes.keys().any(|name| name.starts_with(part)) {
+            return Err(Error::file(file.path(), format!("it has no tensors {part}*, so it is of no U-Net"), REMEDY));
+        }
+    }
+    let read = |(name, shape): (String, Vec<usize>)| {
+        // Where one of two names is missing, the other one is the name in the file.
+        let data = file.read(&name)?;
+        Ok(Tensor { shape: file.shape(&name).map_or(shape, <[usize]>::to_vec), name, data })
+    };
+    shapes.into_iter().map(read).collect()
+}
+
+fn fold(file: &WeightFile) -> String {
+    let text = |v: Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
+    let own = || serde_json::from_str(file.beside(&["extra.fold"])?.as_str()?).ok();
+    let found = if file.is_torch() { file.beside(&["init_args", "fold"]) } else { own() };
+    found.map_or_else(|| "0".into(), text)
+}
+
+fn epoch(file: &WeightFile, plan: &str) -> u64 {
+    if file.is_torch() {
+        return file.beside(&["current_epoch"]).and_then(|v| v.as_u64()).unwrap_or(0);
+    }
+    let number = |key: &str| file.beside(&[key])?.as_str()?.parse::<u64>().ok();
+    let epoch_steps = finetune::Plan::parse(plan).ok().map(|p| p.train.epoch_steps);
+    let epoch_steps = epoch_steps.or_else(|| plan::Plan::parse(plan).ok().map(|p| p.train.epoch_steps));
+    let steps = || Some(number("step")? / epoch_steps?.max(1));
+    number("extra.epoch").or_else(steps).unwrap_or(0)
+}
+
+/// nnssl's adaptation plan: the one that the checkpoint carries, or the one that follows from the plan of our pre-training.
+fn adaptation_of(file: &WeightFile, plan: &str) -> Result<Option<Value>> {
+    if file.is_torch() {
+        return Ok(file.beside(&[adaptation::KEY]));
+    }
+    let extra = |key: &str| file.beside(&[&format!("extra.{key}")]);
+    let carried = extra(adaptation::KEY).and_then(|v| serde_json::from_str(v.as_str()?).ok());
+    let Ok(plan) = plan::Plan::parse(plan) else { return Ok(carried) };
+    let settings = match extra(PREPROCESSING) {
+        Some(text) => serde_json::from_str(text.as_str().unwrap_or_default()).map_err(|e| {
+            Error::file(file.path(), format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")
+        })?,
+        None => preprocess::Settings::default(),
+    };
+    Ok(Some(adaptation::plan(&plan, settings.spacing)))
+}

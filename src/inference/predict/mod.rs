@@ -1,0 +1,8 @@
+//! Applying a network to images larger than its patch: segmentation models, the sliding window, and the way back onto the scan.
+
+pub mod memory;
+pub mod model;
+pub mod restore;
+pub mod segmenter;
+pub mod sliding;
+pub mod window;

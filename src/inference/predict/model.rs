@@ -1,0 +1,260 @@
+//! A segmentation model as it lies on disk: nnU-Net's folder of plans, data set and folds, or a checkpoint that carries both.
+
+use std::path::{Path, PathBuf};
+
+use crate::base::error::{Error, Result};
+use crate::compute::model::{Encoder, Network};
+use crate::formats::nnunet::{Architecture, Configuration, Dataset, Plans};
+use crate::inference::weights::{Description, WeightFile};
+
+/// Endings of checkpoints, in the order in which they are looked for.
+const ENDINGS: [&str; 2] = ["safetensors", "pth"];
+const PLANS: &str = "plans.json";
+const DATASET: &str = "dataset.json";
+const REMEDY: &str = "Name a model folder with plans.json, dataset.json and fold_*/checkpoint_*.pth as nnU-Net v2 makes them, or a \
+                      checkpoint file that carries its plans";
+
+/// Which of a model's folds are used.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum FoldChoice {
+    /// All numbered ones, else the one that was trained on all cases.
+    #[default]
+    Found,
+    /// These: numbers, or `all` for the one that was trained on all cases.
+    Named(Vec<String>),
+}
+
+/// A model of one or more folds, ready to be run.
+pub struct SegmentationModel {
+    pub plans: Plans,
+    pub dataset: Dataset,
+    pub configuration: Configuration,
+    pub network: Network,
+    /// Name and weights of each fold.
+    pub folds: Vec<(String, WeightFile)>,
+    /// Axes of the patch along which training mirrored.
+    pub mirror_axes: Vec<usize>,
+}
+
+impl SegmentationModel {
+    /// Opens a model folder or a checkpoint file. `checkpoint` is the part of the name after `checkpoint_`: `final`, `best`.
+    ///
+    /// # Errors
+    /// Something is missing, unreadable or not supported. Whether the weights fit the network is not yet looked at.
+    pub fn open(path: &Path, folds: &FoldChoice, checkpoint: &str) -> Result<Self> {
+        let files = match path.is_dir() {
+            true => files(path, folds, checkpoint)?,
+            false => vec![(String::new(), path.to_path_buf())],
+        };
+        let folds =
+            files.into_iter().map(|(name, file)| Ok((name, WeightFile::open(&file)?))).collect::<Result<Vec<_>>>()?;
+        let Some((_, first)) = folds.first() else {
+            return Err(Error::file(path, "no checkpoint in this folder", REMEDY));
+        };
+        let description = first.description().unwrap_or_default();
+        let (plans, dataset) = match path.join(PLANS).exists() {
+            true => (Plans::read(&path.join(PLANS))?, Dataset::read(&path.join(DATASET))?),
+            false => carried(first.path(), &description)?,
+        };
+        let wrong = |cause: String| Error::file(path, cause, "Such models cannot be run here");
+        let name = configuration_name(path, &plans, &description).ok_or_else(|| {
+            wrong(format!("which of the configurations {:?} it has is not said", plans.configurations()))
+        })?;
+        let configuration = plans.configuration(&name).map_err(wrong)?;
+        let (channels, outputs) = (dataset.channels.len(), dataset.labels.outputs());
+        if configuration.normalization.len() != channels {
+            let (plans, dataset) = (configuration.normalization.len(), channels);
+            return Err(wrong(format!("its plans are for {plans} channels and its data set has {dataset}")));
+        }
+        let network = network_of(&configuration.architecture, channels, outputs);
+        network.validate(configuration.patch_size).map_err(|e| wrong(format!("configuration {name}: {e}")))?;
+        let mirror_axes = description.mirror_axes.unwrap_or_default();
+        Ok(Self { plans, dataset, configuration, network, folds, mirror_axes })
+    }
+}
+
+/// The network that an architecture of the plans is, without deep supervision.
+pub fn network_of(architecture: &Architecture, channels: usize, outputs: usize) -> Network {
+    Network {
+        encoder: if architecture.residual { Encoder::Residual } else { Encoder::Plain },
+        input_channels: channels,
+        output_channels: outputs,
+        features: architecture.features.clone(),
+        blocks: architecture.blocks.clone(),
+        strides: architecture.strides.clone(),
+        kernels: architecture.kernels.clone(),
+        decoder_convs: architecture.decoder_convs.clone(),
+        deep_supervision: false,
+    }
+}
+
+/// Plans and data set from within a checkpoint.
+fn carried(path: &Path, description: &Description) -> Result<(Plans, Dataset)> {
+    let (Some(plans), Some(dataset)) = (&description.plans, &description.dataset) else {
+        return Err(Error::file(
+            path,
+            "the checkpoint does not carry plans and data set, and no plans.json is beside it",
+            REMEDY,
+        ));
+    };
+    let wrong = |what: &str, cause: String| Error::file(path, format!("its {what}: {cause}"), REMEDY);
+    let plans = Plans::from_json(plans.clone()).map_err(|cause| wrong("plans", cause))?;
+    let dataset = Dataset::from_json(dataset.clone()).map_err(|cause| wrong("data set", cause))?;
+    Ok((plans, dataset))
+}
+
+/// What the checkpoint says, else the folder's name (`TRAINER__PLANS__CONFIGURATION`), else the only configuration.
+fn configuration_name(path: &Path, plans: &Plans, description: &Description) -> Option<String> {
+    let known = plans.configurations();
+    let from_folder = || {
+        let path = path.canonicalize().ok()?;
+        let name = path.file_name()?.to_str()?;
+        let name = name.split("__").nth(2)?.to_string();
+        known.contains(&name.as_str()).then_some(name)
+    };
+    let only = || (known.len() == 1).then(|| known[0].to_string());
+    description.configuration.clone().or_else(from_folder).or_else(only)
+}
+
+/// The checkpoints of a folder with the names of their folds.
+fn files(path: &Path, folds: &FoldChoice, checkpoint: &str) -> Result<Vec<(String, PathBuf)>> {
+    let inside = |folder: &Path| {
+        ENDINGS.iter().map(|ending| folder.join(format!("checkpoint_{checkpoint}.{ending}"))).find(|file| file.exists())
+    };
+    let fold = |name: &str| inside(&path.join(format!("fold_{name}"))).map(|file| (name.to_string(), file));
+    let found = || -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(path).map_err(Error::io("read", path))? {
+            let name = entry.map_err(Error::io("read", path))?.file_name();
+            names.extend(name.to_str().and_then(|n| n.strip_prefix("fold_")).map(str::to_string));
+        }
+        names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
+        Ok(names)
+    };
+    if !path.join(PLANS).exists() {
+        // The folder of one fold, or of a run of this program: its checkpoint carries the plans.
+        return match inside(path) {
+            Some(file) => Ok(vec![(String::new(), file)]),
+            None => Err(Error::file(path, format!("there is no {PLANS}"), REMEDY)),
+        };
+    }
+    let missing = |name: &str, there: Vec<String>| {
+        let cause = format!("there is no fold_{name}/checkpoint_{checkpoint}.pth (or .safetensors)");
+        Error::file(path, cause, format!("Its folds are {there:?}; choose with --fold and --checkpoint"))
+    };
+    match folds {
+        FoldChoice::Named(names) => names
+            .iter()
+            .map(|name| match fold(name) {
+                Some(file) => Ok(file),
+                None => Err(missing(name, found()?)),
+            })
+            .collect(),
+        FoldChoice::Found => {
+            let names = found()?;
+            let numbered = names.iter().filter(|n| n.parse::<u64>().is_ok()).filter_map(|n| fold(n));
+            let mut files: Vec<_> = numbered.collect();
+            if files.is_empty() {
+                files.extend(fold("all"));
+            }
+            if files.is_empty() { Err(missing("*", names)) } else { Ok(files) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::nnunet::{Normalization, Resampling};
+    use serde_json::{Value, json};
+
+    fn plans() -> Value {
+        let resampling = Resampling { order: 1, order_z: 0, force_separate_z: None };
+        let configuration = Configuration {
+            name: "3d_fullres".into(),
+            batch_size: 2,
+            patch_size: [8; 3],
+            spacing: [1.0; 3],
+            normalization: vec![Normalization::ZScore],
+            use_mask_for_norm: vec![false],
+            data: Resampling { order: 3, ..resampling },
+            segmentation: resampling,
+            probabilities: resampling,
+            batch_dice: false,
+            architecture: Architecture {
+                residual: true,
+                features: vec![4, 8],
+                blocks: vec![1, 1],
+                kernels: vec![[3; 3]; 2],
+                strides: vec![[1; 3], [2; 3]],
+                decoder_convs: vec![1],
+            },
+        };
+        json!({ "configurations": { "3d_fullres": configuration.to_json("nnUNetPlans", [8; 3]) } })
+    }
+
+    /// A model folder with empty checkpoints that carry nothing.
+    fn folder(plans: &Value, folds: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, json: &Value| std::fs::write(dir.path().join(name), json.to_string()).unwrap();
+        write(PLANS, plans);
+        write(DATASET, &json!({ "channel_names": { "0": "T1" }, "labels": { "background": 0, "a": 1 } }));
+        for fold in folds {
+            let fold = dir.path().join(format!("fold_{fold}"));
+            std::fs::create_dir(&fold).unwrap();
+            let none: [(&str, safetensors::tensor::TensorView); 0] = [];
+            std::fs::write(fold.join("checkpoint_final.safetensors"), safetensors::serialize(none, None).unwrap())
+                .unwrap();
+        }
+        dir
+    }
+
+    fn error(path: &Path, folds: &FoldChoice, checkpoint: &str) -> String {
+        SegmentationModel::open(path, folds, checkpoint).err().expect("an error").to_string()
+    }
+
+    #[test]
+    fn folds_are_found_and_chosen() {
+        let dir = folder(&plans(), &["0", "10", "2", "all"]);
+        let named = |names: &[&str]| FoldChoice::Named(names.iter().map(|n| n.to_string()).collect());
+        let names = |choice: &FoldChoice| {
+            let model = SegmentationModel::open(dir.path(), choice, "final").unwrap();
+            assert_eq!((model.network.input_channels, model.network.output_channels), (1, 2));
+            assert_eq!((model.configuration.name.as_str(), model.mirror_axes), ("3d_fullres", vec![]));
+            model.folds.into_iter().map(|f| f.0).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&FoldChoice::Found), ["0", "2", "10"]);
+        assert_eq!(names(&named(&["all"])), ["all"]);
+        assert_eq!(names(&named(&["2", "0"])), ["2", "0"]);
+        let text = error(dir.path(), &named(&["0", "7"]), "final");
+        assert!(text.contains("fold_7") && text.contains("\"10\""), "{text}");
+        assert!(error(dir.path(), &FoldChoice::Found, "best").contains("checkpoint_best"));
+        let only_all = folder(&plans(), &["all"]);
+        assert_eq!(SegmentationModel::open(only_all.path(), &FoldChoice::Found, "final").unwrap().folds[0].0, "all");
+    }
+
+    #[test]
+    fn folders_that_are_no_models_are_told_what_they_lack() {
+        let dir = folder(&plans(), &["0"]);
+        std::fs::remove_file(dir.path().join(PLANS)).unwrap();
+        assert!(error(dir.path(), &FoldChoice::Found, "final").contains("there is no plans.json"));
+        let fold = dir.path().join("fold_0");
+        assert!(error(&fold, &FoldChoice::Found, "final").contains("does not carry plans"));
+        assert!(error(&fold.join("checkpoint_final.safetensors"), &FoldChoice::Found, "x").contains("does not carry"));
+        assert!(SegmentationModel::open(&dir.path().join("nowhere"), &FoldChoice::Found, "final").is_err());
+
+        let mut flat = plans();
+        *flat.pointer_mut("/configurations/3d_fullres/patch_size").unwrap() = json!([8, 8]);
+        let flat = json!({ "configurations": { "2d": flat["configurations"]["3d_fullres"] } });
+        let text = error(folder(&flat, &["0"]).path(), &FoldChoice::Found, "final");
+        assert!(text.contains("only 3D"), "{text}");
+
+        let mut two = plans();
+        two["configurations"]["3d_lowres"] = two["configurations"]["3d_fullres"].clone();
+        assert!(error(folder(&two, &["0"]).path(), &FoldChoice::Found, "final").contains("3d_lowres"));
+
+        let mut odd = plans();
+        *odd.pointer_mut("/configurations/3d_fullres/patch_size").unwrap() = json!([8, 8, 9]);
+        assert!(error(folder(&odd, &["0"]).path(), &FoldChoice::Found, "final").contains("total stride"));
+    }
+}

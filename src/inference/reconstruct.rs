@@ -1,0 +1,200 @@
+//! What the autoencoder makes of a scan: hides random blocks, lets the network fill them in, and shows both.
+
+use crate::base::error::{Error, Result};
+use crate::base::volume::Volume;
+use crate::compute::device::Gpu;
+use crate::compute::graph::{BlockMask, Parameters, Session};
+use crate::data::preprocess;
+use crate::evaluation::pictures::save_png;
+use crate::evaluation::pictures::sheet::{Panel, Window, sheet, window_of};
+use crate::formats::nifti;
+use crate::inference::predict::window::{PEAK, SIGMA_SCALE, gaussian};
+use crate::inference::weights::PREPROCESSING;
+use crate::inference::weights::checkpoint;
+use crate::inference::weights::state::{checkpoint_of, set_parameters};
+use crate::tasks::plan::Plan;
+use crate::tasks::pretext::Pretext;
+use crate::tasks::pretext::mae::{self, Use};
+use crate::training::pretrain::SHEET;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+pub struct Options {
+    /// A run folder or a checkpoint.
+    pub model: PathBuf,
+    pub scan: PathBuf,
+    pub out: PathBuf,
+    /// Share of hidden blocks; `None` = the middle of the plan's range.
+    pub mask_ratio: Option<f64>,
+    pub seed: u64,
+}
+
+/// What was measured and written.
+#[derive(Clone, Debug, Serialize)]
+pub struct Outcome {
+    pub scan: PathBuf,
+    pub mask_ratio: f64,
+    /// Mean squared error of the hidden voxels, in units of the z-score, and that of predicting zero.
+    pub loss: f64,
+    pub loss_of_zero: f64,
+    pub files: Vec<PathBuf>,
+}
+
+/// Reconstructs a scan tile by tile and writes a PNG sheet and four NIfTI volumes on the grid the network sees.
+pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
+    let path = checkpoint_of(&options.model)?;
+    let checkpoint = checkpoint::load_weights(&path)?;
+    let mut plan = Plan::parse(&checkpoint.plan_toml)?;
+    if plan.pretext != Pretext::Mae {
+        return Err(Error::file(
+            &path,
+            format!("was pre-trained with {}, and masked autoencoders reconstruct", plan.pretext.name()),
+            format!("Look at {SHEET} in its run folder, which shows what it learned"),
+        ));
+    }
+    let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {
+        Some(text) => serde_json::from_str(text).map_err(|e| {
+            Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")
+        })?,
+        None => preprocess::Settings::default(),
+    };
+    let [low, high] = plan.mae.mask_ratio;
+    let ratio = options.mask_ratio.unwrap_or((low + high) / 2.0);
+    plan.mae.mask_ratio = [ratio, ratio];
+    plan.validate()?;
+    // The blocks of the volume are hidden, not of each tile: a tile may see any number of them.
+    plan.mae.mask_ratio[0] = 0.0;
+    let scan = nifti::read(&options.scan)?;
+    let prepared = preprocess::scan(&scan, &settings)?;
+    std::fs::create_dir_all(&options.out).map_err(Error::io("create", &options.out))?;
+
+    let built = mae::build(Parameters::default(), &plan.network, &plan.mae, plan.train.patch, &Use::Reconstruct);
+    let mut session = Session::new(gpu.clone(), vec![built.graph], None)?;
+    set_parameters(&session, &checkpoint)?;
+    let (predicted, hidden) =
+        predict(&mut session, built.reconstruction, &plan, &prepared.volume, ratio, options.seed)?;
+
+    let original = &prepared.volume;
+    let combine = |f: &dyn Fn(usize) -> f32| {
+        Volume::new(original.shape, original.spacing, (0..original.data.len()).map(f).collect())
+    };
+    let is_hidden = |v: usize| hidden.data[v] > 0.5;
+    // The z-score's zero is the mean: what the network sees in place of hidden voxels.
+    let masked = combine(&|v| if is_hidden(v) { 0.0 } else { original.data[v] });
+    let filled = combine(&|v| if is_hidden(v) { predicted.data[v] } else { original.data[v] });
+    let error = combine(&|v| (filled.data[v] - original.data[v]).abs());
+    let count = hidden.data.iter().filter(|&&h| h > 0.5).count().max(1) as f64;
+    let mean = |f: &dyn Fn(usize) -> f32| {
+        (0..original.data.len()).filter(|&v| is_hidden(v)).map(|v| f64::from(f(v)).powi(2)).sum::<f64>() / count
+    };
+    let (loss, zero) = (mean(&|v| error.data[v]), mean(&|v| original.data[v]));
+
+    let (lo, hi) = window_of(original);
+    let panels = [
+        Panel { title: "original", volume: original, window: Window::Gray(lo, hi) },
+        Panel { title: "masked", volume: &masked, window: Window::GrayMasked { lo, hi, hidden: &hidden } },
+        Panel { title: "reconstruction", volume: &filled, window: Window::Gray(lo, hi) },
+        Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
+    ];
+    let name = stem(&options.scan);
+    let caption = format!(
+        "{name}: {:.0} % of {}-voxel blocks hidden; error on hidden voxels {loss:.3}, {:.2} of predicting the mean",
+        100.0 * ratio,
+        plan.mae.block,
+        loss / zero
+    );
+    let mut files = vec![options.out.join(format!("{name}_sheet.png"))];
+    save_png(&files[0], &sheet(&panels, original.shape.map(|n| n / 2), &caption))?;
+    let intensities = |v: &Volume, shift: bool| {
+        let zero = prepared.denormalize(0.0);
+        let data = v.data.iter().map(|&x| prepared.denormalize(x) - if shift { zero } else { 0.0 }).collect();
+        Volume::new(v.shape, v.spacing, data)
+    };
+    for (suffix, volume, is_difference) in [
+        ("original", original, false),
+        ("masked", &masked, false),
+        ("reconstruction", &filled, false),
+        ("error", &error, true),
+    ] {
+        let file = options.out.join(format!("{name}_{suffix}.nii.gz"));
+        nifti::write_grid(&file, &intensities(volume, is_difference), &prepared.affine)?;
+        files.push(file);
+    }
+    Ok(Outcome { scan: options.scan.clone(), mask_ratio: ratio, loss, loss_of_zero: zero, files })
+}
+
+/// Hides random blocks of the whole volume and predicts them tile by tile. Tiles overlap by half, start at whole blocks so that
+/// all of them see the same mask, and are blended with the sliding window's Gaussian weights. Returns the prediction and 1 where
+/// a voxel was hidden.
+fn predict(
+    session: &mut Session,
+    output: usize,
+    plan: &Plan,
+    volume: &Volume,
+    ratio: f64,
+    seed: u64,
+) -> Result<(Volume, Volume)> {
+    let (patch, block) = (plan.train.patch, plan.mae.block);
+    // Whole blocks, one patch at least; the volume sits in the middle, with the mean around it.
+    let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]).next_multiple_of(block));
+    let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
+    let mask = mae::draw_mask(padded.map(|n| n / block), ratio, seed, 0, 0);
+    let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
+        let step = (patch[a] / block / 2).max(1) * block;
+        let last = padded[a] - patch[a];
+        (0..last).step_by(step).chain([last]).collect()
+    });
+    let weights = gaussian(patch, SIGMA_SCALE, PEAK);
+    let grid = plan.mae.grid(patch);
+    let mut sum = Volume::zeros(volume.shape, volume.spacing);
+    let mut total = vec![0f32; volume.data.len()];
+    for &z0 in &starts[0] {
+        for &y0 in &starts[1] {
+            for &x0 in &starts[2] {
+                let corner = [z0, y0, x0];
+                // (voxel of the patch, voxel of the volume) where the tile meets the volume
+                let pairs: Vec<(usize, usize)> = coordinates(patch)
+                    .enumerate()
+                    .filter_map(|(p, c)| {
+                        let at: [usize; 3] = std::array::from_fn(|a| (corner[a] + c[a]).wrapping_sub(before[a]));
+                        (0..3).all(|a| at[a] < volume.shape[a]).then(|| (p, volume.index(at[0], at[1], at[2])))
+                    })
+                    .collect();
+                let mut image = vec![0.0; patch.iter().product()];
+                pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
+                let visible = coordinates(grid)
+                    .map(|c| {
+                        let cell: [usize; 3] = std::array::from_fn(|a| corner[a] / block + c[a]);
+                        mask.visible[(cell[0] * mask.grid[1] + cell[1]) * mask.grid[2] + cell[2]]
+                    })
+                    .collect();
+                session.set_mask(0, &BlockMask { grid, visible })?;
+                session.set_image(0, &image);
+                session.run(0)?;
+                let values = session.read(0, output)?;
+                for (p, v) in pairs {
+                    sum.data[v] += weights[p] * values[p];
+                    total[v] += weights[p];
+                }
+            }
+        }
+    }
+    sum.data.iter_mut().zip(&total).for_each(|(s, t)| *s /= t);
+    let mut hidden = Volume::zeros(volume.shape, volume.spacing);
+    for (v, c) in coordinates(volume.shape).enumerate() {
+        let seen = mask.at(std::array::from_fn(|a| c[a] + before[a]), padded);
+        hidden.data[v] = f32::from(u8::from(!seen));
+    }
+    Ok((sum, hidden))
+}
+
+fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
+    (0..d[0] * d[1] * d[2]).map(move |v| [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]])
+}
+
+/// File name without the endings of NIfTI.
+fn stem(path: &Path) -> String {
+    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    [".nii.gz", ".nii", ".hdr", ".img"].iter().find_map(|e| name.strip_suffix(e)).unwrap_or(&name).to_string()
+}

@@ -1,0 +1,390 @@
+//! The tensors of a checkpoint by the names of a network's parameters: this program's files and other safetensors, and
+//! PyTorch's `.pth`.
+//!
+//! A file is known by its content. Names are looked up as [`state_dict::lookup`] says, and without the prefixes that
+//! `DistributedDataParallel` and `torch.compile` put in front.
+
+pub mod checkpoint;
+pub mod state;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::io::Read;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+use crate::base::error::{Error, Result};
+use crate::compute::graph::Parameters;
+use crate::compute::model::state_dict;
+use crate::formats::torch;
+
+/// The checkpoint that a run goes on from, and that of its best validation, in the run's folder.
+pub const LATEST: &str = "checkpoint_latest.safetensors";
+pub const BEST: &str = "checkpoint_best.safetensors";
+/// The checkpoint after the last step of a fine-tuning.
+pub const FINAL: &str = "checkpoint_final.safetensors";
+/// Key of the preprocessing settings in a checkpoint's metadata.
+pub const PREPROCESSING: &str = "preprocessing";
+
+/// Dictionaries of weights in a `.pth`, in the order in which they are looked for: nnU-Net's and nnssl's, then the usual one.
+/// A file without either may be a `state_dict` itself.
+const DICTIONARIES: [&str; 2] = ["network_weights", "state_dict"];
+/// What `DistributedDataParallel` and `torch.compile` put in front of names.
+const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+/// The optimiser's state in this program's checkpoints.
+const MOMENTUM: &str = "optimizer.momentum.";
+/// What stands before the keys of additional texts in this program's checkpoints.
+const EXTRA: &str = "extra.";
+/// An error lists at most this many tensors.
+const LISTED: usize = 10;
+
+/// An opened checkpoint: names and shapes are in memory, numbers still in the file.
+pub struct WeightFile {
+    path: PathBuf,
+    /// By name without prefixes.
+    tensors: BTreeMap<String, Entry>,
+    source: Source,
+}
+
+struct Entry {
+    /// Name in the file.
+    name: String,
+    shape: Vec<usize>,
+}
+
+enum Source {
+    Torch { archive: torch::Archive, dictionary: &'static str },
+    Safetensors { map: Mmap, places: HashMap<String, (Dtype, Range<usize>)>, metadata: HashMap<String, String> },
+}
+
+/// What a checkpoint says about its model, each part where it does.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Description {
+    /// `plans.json`.
+    pub plans: Option<Value>,
+    /// `dataset.json`.
+    pub dataset: Option<Value>,
+    pub configuration: Option<String>,
+    /// Axes of the patch (0 to 2) along which training mirrored, so that predictions may.
+    pub mirror_axes: Option<Vec<usize>>,
+}
+
+impl WeightFile {
+    /// Opens a checkpoint and reads its list of tensors.
+    ///
+    /// # Errors
+    /// The file is missing, of another format, damaged, or holds other things than tensors where weights should be.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = File::open(path).map_err(Error::io("open", path))?;
+        let mut head = Vec::new();
+        file.by_ref().take(9).read_to_end(&mut head).map_err(Error::io("read", path))?;
+        // A safetensors file starts with the length of its JSON header.
+        match head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
+            true => Self::open_safetensors(path, &file),
+            false => Self::open_torch(path),
+        }
+    }
+
+    fn open_torch(path: &Path) -> Result<Self> {
+        let archive = torch::Archive::open(path)?;
+        let dictionary = DICTIONARIES.into_iter().find(|key| archive.get(&[key]).is_some()).unwrap_or("");
+        let tensors = archive.state_dict(dictionary)?;
+        let tensors = tensors.into_iter().map(|(name, shape)| (plain(&name), Entry { name, shape })).collect();
+        Ok(Self { path: path.into(), tensors, source: Source::Torch { archive, dictionary } })
+    }
+
+    fn open_safetensors(path: &Path, file: &File) -> Result<Self> {
+        // SAFETY: the map is read-only and private. Another process that cuts the file short in the meantime could make
+        // reading fail with a signal; this program replaces the names of checkpoints, never their content.
+        let map = unsafe { Mmap::map(file) }.map_err(Error::io("read", path))?;
+        let damaged = |e: safetensors::SafeTensorError| {
+            let cause = format!("cannot be read as safetensors, or is cut off ({e})");
+            Error::file(path, cause, "Copy or download the file again")
+        };
+        let (length, header) = SafeTensors::read_metadata(&map).map_err(damaged)?;
+        let start = length + 8;
+        let (mut tensors, mut places) = (BTreeMap::new(), HashMap::new());
+        for (name, info) in header.tensors() {
+            if name.starts_with(MOMENTUM) {
+                continue;
+            }
+            let (begin, end) = info.data_offsets;
+            places.insert(name.clone(), (info.dtype, start + begin..start + end));
+            tensors.insert(plain(&name), Entry { name, shape: info.shape.clone() });
+        }
+        let metadata = header.metadata().clone().unwrap_or_default();
+        Ok(Self { path: path.into(), tensors, source: Source::Safetensors { map, places, metadata } })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether PyTorch wrote the file, or something that writes as it does.
+    pub fn is_torch(&self) -> bool {
+        matches!(self.source, Source::Torch { .. })
+    }
+
+    /// Names and shapes of all tensors, without prefixes, in the order of their names.
+    pub fn tensors(&self) -> impl Iterator<Item = (&str, &[usize])> {
+        self.tensors.iter().map(|(name, entry)| (name.as_str(), entry.shape.as_slice()))
+    }
+
+    /// Shape of a parameter, where the file has it.
+    pub fn shape(&self, parameter: &str) -> Option<&[usize]> {
+        self.find(parameter).map(|entry| entry.shape.as_slice())
+    }
+
+    fn find(&self, parameter: &str) -> Option<&Entry> {
+        state_dict::lookup(parameter).iter().find_map(|name| self.tensors.get(name))
+    }
+
+    /// The values of a parameter in C order of its PyTorch shape.
+    ///
+    /// # Errors
+    /// The file does not have it, or its numbers cannot be read.
+    pub fn read(&self, parameter: &str) -> Result<Vec<f32>> {
+        let entry = self.find(parameter).ok_or_else(|| {
+            Error::file(
+                &self.path,
+                format!("it has no tensor {parameter}"),
+                "Take a checkpoint of the same architecture",
+            )
+        })?;
+        match &self.source {
+            Source::Torch { archive, dictionary } => Ok(archive.tensor(dictionary, &entry.name)?.data),
+            Source::Safetensors { map, places, .. } => {
+                let found = places.get(&entry.name).and_then(|(dtype, range)| Some((*dtype, map.get(range.clone())?)));
+                let values = found.and_then(|(dtype, bytes)| numbers(dtype, bytes));
+                values.ok_or_else(|| {
+                    let cause = format!("tensor {} is not of floating-point numbers", entry.name);
+                    Error::file(&self.path, cause, "Convert the weights to 32-bit floats first")
+                })
+            }
+        }
+    }
+
+    /// Whether the file has every parameter in its shape.
+    ///
+    /// # Errors
+    /// A list of those that are missing or of another shape.
+    pub fn check(&self, parameters: &Parameters) -> Result<()> {
+        let shape = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
+        let faults: Vec<String> = parameters
+            .list
+            .iter()
+            .filter_map(|p| match self.shape(&p.name) {
+                None => Some(format!("{} is missing", p.name)),
+                Some(has) if has != p.shape => {
+                    Some(format!("{} has {}, needs {}", p.name, shape(has), shape(&p.shape)))
+                }
+                Some(_) => None,
+            })
+            .collect();
+        if faults.is_empty() {
+            return Ok(());
+        }
+        let more = faults.len().saturating_sub(LISTED);
+        let cause = format!(
+            "a checkpoint of another architecture: {} of {} tensors do not fit: {}{}",
+            faults.len(),
+            parameters.list.len(),
+            faults[..faults.len().min(LISTED)].join("; "),
+            if more > 0 { format!("; and {more} more") } else { String::new() }
+        );
+        Err(Error::file(&self.path, cause, "Take the checkpoint and the plans of one and the same model"))
+    }
+
+    /// The values of every parameter in order.
+    ///
+    /// # Errors
+    /// As [`WeightFile::check`] and [`WeightFile::read`].
+    pub fn parameters(&self, parameters: &Parameters) -> Result<Vec<Vec<f32>>> {
+        self.check(parameters)?;
+        parameters.list.iter().map(|p| self.read(&p.name)).collect()
+    }
+
+    /// A value beside the weights: of a `.pth` the one under these keys, of this program's files the text of the first.
+    pub fn beside(&self, keys: &[&str]) -> Option<Value> {
+        match &self.source {
+            Source::Torch { archive, .. } => archive.get(keys).and_then(torch::Value::to_json),
+            Source::Safetensors { metadata, .. } => metadata.get(*keys.first()?).map(|text| Value::from(text.as_str())),
+        }
+    }
+
+    /// What the file says about its model, where it says anything.
+    pub fn description(&self) -> Option<Description> {
+        let found = match &self.source {
+            Source::Torch { archive, .. } => {
+                let json = |keys: &[&str]| archive.get(keys).and_then(torch::Value::to_json);
+                Description {
+                    plans: json(&["init_args", "plans"]),
+                    dataset: json(&["init_args", "dataset_json"]),
+                    configuration: json(&["init_args", "configuration"]).and_then(|v| v.as_str().map(str::to_string)),
+                    mirror_axes: json(&["inference_allowed_mirroring_axes"]).as_ref().and_then(axes),
+                }
+            }
+            Source::Safetensors { metadata, .. } => {
+                let text = |key: &str| metadata.get(&format!("{EXTRA}{key}"));
+                let json = |key: &str| text(key).and_then(|t| serde_json::from_str::<Value>(t).ok());
+                Description {
+                    plans: json("plans"),
+                    dataset: json("dataset"),
+                    configuration: json("configuration").and_then(|v| v.as_str().map(str::to_string)),
+                    mirror_axes: json("mirror_axes").as_ref().and_then(axes),
+                }
+            }
+        };
+        (found != Description::default()).then_some(found)
+    }
+}
+
+/// A name without the prefixes of wrappers.
+fn plain(name: &str) -> String {
+    let mut rest = name;
+    while let Some(shorter) = PREFIXES.iter().find_map(|prefix| rest.strip_prefix(prefix)) {
+        rest = shorter;
+    }
+    rest.to_string()
+}
+
+/// Axes of the patch; anything else than a list of 0, 1 and 2 is none.
+fn axes(json: &Value) -> Option<Vec<usize>> {
+    json.as_array()?.iter().map(|v| v.as_u64().filter(|&a| a < 3).map(|a| a as usize)).collect()
+}
+
+/// Little-endian floats as f32; 64-bit ones are rounded.
+fn numbers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    Some(match dtype {
+        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
+        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
+        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::graph::Packing;
+    use safetensors::tensor::TensorView;
+
+    const NORM: &str = "encoder.stages.0.blocks.0.conv1.norm.weight";
+
+    fn file(dir: &tempfile::TempDir, tensors: &[(&str, &[f32])], metadata: &[(&str, &str)]) -> PathBuf {
+        let bytes: Vec<Vec<u8>> =
+            tensors.iter().map(|(_, v)| v.iter().flat_map(|x| x.to_le_bytes()).collect()).collect();
+        let views = tensors.iter().zip(&bytes);
+        let views = views.map(|((name, v), b)| (*name, TensorView::new(Dtype::F32, vec![v.len()], b).unwrap()));
+        let metadata = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let path = dir.path().join("weights.anything");
+        std::fs::write(&path, safetensors::serialize(views, Some(metadata)).unwrap()).unwrap();
+        path
+    }
+
+    fn parameters(list: &[(&str, usize)]) -> Parameters {
+        let mut parameters = Parameters::default();
+        for &(name, n) in list {
+            parameters.get_or_add(name, &[n], Packing::Vector { channels: n });
+        }
+        parameters
+    }
+
+    #[test]
+    fn names_are_found_with_prefixes_and_the_used_copy_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let used = NORM.replace(".norm.", ".all_modules.1.");
+        let path = file(
+            &dir,
+            &[
+                (&format!("module._orig_mod.{NORM}"), &[1.0, 2.0]),
+                (&format!("module._orig_mod.{used}"), &[3.0, 4.0]),
+                ("optimizer.momentum.decoder.seg_layers.0.bias", &[9.0]),
+                ("_orig_mod.decoder.seg_layers.0.bias", &[5.0]),
+            ],
+            &[],
+        );
+        let file = WeightFile::open(&path).unwrap();
+        assert_eq!(file.tensors().count(), 3, "no momentum");
+        assert_eq!(file.shape(NORM), Some(&[2][..]));
+        let wanted = parameters(&[(NORM, 2), ("decoder.seg_layers.0.bias", 1)]);
+        assert_eq!(file.parameters(&wanted).unwrap(), [vec![3.0, 4.0], vec![5.0]]);
+        assert_eq!(file.description(), None);
+    }
+
+    #[test]
+    fn another_architecture_is_told_tensor_by_tensor() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = WeightFile::open(&file(&dir, &[(NORM, &[1.0, 2.0])], &[])).unwrap();
+        let many: Vec<String> = (0..12).map(|k| format!("decoder.transpconvs.{k}.bias")).collect();
+        let mut list = vec![(NORM, 3)];
+        list.extend(many.iter().map(|name| (name.as_str(), 1)));
+        let error = file.parameters(&parameters(&list)).unwrap_err().to_string();
+        for part in
+            ["another architecture", "13 of 13", &format!("{NORM} has 2, needs 3"), "s.8.bias is missing", "3 more"]
+        {
+            assert!(error.contains(part), "{part}: {error}");
+        }
+        assert!(!error.contains("s.9.bias"), "{error}");
+        assert!(file.read("x.weight").unwrap_err().to_string().contains("x.weight"));
+    }
+
+    #[test]
+    fn our_files_describe_their_model() {
+        let dir = tempfile::tempdir().unwrap();
+        let metadata = [
+            ("extra.plans", r#"{"a": 1}"#),
+            ("extra.configuration", r#""3d_fullres""#),
+            ("extra.mirror_axes", "[0, 2]"),
+            ("extra.preprocessing", "other"),
+        ];
+        let found = WeightFile::open(&file(&dir, &[(NORM, &[1.0])], &metadata)).unwrap().description().unwrap();
+        assert_eq!(found.plans, Some(serde_json::json!({"a": 1})));
+        assert_eq!((found.dataset, found.configuration.as_deref()), (None, Some("3d_fullres")));
+        assert_eq!(found.mirror_axes, Some(vec![0, 2]));
+    }
+
+    #[test]
+    fn a_checkpoint_of_nnunet_has_every_weight_and_describes_its_model() {
+        let folder =
+            "tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres/fold_0/checkpoint_final.pth";
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let file = WeightFile::open(&path).unwrap();
+        let found = file.description().unwrap();
+        assert_eq!((found.configuration.as_deref(), found.mirror_axes), (Some("3d_fullres"), Some(vec![0, 1, 2])));
+        assert_eq!(found.plans.unwrap()["plans_name"], "nnUNetResEncTestPlans");
+        assert_eq!(found.dataset.unwrap()["labels"]["c2"], 2);
+        assert_eq!(file.shape("encoder.stem.convs.0.conv.weight"), Some(&[5, 2, 3, 3, 3][..]));
+        let values = file.read("decoder.seg_layers.1.bias").unwrap();
+        assert!(values.len() == 3 && values.iter().all(|v| v.is_finite() && *v != 0.0));
+        let dir = tempfile::tempdir().unwrap();
+        let cut = dir.path().join("cut.pth");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::write(&cut, &bytes[..bytes.len() - 100]).unwrap();
+        assert!(WeightFile::open(&cut).err().unwrap().to_string().contains("cut.pth"));
+    }
+
+    #[test]
+    fn other_files_and_damage_are_errors() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file(&dir, &[(NORM, &[1.0, 2.0])], &[]);
+        let bytes = std::fs::read(&path).unwrap();
+        for length in [0, 5, 8, 9, 20, bytes.len() - 1] {
+            std::fs::write(&path, &bytes[..length]).unwrap();
+            let error = WeightFile::open(&path).err().expect("truncated").to_string();
+            assert!(error.contains("weights.anything"), "{length}: {error}");
+        }
+        assert!(WeightFile::open(&dir.path().join("none.pth")).is_err());
+        let raw = [0u8; 4];
+        let view = TensorView::new(Dtype::I32, vec![1], &raw).unwrap();
+        std::fs::write(&path, safetensors::serialize([("n.bias", view)], None).unwrap()).unwrap();
+        assert!(WeightFile::open(&path).unwrap().read("n.bias").unwrap_err().to_string().contains("floating-point"));
+    }
+}

@@ -1,0 +1,118 @@
+//! Between a session and a checkpoint, and between a run folder and its checkpoints.
+
+use super::checkpoint::{self, Checkpoint, Tensor};
+use super::{BEST, LATEST};
+use crate::base::error::{Error, Result};
+use crate::compute::device::{Gpu, KernelTable};
+use crate::compute::graph::Session;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// Weights, and momentum of the trained parameters, from the device.
+pub fn parameters_of(session: &Session) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let (mut weights, mut momentum) = (Vec::new(), Vec::new());
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let tensor = |data| Tensor { name: p.name.clone(), shape: p.shape.clone(), data };
+        weights.push(tensor(session.weight(id)?));
+        if p.trained {
+            momentum.push(tensor(session.momentum(id)?));
+        }
+    }
+    Ok((weights, momentum))
+}
+
+/// Weights (and momentum, where the session has it) from a checkpoint. Every parameter must be there in its shape.
+pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> {
+    for (id, p) in session.parameters.list.iter().enumerate() {
+        let find = |list: &[Tensor]| list.iter().position(|t| t.name == p.name && t.shape == p.shape);
+        match find(&checkpoint.weights) {
+            Some(k) => session.set_weight(id, &checkpoint.weights[k].data),
+            None => {
+                return Err(Error::plan(
+                    format!("the checkpoint has no tensor {} of shape {:?}", p.name, p.shape),
+                    "It belongs to another network",
+                ));
+            }
+        }
+        if let Some(k) = find(&checkpoint.momentum) {
+            session.set_momentum(id, &checkpoint.momentum[k].data);
+        }
+    }
+    Ok(())
+}
+
+/// Key of the choice of kernels in a checkpoint's metadata.
+const KERNELS: &str = "kernels";
+
+/// Notes which kernels were chosen by measurement: others add in another order.
+pub fn save_kernels(gpu: &Gpu, extra: &mut BTreeMap<String, String>) {
+    let measured = gpu.kernels().measured;
+    if !measured.is_empty() {
+        extra.insert(KERNELS.into(), serde_json::to_string(&measured).unwrap_or_default());
+    }
+}
+
+/// Takes the kernels that a run started with, whatever was measured since.
+pub fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
+    let text = checkpoint.extra.get(KERNELS);
+    let measured = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
+    gpu.set_kernels(KernelTable { measured, forced: None });
+}
+
+/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
+pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    if !path.is_dir() {
+        return Ok(path.to_path_buf());
+    }
+    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
+        Error::file(
+            path,
+            "no checkpoint in this folder",
+            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
+        )
+    })
+}
+
+/// The checkpoint that a run goes on from, if there is one. The plan must be the same, or what went before would not be what it
+/// says: `differences` tells how it differs from that of the checkpoint.
+pub fn resume_point(
+    run: &Path,
+    differences: impl FnOnce(&Checkpoint) -> Result<Vec<String>>,
+) -> Result<Option<Checkpoint>> {
+    let path = run.join(LATEST);
+    if !path.exists() {
+        return Ok(None);
+    }
+    let found = checkpoint::load(&path)?;
+    let mut differences = differences(&found)?;
+    // How often it is saved does not change a run.
+    differences.retain(|key| !key.starts_with("train.checkpoint_minutes "));
+    if !differences.is_empty() {
+        return Err(Error::file(
+            &path,
+            format!("this run was started with another plan: {} (then / now)", differences.join("; ")),
+            "Give the same plan to go on, or another -o for a new run",
+        ));
+    }
+    Ok(Some(found))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_goes_on_with_the_kernels_it_started_with() {
+        let gpu = Gpu::open("auto").expect("an adapter: run `sh tests/run.sh`");
+        let measured: BTreeMap<_, _> = [("forward".to_string(), "direct".to_string())].into();
+        gpu.set_kernels(KernelTable { measured: measured.clone(), forced: None });
+        let mut checkpoint = Checkpoint::default();
+        save_kernels(&gpu, &mut checkpoint.extra);
+        gpu.set_kernels(KernelTable::default());
+        restore_kernels(&gpu, &checkpoint);
+        assert_eq!(gpu.kernels().measured, measured);
+        // A run from before anything was measured keeps the defaults.
+        restore_kernels(&gpu, &Checkpoint::default());
+        assert!(gpu.kernels().measured.is_empty());
+    }
+}

@@ -1,0 +1,518 @@
+//! The jobs of an experiment: every combination, its pre-trainings first, each once.
+
+use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Variant};
+use super::identity::{self, Identity};
+use crate::base::error::{Error, Result};
+use crate::data::dataset::{Cases, Fold, RawCase, RawDataset, Store, cases_of, folds, recipe, sources};
+use crate::data::preprocess::{self, Part};
+use crate::inference::weights::WeightFile;
+use crate::inference::weights::state::checkpoint_of;
+use crate::tasks::plan::{self, Plan};
+use crate::training::finetune::run::fold_cases;
+use crate::training::finetune::setup::{Origin, Request, Setup};
+use crate::training::finetune::validate::Protocol;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// One training with all that belongs to it.
+pub struct Job {
+    /// Hash of all that makes the result.
+    pub id: String,
+    pub names: Names,
+    pub seed: u64,
+    pub steps: u64,
+    /// The resolved plan, TOML.
+    pub plan: String,
+    pub work: Work,
+}
+
+/// What the file calls a job; those of a pre-training are of the first fine-tuning that needs it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Names {
+    pub method: String,
+    pub option: String,
+    /// Empty for a pre-training, as are the next two.
+    pub dataset: String,
+    pub cases: usize,
+    pub fold: String,
+}
+
+pub enum Work {
+    Pretrain(Box<Pretraining>),
+    Finetune(Box<FineTuning>),
+}
+
+pub struct Pretraining {
+    pub plan: Plan,
+    pub scans: Scans,
+}
+
+/// What a pre-training learns from.
+#[derive(Clone)]
+pub enum Scans {
+    Store(PathBuf),
+    /// To be prepared into a store of this key.
+    Raw {
+        inputs: Vec<PathBuf>,
+        settings: preprocess::Settings,
+        key: String,
+    },
+}
+
+pub struct FineTuning {
+    /// Without the checkpoint, which need not be there yet.
+    pub request: Request,
+    pub from: From,
+    origin: Option<Rc<Origin>>,
+    raw: Rc<RawDataset>,
+    pub splits: Option<PathBuf>,
+    /// Hash of what makes the trained network. It can be judged in several ways.
+    pub training: String,
+    /// Of the prepared cases, which all trainings with the same preparation share.
+    pub prepared: String,
+    pub tests: Vec<TestSet>,
+    pub protocol: Protocol,
+}
+
+/// Where a fine-tuning begins.
+pub enum From {
+    Scratch,
+    Checkpoint(PathBuf),
+    /// Id of a pre-training.
+    Job(String),
+}
+
+/// Labelled scans to be scored.
+#[derive(Clone)]
+pub struct TestSet {
+    pub name: String,
+    pub cases: Vec<RawCase>,
+    /// Hash of the name, the cases and the protocol.
+    pub id: String,
+}
+
+impl FineTuning {
+    /// As it will be, before the pre-training is there.
+    pub fn planned(&self) -> Result<Setup> {
+        Setup::planned(&self.request, (*self.raw).clone(), self.origin.as_deref())
+    }
+}
+
+impl Job {
+    /// The id of the pre-training that must be done before.
+    pub fn needs(&self) -> Option<&str> {
+        match &self.work {
+            Work::Finetune(f) => match &f.from {
+                From::Job(id) => Some(id),
+                _ => None,
+            },
+            Work::Pretrain(_) => None,
+        }
+    }
+
+    pub fn is_pretraining(&self) -> bool {
+        matches!(self.work, Work::Pretrain(_))
+    }
+
+    /// For people: `S3D: Hippocampus, 10 cases, fold 0, seed 1, short`.
+    pub fn title(&self) -> String {
+        let Names { method, option, dataset, cases, fold } = &self.names;
+        let mut parts = Vec::new();
+        if self.is_pretraining() {
+            parts.push("pre-training".to_string());
+        } else {
+            parts.push(dataset.clone());
+            parts.push(if *cases == 0 { "all cases".into() } else { format!("{cases} cases") });
+            parts.push(format!("fold {fold}"));
+        }
+        parts.push(format!("seed {}", self.seed));
+        parts.extend(Some(option.clone()).filter(|o| !o.is_empty()));
+        format!("{method}: {}", parts.join(", "))
+    }
+}
+
+/// The jobs in the order in which they are done, and the titles of combinations that are the same job as an earlier one.
+pub struct Jobs {
+    pub list: Vec<Job>,
+    pub same: Vec<(String, String)>,
+}
+
+/// All jobs of an experiment.
+///
+/// # Errors
+/// A data set, store, checkpoint or plan cannot be read or makes no sense.
+pub fn jobs(experiment: &Experiment) -> Result<Jobs> {
+    let mut maker =
+        Maker { experiment, jobs: Jobs { list: vec![], same: vec![] }, stores: vec![], checkpoints: vec![] };
+    let datasets = experiment.datasets.iter().map(Opened::new).collect::<Result<Vec<_>>>()?;
+    let folds = experiment.folds().map_err(|(what, remedy)| Error::plan(what, remedy))?;
+    // Seed by seed, so that all methods can be compared early.
+    for option in &experiment.options() {
+        for number in 0..experiment.seeds.len() {
+            for dataset in &datasets {
+                for &cases in &dataset.entry.cases {
+                    for fold in &folds {
+                        for method in &experiment.methods {
+                            let place = Combination { method, option, number, dataset, cases, fold };
+                            maker.add(&place).map_err(|e| within(&place, e))?;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(maker.jobs)
+}
+
+/// A data set with what all of its fine-tunings need.
+struct Opened<'a> {
+    entry: &'a Dataset,
+    raw: Rc<RawDataset>,
+    identity: String,
+    /// Of each case, by its name.
+    identities: BTreeMap<String, String>,
+    tests: Vec<(String, Tested)>,
+}
+
+/// What a test set is.
+enum Tested {
+    /// The validation cases of the fold.
+    Validation,
+    /// These cases, with their identity.
+    Cases(Vec<RawCase>, String),
+}
+
+impl<'a> Opened<'a> {
+    fn new(entry: &'a Dataset) -> Result<Self> {
+        let raw = Rc::new(RawDataset::open(&entry.folder)?);
+        let identities = identity::each_case(&raw.cases)?;
+        let identity = Identity::new("data set").with("dataset.json", &raw.dataset.json.to_string());
+        let identity = identity.with("cases", &identity::of_cases(identities.iter())).finish();
+        let mut tests = Vec::new();
+        for test in &entry.test {
+            let tested = match (&test.images, &test.labels) {
+                (Some(images), Some(labels)) => {
+                    let cases = test_cases(&test.name, images, labels, &raw)?;
+                    let identity = identity::of_cases(identity::each_case(&cases)?.iter());
+                    Tested::Cases(cases, identity)
+                }
+                _ => Tested::Validation,
+            };
+            tests.push((test.name.clone(), tested));
+        }
+        if tests.is_empty() {
+            tests.push((VALIDATION.to_string(), Tested::Validation));
+        }
+        Ok(Self { entry, raw, identity, identities, tests })
+    }
+}
+
+/// The cases of a test set, with the channels and file ending of the data set.
+fn test_cases(name: &str, images: &Path, labels: &Path, raw: &RawDataset) -> Result<Vec<RawCase>> {
+    let ending = &raw.dataset.file_ending;
+    let case = |(id, images): (String, Result<Vec<PathBuf>>)| {
+        let label = labels.join(format!("{id}{ending}"));
+        if !label.is_file() {
+            let cause = format!("test set {name} has no such label map");
+            return Err(Error::file(label, cause, "Add it, or leave its image out"));
+        }
+        Ok(RawCase { images: images?, id, label })
+    };
+    cases_of(images, raw.dataset.channels.len(), ending)?.into_iter().map(case).collect()
+}
+
+struct Combination<'a> {
+    method: &'a Method,
+    option: &'a Variant,
+    /// Which of the seeds.
+    number: usize,
+    dataset: &'a Opened<'a>,
+    cases: usize,
+    fold: &'a str,
+}
+
+/// An error of a plan says whose.
+fn within(place: &Combination, error: Error) -> Error {
+    let Error::Plan { what, remedy } = error else { return error };
+    let option = if place.option.name.is_empty() { String::new() } else { format!(", option {}", place.option.name) };
+    let (method, dataset) = (&place.method.name, &place.dataset.entry.name);
+    Error::plan(format!("method {method}, data set {dataset}{option}: {what}"), remedy)
+}
+
+struct Maker<'a> {
+    experiment: &'a Experiment,
+    jobs: Jobs,
+    /// Identity and voxel size of what pre-trainings learn from.
+    stores: Vec<(Pretrain, Rc<Learned>)>,
+    checkpoints: Vec<(PathBuf, String, Rc<Origin>)>,
+}
+
+struct Learned {
+    scans: Scans,
+    identity: String,
+    /// Voxel edge lengths in mm (z, y, x).
+    spacing: [f64; 3],
+}
+
+impl Maker<'_> {
+    fn add(&mut self, place: &Combination) -> Result<()> {
+        let experiment = self.experiment;
+        let (method, option, entry) = (place.method, place.option, place.dataset.entry);
+        let (from, origin) = match (&method.pretrain, &method.from) {
+            (Some(own), _) => {
+                let (id, origin) = self.pretraining(place, &option.pretrain.over(&own.over(&experiment.pretrain)))?;
+                (From::Job(id), Some(origin))
+            }
+            (None, Some(path)) => {
+                let (file, origin) = self.checkpoint(path)?;
+                (From::Checkpoint(file), Some(origin))
+            }
+            (None, None) => (From::Scratch, None),
+        };
+        let of_dataset = Finetune { set: entry.set.clone(), ..Finetune::default() };
+        let base = of_dataset.over(&experiment.finetune);
+        let finetune = option.finetune.over(&method.finetune.over(&base));
+        let seed = experiment.seeds[place.number];
+        let request = Request {
+            dataset: entry.folder.clone(),
+            from: None,
+            plans: entry.plans.clone().map(|path| (path, entry.configuration.clone())),
+            preset: finetune.preset.clone().unwrap_or_else(|| "paper".into()),
+            schedule: finetune.schedule.clone(),
+            steps: finetune.length,
+            learning_rate: finetune.learning_rate,
+            part: finetune.transfer,
+            stem: finetune.stem,
+            fold: place.fold.to_string(),
+            cases: place.cases,
+            seed: Some(seed),
+            file: finetune.plan.clone(),
+            set: finetune.set.clone(),
+        };
+        let setup = Setup::planned(&request, (*place.dataset.raw).clone(), origin.as_deref())?;
+        let fold: Fold = place.fold.parse().map_err(Error::Usage)?;
+        let beside = setup.raw.folder.join(folds::FILE);
+        let splits = entry.splits.clone();
+        if let Some(file) = splits.as_ref().filter(|file| !file.is_file()) {
+            return Err(Error::file(file, "there is no such file", "Name a splits_final.json, or leave out splits"));
+        }
+        let cases = fold_cases(&setup, fold, splits.as_deref().unwrap_or(&beside))?;
+        let start = match &from {
+            From::Scratch => "scratch".to_string(),
+            From::Checkpoint(file) => self.known(file).unwrap_or_default(),
+            From::Job(id) => id.clone(),
+        };
+        let training = training(&setup, &place.dataset.identity, &cases, &start);
+        let protocol = experiment.evaluate;
+        let tests = test_sets(place.dataset, &cases, protocol);
+        let judged =
+            tests.iter().fold(Identity::new("fine-tuning").with("training", &training), |i, t| i.with("test", &t.id));
+        let names = Names {
+            method: method.name.clone(),
+            option: option.name.clone(),
+            dataset: entry.name.clone(),
+            cases: place.cases,
+            fold: place.fold.to_string(),
+        };
+        let prepared = Identity::new("prepared")
+            .with("recipe", &recipe(&setup.raw, &setup.plans, &setup.configuration))
+            .with("folder", &canonical(&entry.folder).to_string_lossy())
+            .finish();
+        let work = FineTuning {
+            request,
+            from,
+            origin,
+            raw: place.dataset.raw.clone(),
+            splits,
+            training,
+            prepared,
+            tests,
+            protocol,
+        };
+        self.push(Job {
+            id: judged.finish(),
+            names,
+            seed,
+            steps: setup.plan.steps(),
+            plan: setup.plan.to_toml(),
+            work: Work::Finetune(Box::new(work)),
+        });
+        Ok(())
+    }
+
+    /// The pre-training of a combination, made a job where it is none yet: its id, and what its checkpoint will say.
+    fn pretraining(&mut self, place: &Combination, wanted: &Pretrain) -> Result<(String, Rc<Origin>)> {
+        let learned = self.learned(wanted)?;
+        let mut set = wanted.set.clone();
+        let seed = match &wanted.seeds[..] {
+            [] => None,
+            [one] => Some(*one),
+            many => many.get(place.number).copied(),
+        };
+        set.extend(seed.map(|seed| format!("seed={seed}")));
+        let plan = Plan::resolve(wanted.preset.as_deref().unwrap_or("s3d-b"), wanted.plan.as_deref(), &set)?;
+        let mut timeless = plan.clone();
+        timeless.train.checkpoint_minutes = 0.0;
+        let identity = Identity::new("pre-training").with("plan", &timeless.to_toml()).with("scans", &learned.identity);
+        let id = identity.finish();
+        let origin = Rc::new(Origin::of_pretraining(&plan, learned.spacing));
+        if !self.jobs.list.iter().any(|job| job.id == id) {
+            let (method, option) = (place.method.name.clone(), place.option.name.clone());
+            self.jobs.list.push(Job {
+                id: id.clone(),
+                names: Names { method, option, ..Names::default() },
+                seed: plan.seed,
+                steps: plan.train.steps,
+                plan: plan.to_toml(),
+                work: Work::Pretrain(Box::new(Pretraining { plan, scans: learned.scans.clone() })),
+            });
+        }
+        Ok((id, origin))
+    }
+
+    /// What a pre-training learns from: a store by what it holds, scans by their names and files and how they are prepared.
+    fn learned(&mut self, wanted: &Pretrain) -> Result<Rc<Learned>> {
+        let key = Pretrain { seeds: vec![], set: vec![], plan: None, preset: None, ..wanted.clone() };
+        if let Some((_, learned)) = self.stores.iter().find(|(known, _)| *known == key) {
+            return Ok(learned.clone());
+        }
+        let learned = match (&wanted.store, &wanted.scans) {
+            (Some(folder), _) => of_store(folder)?,
+            (None, Some(paths)) => of_scans(&paths.list(), wanted.preprocess.clone().unwrap_or_default())?,
+            (None, None) => return Err(Error::plan("there is neither a store nor scans", "Write one into [pretrain]")),
+        };
+        let learned = Rc::new(learned);
+        self.stores.push((key, learned.clone()));
+        Ok(learned)
+    }
+
+    /// The file of a checkpoint that is there, and what it says.
+    fn checkpoint(&mut self, path: &Path) -> Result<(PathBuf, Rc<Origin>)> {
+        let file = checkpoint_of(path)?;
+        if let Some((_, _, origin)) = self.checkpoints.iter().find(|(known, ..)| *known == file) {
+            return Ok((file, origin.clone()));
+        }
+        let origin = Rc::new(Origin::of(&WeightFile::open(&file)?)?);
+        self.checkpoints.push((file.clone(), identity::of_file(&file)?, origin.clone()));
+        Ok((file, origin))
+    }
+
+    /// The hash of a checkpoint.
+    fn known(&self, file: &Path) -> Option<String> {
+        self.checkpoints.iter().find(|(known, ..)| known == file).map(|(_, hash, _)| hash.clone())
+    }
+
+    fn push(&mut self, job: Job) {
+        match self.jobs.list.iter().find(|known| known.id == job.id) {
+            Some(known) => self.jobs.same.push((job.title(), known.title())),
+            None => self.jobs.list.push(job),
+        }
+    }
+}
+
+fn of_store(folder: &Path) -> Result<Learned> {
+    let store = Store::open(folder)?;
+    let settings = &store.manifest().settings;
+    let mut identity = Identity::new("store").with("settings", &serde_json::to_string(settings).unwrap_or_default());
+    for case in store.cases() {
+        // Mean and standard deviation stand for the voxels.
+        let content = format!("{} {:?} {} {}", case.subject, case.shape, case.mean, case.std);
+        identity = identity.with(&case.id, &content);
+    }
+    Ok(Learned { scans: Scans::Store(folder.to_path_buf()), identity: identity.finish(), spacing: settings.spacing })
+}
+
+fn of_scans(inputs: &[PathBuf], settings: preprocess::Settings) -> Result<Learned> {
+    settings.check()?;
+    let mut identity = Identity::new("scans").with("settings", &serde_json::to_string(&settings).unwrap_or_default());
+    for input in inputs {
+        for source in sources::list(input)? {
+            // What cannot be read is told and left out when it is prepared.
+            let file = identity::of_scan(&source.path).unwrap_or_default();
+            let content = format!("{} {:?} {file}", source.subject, source.modality);
+            identity = identity.with(&source.name, &content);
+        }
+    }
+    let (identity, spacing) = (identity.finish(), settings.spacing);
+    // A store knows its scans by their paths: the same ones elsewhere have a store of their own.
+    let places: Vec<String> = inputs.iter().map(|path| canonical(path).to_string_lossy().into_owned()).collect();
+    let key = places.iter().fold(Identity::new("store").with("scans", &identity), |i, p| i.with("input", p)).finish();
+    Ok(Learned { scans: Scans::Raw { inputs: inputs.to_vec(), settings, key }, identity, spacing })
+}
+
+fn canonical(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|_| path.to_path_buf())
+}
+
+/// The identity of a trained network.
+fn training(setup: &Setup, dataset: &str, cases: &Cases, from: &str) -> String {
+    let mut plan: plan::finetune::Plan = setup.plan.clone();
+    plan.train.checkpoint_minutes = 0.0;
+    plan.data.dataset = String::new();
+    Identity::new("training")
+        .with("plan", &plan.to_toml())
+        .with("plans", &identity::of_plans(&setup.plans.json))
+        .with("data set", dataset)
+        .with("training cases", &cases.train.join("\n"))
+        .with("validation cases", &cases.validation.join("\n"))
+        .with("from", from)
+        .finish()
+}
+
+/// What is predicted and scored, of a fold.
+fn test_sets(dataset: &Opened, cases: &Cases, protocol: Protocol) -> Vec<TestSet> {
+    let protocol = format!("mirror {}, step {}, tolerance {}", protocol.mirror, protocol.step, protocol.tolerance);
+    let set = |(name, tested): &(String, Tested)| {
+        let (cases, identity) = match tested {
+            Tested::Cases(cases, identity) => (cases.clone(), identity.clone()),
+            Tested::Validation => {
+                let is_one = |id: &String| cases.validation.contains(id);
+                let list = dataset.raw.cases.iter().filter(|case| is_one(&case.id)).cloned().collect();
+                (list, identity::of_cases(dataset.identities.iter().filter(|(id, _)| is_one(id))))
+            }
+        };
+        let id = Identity::new("test").with("name", name).with("cases", &identity).with("protocol", &protocol).finish();
+        TestSet { name: name.clone(), cases, id }
+    };
+    dataset.tests.iter().map(set).collect()
+}
+
+/// Name of the test set that the validation cases of a fold are.
+pub const VALIDATION: &str = "validation";
+
+/// Which jobs a part does, where processes have folders of their own.
+///
+/// Fine-tunings are put in the order of their pre-trainings and ids, whatever the order in the file, and cut into stretches of
+/// about the same number of steps, the pre-trainings included. So few pre-trainings as possible are needed by two parts, which
+/// then both make them.
+pub fn deal(jobs: &[Job], part: Part) -> Vec<bool> {
+    let mut order: Vec<usize> = (0..jobs.len()).filter(|&n| !jobs[n].is_pretraining()).collect();
+    order.sort_by_key(|&n| (jobs[n].needs(), &jobs[n].id));
+    let steps: BTreeMap<&str, u64> = jobs.iter().map(|job| (&job.id[..], job.steps)).collect();
+    let mut before = None;
+    let costs: Vec<u64> = order
+        .iter()
+        .map(|&n| {
+            let needs = jobs[n].needs();
+            let first = needs.is_some() && needs != before;
+            before = needs;
+            jobs[n].steps + if first { needs.and_then(|id| steps.get(id)).copied().unwrap_or(0) } else { 0 }
+        })
+        .collect();
+    let total = costs.iter().sum::<u64>().max(1);
+    let mut mine = vec![false; jobs.len()];
+    let mut done = 0;
+    for (&n, cost) in order.iter().zip(&costs) {
+        // The part in which the middle of the job lies.
+        let middle = u128::from(done + cost / 2) * part.of as u128 / u128::from(total);
+        done += cost;
+        if middle as usize == part.index {
+            mine[n] = true;
+            if let Some(needed) = jobs.iter().position(|job| Some(&job.id[..]) == jobs[n].needs()) {
+                mine[needed] = true;
+            }
+        }
+    }
+    mine
+}

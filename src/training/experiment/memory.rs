@@ -1,0 +1,52 @@
+//! The memory that jobs need on the device, before anything is allocated.
+
+use super::jobs::{Job, Work};
+use crate::base::error::Result;
+use crate::base::memory::budget;
+use crate::compute::device::Gpu;
+use crate::compute::graph::plan::Limits;
+use crate::training::finetune::run::most_memory;
+use crate::training::memory::plan_run;
+
+/// Plans each network once.
+pub struct Planner<'a> {
+    gpu: &'a Gpu,
+    allowed: Option<u64>,
+    /// What was planned in bytes, by what it depends on.
+    known: Vec<(String, u64)>,
+}
+
+impl<'a> Planner<'a> {
+    /// `memory`: bytes that may be planned for.
+    pub fn new(gpu: &'a Gpu, memory: Option<u64>) -> Self {
+        Self { gpu, allowed: budget(memory, &gpu.facts().kind), known: vec![] }
+    }
+
+    /// Bytes that a job needs at its peak.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub fn peak(&mut self, job: &Job) -> Result<u64> {
+        match &job.work {
+            Work::Pretrain(work) => {
+                let plan = crate::tasks::plan::Plan { seed: 0, ..work.plan.clone() };
+                self.once(plan.to_toml(), |s| Ok(plan_run(&plan, Limits::of(s.gpu), s.allowed)?.memory.total()))
+            }
+            Work::Finetune(work) => {
+                let setup = work.planned()?;
+                let mut plan = setup.plan.clone();
+                (plan.seed, plan.data.cases, plan.data.fold) = (0, 0, String::new());
+                self.once(plan.to_toml(), |s| most_memory(s.gpu, &setup, s.allowed))
+            }
+        }
+    }
+
+    fn once(&mut self, key: String, plan: impl Fn(&Self) -> Result<u64>) -> Result<u64> {
+        if let Some((_, bytes)) = self.known.iter().find(|(known, _)| *known == key) {
+            return Ok(*bytes);
+        }
+        let bytes = plan(self)?;
+        self.known.push((key, bytes));
+        Ok(bytes)
+    }
+}

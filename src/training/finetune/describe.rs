@@ -1,0 +1,105 @@
+//! The model of a fine-tuning in nnU-Net's words: its plans.json, so that a run is a model folder of its layout.
+
+use crate::base::error::{Error, Result};
+use crate::compute::model::{Encoder, Network};
+use crate::formats::nnunet::{Architecture, Configuration, Dataset, Normalization, Plans, Resampling};
+use crate::tasks::plan::finetune::Plan;
+use serde_json::{Map, Value, json};
+
+/// The name of the configuration of our models.
+pub const CONFIGURATION: &str = "3d_fullres";
+const PLANS_NAME: &str = "spark3dPlans";
+
+fn architecture(network: &Network) -> Architecture {
+    Architecture {
+        residual: network.encoder == Encoder::Residual,
+        features: network.features.clone(),
+        blocks: network.blocks.clone(),
+        kernels: network.kernels.clone(),
+        strides: network.strides.clone(),
+        decoder_convs: network.decoder_convs.clone(),
+    }
+}
+
+/// Plans for `dataset`, called `name`: those of `given` (with a configuration of theirs) or new ones, with the values of `plan`.
+///
+/// # Errors
+/// The given plans are for another number of channels.
+pub fn plans(
+    plan: &Plan,
+    dataset: &Dataset,
+    name: &str,
+    given: Option<&(Plans, Configuration)>,
+) -> Result<(Plans, Configuration)> {
+    let channels = dataset.channels.len();
+    let mut configuration = match given {
+        Some((_, c)) => c.clone(),
+        None => {
+            let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
+            Configuration {
+                name: CONFIGURATION.into(),
+                batch_size: 0,
+                patch_size: [0; 3],
+                spacing: [0.0; 3],
+                normalization: vec![Normalization::ZScore; channels],
+                use_mask_for_norm: vec![false; channels],
+                data: resampling(3),
+                segmentation: resampling(1),
+                probabilities: resampling(1),
+                batch_dice: false,
+                architecture: architecture(&plan.network),
+            }
+        }
+    };
+    if configuration.normalization.len() != channels {
+        let what =
+            format!("the plans are for {} channels, the data set has {channels}", configuration.normalization.len());
+        return Err(Error::plan(what, "Leave out --plans, or name the plans.json that was made for this data set"));
+    }
+    configuration.name = CONFIGURATION.into();
+    configuration.batch_size = plan.train.batch;
+    configuration.patch_size = plan.train.patch;
+    configuration.spacing = plan.data.spacing;
+    configuration.batch_dice = plan.train.batch_dice;
+    configuration.architecture = architecture(&plan.network);
+    let mut json = match given {
+        Some((plans, _)) => plans.json.clone(),
+        None => fresh(channels, plan),
+    };
+    let plans_name = json["plans_name"].as_str().unwrap_or(PLANS_NAME).to_string();
+    json["dataset_name"] = json!(name);
+    json["image_reader_writer"] = json!(if plan.data.reorient { "NibabelIOWithReorient" } else { "SimpleITKIO" });
+    let mut value = configuration.to_json(&plans_name, plan.train.patch);
+    // The median image, where somebody planned with it.
+    if let Some((plans, given)) = given.filter(|(_, given)| given.spacing == configuration.spacing) {
+        let key = "median_image_size_in_voxels";
+        if let Some(median) = plans.json["configurations"][&given.name].get(key) {
+            value[key] = median.clone();
+        }
+    }
+    json["configurations"] = json!({ CONFIGURATION: value });
+    let plans = Plans::from_json(json).map_err(|cause| Error::plan(cause, "Correct the plans"))?;
+    let configuration = plans.configuration(CONFIGURATION).map_err(|cause| Error::plan(cause, "Correct the plan"))?;
+    Ok((plans, configuration))
+}
+
+fn fresh(channels: usize, plan: &Plan) -> Value {
+    // Read for every channel, used by CT alone.
+    let unused = json!({
+        "max": 1.0, "mean": 0.0, "median": 0.0, "min": 0.0, "percentile_00_5": 0.0, "percentile_99_5": 1.0, "std": 1.0,
+    });
+    let intensities: Map<String, Value> = (0..channels).map(|c| (c.to_string(), unused.clone())).collect();
+    json!({
+        "dataset_name": "",
+        "plans_name": PLANS_NAME,
+        "original_median_spacing_after_transp": plan.data.spacing,
+        "original_median_shape_after_transp": plan.train.patch,
+        "image_reader_writer": "",
+        "transpose_forward": [0, 1, 2],
+        "transpose_backward": [0, 1, 2],
+        "configurations": {},
+        "experiment_planner_used": "spark3d",
+        "label_manager": "LabelManager",
+        "foreground_intensity_properties_per_channel": intensities,
+    })
+}

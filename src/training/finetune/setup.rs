@@ -1,0 +1,210 @@
+//! What is fine-tuned: data set, pre-trained checkpoint and plan, brought together before anything is computed.
+
+use super::describe;
+use super::network::Objective;
+use super::transfer::network_of_tensors;
+use crate::base::error::{Error, Result};
+use crate::compute::model::Network;
+use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
+use crate::data::dataset::RawDataset;
+use crate::data::preprocess;
+use crate::formats::nnunet::{Configuration, Labels, Plans, Reader};
+use crate::inference::predict::model::network_of;
+use crate::inference::weights::WeightFile;
+use crate::inference::weights::state::checkpoint_of;
+use crate::tasks::plan::finetune::{Part, Plan, Stem, schedule, warm_up};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+
+/// What a user asks for. Where nothing is said, the network is the checkpoint's, else that of the plans, else the preset's; patch
+/// and voxel size are those of the plans, else the checkpoint's, else the preset's.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// A raw data set of nnU-Net's form.
+    pub dataset: PathBuf,
+    /// A checkpoint, or the folder of a pre-training; `None` trains from scratch.
+    pub from: Option<PathBuf>,
+    /// An nnU-Net plans.json and the name of a configuration in it.
+    pub plans: Option<(PathBuf, String)>,
+    pub preset: String,
+    pub schedule: Option<String>,
+    /// Steps of all phases.
+    pub steps: Option<u64>,
+    pub learning_rate: Option<f64>,
+    pub part: Option<Part>,
+    pub stem: Option<Stem>,
+    pub fold: String,
+    /// Training cases that are used; 0 = all.
+    pub cases: usize,
+    pub seed: Option<u64>,
+    /// A TOML file that changes the plan, and `key=value` pairs.
+    pub file: Option<PathBuf>,
+    pub set: Vec<String>,
+}
+
+/// A fine-tuning, ready to run.
+pub struct Setup {
+    pub plan: Plan,
+    pub objective: Objective,
+    pub raw: RawDataset,
+    /// The model in nnU-Net's words.
+    pub plans: Plans,
+    pub configuration: Configuration,
+    pub from: Option<WeightFile>,
+}
+
+impl Setup {
+    /// # Errors
+    /// The data set, checkpoint or plans cannot be read or do not fit together; the plan makes no sense.
+    pub fn new(request: &Request) -> Result<Self> {
+        let raw = RawDataset::open(&request.dataset)?;
+        let from = request.from.as_deref().map(checkpoint_of).transpose()?.map(|p| WeightFile::open(&p)).transpose()?;
+        let origin = from.as_ref().map(Origin::of).transpose()?;
+        Ok(Self { from, ..Self::planned(request, raw, origin.as_ref())? })
+    }
+
+    /// As [`Setup::new`], where the data set is open already and the pre-trained network need not be there yet.
+    ///
+    /// # Errors
+    /// As [`Setup::new`].
+    pub fn planned(request: &Request, raw: RawDataset, from: Option<&Origin>) -> Result<Self> {
+        let mut plan = Plan::preset(&request.preset)?;
+        let mut given = None;
+        if let Some(origin) = from {
+            origin.apply(&mut plan);
+            if let Some((plans, configuration)) = &origin.plans {
+                apply_plans(&mut plan, plans, configuration);
+                let same_channels = configuration.normalization.len() == raw.dataset.channels.len();
+                given = same_channels.then(|| (plans.clone(), configuration.clone()));
+            }
+        }
+        if let Some((path, name)) = &request.plans {
+            let (plans, configuration) = read_plans(path, name)?;
+            apply_plans(&mut plan, &plans, &configuration);
+            if from.is_none() {
+                let deep_supervision = plan.network.deep_supervision;
+                plan.network = Network { deep_supervision, ..network_of(&configuration.architecture, 1, 1) };
+            }
+            given = Some((plans, configuration));
+        }
+        // The paper's best for a pre-trained network; nnU-Net's from scratch.
+        let (name, peak) = if from.is_some() { ("two-warm-ups", 1e-3) } else { ("no-warm-up", 1e-2) };
+        let name = request.schedule.as_deref().unwrap_or(name);
+        let steps = request.steps.unwrap_or_else(|| plan.steps());
+        plan.phases = schedule(name, steps, warm_up(&request.preset), request.learning_rate.unwrap_or(peak))?;
+        plan.transfer.part = request.part.unwrap_or(plan.transfer.part);
+        plan.transfer.stem = request.stem.unwrap_or(plan.transfer.stem);
+        plan.data.fold = request.fold.clone();
+        plan.data.cases = request.cases;
+        plan.data.dataset = name_of(&raw.folder);
+        plan.seed = request.seed.unwrap_or(plan.seed);
+        plan = plan.changed(request.file.as_deref(), &request.set)?;
+        plan.network.input_channels = raw.dataset.channels.len();
+        plan.network.output_channels = raw.dataset.labels.outputs();
+        plan.validate().map_err(|e| match (&from, &request.plans) {
+            (Some(_), Some(_)) => Error::plan(
+                format!("the network of the checkpoint and the patch of the plans do not fit: {e}"),
+                "Set train.patch",
+            ),
+            _ => e,
+        })?;
+        let objective = Objective { classes: classes(&raw.dataset.labels)?, batch_dice: plan.train.batch_dice };
+        let (plans, configuration) = describe::plans(&plan, &raw.dataset, &plan.data.dataset, given.as_ref())?;
+        Ok(Self { plan, objective, raw, plans, configuration, from: None })
+    }
+}
+
+fn name_of(folder: &Path) -> String {
+    let name = folder.canonicalize().ok().and_then(|f| f.file_name().map(|n| n.to_string_lossy().into_owned()));
+    name.unwrap_or_default()
+}
+
+fn read_plans(path: &Path, name: &str) -> Result<(Plans, Configuration)> {
+    let plans = Plans::read(path)?;
+    let configuration = plans
+        .configuration(name)
+        .map_err(|cause| Error::file(path, cause, "Name a 3D configuration with --configuration"))?;
+    Ok((plans, configuration))
+}
+
+/// The plans inside a checkpoint of nnU-Net, or of a fine-tuning.
+fn carried_plans(file: &WeightFile) -> Option<(Plans, Configuration)> {
+    let description = file.description()?;
+    let plans = Plans::from_json(description.plans?).ok()?;
+    let configuration = plans.configuration(&description.configuration?).ok()?;
+    Some((plans, configuration))
+}
+
+/// What a pre-trained network says of the fine-tuning.
+pub struct Origin {
+    network: Network,
+    /// Voxels (z, y, x).
+    patch: Option<[usize; 3]>,
+    /// Voxel edge lengths in mm (z, y, x).
+    spacing: Option<[f64; 3]>,
+    /// Plans inside a checkpoint of nnU-Net, or of a fine-tuning.
+    plans: Option<(Plans, Configuration)>,
+}
+
+impl Origin {
+    /// # Errors
+    /// It is not the checkpoint of a U-Net that is known.
+    pub fn of(file: &WeightFile) -> Result<Self> {
+        let mut origin =
+            Self { network: network_of_tensors(file)?, patch: None, spacing: None, plans: carried_plans(file) };
+        // Our pre-training keeps its plan and how it prepared scans.
+        let pretraining = file.beside(&["plan"]).and_then(|v| crate::tasks::plan::Plan::parse(v.as_str()?).ok());
+        origin.patch = pretraining.and_then(|plan| plan.downstream_patch());
+        let prepared = file.beside(&["extra.preprocessing"]);
+        let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
+        origin.spacing = settings.map(|s| s.spacing);
+        // nnssl's adaptation plan, or its text where the file was converted.
+        let key = "recommended_downstream_patchsize";
+        let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
+        let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
+        let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
+        let numbers =
+            patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
+        if let Some([z, y, x]) = numbers.as_deref() {
+            origin.patch = Some([*z as usize, *y as usize, *x as usize]);
+        }
+        Ok(origin)
+    }
+
+    /// What the checkpoint of a pre-training with this plan, on scans of this voxel size, will say.
+    pub fn of_pretraining(plan: &crate::tasks::plan::Plan, spacing: [f64; 3]) -> Self {
+        Self { network: plan.network.clone(), patch: plan.downstream_patch(), spacing: Some(spacing), plans: None }
+    }
+
+    fn apply(&self, plan: &mut Plan) {
+        plan.network = Network { deep_supervision: plan.network.deep_supervision, ..self.network.clone() };
+        plan.train.patch = self.patch.unwrap_or(plan.train.patch);
+        plan.data.spacing = self.spacing.unwrap_or(plan.data.spacing);
+    }
+}
+
+/// Patch, batch and voxel size of plans.
+fn apply_plans(plan: &mut Plan, plans: &Plans, configuration: &Configuration) {
+    plan.data.spacing = configuration.spacing;
+    plan.data.reorient = plans.reader == Reader::Reoriented;
+    plan.train.patch = configuration.patch_size;
+    plan.train.batch = configuration.batch_size;
+    plan.train.batch_dice = configuration.batch_dice;
+}
+
+/// What the outputs of a network for these labels are.
+fn classes(labels: &Labels) -> Result<Classes> {
+    let ignore = labels.ignore.map(|v| v as u32);
+    if !labels.regions {
+        return Ok(Classes { regions: None, ignore });
+    }
+    let largest = labels.largest().max(labels.ignore.unwrap_or(0)) as usize;
+    if labels.classes.len() > MAX_REGIONS || largest > MAX_REGION_LABELS {
+        return Err(Error::plan(
+            format!("{} regions over labels up to {largest}", labels.classes.len()),
+            format!("At most {MAX_REGIONS} regions over labels up to {MAX_REGION_LABELS} are supported"),
+        ));
+    }
+    let regions = labels.classes.iter().map(|c| c.values.iter().map(|&v| v as u32).collect()).collect();
+    Ok(Classes { regions: Some(regions), ignore })
+}
