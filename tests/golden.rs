@@ -5,7 +5,7 @@
 //! `SPARK3D_WRITE_GOLDEN=1 cargo test --release --test golden` adds the results of this machine to the fixture.
 
 use serde_json::{Map, Value, json};
-use spark3d::train::checkpoint::{self, Tensor};
+use spark3d::inference::weights::checkpoint::{self, Tensor};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -146,14 +146,14 @@ fn everything(folder: &Path, precisions: &[&str]) -> Map<String, Value> {
 /// What the same bits depend on.
 fn machine() -> (String, bool) {
     let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = spark3d::device::Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`");
+    let gpu = spark3d::compute::device::Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`");
     let facts = gpu.facts();
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = |key: &str| {
         let line = processor.lines().find(|l| l.starts_with(key)).unwrap_or_default();
         line.split(':').nth(1).unwrap_or_default().trim().to_string()
     };
-    let half = gpu.require(spark3d::graph::Precision::F16).is_ok();
+    let half = gpu.require(spark3d::compute::graph::Precision::F16).is_ok();
     (format!("{} | {} | {} {}", facts.name, facts.driver, line("vendor_id"), line("cpu family")), half)
 }
 

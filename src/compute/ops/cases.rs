@@ -10,7 +10,8 @@ use crate::base::error::Result;
 use crate::base::random::{Purpose, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
-    BlockMask, Graph, Output, Parameters, Precision, Session, Space, StepValues, TensorId, product,
+    BlockMask, Graph, Input as Upload, Mask, Output, Parameters, Precision, Session, Space, StepValues, TensorId,
+    product,
 };
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -72,7 +73,7 @@ fn conv_case(c: ConvCase, precision: Precision) -> Case {
     let out_dims = c.geometry.output(c.dims);
     let masks: Vec<BlockMask> = c.mask.iter().map(|m| random_mask(7, m.0, m.1)).collect();
     let space = |dims, sparse: bool| match (&c.mask, sparse) {
-        (Some(m), true) => Space::sparse(dims, m.0, 0, masks[0].count()).expect("blocks are whole voxels"),
+        (Some(m), true) => Space::sparse(dims, Mask::nth(0, m.0), masks[0].count()).expect("blocks are whole voxels"),
         _ => Space::dense(dims),
     };
     let (in_space, out_space) =
@@ -114,8 +115,9 @@ fn conv_case(c: ConvCase, precision: Precision) -> Case {
     }
     let (channels, geometry) = (c.channels, c.geometry);
     let kind = if c.bias { Bias::Trained } else { Bias::None };
-    let build =
-        Box::new(move |g: &mut Graph, x: &[TensorId]| vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| {
+        vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]
+    });
     Case {
         name: c.name.to_string(),
         setup: Setup { masks, inputs, parameters, build, images: vec![], upstream: vec![upstream] },
@@ -141,7 +143,7 @@ fn norm_case(
     let masks: Vec<BlockMask> =
         mask.iter().flat_map(|m| (0..instances).map(|i| random_mask(3 + i as u64, m.0, m.1))).collect();
     let space = |i: usize| match mask {
-        Some(m) => Space::sparse(dims, m.0, i as u32, masks[i].count()).expect("blocks are whole voxels"),
+        Some(m) => Space::sparse(dims, Mask::nth(i, m.0), masks[i].count()).expect("blocks are whole voxels"),
         None => Space::dense(dims),
     };
     let n = channels * product(dims);
@@ -187,7 +189,7 @@ fn norm_case(
     if residual {
         expected.push((numbered("dx", instances), gradient.dresidual));
     }
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| {
         let epilogue = Epilogue { residual: residual.then(|| x[instances]), slope };
         g.joint_norm(&x[..instances], affine.then_some("n"), epilogue)
     });
@@ -218,7 +220,7 @@ pub(super) fn simple_case(
     let upstream = stored(noise(50, y.len()), precision);
     let mut expected = vec![("y".to_string(), y)];
     expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![build(g, x[0])]);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| vec![build(g, x[0])]);
     Case {
         name: name.to_string(),
         setup: Setup { masks, inputs: vec![input], parameters, build, images: vec![], upstream: vec![upstream] },
@@ -232,15 +234,14 @@ pub(super) fn simple_case(
 fn loss_case(name: &str, all: bool, precision: Precision) -> Case {
     let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
     let mask = random_mask(8, grid, 17);
-    let visible = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+    let visible = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
     let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
     let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
     let weights = if all { vec![1.0; hidden.len()] } else { hidden };
     let (loss, gradient) = cpu::masked_l2(&f64s(&p), &f64s(&t), &weights, 1.0);
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
-        let target = g.image(channels, dims);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], images: &[Upload]| {
         let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
-        g.masked_l2(x[0], target, weights, true).into_iter().collect()
+        g.masked_l2(x[0], images[0].tensor(), weights, true).into_iter().collect()
     });
     let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
     let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
@@ -268,8 +269,8 @@ fn dice_ce_case(name: &str, classes: Classes, background: bool, batch_dice: bool
         .collect();
     let f64_logits: Vec<Vec<f64>> = logits.iter().map(|l| f64s(l)).collect();
     let (value, gradients) = cpu::dice_ce(&f64_logits, &coarse, channels, &loss);
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
-        let maps = [g.image(1, fine), g.image(1, fine)];
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], images: &[Upload]| {
+        let maps = [images[0].tensor(), images[1].tensor()];
         g.dice_ce(x, &maps, fine, &loss, 0.5, true)
     });
     let space = Space::dense(dims);
@@ -308,16 +309,16 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
     let mut deviations = Vec::new();
     for (name, classes) in [("classes", Classes { regions: None, ignore: Some(5) }), ("regions", overlapping_regions())]
     {
-        let mut g = Graph::new(Parameters::default(), &[]);
-        g.precision = precision;
+        let mut g = Graph::new(Parameters::default(), precision);
         let image = g.image(channels, dims);
         let map = g.image(1, dims);
-        let x = g.pack(image, channels, Space::dense(dims));
-        let counts = g.confusion(x, map, dims, &classes);
+        let x = g.pack(image.tensor(), channels, Space::dense(dims));
+        let counts = g.confusion(x, map.tensor(), dims, &classes);
+        let id = g.id();
         let session = Session::new(gpu.clone(), vec![g], None)?;
-        session.set_image(0, &logits);
-        session.set_image(1, &labels);
-        session.run(0)?;
+        session.set_image(image, &logits);
+        session.set_image(map, &labels);
+        session.run(id)?;
         let mut expected = vec![0.0; 3 * channels];
         for v in (0..voxels).filter(|&v| labels[v] != 5.0) {
             let value = |c: usize| logits[c * voxels + v];
@@ -332,7 +333,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
                 }
             }
         }
-        let got: Vec<f32> = session.read_words(0, counts)?.iter().map(|&n| n as f32).collect();
+        let got: Vec<f32> = session.read_words(counts)?.iter().map(|&n| n as f32).collect();
         let relative = relative_l2(&got, &expected);
         deviations.push(Deviation { result: name.to_string(), relative, tolerance: 0.0 });
     }
@@ -343,18 +344,19 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
 /// reference; then a step with an infinite gradient, which leaves everything as it is.
 pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let (channels, space) = (6, Space::dense([4, 5, 6]));
-    let mut g = Graph::new(Parameters::default(), &[]);
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(channels, space.dims);
-    let x = g.pack(image, channels, space);
+    let x = g.pack(image.tensor(), channels, space);
     let y = g.conv3d(&[x], "c", 10, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);
     let upstream = g.image(10, space.dims);
     let mut slopes = noise(91, 10 * space.voxels());
-    let dy = g.pack(upstream, 10, space);
+    let dy = g.pack(upstream.tensor(), 10, space);
     g.backward(&[(y, dy)], []);
     let (rate, momentum, decay, clip) = (0.1, 0.9, 0.01, 100.0);
+    let id = g.id();
     let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip as f32);
     let session = Session::new(gpu.clone(), vec![g], Some(&make))?;
-    session.set_image(0, &noise(90, channels * space.voxels()));
+    session.set_image(image, &noise(90, channels * space.voxels()));
     let values = |gradient_scale: f32| {
         let [learning_rate, momentum, weight_decay] = [rate, momentum, decay].map(|v: f64| v as f32);
         StepValues { learning_rate, momentum, weight_decay, loss_scale: 1.0, gradient_scale }
@@ -363,17 +365,17 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let all = |read: &dyn Fn(usize) -> Result<Vec<f32>>| -> Result<Vec<f32>> {
         ids.clone().map(read).collect::<Result<Vec<_>>>().map(|v| v.concat())
     };
-    for id in ids.clone() {
-        session.set_weight(id, &noise(92 + id as u64, session.parameters.list[id].shape.iter().product()));
+    for p in ids.clone() {
+        session.set_weight(p, &noise(92 + p as u64, session.parameters.list[p].shape.iter().product()));
     }
     let mut weights = f64s(&all(&|id| session.weight(id))?);
     let mut momenta = vec![0.0; weights.len()];
     let (mut norms, mut expected) = (Vec::new(), Vec::new());
     for scale in [1.0, 1024.0] {
         session.set_step(values(scale));
-        session.set_image(1, &slopes.iter().map(|s| scale * s).collect::<Vec<f32>>());
+        session.set_image(upstream, &slopes.iter().map(|s| scale * s).collect::<Vec<f32>>());
         session.start_step();
-        session.run(0)?;
+        session.run(id)?;
         let gradient: Vec<f64> =
             all(&|id| session.gradient(id))?.iter().map(|&v| f64::from(v) / f64::from(scale)).collect();
         session.update()?;
@@ -386,9 +388,9 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     };
     let (got_weights, got_momenta) = (all(&|id| session.weight(id))?, all(&|id| session.momentum(id))?);
     slopes[7] = f32::INFINITY;
-    session.set_image(1, &slopes);
+    session.set_image(upstream, &slopes);
     session.start_step();
-    session.run(0)?;
+    session.run(id)?;
     session.update()?;
     Ok(vec![
         deviation("gradient norm", &norms, &expected),
@@ -503,7 +505,7 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
     {
         let (grid, dims, channels) = ([2, 3, 2], [8, 12, 8], 6);
         let mask = random_mask(5, grid, 7);
-        let space = |dims| Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+        let space = |dims| Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
         let (fine, coarse) = (space(dims), space([4, 6, 4]));
         let shape = Shape { channels, dims };
         let coarse_mask = voxel_mask(&coarse, std::slice::from_ref(&mask));
@@ -588,7 +590,7 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
         let (masks, space) = if hidden > 0.0 {
             let grid = [4; 3];
             let mask = random_mask(1, grid, (hidden * product(grid) as f64) as usize);
-            let space = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+            let space = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
             (vec![mask], space)
         } else {
             (vec![], Space::dense(dims))
@@ -598,7 +600,7 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
             masks,
             inputs: vec![Input { channels, space, values: noise(1, n) }],
             parameters: vec![("c.weight".into(), noise(2, channels * channels * 27))],
-            build: Box::new(move |g, x| {
+            build: Box::new(move |g, x, _| {
                 vec![g.conv3d(x, "c", channels, space, Geometry::same([3; 3], [1; 3]), Bias::None)]
             }),
             images: vec![],

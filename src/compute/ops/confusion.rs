@@ -4,7 +4,7 @@
 use super::channel_sum::CHUNK;
 use super::labels::{Classes, check};
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Kind, Node, Op, Recorder, Storage, TensorId};
+use crate::compute::graph::{Graph, Kind, Node, Op, Readout, Recorder, Storage, TensorId};
 use bytemuck::{Pod, Zeroable};
 
 struct Confusion {
@@ -25,13 +25,13 @@ const ROWS: usize = 3;
 impl Graph {
     /// Counts of one sample: u32 (both, predicted, annotated) x channels, for the host to read. Voxels that are ignored are not
     /// counted.
-    pub fn confusion(&mut self, logits: TensorId, labels: TensorId, source: [usize; 3], classes: &Classes) -> TensorId {
+    pub fn confusion(&mut self, logits: TensorId, labels: TensorId, source: [usize; 3], classes: &Classes) -> Readout {
         let (channels, space) = self.shape(logits);
         check(space, channels, classes);
-        let counts = self.tensor(Kind::Bytes((ROWS * channels * 4) as u64), Storage::Kept);
+        let counts = self.tensor(Kind::Bytes((ROWS * channels * 4) as u64), Storage::Arena);
         let state = self.scratch(space.voxels() as u64 * 8);
         self.push(Confusion { classes: classes.clone(), source }, &[logits, labels], &[counts, state]);
-        counts
+        self.keep_words(counts)
     }
 }
 

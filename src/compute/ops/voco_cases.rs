@@ -4,7 +4,7 @@ use super::case::{Case, Input, Setup};
 use super::cases::{f64s, noise, simple_case, stored};
 use super::reference as cpu;
 use super::voco::Contrast;
-use crate::compute::graph::{Graph, Precision, Space, TensorId, product};
+use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId, product};
 
 /// Every one of them, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
@@ -54,7 +54,7 @@ fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precis
         expected.push((if k == 0 { "dx".to_string() } else { format!("dx{k}") }, dx));
     }
     expected.push(("y".to_string(), y));
-    let build = Box::new(move |g: &mut Graph, xs: &[TensorId]| {
+    let build = Box::new(move |g: &mut Graph, xs: &[TensorId], _: &[Upload]| {
         let y = g.feature(channels, Space::dense([1, 1, n]));
         xs.iter().enumerate().for_each(|(k, &x)| g.global_pool(x, y, k));
         vec![y]
@@ -86,11 +86,9 @@ fn loss_case(name: &str, features: usize, bases: usize, targets: usize, precisio
     let contrast = Contrast { bases, regularization: 0.7 };
     let weight = f64::from(contrast.regularization);
     let (loss, gradient) = cpu::voco(&f64s(&embeddings), &f64s(&overlaps), bases, targets, weight);
-    let size = uploaded.len() as u64 * 4;
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
-        let overlaps = g.input(size);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], inputs: &[Upload]| {
         let cosines = g.cosines(x[0]);
-        g.voco(x[0], cosines, overlaps, contrast, true).into_iter().collect()
+        g.voco(x[0], cosines, inputs[0], contrast, true).into_iter().collect()
     });
     let inputs = vec![Input { channels: features, space: Space::dense([1, 1, crops]), values: embeddings }];
     Case {
