@@ -15,10 +15,12 @@ use crate::inference::weights::state::{checkpoint_of, set_parameters};
 use crate::tasks::plan::Plan;
 use crate::tasks::pretext::Pretext;
 use crate::tasks::pretext::mae::{self, Use};
-use crate::training::pretrain::SHEET;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+
+/// Picture of what a validation's sample looks like, in the folder of a pre-training.
+pub const SHEET: &str = "sheet.png";
 
 pub struct Options {
     /// A run folder or a checkpoint.

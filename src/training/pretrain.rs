@@ -18,6 +18,7 @@ use crate::data::dataset::split::split;
 use crate::data::dataset::{Loader, LoaderReport, Patch, SampleKey, Store, Stream};
 use crate::evaluation::pictures::curves::{Series, progress_png};
 use crate::evaluation::pictures::save_png;
+pub use crate::inference::reconstruct::SHEET;
 use crate::inference::weights::PREPROCESSING;
 use crate::inference::weights::checkpoint::Checkpoint;
 use crate::inference::weights::state::{parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
@@ -29,9 +30,6 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
-
-/// Picture of what a validation's sample looks like, in the run's folder.
-pub const SHEET: &str = "sheet.png";
 
 /// What the command line adds to the plan; nothing here changes a result.
 pub struct Options {
