@@ -8,9 +8,8 @@ use crate::compute::graph::product;
 use crate::compute::ops::augment::Alone;
 use crate::data::augment::segmentation::Draw;
 use crate::data::augment::spatial::{Matrix, determinant};
-use crate::data::dataset::{
-    LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store, split,
-};
+use crate::data::dataset::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, split};
+use crate::data::store::Store;
 use crate::evaluation::pictures::examples::{Example, Heading, examples};
 use crate::evaluation::pictures::overlay::Class;
 use crate::evaluation::pictures::save_png;

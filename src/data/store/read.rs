@@ -1,26 +1,16 @@
-//! The store: a folder with a manifest and one sharded Zarr v3 array a case.
-//!
-//! `STORE/manifest.json`, `STORE/cases/ID/{zarr.json,c/0/0/0}`. Each array is float32 or float16 (z, y, x) in one shard of 32³ chunks
-//! (zstd, crc32c), so that a crop reads the chunks it touches and a case is two files. The folder is a Zarr group:
-//! `zarr.open(STORE)["cases/ID"]` works in Python.
+//! A finished store, open for reading.
 
-use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
-use half::vec::HalfFloatVecExt;
-use serde_json::json;
 
-use super::manifest::{Case, Manifest};
-use super::zarr::{self, Layout};
+use super::case::Case;
+use super::manifest::Manifest;
+use super::settings::Dtype;
+use super::zarr;
 use crate::base::error::{Error, Result};
 use crate::base::volume::Volume;
-use crate::data::preprocess::{Dtype, Preprocessed};
-
-/// Folder of the arrays within a store.
-pub const CASES: &str = "cases";
 
 /// A finished store, open for reading. Opening reads the manifest and nothing else.
 #[derive(Debug)]
@@ -94,129 +84,18 @@ fn widened(half: &[f16]) -> Vec<f32> {
     data
 }
 
-/// Makes the folder of a store, and the metadata that let Zarr software open it as a group.
-///
-/// # Errors
-/// The folder cannot be made or written to.
-pub fn create(folder: &Path) -> Result<()> {
-    let cases = folder.join(CASES);
-    fs::create_dir_all(&cases).map_err(Error::io("create", &cases))?;
-    for group in [folder, &cases] {
-        let path = group.join("zarr.json");
-        if !path.exists() {
-            crate::base::atomic::write_atomic(&path, b"{\"zarr_format\":3,\"node_type\":\"group\"}\n")?;
-        }
-    }
-    Ok(())
-}
-
-/// Folder of the array of case `id`, relative to the store.
-pub fn array_folder(id: &str) -> String {
-    format!("{CASES}/{id}")
-}
-
-/// Beginning of the names of arrays that are not finished.
-const UNFINISHED: &str = ".unfinished-";
-
-/// Writes the array of case `id`, whole or not at all; one that is there already is replaced.
-///
-/// # Errors
-/// The store cannot be written to.
-pub fn write_case(folder: &Path, id: &str, case: &Preprocessed, dtype: Dtype) -> Result<()> {
-    replace_case(folder, id, |unfinished| {
-        let layout = Layout {
-            shape: &case.volume.shape,
-            chunk: &[zarr::CHUNK; 3],
-            names: &["z", "y", "x"],
-            attributes: vec![("spacing_mm", json!(case.volume.spacing)), ("affine_xyz_to_mm", json!(case.affine))],
-        };
-        match dtype {
-            Dtype::F32 => zarr::write(unfinished, layout, &case.volume.data),
-            Dtype::F16 => zarr::write(unfinished, layout, &Vec::<f16>::from_f32_slice(&case.volume.data)),
-        }
-    })
-}
-
-/// Has `write` fill a new folder, which then takes the place of the folder of case `id`.
-///
-/// # Errors
-/// As [`write_case`].
-pub(super) fn replace_case(
-    folder: &Path,
-    id: &str,
-    write: impl FnOnce(&Path) -> Result<(), Box<dyn std::error::Error>>,
-) -> Result<()> {
-    let target = folder.join(array_folder(id));
-    let unfinished = folder.join(CASES).join(format!("{UNFINISHED}{id}"));
-    remove(&unfinished)?;
-    let written = write(&unfinished).map_err(|e| failed(&target, &*e)).and_then(|()| {
-        remove(&target)?;
-        fs::rename(&unfinished, &target).map_err(Error::io("write", &target))
-    });
-    if written.is_err() {
-        let _ = remove(&unfinished); // on a full disk nobody wants it
-    }
-    written
-}
-
-/// What hindered writing to `target`. A full disk is [`Error::Io`].
-fn failed(target: &Path, error: &(dyn std::error::Error + 'static)) -> Error {
-    let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-    if let Some(kind) = kind.filter(|kind| FULL.contains(kind)) {
-        return Error::io("write", target)(kind.into());
-    }
-    let cause = format!("the prepared scan cannot be written ({error})");
-    Error::file(target, cause, "Check the disk and the folder's permissions, and run the command again")
-}
-
-const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-
-/// An error of a run that writes into the store in `folder`; where the disk is full, what to do about it.
-pub fn with_remedy(error: Error, folder: &Path) -> Error {
-    match &error {
-        Error::Io { source, .. } if FULL.contains(&source.kind()) => {
-            let remedy = "Free some space there and give the same command again: it goes on where it stopped";
-            Error::file(folder, format!("the disk is full ({error})"), remedy)
-        }
-        _ => error,
-    }
-}
-
-/// Removes arrays that an earlier, stopped run left half-written.
-///
-/// # Errors
-/// They cannot be removed.
-pub fn remove_unfinished(folder: &Path) -> Result<()> {
-    let cases = folder.join(CASES);
-    for entry in fs::read_dir(&cases).map_err(Error::io("read", &cases))? {
-        let entry = entry.map_err(Error::io("read", &cases))?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(e)),
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::manifest::tests::case;
+pub(in crate::data) mod tests {
+    use std::fs;
+
+    use super::super::case::tests::case;
+    use super::super::settings::Settings;
+    use super::super::write::{create, remove_unfinished, write_case};
     use super::*;
-    use crate::data::preprocess::Settings;
-    use crate::data::preprocess::normalize::Statistics;
     use crate::formats::affine::IDENTITY;
 
-    pub fn prepared(shape: [usize; 3], value: impl Fn(usize) -> f32) -> Preprocessed {
-        let data = (0..shape.iter().product()).map(value).collect();
-        let volume = Volume::new(shape, [1.0; 3], data);
-        let bbox = shape.map(|n| [0, n]);
-        Preprocessed { volume, bbox, affine: IDENTITY, statistics: Statistics { mean: 0.0, std: 1.0 } }
+    pub fn prepared(shape: [usize; 3], value: impl Fn(usize) -> f32) -> Volume {
+        Volume::new(shape, [1.0; 3], (0..shape.iter().product()).map(value).collect())
     }
 
     /// A store of one subject a case.
@@ -224,7 +103,7 @@ pub(super) mod tests {
         create(folder).unwrap();
         let ids: Vec<String> = (0..shapes.len()).map(|n| format!("case{n}")).collect();
         for (id, &shape) in ids.iter().zip(shapes) {
-            write_case(folder, id, &prepared(shape, &value), Dtype::F32).unwrap();
+            write_case(folder, id, &prepared(shape, &value), &IDENTITY, Dtype::F32).unwrap();
         }
         let cases = ids.iter().zip(shapes).map(|(id, &shape)| case(id, id, shape)).collect();
         Manifest::new(Settings::default(), cases, vec![]).write(folder).unwrap();
@@ -237,7 +116,7 @@ pub(super) mod tests {
         let shape = [40, 33, 70];
         let store = store(folder.path(), &[shape], |n| n as f32 + 1.0);
         let whole = store.read(0).unwrap();
-        assert_eq!(whole.data, prepared(shape, |n| n as f32 + 1.0).volume.data);
+        assert_eq!(whole.data, prepared(shape, |n| n as f32 + 1.0).data);
         for (start, size) in [([3, 4, 5], [30, 20, 60]), ([-5, 20, -1], [10, 30, 80]), ([100, 0, 0], [4, 4, 4])] {
             let region = store.region(0, start, size).unwrap();
             for (n, &got) in region.iter().enumerate() {
@@ -285,23 +164,14 @@ pub(super) mod tests {
         let folder = tempfile::tempdir().unwrap();
         create(folder.path()).unwrap();
         let case = prepared([33, 20, 40], |n| (n as f32).sin() * 3.0);
-        write_case(folder.path(), "a", &case, Dtype::F16).unwrap();
+        write_case(folder.path(), "a", &case, &IDENTITY, Dtype::F16).unwrap();
         let settings = Settings { dtype: Dtype::F16, ..Settings::default() };
-        let cases = vec![super::super::manifest::tests::case("a", "a", case.volume.shape)];
+        let cases = vec![super::super::case::tests::case("a", "a", case.shape)];
         Manifest::new(settings, cases, vec![]).write(folder.path()).unwrap();
         let read = Store::open(folder.path()).unwrap().read(0).unwrap().data;
-        let rounded: Vec<f32> = case.volume.data.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
-        assert!(read == rounded && read != case.volume.data);
+        let rounded: Vec<f32> = case.data.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+        assert!(read == rounded && read != case.data);
         let metadata = fs::read_to_string(folder.path().join("cases/a/zarr.json")).unwrap();
         assert!(metadata.contains("\"float16\""), "{metadata}");
-    }
-
-    #[test]
-    fn a_full_disk_is_told_from_other_errors() {
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        let error = with_remedy(failed(Path::new("store/cases/a"), &full), Path::new("store")).to_string();
-        assert!(error.starts_with("store: the disk is full") && error.contains("same command again"), "{error}");
-        let other = with_remedy(failed(Path::new("store/cases/a"), &io::Error::other("odd")), Path::new("store"));
-        assert!(other.to_string().contains("cannot be written (odd)"));
     }
 }
