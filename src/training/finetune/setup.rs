@@ -9,7 +9,7 @@ use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
 use crate::data::preprocess;
 use crate::data::sources::RawDataset;
 use crate::formats::nnunet::{Configuration, Labels, Plans, Reader};
-use crate::inference::predict::model::network_of;
+use crate::inference::architecture::network_of;
 use crate::inference::weights::WeightFile;
 use crate::inference::weights::state::checkpoint_of;
 use crate::tasks::plan::finetune::{Part, Plan, Stem, schedule, warm_up};
