@@ -4,7 +4,7 @@
 //! exchanged.
 
 use super::conv3d::{Geometry, InputGradient, record_forward, weight_gradient};
-use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Space, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Role, Space, TensorId};
 
 struct ConvTranspose3d {
     geometry: Geometry,
@@ -18,8 +18,9 @@ impl Graph {
         let geometry = Geometry::cells(stride);
         let shape = [channels_in, channels, stride[0], stride[1], stride[2]];
         let packing = Packing::Convolution { out: channels_in, inputs: vec![channels], taps: geometry.taps() };
-        let weight = self.parameter(&format!("{name}.weight"), &shape, packing);
-        let bias = self.parameter(&format!("{name}.bias"), &[channels], Packing::Vector { channels });
+        let weight = self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
+        let packing = Packing::Vector { channels };
+        let bias = self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape));
         let y = self.feature(channels, Space::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
         self.push(ConvTranspose3d { geometry }, &[x, weight, bias], &[y]);
         y

@@ -3,7 +3,7 @@
 
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Space, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Role, Space, TensorId};
 
 struct Densify {
     token: bool,
@@ -19,7 +19,9 @@ impl Graph {
         let (channels, space) = self.shape(x);
         let y = self.feature(channels, Space::dense(space.dims));
         let mut inputs = vec![x];
-        inputs.extend(token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels })));
+        inputs.extend(
+            token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels }, Role::Token)),
+        );
         self.push(Densify { token: token.is_some() }, &inputs, &[y]);
         y
     }

@@ -244,7 +244,7 @@ fn axes(json: &Value) -> Option<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::graph::Packing;
+    use crate::compute::graph::{Packing, Part, Role};
     use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
@@ -264,7 +264,7 @@ mod tests {
     fn parameters(list: &[(&str, usize)]) -> Parameters {
         let mut parameters = Parameters::default();
         for &(name, n) in list {
-            parameters.get_or_add(name, &[n], Packing::Vector { channels: n });
+            parameters.get_or_add(name, &[n], Packing::Vector { channels: n }, Role::NormShift, Part::Encoder);
         }
         parameters
     }
