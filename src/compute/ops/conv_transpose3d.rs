@@ -7,7 +7,10 @@ use super::conv3d::{Geometry, InputGradient, record_forward, weight_gradient};
 use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Space, TensorId};
 
 struct ConvTranspose3d {
+    /// Of the convolution that it is the adjoint of.
     geometry: Geometry,
+    /// Quads of that convolution's input, which is this one's output.
+    out_quads: usize,
 }
 
 impl Graph {
@@ -18,10 +21,11 @@ impl Graph {
         let geometry = Geometry::cells(stride);
         let shape = [channels_in, channels, stride[0], stride[1], stride[2]];
         let packing = Packing::Convolution { out: channels_in, inputs: vec![channels], taps: geometry.taps() };
+        let out_quads = packing.in_quads();
         let weight = self.parameter(&format!("{name}.weight"), &shape, packing);
         let bias = self.parameter(&format!("{name}.bias"), &[channels], Packing::Vector { channels });
         let y = self.feature(channels, Space::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
-        self.push(ConvTranspose3d { geometry }, &[x, weight, bias], &[y]);
+        self.push(ConvTranspose3d { geometry, out_quads }, &[x, weight, bias], &[y]);
         y
     }
 }
@@ -32,7 +36,8 @@ impl Op for ConvTranspose3d {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        InputGradient { geometry: self.geometry, first_in_quad: 0, accumulate: false }.record(node, r);
+        let Self { geometry, out_quads: weight_in_quads } = *self;
+        InputGradient { geometry, weight_in_quads, first_in_quad: 0, accumulate: false }.record(node, r);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {
