@@ -1,71 +1,14 @@
-//! Cases of the operators that VoCo adds: global pooling, the norm over channels, the loss.
+//! Cases of VoCo's loss.
 
 use super::case::{Case, Input, Setup};
-use super::cases::{f64s, noise, simple_case, stored};
+use super::cases::{f64s, noise, stored};
 use super::reference as cpu;
 use super::voco::Contrast;
-use crate::compute::graph::{Graph, Precision, Space, TensorId, product};
+use crate::compute::graph::{Graph, Precision, Space, TensorId};
 
 /// Every one of them, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
-    let mut list = vec![
-        pool_case("global_pool", 6, &[[4, 5, 6], [1, 1, 1], [3, 7, 2]], precision),
-        pool_case("global_pool over several chunks", 5, &[[25, 26, 27]], precision),
-    ];
-    for (name, channels, voxels) in [("channel_norm", 7, 5), ("channel_norm, many channels", 530, 3)] {
-        let eps = f64::from(super::EPS);
-        let values = noise(120, channels * voxels).iter().map(|v| 3.0 * v + 5.0).collect();
-        list.push(simple_case(
-            precision,
-            name,
-            Input { channels, space: Space::dense([1, 1, voxels]), values: stored(values, precision) },
-            vec![],
-            vec![],
-            |g, x| g.channel_norm(x),
-            move |x| cpu::channel_norm(x, channels, eps),
-            move |x, dy| vec![("dx", cpu::channel_norm_backward(x, dy, channels, eps))],
-        ));
-    }
-    list.push(loss_case("voco", 9, 4, 3, precision));
-    list.push(loss_case("voco, many crops", 70, 50, 20, precision));
-    list
-}
-
-/// Tensors of several sizes, each to a voxel of one.
-fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precision) -> Case {
-    let inputs: Vec<Input> = dims
-        .iter()
-        .enumerate()
-        .map(|(k, &dims)| Input {
-            channels,
-            space: Space::dense(dims),
-            values: stored(noise(110 + k as u64, channels * product(dims)), precision),
-        })
-        .collect();
-    let n = dims.len();
-    let upstream = stored(noise(115, channels * n), precision);
-    let mut y = vec![0.0; channels * n];
-    let mut expected = Vec::new();
-    for (k, input) in inputs.iter().enumerate() {
-        let voxels = product(input.space.dims);
-        let mean = cpu::channel_sum(&f64s(&input.values), voxels).into_iter().map(|s| s / voxels as f64);
-        mean.enumerate().for_each(|(c, mean)| y[c * n + k] = mean);
-        let dx = (0..channels * voxels).map(|i| f64::from(upstream[i / voxels * n + k]) / voxels as f64).collect();
-        expected.push((if k == 0 { "dx".to_string() } else { format!("dx{k}") }, dx));
-    }
-    expected.push(("y".to_string(), y));
-    let build = Box::new(move |g: &mut Graph, xs: &[TensorId]| {
-        let y = g.feature(channels, Space::dense([1, 1, n]));
-        xs.iter().enumerate().for_each(|(k, &x)| g.global_pool(x, y, k));
-        vec![y]
-    });
-    Case {
-        name: name.to_string(),
-        setup: Setup { masks: vec![], inputs, parameters: vec![], build, images: vec![], upstream: vec![upstream] },
-        expected,
-        precision,
-        roundings: 1,
-    }
+    vec![loss_case("voco", 9, 4, 3, precision), loss_case("voco, many crops", 70, 50, 20, precision)]
 }
 
 /// The loss and its gradient as `y`, over embeddings that are more or less alike.

@@ -3,11 +3,13 @@
 //! y[o](c) = b[o] + sum_{i,t} w[o,i,t] x[i](c * stride + t - padding), as `torch.nn.Conv3d`; voxels outside the volume or in
 //! hidden blocks read as zero. Several inputs are a concatenation along channels that is never made.
 
+pub(super) mod cases;
 mod direct;
 mod forward;
 mod input_gradient;
 mod matrix;
 mod pass;
+pub(super) mod reference;
 mod staged;
 mod variant;
 mod weight_gradient;
