@@ -66,7 +66,14 @@ fn prepare(folder: &Path) {
 }
 
 fn run(folder: &Path, args: &[&str]) {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
+    // A runner is what starts the program with another Vulkan driver than the system's.
+    let mut command = match std::env::var("SPARK3D_RUNNER") {
+        Ok(runner) => Command::new(runner),
+        Err(_) => Command::new(env!("CARGO_BIN_EXE_spark3d")),
+    };
+    if std::env::var_os("SPARK3D_RUNNER").is_some() {
+        command.arg(env!("CARGO_BIN_EXE_spark3d"));
+    }
     command.args(args).current_dir(folder).stdin(Stdio::null());
     if let Ok(adapter) = std::env::var("SPARK3D_ADAPTER") {
         command.args(["--device", &adapter]);

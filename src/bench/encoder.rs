@@ -6,12 +6,15 @@ use crate::base::error::{Error, Result};
 use crate::compute::device::Gpu;
 use crate::compute::graph::plan::Limits;
 use crate::compute::graph::{
-    BlockMask, Graph, Parameters, Session, SessionMemory, Space, TensorId, product, session_memory,
+    BlockMask, Graph, Input, Mask, Parameters, Precision, Session, SessionMemory, Space, TensorId, product,
+    session_memory,
 };
 use crate::compute::model;
 use crate::compute::model::init::initial_values;
+use crate::data::dataset::SampleKey;
 use crate::tasks::plan::Plan;
-use crate::tasks::pretext::mae;
+use crate::tasks::pretexts::mae::Settings;
+use crate::tasks::pretexts::masking::random_mask;
 use serde::Serialize;
 use std::rc::Rc;
 use std::time::Instant;
@@ -45,8 +48,9 @@ pub fn run(
 }
 
 /// The mask of a ratio: all blocks for 0, else at least one hidden and one visible.
-fn mask(plan: &Plan, ratio: f64) -> Result<BlockMask> {
-    let mask = mae::draw_mask(plan.mae.grid(plan.train.patch), ratio, plan.seed, 0, 0);
+fn mask(plan: &Plan, settings: &Settings, ratio: f64) -> Result<BlockMask> {
+    let mask =
+        random_mask(settings.masking().grid(plan.train.patch), ratio, SampleKey { seed: plan.seed, step: 0, index: 0 });
     let (shown, blocks) = (mask.count(), product(mask.grid));
     if shown == 0 || (ratio > 0.0 && shown == blocks) {
         return Err(Error::plan(
@@ -57,28 +61,29 @@ fn mask(plan: &Plan, ratio: f64) -> Result<BlockMask> {
     Ok(mask)
 }
 
-/// The encoder with its gradients over image 0 and mask 0. The loss is half the squared norm of every stage's output, whose
+/// The encoder with its gradients, and its handles. The loss is half the squared norm of every stage's output, whose
 /// gradient is the output itself.
-fn graph(plan: &Plan, grid: [usize; 3], visible: usize) -> Result<Graph> {
+fn graph(plan: &Plan, settings: &Settings, visible: usize) -> Result<(Graph, Input, Mask)> {
     let (network, patch) = (&plan.network, plan.train.patch);
     let not_whole = || {
         Error::plan(
-            format!("blocks of {} voxels are not whole at every stage of the network", plan.mae.block),
+            format!("blocks of {} voxels are not whole at every stage of the network", settings.block),
             format!("Choose mae.block as a multiple of the total stride {:?}", network.total_stride()),
         )
     };
-    let mut g = Graph::new(Parameters::default(), &[grid]);
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(network.input_channels, patch);
-    let seen = match plan.mae.mask_input {
-        true => Space::sparse(patch, grid, 0, visible).ok_or_else(not_whole)?,
+    let mask = g.mask(settings.masking().grid(patch));
+    let seen = match settings.mask_input {
+        true => Space::sparse(patch, mask, visible).ok_or_else(not_whole)?,
         false => Space::dense(patch),
     };
-    let x = g.pack(image, network.input_channels, seen);
-    let spaces = model::stage_spaces(network, patch, Some((grid, visible))).ok_or_else(not_whole)?;
+    let x = g.pack(image.tensor(), network.input_channels, seen);
+    let spaces = model::stage_spaces(network, patch, Some((mask, visible))).ok_or_else(not_whole)?;
     let skips = model::encoder(&mut g, network, x, &spaces);
     let seeds: Vec<(TensorId, TensorId)> = skips.iter().map(|&skip| (skip, g.leaky_relu(skip, 1.0))).collect();
     g.backward(&seeds, []);
-    Ok(g)
+    Ok((g, image, mask))
 }
 
 fn at_ratio(
@@ -90,8 +95,10 @@ fn at_ratio(
     say: &dyn Fn(&str),
 ) -> Result<EncoderTimes> {
     say(&format!("encoder: {:.0} % masked", 100.0 * ratio));
-    let mask = mask(plan, ratio)?;
-    let graph = graph(plan, mask.grid, mask.count())?;
+    let settings = &super::mae(plan)?.mae;
+    let mask = mask(plan, settings, ratio)?;
+    let (graph, image, handle) = graph(plan, settings, mask.count())?;
+    let id = graph.id();
     let planned = session_memory(&[&graph], Limits::of(gpu), true)?;
     // Without an optimiser there is no momentum.
     let planned = SessionMemory { momentum: 0, ..planned };
@@ -121,13 +128,13 @@ fn at_ratio(
     for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
         session.set_weight(id, values);
     }
-    session.set_mask(0, &mask)?;
-    session.set_image(0, &super::step::random_patch(plan, 0).data);
+    session.set_mask(handle, &mask)?;
+    session.set_image(image, &super::step::random_patch(plan, 0).data);
     for run in 0..=runs.max(1) {
         session.start_step();
         gpu.wait()?;
         let start = Instant::now();
-        session.run(0)?;
+        session.run(id)?;
         gpu.wait()?;
         // The first one compiles and warms up.
         if run > 0 {
@@ -169,11 +176,13 @@ mod tests {
     fn the_graph_needs_less_memory_the_more_is_hidden() {
         let plan = Plan::resolve("tiny", None, &["train.patch=[32,32,32]".into()]).unwrap();
         let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30 };
+        let settings = &super::super::mae(&plan).unwrap().mae;
         let bytes: Vec<u64> = RATIOS
             .iter()
             .map(|&ratio| {
-                let mask = mask(&plan, ratio).unwrap();
-                session_memory(&[&graph(&plan, mask.grid, mask.count()).unwrap()], limits, true).unwrap().activations
+                let mask = mask(&plan, settings, ratio).unwrap();
+                let graph = graph(&plan, settings, mask.count()).unwrap().0;
+                session_memory(&[&graph], limits, true).unwrap().activations
             })
             .collect();
         assert!(bytes.windows(2).all(|w| w[1] < w[0]), "{bytes:?}");
@@ -182,8 +191,9 @@ mod tests {
     #[test]
     fn a_ratio_that_hides_nothing_is_refused() {
         let plan = Plan::resolve("tiny", None, &["train.patch=[16,8,8]".into()]).unwrap();
-        assert_eq!(mask(&plan, 0.0).unwrap().count(), 2);
-        assert_eq!(mask(&plan, 0.6).unwrap().count(), 1);
-        assert!(mask(&plan, 0.4).is_err());
+        let settings = &super::super::mae(&plan).unwrap().mae;
+        assert_eq!(mask(&plan, settings, 0.0).unwrap().count(), 2);
+        assert_eq!(mask(&plan, settings, 0.6).unwrap().count(), 1);
+        assert!(mask(&plan, settings, 0.4).is_err());
     }
 }

@@ -34,7 +34,7 @@ pub struct Rate {
 pub fn run(store: Store, plan: &Plan, threads: usize, seconds: f64) -> Result<Vec<Rate>> {
     let store = Arc::new(store);
     let cases = split(store.cases(), plan.seed).train;
-    let (patch, augment) = (plan.train.patch, &plan.augment);
+    let (patch, augment) = (plan.train.patch, &super::mae(plan)?.augment);
     let enlarged = 1.0 - (1.0 - augment.rotation_probability) * (1.0 - augment.scale_probability);
     let reads = Reads { store: store.clone(), cases: cases.clone(), patch, crop: augment.crop_size(patch), enlarged };
     let loader =

@@ -13,6 +13,21 @@ mod table;
 
 pub use roofline::Roofline;
 
+use crate::base::error::{Error, Result};
+use crate::tasks::plan::Plan;
+use crate::tasks::pretexts::mae::Mae;
+
+/// The settings of a plan's autoencoder.
+///
+/// # Errors
+/// The plan is for another pretext.
+pub fn mae(plan: &Plan) -> Result<&Mae> {
+    plan.settings().ok_or_else(|| {
+        let name = plan.pretext.name();
+        Error::Usage(format!("bench times masked autoencoders and segmentations, not {name}"))
+    })
+}
+
 /// The middle of a list, or the mean of the two in the middle; not a number for an empty list.
 fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();

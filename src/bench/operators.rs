@@ -4,7 +4,7 @@ use super::table::Table;
 use super::{Roofline, median, percent};
 use crate::base::error::{Error, Result};
 use crate::compute::device::{Gpu, Timing};
-use crate::compute::graph::Session;
+use crate::compute::graph::{GraphId, Session};
 use crate::compute::ops::cases::{self, Setup};
 use serde::Serialize;
 use std::rc::Rc;
@@ -71,22 +71,22 @@ pub fn run(
     let mut out = Vec::new();
     for (case, setup) in cases {
         say(&format!("operators: {case}"));
-        let session = setup.session(gpu)?;
-        let mut operators = time(&session, 0, runs, roofline)?;
+        let (session, graph) = setup.session(gpu)?;
+        let mut operators = time(&session, graph, runs, roofline)?;
         operators.retain(|o| o.operator != UPLOAD);
         out.push(CaseTimes { case, operators });
     }
     Ok(out)
 }
 
-/// Time of every operator of a program, in order of first use; one line for all of them where the adapter has no timestamps.
-pub fn time(session: &Session, program: usize, runs: usize, roofline: &Roofline) -> Result<Vec<Operator>> {
-    session.run(program)?;
+/// Time of every operator of a graph, in order of first use; one line for all of them where the adapter has no timestamps.
+pub fn time(session: &Session, graph: GraphId, runs: usize, roofline: &Roofline) -> Result<Vec<Operator>> {
+    session.run(graph)?;
     session.gpu.wait()?;
     let (mut timed, mut clock) = (Vec::new(), Vec::new());
     for _ in 0..runs.max(1) {
         let start = Instant::now();
-        timed.extend(session.run_timed(program)?);
+        timed.extend(session.run_timed(graph)?);
         session.gpu.wait()?;
         clock.push(start.elapsed().as_secs_f64());
     }

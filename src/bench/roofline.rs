@@ -1,7 +1,7 @@
 //! The most that an adapter reaches: arithmetic from registers, and a copy from memory to memory.
 
 use crate::base::error::Result;
-use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
+use crate::compute::device::recording::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};
 use crate::compute::device::{Gpu, Heaps};
 use serde::Serialize;
 use std::time::Instant;
@@ -92,7 +92,7 @@ fn fastest(gpu: &Gpu, heaps: &Heaps, dispatch: Dispatch, runs: usize) -> Result<
     let mut best = f64::INFINITY;
     for run in 0..=runs.max(1) {
         let start = Instant::now();
-        let timings = gpu.run_timed(&executable, &[])?;
+        let timings = gpu.run_timed(&executable, &Dynamic::default())?;
         gpu.wait()?;
         let seconds = timings.map_or(start.elapsed().as_secs_f64(), |t| t.iter().map(|t| t.seconds).sum());
         if run > 0 && seconds > 0.0 {

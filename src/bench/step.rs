@@ -8,18 +8,18 @@ use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{BlockMask, Graph, Parameters, Session, SessionMemory, Tuned, product, session_memory};
+use crate::compute::graph::{Graph, GraphId, Input, Mask, Session, SessionMemory, Tuned, product, session_memory};
 use crate::compute::model::init::initial_values;
 use crate::compute::model::{Network, predictor};
 use crate::compute::ops::Classes;
-use crate::data::dataset::{LabelledPatch, Patch};
+use crate::data::dataset::{LabelledPatch, Patch, SampleKey};
 use crate::tasks::plan::{Plan, finetune};
-use crate::tasks::pretext::mae;
-use crate::training::finetune::network::Objective;
-use crate::training::finetune::trainer::{self, plan_phase};
+use crate::tasks::pretexts::{Pretext, Reconstruction};
+use crate::tasks::segmentation::{Objective, Segmentation};
 use crate::training::finetune::transfer;
-use crate::training::memory;
+use crate::training::memory::RunPlan;
 use crate::training::pretrain;
+use crate::training::trainer::{StepResult, Trainer};
 use clap::ValueEnum;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
@@ -170,6 +170,10 @@ pub fn run(
     say: &dyn Fn(&str),
 ) -> Result<StepTimes> {
     let resident_before_bytes = restart_peak();
+    let masked = match task {
+        Task::Mae => Some(super::mae(plan)?.mae.masking()),
+        Task::Seg => None,
+    };
     let Job { mut work, memory, recomputed, recomputable, precision } = Job::new(gpu, plan, task, mode, budget)?;
     let mut done = Vec::new();
     for step in 0..=steps.max(1) {
@@ -177,19 +181,19 @@ pub fn run(
         let results = work.step(plan, step)?;
         gpu.wait()?;
         let seconds = start.elapsed().as_secs_f64();
-        let loss = results.map_or(String::new(), |(loss, _)| format!("loss {loss:.4}, "));
+        let loss = results.map_or(String::new(), |r| format!("loss {:.4}, ", r.loss));
         say(&format!("step: {step} of {}, {loss}{seconds:.2} s", steps.max(1)));
-        if let Some((loss, norm)) = results
-            && !(loss.is_finite() && norm.is_finite())
+        if let Some(StepResult { loss, gradient_norm }) = results
+            && !(loss.is_finite() && gradient_norm.is_finite())
         {
             return Err(Error::device(
-                format!("step {step} has loss {loss} and gradient norm {norm} on {}", gpu.facts().name),
+                format!("step {step} has loss {loss} and gradient norm {gradient_norm} on {}", gpu.facts().name),
                 "Run `spark3d doctor` on this adapter: an operator may be wrong there",
             ));
         }
         if step > 0 {
-            let mask_ratio = (task == Task::Mae).then(|| mae::step_ratio(&plan.mae, plan.seed, step));
-            let (loss, gradient_norm) = results.unzip();
+            let mask_ratio = masked.map(|masking| masking.step_ratio(plan.seed, step));
+            let (loss, gradient_norm) = results.map(|r| (r.loss, r.gradient_norm)).unzip();
             done.push(Step { seconds, mask_ratio, loss, gradient_norm });
         }
     }
@@ -200,19 +204,16 @@ pub fn run(
         Some((roofline, runs)) => {
             say("profile of one run of one patch");
             // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
-            if task == Task::Mae {
-                let mask = mae::draw_mask(plan.mae.grid(plan.train.patch), plan.mae.mask_ratio[0], plan.seed, 0, 0);
-                work.set_mask(&mask)?;
-            }
+            work.session_mut().show_all_blocks()?;
             work.session().start_step();
-            Some(operators::time(work.session(), 0, runs, roofline)?)
+            Some(operators::time(work.session(), work.graph(), runs, roofline)?)
         }
     };
     let seconds_per_step = median(done.iter().map(|s| s.seconds));
     let patches_per_second = plan.train.batch as f64 / seconds_per_step;
     Ok(StepTimes {
         run: Run::of(plan, task, mode),
-        masking: (task == Task::Mae).then_some(Masking { block: plan.mae.block, ratio: plan.mae.mask_ratio }),
+        masking: masked.map(|masking| Masking { block: masking.block, ratio: masking.ratio }),
         precision,
         parameters: work.session().parameters.count(),
         steps: done,
@@ -243,7 +244,8 @@ pub fn tune(
     say: &dyn Fn(&str),
 ) -> Result<Vec<Tuned>> {
     let mut job = Job::new(gpu, plan, task, mode, budget)?;
-    job.work.session_mut().tune(0, known, Duration::from_secs_f64(seconds), say)
+    let graph = job.work.graph();
+    job.work.session_mut().tune(graph, known, Duration::from_secs_f64(seconds), say)
 }
 
 /// What was tuned, as a table: the chosen kernel, and how much faster it is than the slowest.
@@ -263,10 +265,19 @@ const CLASSES: usize = 3;
 
 /// What runs, with random patches.
 enum Work {
-    Mae(Box<pretrain::Trainer>, Vec<Patch>),
-    Seg(Box<trainer::Trainer>, Vec<LabelledPatch>),
+    Mae(Box<Trainer<Vec<Patch>>>, Vec<Vec<Patch>>),
+    Seg(Box<Trainer<LabelledPatch>>, Vec<LabelledPatch>),
     /// The network of a task alone.
-    Infer(Box<Session>, Task, Vec<Patch>),
+    Infer(Box<Inference>, Vec<Patch>),
+}
+
+/// The network of a task alone, on the device.
+struct Inference {
+    session: Session,
+    graph: GraphId,
+    image: Input,
+    /// Of an autoencoder.
+    mask: Option<Mask>,
 }
 
 struct Job {
@@ -279,92 +290,91 @@ struct Job {
 
 impl Job {
     fn new(gpu: &Rc<Gpu>, plan: &Plan, task: Task, mode: Mode, budget: Option<u64>) -> Result<Self> {
-        let limits = Limits::of(gpu);
         let patches: Vec<Patch> = (0..plan.train.batch as u64).map(|k| random_patch(plan, k)).collect();
         match (task, mode) {
             (Task::Mae, Mode::Train) => {
-                let planned = memory::plan_run(plan, limits, budget)?;
-                let (memory, recomputed, recomputable) = (planned.memory, planned.recomputed, planned.recomputable);
-                let work = Work::Mae(Box::new(pretrain::Trainer::new(gpu, plan, planned, None)?), patches);
-                Ok(Self { work, memory, recomputed, recomputable, precision: plan.train.precision.name().into() })
+                let trainer = pretrain::trainer(gpu, plan, budget, None)?;
+                let planned = trainer.plan(0)?;
+                let batch = patches.into_iter().map(|patch| vec![patch]).collect();
+                Ok(Self::training(Work::Mae(Box::new(trainer), batch), &planned, plan))
             }
             (Task::Seg, Mode::Train) => {
-                let (plan, objective) = (segmentation(plan)?, objective());
-                let (planned, _) = plan_phase(&plan, &objective, plan.phase(0).0.trains, limits, budget)?;
-                let (memory, recomputed, recomputable) = (planned.memory, planned.recomputed, planned.recomputable);
-                drop(planned);
-                let mut trainer = trainer::Trainer::new(gpu, &plan, &objective, budget);
-                trainer.start(0, &transfer::initial(&trainer.parameters(), &plan, None)?.values)?;
-                let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, plan.seed, k as u64)).collect();
-                Ok(Self {
-                    work: Work::Seg(Box::new(trainer), batch),
-                    memory,
-                    recomputed,
-                    recomputable,
-                    precision: plan.train.precision.name().into(),
-                })
+                let (made, seed) = (segmentation(plan)?, plan.seed);
+                let task = Segmentation { objective: objective(), augment: made.augment.clone() };
+                let mut trainer = Trainer::new(gpu, Rc::new(made.clone()), Rc::new(task), budget);
+                let planned = trainer.plan(0)?;
+                trainer.start(0, &transfer::initial(&trainer.parameters(), &made, None)?.values)?;
+                let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, seed, k as u64)).collect();
+                Ok(Self::training(Work::Seg(Box::new(trainer), batch), &planned, plan))
             }
-            (_, Mode::Infer) => {
-                let mut graph = inference(plan, task);
-                graph.precision = plan.train.precision;
-                gpu.require(graph.precision)?;
-                let memory = session_memory(&[&graph], limits, false)?;
-                if let Some(budget) = budget.filter(|&budget| memory.total() > budget) {
-                    return Err(Error::device(
-                        format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(memory.total()), mib(budget)),
-                        "Raise --memory, or choose a smaller train.patch or network",
-                    ));
-                }
-                let session = Session::new(gpu.clone(), vec![graph], None)?;
-                let values = initial_values(&session.parameters, plan.train.init, plan.seed);
-                values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
-                let work = Work::Infer(Box::new(session), task, patches);
-                Ok(Self { work, memory, recomputed: 0, recomputable: 0, precision: plan.train.precision.name().into() })
-            }
+            (_, Mode::Infer) => Self::inference(gpu, plan, task, budget, patches),
         }
+    }
+
+    fn training<S>(work: Work, planned: &RunPlan<S>, plan: &Plan) -> Self {
+        let RunPlan { memory, recomputed, recomputable, .. } = *planned;
+        Self { work, memory, recomputed, recomputable, precision: plan.train.precision.name().into() }
+    }
+
+    fn inference(gpu: &Rc<Gpu>, plan: &Plan, task: Task, budget: Option<u64>, patches: Vec<Patch>) -> Result<Self> {
+        let (graph, image, mask) = inference(plan, task)?;
+        let memory = session_memory(&[&graph], Limits::of(gpu), false)?;
+        if let Some(budget) = budget.filter(|&budget| memory.total() > budget) {
+            return Err(Error::device(
+                format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(memory.total()), mib(budget)),
+                "Raise --memory, or choose a smaller train.patch or network",
+            ));
+        }
+        let id = graph.id();
+        let session = Session::new(gpu.clone(), vec![graph], None)?;
+        let values = initial_values(&session.parameters, plan.train.init, plan.seed);
+        values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
+        let work = Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches);
+        Ok(Self { work, memory, recomputed: 0, recomputable: 0, precision: plan.train.precision.name().into() })
     }
 }
 
 impl Work {
     fn session(&self) -> &Session {
         match self {
-            Work::Mae(trainer, _) => &trainer.session,
+            Work::Mae(trainer, _) => trainer.session(),
             Work::Seg(trainer, _) => trainer.session(),
-            Work::Infer(session, ..) => session,
+            Work::Infer(inference, _) => &inference.session,
         }
     }
 
     fn session_mut(&mut self) -> &mut Session {
         match self {
-            Work::Mae(trainer, _) => &mut trainer.session,
+            Work::Mae(trainer, _) => trainer.session_mut(),
             Work::Seg(trainer, _) => trainer.session_mut(),
-            Work::Infer(session, ..) => session,
+            Work::Infer(inference, _) => &mut inference.session,
         }
     }
 
-    /// Uploads the mask of an autoencoder.
-    fn set_mask(&mut self, mask: &BlockMask) -> Result<()> {
+    /// The graph of a step.
+    fn graph(&self) -> GraphId {
         match self {
-            Work::Mae(trainer, _) => trainer.session.set_mask(0, mask),
-            Work::Infer(session, Task::Mae, _) => session.set_mask(0, mask),
-            _ => Ok(()),
+            Work::Mae(trainer, _) => trainer.training_graph(),
+            Work::Seg(trainer, _) => trainer.training_graph(),
+            Work::Infer(inference, _) => inference.graph,
         }
     }
 
     /// A step over all patches. Loss and gradient norm of a training.
-    fn step(&mut self, plan: &Plan, step: u64) -> Result<Option<(f64, f64)>> {
+    fn step(&mut self, plan: &Plan, step: u64) -> Result<Option<StepResult>> {
         match self {
             Work::Mae(trainer, batch) => trainer.step(step, batch).map(Some),
             Work::Seg(trainer, batch) => trainer.step(step, batch).map(Some),
-            Work::Infer(session, task, patches) => {
-                let ratio = mae::step_ratio(&plan.mae, plan.seed, step);
-                for (k, patch) in patches.iter().enumerate() {
-                    if *task == Task::Mae {
-                        let grid = plan.mae.grid(plan.train.patch);
-                        session.set_mask(0, &mae::draw_mask(grid, ratio, plan.seed, step, k as u64))?;
+            Work::Infer(inference, patches) => {
+                let Inference { session, graph, image, mask } = &mut **inference;
+                for (k, patch) in (0..).zip(patches.iter()) {
+                    if let Some(mask) = *mask {
+                        let masking = super::mae(plan)?.mae.masking();
+                        let key = SampleKey { seed: plan.seed, step, index: k };
+                        session.set_mask(mask, &masking.mask(plan.train.patch, key))?;
                     }
-                    session.set_image(0, &patch.data);
-                    session.run(0)?;
+                    session.set_image(*image, &patch.data);
+                    session.run(*graph)?;
                 }
                 Ok(None)
             }
@@ -397,12 +407,21 @@ fn objective() -> Objective {
     Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false }
 }
 
-/// The network of a task over one patch.
-fn inference(plan: &Plan, task: Task) -> Graph {
-    let patch = plan.train.patch;
+/// The network of a task over one patch, with its image and mask.
+fn inference(plan: &Plan, task: Task) -> Result<(Graph, Input, Option<Mask>)> {
+    let frame = plan.frame();
     match task {
-        Task::Mae => mae::build(Parameters::default(), &plan.network, &plan.mae, patch, &mae::Use::Reconstruct).graph,
-        Task::Seg => predictor(&Network { output_channels: CLASSES, ..plan.network.clone() }, patch).graph,
+        Task::Mae => {
+            let mae = super::mae(plan)?;
+            let made = mae.reconstruction(&frame, mae.mae.masking().capacity(frame.patch));
+            let Reconstruction { graph, image, mask, .. } = made.expect("an autoencoder reconstructs");
+            Ok((graph, image, Some(mask)))
+        }
+        Task::Seg => {
+            let network = Network { output_channels: CLASSES, ..frame.network };
+            let made = predictor(&network, frame.patch, frame.precision);
+            Ok((made.graph, made.image, None))
+        }
     }
 }
 
@@ -470,9 +489,9 @@ pub fn table(times: &StepTimes) -> String {
 mod tests {
     use super::*;
     use crate::compute::device::AdapterFacts;
+    use crate::compute::graph::Parameters;
     use crate::compute::graph::{Recorder, plan::plan as place};
-    use crate::tasks::plan::finetune::Trains;
-    use crate::training::finetune::network::{self, Use};
+    use crate::tasks::task::{Frame, GraphMode};
 
     fn plan(set: &[&str]) -> Plan {
         Plan::resolve("tiny", None, &set.iter().map(|s| s.to_string()).collect::<Vec<_>>()).unwrap()
@@ -521,15 +540,16 @@ mod tests {
         let plan = plan(&["train.patch=[32,32,32]"]);
         let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
         let (stem, others) = by_hand(&network, 32, 1.0);
-        let purpose = Use::Train { trains: Trains::All, recompute: 0 };
-        let graph = network::build(Parameters::default(), &network, &objective(), [32; 3], 1, purpose).graph;
+        let frame = Frame { network: network.clone(), patch: [32; 3], batch: 1, ..plan.frame() };
+        let task = Segmentation { objective: objective(), augment: segmentation(&plan).unwrap().augment };
+        let graph = crate::tasks::task::Task::build(&task, &frame, Parameters::default(), GraphMode::TRAIN).graph;
         assert!(close(counted(&graph, "conv3d"), stem + others + decoder_by_hand(&network, 32, 3)));
         // The head of the lowest resolution is computed, and nothing trains it.
         let trained = decoder_by_hand(&network, 32, 2);
         assert!(close(counted(&graph, "conv3d weight gradient"), stem + others + trained + transposed(&network, 32)));
         assert!(close(counted(&graph, "conv3d input gradient"), others + trained));
         assert!(close(
-            counted(&inference(&plan, Task::Seg), "conv3d"),
+            counted(&inference(&plan, Task::Seg).unwrap().0, "conv3d"),
             stem + others + decoder_by_hand(&network, 32, 1)
         ));
     }
@@ -545,8 +565,7 @@ mod tests {
         let plan = plan(&["train.patch=[32,32,32]", "mae.mask_ratio=[0.75,0.75]"]);
         let network = &plan.network;
         let (stem, others) = by_hand(network, 32, 0.25);
-        let use_ = mae::Use::Train { recompute: 0 };
-        let graph = mae::build(Parameters::default(), network, &plan.mae, [32; 3], &use_).graph;
+        let graph = plan.pretext.build(&plan.frame(), Parameters::default(), GraphMode::TRAIN).graph;
         let densify: f64 = (1..network.stages())
             .map(|s| 2.0 * 27.0 * (network.features[s] as f64).powi(2) * ((32 >> s) as f64).powi(3))
             .sum();
@@ -556,7 +575,7 @@ mod tests {
         assert!(close(weights, stem + others + dense + transposed(network, 32)));
         // Nobody asks for the gradient of the image.
         assert!(close(counted(&graph, "conv3d input gradient"), others + dense));
-        assert!(close(counted(&inference(&plan, Task::Mae), "conv3d"), stem + others + dense));
+        assert!(close(counted(&inference(&plan, Task::Mae).unwrap().0, "conv3d"), stem + others + dense));
     }
 
     #[test]
@@ -579,7 +598,4 @@ mod tests {
         let found: std::collections::BTreeSet<i16> = patch.labels.iter().copied().collect();
         assert_eq!((found, patch.image.len()), ([0, 1, 2].into(), 16 * 24 * 32));
     }
-
-    #[test]
-    fn the_precision_is_the_plans_where_it_has_one() {}
 }

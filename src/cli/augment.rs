@@ -14,11 +14,12 @@ use crate::data::dataset::{
 use crate::evaluation::pictures::examples::{Example, Heading, examples};
 use crate::evaluation::pictures::overlay::Class;
 use crate::evaluation::pictures::save_png;
+use crate::tasks::augmentation::{upload, upload_labelled};
 use crate::tasks::plan::{Plan, finetune};
-use crate::tasks::pretext::Pretext;
-use crate::training::finetune::patches as labelled;
-use crate::training::pretrain::SHEET;
-use crate::training::{patches, task};
+use crate::tasks::pretexts::mae::Mae;
+use crate::tasks::segmentation::augmentation as augmentation_of;
+use crate::tasks::task::Task;
+use crate::training::train_loop::SHEET;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,26 +69,26 @@ impl Augment {
 
     fn unlabelled(&self, store: Store, set: &[String], common: &Common) -> Result<()> {
         let plan = Plan::resolve("s3d-b", self.plan.as_deref(), set)?;
-        if plan.pretext != Pretext::Mae {
+        let Some(mae) = plan.settings::<Mae>() else {
             return Err(Error::Usage(format!(
                 "augment shows patches of masked autoencoders and of labelled data sets; what {} makes of a patch is in the \
                  {SHEET} of its run",
                 plan.pretext.name()
             )));
-        }
+        };
         let gpu = common.gpu()?;
-        let augmentation = patches::augmentation(&plan);
-        augmentation.check(Limits::of(&gpu))?;
-        let mut device = Alone::new(&gpu, augmentation)?;
-        let store = Arc::new(store);
-        let settings = task::patch_settings(&plan, true);
+        let (frame, store) = (plan.frame(), Arc::new(store));
+        mae.check_limits(&frame, Limits::of(&gpu))?;
+        let mut device = Alone::new(&gpu, &mae.augmentation(&frame))?;
+        let settings = plan.pretext.patch_settings(&frame, true);
         let loader = Loader::new(store.clone(), split::split(store.cases(), plan.seed).train, settings);
         let mut shown = Vec::new();
         for step in 0..self.count as u64 {
             let patch = loader.patch(SampleKey { seed: plan.seed, step, index: 0 })?;
             let case = store.cases().iter().position(|c| c.id == patch.case).unwrap_or(0);
             let before = store.region(case, patch.start, plan.train.patch)?;
-            patches::upload(&mut device.session, &device.augmentation, &patch);
+            let (sample, session) = device.parts();
+            upload(session, sample, &patch);
             let after = device.run()?.0;
             let volume = |data| Volume::new(plan.train.patch, store.cases()[case].spacing, data);
             let mut drawn = vec![patch.case.clone(), turned(patch.change.cut.as_ref().map(|c| c.matrix))];
@@ -111,9 +112,9 @@ impl Augment {
             return Err(Error::Usage(what));
         }
         let gpu = common.gpu()?;
-        let augmentation = labelled::augmentation(&plan);
+        let augmentation = augmentation_of(&plan.augment, &plan.frame());
         augmentation.check(Limits::of(&gpu))?;
-        let mut device = Alone::new(&gpu, augmentation)?;
+        let mut device = Alone::new(&gpu, &augmentation)?;
         let (patch, voxels) = (plan.train.patch, product(plan.train.patch));
         // Every patch has foreground: it is what one wants to see.
         let settings = LabelledPatchSettings { patch, batch: 1, foreground: 1.0, augment: Some(plan.augment.clone()) };
@@ -125,7 +126,8 @@ impl Augment {
             let sample = loader.sample(SampleKey { seed: plan.seed, step, index: 0 })?;
             let case = store.indices(std::slice::from_ref(&sample.case))?[0];
             let (before, labels) = store.region(case, sample.start, patch)?;
-            labelled::upload(&mut device.session, &device.augmentation, 0, &sample);
+            let (uploaded, session) = device.parts();
+            upload_labelled(session, uploaded, &sample);
             let (after, augmented) = device.run()?;
             let volume =
                 |data: &[f32]| Volume::new(patch, store.configuration().spacing, data[channel.clone()].to_vec());

@@ -5,11 +5,10 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::bench::peer::{Peers, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
-use crate::bench::{Roofline, encoder, loader, operators, step};
+use crate::bench::{self, Roofline, encoder, loader, operators, step};
 use crate::compute::device::AdapterFacts;
 use crate::data::dataset::Store;
 use crate::tasks::plan::Plan;
-use crate::tasks::pretext::Pretext;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -103,10 +102,7 @@ impl Bench {
         let runs = self.runs.unwrap_or(if software { 3 } else { 10 }) as usize;
         let preset = self.preset.as_deref().unwrap_or(if software { "tiny" } else { "s3d-b" });
         let plan = Plan::resolve(preset, None, &self.set)?;
-        if plan.pretext != Pretext::Mae {
-            let name = plan.pretext.name();
-            return Err(Error::Usage(format!("bench times masked autoencoders and segmentations, not {name}")));
-        }
+        let masking = bench::mae(&plan)?.mae.masking();
         let (task, mode) = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
         if let Some(peers) = &peers {
             // Before anything is measured.
@@ -166,8 +162,8 @@ impl Bench {
             if let Some(profile) = &times.profile {
                 let mut title = format!("One run of one patch of {} by operator", times.run);
                 if task == Task::Mae {
-                    let visible = plan.mae.capacity(plan.train.patch);
-                    let blocks: usize = plan.mae.grid(plan.train.patch).iter().product();
+                    let visible = masking.capacity(plan.train.patch);
+                    let blocks: usize = masking.grid(plan.train.patch).iter().product();
                     title += &format!(", {visible} of {blocks} blocks visible");
                 }
                 show(&title, operators::profile_table(profile));

@@ -68,12 +68,13 @@ impl Demo {
         let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
         prepare(std::slice::from_ref(&scans), &store, &settings, Part::ALL, common)?;
 
-        let [low, high] = plan.mae.mask_ratio;
+        let masking = plan.pretext.masking().expect("the preset is an autoencoder");
+        let [low, high] = masking.ratio;
         say(format!(
             "2. Pre-train: hide {:.0}-{:.0} % of {}³-voxel blocks of {}³ patches, reconstruct them, {} steps -> {}",
             100.0 * low,
             100.0 * high,
-            plan.mae.block,
+            masking.block,
             plan.train.patch[0],
             plan.train.steps,
             run.display()

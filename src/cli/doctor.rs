@@ -6,8 +6,7 @@ use crate::compute::device::adapters;
 use crate::compute::graph::Precision;
 use crate::compute::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
 use crate::compute::ops::distort;
-use crate::training::finetune::patches as finetuning;
-use crate::training::patches as pretraining;
+use crate::tasks::augmentation::{check_labelled, check_unlabelled};
 use clap::Args;
 use serde_json::json;
 
@@ -61,8 +60,8 @@ impl Doctor {
         let half = gpu.facts().shader_f16.then(|| check(Precision::F16)).into_iter().flatten();
         let sgd = [("sgd".to_string(), cases::check_optimizer(&gpu))];
         let augmentation = [
-            ("augmentation of pre-training".to_string(), pretraining::check(&gpu)),
-            ("augmentation of fine-tuning".to_string(), finetuning::check(&gpu)),
+            ("augmentation of pre-training".to_string(), check_unlabelled(&gpu)),
+            ("augmentation of fine-tuning".to_string(), check_labelled(&gpu)),
             ("distortions and fusion of pretexts".to_string(), distort::check(&gpu)),
         ];
         for (name, deviations) in check(Precision::F32).chain(sgd).chain(augmentation).chain(half) {

@@ -4,12 +4,10 @@ use super::{Common, at_least_one, print, whole_number};
 use crate::base::error::{Error, Result};
 use crate::base::memory::{budget, gib};
 use crate::compute::graph::Precision;
-use crate::compute::graph::plan::Limits;
 use crate::evaluation::evaluate::table;
 use crate::tasks::plan::finetune::{PRESETS, Part, SCHEDULES, Stem};
-use crate::training::finetune::run::{Options, finetune};
+use crate::training::finetune::run::{Options, finetune, trainer};
 use crate::training::finetune::setup::{Request, Setup};
-use crate::training::finetune::trainer::plan_phase;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -142,15 +140,19 @@ fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
     print(setup.plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
     let allowed = budget(common.memory, &gpu.facts().kind);
+    let trainer = trainer(&gpu, setup, allowed);
+    let mut first_step = 0;
     for phase in &setup.plan.phases {
-        let (run, _) = plan_phase(&setup.plan, &setup.objective, phase.trains, Limits::of(&gpu), allowed)?;
+        let run = trainer.plan(first_step)?;
+        first_step += phase.steps;
+        let parameters = &run.training.graph.parameters;
         print(format!(
             "# {} steps of {:?} to {}: {} of {} parameters trained, planned peak {:.3} GiB, {} of {} activations recomputed",
             phase.steps,
             phase.rate,
             phase.peak,
-            run.training.parameters.trained(),
-            run.training.parameters.count(),
+            parameters.trained(),
+            parameters.count(),
             gib(run.memory.total()),
             run.recomputed,
             run.recomputable

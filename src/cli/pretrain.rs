@@ -5,8 +5,8 @@ use crate::base::error::{Error, Result};
 use crate::base::memory::gib;
 use crate::compute::graph::Precision;
 use crate::compute::graph::plan::Limits;
-use crate::tasks::plan::{PRESETS, Plan};
-use crate::tasks::pretext::Pretext;
+use crate::compute::graph::product;
+use crate::tasks::plan::{Plan, presets};
 use crate::training::memory;
 use crate::training::pretrain::{Options, pretrain};
 use clap::Args;
@@ -45,7 +45,7 @@ pub struct Pretrain {
 }
 
 fn preset_help() -> String {
-    let list: Vec<String> = PRESETS.iter().map(|(name, text)| format!("  {name:14} {text}")).collect();
+    let list: Vec<String> = presets().map(|(name, text)| format!("  {name:14} {text}")).collect();
     format!("Presets:\n{}", list.join("\n"))
 }
 
@@ -90,17 +90,18 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     let m = &run.memory;
     print(plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
-    print(format!("# parameters: {} ({} trained)", run.training.parameters.count(), run.training.parameters.trained()));
+    let parameters = &run.training.graph.parameters;
+    print(format!("# parameters: {} ({} trained)", parameters.count(), parameters.trained()));
     print(format!(
         "# batch of {}: one sample after the other, gradients add up; memory is that of one sample",
         plan.train.batch
     ));
-    if plan.pretext == Pretext::Mae {
+    if let Some(masking) = plan.pretext.masking() {
+        let cells = product(masking.grid(plan.train.patch));
         print(format!(
-            "# mask: {} of {} blocks visible at most, {} voxels a block edge",
-            plan.mae.capacity(plan.train.patch),
-            plan.mae.grid(plan.train.patch).iter().product::<usize>(),
-            plan.mae.block
+            "# mask: {} of {cells} blocks visible at most, {} voxels a block edge",
+            masking.capacity(plan.train.patch),
+            masking.block
         ));
     }
     print(format!("# recomputed in the backward pass: {} of {} activations", run.recomputed, run.recomputable));

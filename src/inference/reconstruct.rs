@@ -3,7 +3,8 @@
 use crate::base::error::{Error, Result};
 use crate::base::volume::Volume;
 use crate::compute::device::Gpu;
-use crate::compute::graph::{BlockMask, Parameters, Session};
+use crate::compute::graph::{BlockMask, Feature, GraphId, Input, Mask, Precision, Session, product};
+use crate::data::dataset::SampleKey;
 use crate::data::preprocess;
 use crate::evaluation::pictures::save_png;
 use crate::evaluation::pictures::sheet::{Panel, Window, sheet, window_of};
@@ -13,9 +14,9 @@ use crate::inference::weights::PREPROCESSING;
 use crate::inference::weights::checkpoint;
 use crate::inference::weights::state::{checkpoint_of, set_parameters};
 use crate::tasks::plan::Plan;
-use crate::tasks::pretext::Pretext;
-use crate::tasks::pretext::mae::{self, Use};
-use crate::training::pretrain::SHEET;
+use crate::tasks::pretexts::Reconstruction;
+use crate::tasks::pretexts::masking::{Masking, random_mask};
+use crate::tasks::task::Frame;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -45,35 +46,38 @@ pub struct Outcome {
 pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let path = checkpoint_of(&options.model)?;
     let checkpoint = checkpoint::load_weights(&path)?;
-    let mut plan = Plan::parse(&checkpoint.plan_toml)?;
-    if plan.pretext != Pretext::Mae {
+    let plan = Plan::parse(&checkpoint.plan_toml)?;
+    let frame = plan.frame();
+    let Some(masking) = plan.pretext.masking() else {
         return Err(Error::file(
             &path,
             format!("was pre-trained with {}, and masked autoencoders reconstruct", plan.pretext.name()),
-            format!("Look at {SHEET} in its run folder, which shows what it learned"),
+            "Look at sheet.png in its run folder, which shows what it learned",
         ));
-    }
+    };
     let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {
         Some(text) => serde_json::from_str(text).map_err(|e| {
             Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")
         })?,
         None => preprocess::Settings::default(),
     };
-    let [low, high] = plan.mae.mask_ratio;
+    let [low, high] = masking.ratio;
     let ratio = options.mask_ratio.unwrap_or((low + high) / 2.0);
-    plan.mae.mask_ratio = [ratio, ratio];
-    plan.validate()?;
-    // The blocks of the volume are hidden, not of each tile: a tile may see any number of them.
-    plan.mae.mask_ratio[0] = 0.0;
+    Masking { ratio: [ratio, ratio], ..masking }.check(plan.pretext.key(), frame.patch)?;
     let scan = nifti::read(&options.scan)?;
     let prepared = preprocess::scan(&scan, &settings)?;
     std::fs::create_dir_all(&options.out).map_err(Error::io("create", &options.out))?;
 
-    let built = mae::build(Parameters::default(), &plan.network, &plan.mae, plan.train.patch, &Use::Reconstruct);
-    let mut session = Session::new(gpu.clone(), vec![built.graph], None)?;
+    // The blocks of the volume are hidden, not of each tile: a tile may see any number of them.
+    let all = product(masking.grid(frame.patch));
+    let frame = Frame { precision: Precision::F32, ..frame };
+    let made = plan.pretext.reconstruction(&frame, all).expect("what hides blocks fills them in");
+    let Reconstruction { graph, image, mask, output } = made;
+    let id = graph.id();
+    let session = Session::new(gpu.clone(), vec![graph], None)?;
     set_parameters(&session, &checkpoint)?;
-    let (predicted, hidden) =
-        predict(&mut session, built.reconstruction, &plan, &prepared.volume, ratio, options.seed)?;
+    let mut tiles = Tiles { session, graph: id, image, mask, output, patch: frame.patch, block: masking.block };
+    let (predicted, hidden) = tiles.predict(&prepared.volume, ratio, options.seed)?;
 
     let original = &prepared.volume;
     let combine = |f: &dyn Fn(usize) -> f32| {
@@ -101,7 +105,7 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let caption = format!(
         "{name}: {:.0} % of {}-voxel blocks hidden; error on hidden voxels {loss:.3}, {:.2} of predicting the mean",
         100.0 * ratio,
-        plan.mae.block,
+        masking.block,
         loss / zero
     );
     let mut files = vec![options.out.join(format!("{name}_sheet.png"))];
@@ -124,69 +128,78 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     Ok(Outcome { scan: options.scan.clone(), mask_ratio: ratio, loss, loss_of_zero: zero, files })
 }
 
-/// Hides random blocks of the whole volume and predicts them tile by tile. Tiles overlap by half, start at whole blocks so that
-/// all of them see the same mask, and are blended with the sliding window's Gaussian weights. Returns the prediction and 1 where
-/// a voxel was hidden.
-fn predict(
-    session: &mut Session,
-    output: usize,
-    plan: &Plan,
-    volume: &Volume,
-    ratio: f64,
-    seed: u64,
-) -> Result<(Volume, Volume)> {
-    let (patch, block) = (plan.train.patch, plan.mae.block);
-    // Whole blocks, one patch at least; the volume sits in the middle, with the mean around it.
-    let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]).next_multiple_of(block));
-    let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
-    let mask = mae::draw_mask(padded.map(|n| n / block), ratio, seed, 0, 0);
-    let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
-        let step = (patch[a] / block / 2).max(1) * block;
-        let last = padded[a] - patch[a];
-        (0..last).step_by(step).chain([last]).collect()
-    });
-    let weights = gaussian(patch, SIGMA_SCALE, PEAK);
-    let grid = plan.mae.grid(patch);
-    let mut sum = Volume::zeros(volume.shape, volume.spacing);
-    let mut total = vec![0f32; volume.data.len()];
-    for &z0 in &starts[0] {
-        for &y0 in &starts[1] {
-            for &x0 in &starts[2] {
-                let corner = [z0, y0, x0];
-                // (voxel of the patch, voxel of the volume) where the tile meets the volume
-                let pairs: Vec<(usize, usize)> = coordinates(patch)
-                    .enumerate()
-                    .filter_map(|(p, c)| {
-                        let at: [usize; 3] = std::array::from_fn(|a| (corner[a] + c[a]).wrapping_sub(before[a]));
-                        (0..3).all(|a| at[a] < volume.shape[a]).then(|| (p, volume.index(at[0], at[1], at[2])))
-                    })
-                    .collect();
-                let mut image = vec![0.0; patch.iter().product()];
-                pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
-                let visible = coordinates(grid)
-                    .map(|c| {
-                        let cell: [usize; 3] = std::array::from_fn(|a| corner[a] / block + c[a]);
-                        mask.visible[(cell[0] * mask.grid[1] + cell[1]) * mask.grid[2] + cell[2]]
-                    })
-                    .collect();
-                session.set_mask(0, &BlockMask { grid, visible })?;
-                session.set_image(0, &image);
-                session.run(0)?;
-                let values = session.read(0, output)?;
-                for (p, v) in pairs {
-                    sum.data[v] += weights[p] * values[p];
-                    total[v] += weights[p];
+/// The network on the device, run tile by tile.
+struct Tiles {
+    session: Session,
+    graph: GraphId,
+    image: Input,
+    mask: Mask,
+    output: Feature,
+    /// Voxels of a tile along (z, y, x).
+    patch: [usize; 3],
+    /// Edge of a hidden block in voxels.
+    block: usize,
+}
+
+impl Tiles {
+    /// Hides random blocks of the whole volume and predicts them tile by tile. Tiles overlap by half, start at whole blocks so that
+    /// all of them see the same mask, and are blended with the sliding window's Gaussian weights. Returns the prediction and 1 where
+    /// a voxel was hidden.
+    fn predict(&mut self, volume: &Volume, ratio: f64, seed: u64) -> Result<(Volume, Volume)> {
+        let Self { session, graph, image: input, mask: handle, output, patch, block } = self;
+        let (patch, block) = (*patch, *block);
+        // Whole blocks, one patch at least; the volume sits in the middle, with the mean around it.
+        let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]).next_multiple_of(block));
+        let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
+        let mask = random_mask(padded.map(|n| n / block), ratio, SampleKey { seed, step: 0, index: 0 });
+        let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
+            let step = (patch[a] / block / 2).max(1) * block;
+            let last = padded[a] - patch[a];
+            (0..last).step_by(step).chain([last]).collect()
+        });
+        let weights = gaussian(patch, SIGMA_SCALE, PEAK);
+        let grid = handle.grid();
+        let mut sum = Volume::zeros(volume.shape, volume.spacing);
+        let mut total = vec![0f32; volume.data.len()];
+        for &z0 in &starts[0] {
+            for &y0 in &starts[1] {
+                for &x0 in &starts[2] {
+                    let corner = [z0, y0, x0];
+                    // (voxel of the patch, voxel of the volume) where the tile meets the volume
+                    let pairs: Vec<(usize, usize)> = coordinates(patch)
+                        .enumerate()
+                        .filter_map(|(p, c)| {
+                            let at: [usize; 3] = std::array::from_fn(|a| (corner[a] + c[a]).wrapping_sub(before[a]));
+                            (0..3).all(|a| at[a] < volume.shape[a]).then(|| (p, volume.index(at[0], at[1], at[2])))
+                        })
+                        .collect();
+                    let mut image = vec![0.0; patch.iter().product()];
+                    pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
+                    let visible = coordinates(grid)
+                        .map(|c| {
+                            let cell: [usize; 3] = std::array::from_fn(|a| corner[a] / block + c[a]);
+                            mask.visible[(cell[0] * mask.grid[1] + cell[1]) * mask.grid[2] + cell[2]]
+                        })
+                        .collect();
+                    session.set_mask(*handle, &BlockMask { grid, visible })?;
+                    session.set_image(*input, &image);
+                    session.run(*graph)?;
+                    let values = session.read(*output)?;
+                    for (p, v) in pairs {
+                        sum.data[v] += weights[p] * values[p];
+                        total[v] += weights[p];
+                    }
                 }
             }
         }
+        sum.data.iter_mut().zip(&total).for_each(|(s, t)| *s /= t);
+        let mut hidden = Volume::zeros(volume.shape, volume.spacing);
+        for (v, c) in coordinates(volume.shape).enumerate() {
+            let seen = mask.at(std::array::from_fn(|a| c[a] + before[a]), padded);
+            hidden.data[v] = f32::from(u8::from(!seen));
+        }
+        Ok((sum, hidden))
     }
-    sum.data.iter_mut().zip(&total).for_each(|(s, t)| *s /= t);
-    let mut hidden = Volume::zeros(volume.shape, volume.spacing);
-    for (v, c) in coordinates(volume.shape).enumerate() {
-        let seen = mask.at(std::array::from_fn(|a| c[a] + before[a]), padded);
-        hidden.data[v] = f32::from(u8::from(!seen));
-    }
-    Ok((sum, hidden))
 }
 
 fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {

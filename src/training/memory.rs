@@ -1,46 +1,54 @@
 //! What a run needs on the device, decided before anything is allocated.
 
-use super::{patches, task};
 use crate::base::error::{Error, Result};
 use crate::base::memory::gib;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, SessionMemory, session_memory};
+use crate::compute::graph::{Parameters, SessionMemory, session_memory};
+use crate::data::dataset::Patch;
 use crate::tasks::plan::Plan;
-use crate::tasks::pretext::mae::Use;
+use crate::tasks::pretexts::Pretext;
+use crate::tasks::task::{Frame, GraphMode, Program, Task, Trains};
 
 /// The graphs of a training run and what they need.
-pub struct RunPlan {
-    pub training: Graph,
-    pub validation: Graph,
+pub struct RunPlan<S> {
+    /// Loss and gradients.
+    pub training: Program<S>,
+    /// Loss.
+    pub validation: Program<S>,
+    /// Bytes on the device.
     pub memory: SessionMemory,
     /// Activations that the backward pass computes again instead of keeping, of how many that it could.
     pub recomputed: usize,
+    /// How many it could.
     pub recomputable: usize,
 }
 
-/// The graphs of pre-training; recomputes as few activations as `budget` bytes allow.
-pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan> {
-    patches::augmentation(plan).check(limits)?;
-    let build = |recompute: usize| {
-        let training = task::graph(plan, Parameters::default(), &Use::Train { recompute });
-        let validation = task::graph(plan, training.parameters.clone(), &Use::Validate);
-        (training, validation)
-    };
-    fit(&build, limits, budget, "choose a smaller train.patch or network, or a higher mae.mask_ratio")
+/// The graphs of a pre-training, as [`fit`].
+///
+/// # Errors
+/// As [`fit`].
+pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan<Vec<Patch>>> {
+    let pretext: &dyn Pretext = &*plan.pretext;
+    fit(pretext, &plan.frame(), Trains::All, limits, budget)
 }
 
-/// Builds training and validation graphs, given how many activations to recompute, such that they fit into `budget` bytes with
-/// as few recomputations as possible. `remedy` says what else would make them smaller.
-pub fn fit(
-    graphs: &dyn Fn(usize) -> (Graph, Graph),
+/// Builds the graphs of a task that trains `trains`, such that they fit into `budget` bytes with as few recomputations as possible.
+///
+/// # Errors
+/// A patch exceeds the adapter's limits, or they do not fit with all recomputations that there are.
+pub fn fit<S>(
+    task: &(impl Task<Sample = S> + ?Sized),
+    frame: &Frame,
+    trains: Trains,
     limits: Limits,
     budget: Option<u64>,
-    remedy: &str,
-) -> Result<RunPlan> {
-    let build = |recompute: usize| -> Result<RunPlan> {
-        let (training, validation) = graphs(recompute);
-        let memory = session_memory(&[&training, &validation], limits, true)?;
-        let recomputable = training.recomputation_candidates().len();
+) -> Result<RunPlan<S>> {
+    task.check_limits(frame, limits)?;
+    let build = |recompute: usize| -> Result<RunPlan<S>> {
+        let training = task.build(frame, Parameters::default(), GraphMode::Train { trains, recompute });
+        let validation = task.build(frame, training.graph.parameters.clone(), GraphMode::Validate);
+        let memory = session_memory(&[&training.graph, &validation.graph], limits, true)?;
+        let recomputable = training.graph.recomputation_candidates().len();
         Ok(RunPlan { training, validation, memory, recomputed: recompute.min(recomputable), recomputable })
     };
     let first = build(0)?;
@@ -56,7 +64,7 @@ pub fn fit(
                 gib(all.memory.total()),
                 gib(budget)
             ),
-            format!("Raise --memory, or {remedy}"),
+            format!("Raise --memory, or {}", task.smaller()),
         ));
     }
     // The fewest recomputations that fit. Each candidate frees memory, so bisection finds the edge.

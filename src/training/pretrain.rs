@@ -1,37 +1,27 @@
 //! Pre-training: patches from the store, the loss of a pretext task.
 
-use super::drive::{Rhythm, Step, Training, Validation, drive, record};
 use super::log::{MetricsLog, run_json};
-use super::loss_scale::LossScale;
-use super::memory::{self, RunPlan};
+use super::memory;
 use super::stop::StopFlag;
-use super::task::{self, Task};
+use super::train_loop::{Batches, Run, Timetable, past_of, train};
+use super::trainer::Trainer;
 use crate::base::error::{Error, Result};
 use crate::base::memory::{budget, gib};
 use crate::base::progress::{Mode, Progress};
 use crate::compute::device::Gpu;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Output, Session, StepValues};
 use crate::compute::model::init::initial_values;
-use crate::compute::ops::sgd;
 use crate::data::dataset::split::split;
 use crate::data::dataset::{Loader, LoaderReport, Patch, SampleKey, Store, Stream};
-use crate::evaluation::pictures::curves::{Series, progress_png};
-use crate::evaluation::pictures::save_png;
 use crate::inference::weights::PREPROCESSING;
 use crate::inference::weights::checkpoint::Checkpoint;
-use crate::inference::weights::state::{parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
+use crate::inference::weights::state::{restore_kernels, resume_point};
 use crate::tasks::plan::Plan;
-use crate::tasks::pretext::{Pretext, mae};
-use image::RgbImage;
-use serde_json::{Value, json};
+use crate::tasks::task::{Past, Task};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
-
-/// Picture of what a validation's sample looks like, in the run's folder.
-pub const SHEET: &str = "sheet.png";
 
 /// What the command line adds to the plan; nothing here changes a result.
 pub struct Options {
@@ -74,7 +64,8 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
             "Pre-training needs scans of two subjects at least: one is kept for validation",
         ));
     }
-    let run = memory::plan_run(plan, Limits::of(gpu), budget(options.memory, &gpu.facts().kind))?;
+    let allowed = budget(options.memory, &gpu.facts().kind);
+    let run = memory::plan_run(plan, Limits::of(gpu), allowed)?;
     let stop = StopFlag::install()?;
     std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
     crate::base::atomic::write_atomic(options.run.join("plan.toml"), plan.to_toml().as_bytes())?;
@@ -85,46 +76,109 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     progress.message(&format!(
         "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation scans{}",
         gpu.facts().name,
-        run.training.parameters.count(),
+        run.training.graph.parameters.count(),
         gib(run.memory.total()),
         cases.train.len(),
         cases.validation.len(),
         if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
     ));
 
-    let planned = run.memory.total();
-    let mut trainer = Trainer::new(gpu, plan, run, resumed.as_ref())?;
-    trainer.preprocessing = serde_json::to_string(&store.manifest().settings).unwrap_or_default();
+    drop(run);
+    let past = resumed.as_ref().map(past_of).unwrap_or_default();
+    let trainer = trainer(gpu, plan, allowed, resumed)?;
+    let settings = &store.manifest().settings;
     let loader = |cases: &[usize], training| {
-        Arc::new(Loader::new(store.clone(), cases.to_vec(), task::patch_settings(plan, training)))
+        let settings = plan.pretext.patch_settings(&plan.frame(), training);
+        Arc::new(Loader::new(store.clone(), cases.to_vec(), settings))
     };
     let t = &plan.train;
-    let training = loader(&cases.train, true);
-    let patches = t.batch * task::patches_of(plan.pretext);
-    let mut pretraining = Pretraining {
-        plan,
-        options,
+    let patches = t.batch * plan.pretext.patches();
+    let queue = QUEUE.min(QUEUED_PATCHES.div_ceil(patches));
+    let stream = loader(&cases.train, true).stream(plan.seed, first_step, patches, options.threads, queue);
+    let mut run = Run {
+        folder: options.run.clone(),
         trainer,
-        batches: training.stream(
-            plan.seed,
-            first_step,
-            patches,
-            options.threads,
-            QUEUE.min(QUEUED_PATCHES.div_ceil(patches)),
-        ),
-        validation: loader(&cases.validation, false),
-        spacing: store.manifest().settings.spacing,
-        best: resumed.and_then(|c| c.best_validation),
-        last: last_validation(&options.run)?,
-        planned,
-        reported: LoaderReport::default(),
+        schedule: Rc::new(plan.clone()),
+        batches: Box::new(Patches {
+            store: options.store.clone(),
+            stream,
+            validation: loader(&cases.validation, false),
+            samples: t.batch,
+            patches: patches as u64,
+            reported: LoaderReport::default(),
+        }),
+        validation_steps: t.validation_steps,
+        spacing: settings.spacing,
+        past,
+        extra: vec![(PREPROCESSING.into(), serde_json::to_string(settings).unwrap_or_default())],
     };
     let (steps, epoch_steps, checkpoint_minutes) = (t.steps, t.epoch_steps, t.checkpoint_minutes);
-    let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
-    drive(&mut pretraining, &options.run, rhythm, log, progress, &stop)?;
-    let (last, zero) = pretraining.last.unwrap_or((f64::NAN, None));
-    let best = pretraining.best.unwrap_or(last);
-    Ok(Outcome { steps, last_validation: last, best_validation: best, zero_validation: zero })
+    train(&mut run, Timetable { first_step, steps, epoch_steps, checkpoint_minutes }, log, progress, &stop)?;
+    let (last, zero) = last_validation(&options.run)?.unwrap_or((f64::NAN, None));
+    let Past { best, .. } = run.past;
+    Ok(Outcome { steps, last_validation: last, best_validation: best.unwrap_or(last), zero_validation: zero })
+}
+
+/// A trainer for a plan, with weights from the checkpoint or the plan's initialisation.
+///
+/// # Errors
+/// It does not fit into `budget` bytes, the device fails, or the checkpoint is of another network.
+pub fn trainer(
+    gpu: &Rc<Gpu>,
+    plan: &Plan,
+    budget: Option<u64>,
+    from: Option<Checkpoint>,
+) -> Result<Trainer<Vec<Patch>>> {
+    let task: Rc<dyn Task<Sample = Vec<Patch>>> = Rc::from(plan.pretext.boxed() as Box<dyn Task<Sample = Vec<Patch>>>);
+    let mut trainer = Trainer::new(gpu, Rc::new(plan.clone()), task, budget);
+    match from {
+        Some(checkpoint) => trainer.resume(checkpoint)?,
+        None => trainer.start(0, &initial_values(&trainer.parameters(), plan.train.init, plan.seed))?,
+    }
+    Ok(trainer)
+}
+
+/// Samples of a pre-training: each is made of as many patches as the pretext wants.
+struct Patches {
+    /// Folder of the store, for messages.
+    store: PathBuf,
+    stream: Stream,
+    validation: Arc<Loader>,
+    /// Samples and patches of a batch.
+    samples: usize,
+    patches: u64,
+    reported: LoaderReport,
+}
+
+impl Patches {
+    /// The samples of a batch of patches: those that are in the same place of every equal part of it belong together.
+    fn samples(&self, patches: Vec<Patch>) -> Vec<Vec<Patch>> {
+        let mut samples: Vec<Vec<Patch>> = (0..self.samples).map(|_| Vec::new()).collect();
+        for (n, patch) in patches.into_iter().enumerate() {
+            samples[n % self.samples].push(patch);
+        }
+        samples
+    }
+}
+
+impl Batches<Vec<Patch>> for Patches {
+    fn next(&mut self) -> Result<Vec<Vec<Patch>>> {
+        let patches = self
+            .stream
+            .next()
+            .unwrap_or_else(|| Err(Error::file(&self.store, "the loader ended early", "Run the same command again")))?;
+        Ok(self.samples(patches))
+    }
+
+    fn validation(&self, first: SampleKey) -> Result<Vec<Vec<Patch>>> {
+        let patches = (0..self.patches).map(|index| self.validation.patch(SampleKey { index, ..first }));
+        Ok(self.samples(patches.collect::<Result<_>>()?))
+    }
+
+    fn report(&mut self) -> Option<LoaderReport> {
+        let before = std::mem::replace(&mut self.reported, self.stream.report());
+        Some(self.reported.since(&before))
+    }
 }
 
 /// In what a run that wrote this checkpoint differs from one with `plan` on `store`.
@@ -135,217 +189,6 @@ fn differences(found: &Checkpoint, plan: &Plan, store: &Store) -> Result<Vec<Str
         differences.push(format!("preprocessing = {} / {prepared}", found.extra[PREPROCESSING]));
     }
     Ok(differences)
-}
-
-/// What a validation found.
-pub struct Judgement {
-    pub loss: f64,
-    /// The loss of predicting zero, where that is a prediction.
-    pub zero: Option<f64>,
-    /// The last batch.
-    pub last: Vec<Patch>,
-}
-
-/// A session that trains a network for a pretext, sample by sample.
-pub struct Trainer {
-    pub session: Session,
-    /// How the scans were prepared, as JSON: what runs the network later must do the same.
-    pub preprocessing: String,
-    pub loss_scale: LossScale,
-    plan: Plan,
-    task: Task,
-}
-
-const TRAINING: usize = 0;
-const VALIDATION: usize = 1;
-
-impl Trainer {
-    /// Allocates, and sets weights from the checkpoint or the plan's initialisation.
-    pub fn new(gpu: &Rc<Gpu>, plan: &Plan, run: RunPlan, from: Option<&Checkpoint>) -> Result<Self> {
-        let clip = plan.train.clip as f32;
-        let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
-        let session = Session::new(gpu.clone(), vec![run.training, run.validation], Some(&make))?;
-        let precision = plan.train.precision;
-        let loss_scale = match from {
-            None => {
-                for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
-                    session.set_weight(id, values);
-                }
-                LossScale::new(precision)
-            }
-            Some(checkpoint) => {
-                set_parameters(&session, checkpoint)?;
-                LossScale::resume(precision, checkpoint)?
-            }
-        };
-        Ok(Self { session, preprocessing: String::new(), loss_scale, plan: plan.clone(), task: Task::new(plan) })
-    }
-
-    /// The patches of each sample of a batch: those that are in the same place of every equal part of it.
-    fn samples<'a>(&self, batch: &'a [Patch]) -> Vec<Vec<&'a Patch>> {
-        let samples = batch.len() / task::patches_of(self.plan.pretext);
-        (0..samples).map(|k| batch[k..].iter().step_by(samples).collect()).collect()
-    }
-
-    fn set_step(&self, seed: u64, step: u64, samples: usize) {
-        let t = &self.plan.train;
-        self.session.set_step(StepValues {
-            learning_rate: t.rate(step) as f32,
-            momentum: t.momentum as f32,
-            weight_decay: t.weight_decay as f32,
-            loss_scale: self.task.loss_scale(seed, step, samples) as f32,
-            gradient_scale: self.loss_scale.factor(),
-        });
-    }
-
-    /// Loss over a batch as (seed, step) changes it; adds gradients when `program` trains.
-    fn batch(&mut self, program: usize, seed: u64, step: u64, batch: &[Patch]) -> Result<f64> {
-        self.session.start_step();
-        let samples = self.samples(batch);
-        self.set_step(seed, step, samples.len());
-        for (index, patches) in (0..).zip(samples) {
-            self.task.upload(&mut self.session, SampleKey { seed, step, index }, &patches, program == TRAINING)?;
-            self.session.run(program)?;
-        }
-        Ok(f64::from(self.session.output(Output::Loss)?))
-    }
-
-    /// One optimiser step. Returns loss and gradient norm before clipping. One that is not finite changes nothing but the loss
-    /// scale.
-    pub fn step(&mut self, step: u64, batch: &[Patch]) -> Result<(f64, f64)> {
-        let loss = self.batch(TRAINING, self.plan.seed, step, batch)?;
-        let mut norm = f64::NAN;
-        if loss.is_finite() {
-            self.session.update()?;
-            norm = f64::from(self.session.output(Output::GradientNorm)?);
-        }
-        self.loss_scale.update(norm);
-        Ok((loss, norm))
-    }
-
-    /// Loss, and the loss of predicting zero where that is a prediction, over fixed patches that change in the same way every
-    /// time, so that numbers of a run can be compared.
-    pub fn validate(&mut self, loader: &Loader) -> Result<Judgement> {
-        let seed = self.plan.seed ^ VALIDATION_SEED;
-        let (batches, samples) = (self.plan.train.validation_steps, self.plan.train.batch);
-        let (mut loss, mut zero) = (0.0, Some(0.0));
-        let mut last = Vec::new();
-        for step in 0..batches {
-            let patches = (0..samples * task::patches_of(self.plan.pretext))
-                .map(|index| loader.patch(SampleKey { seed, step, index: index as u64 }))
-                .collect::<Result<Vec<Patch>>>()?;
-            loss += self.batch(VALIDATION, seed, step, &patches)? / batches as f64;
-            for (index, patches) in (0..).zip(self.samples(&patches)) {
-                let of_zero = self.task.loss_of_zero(SampleKey { seed, step, index }, &patches);
-                zero = zero.zip(of_zero).map(|(sum, one)| sum + one / (samples as u64 * batches) as f64);
-            }
-            last = patches;
-        }
-        Ok(Judgement { loss, zero, last })
-    }
-
-    /// Input, target and output of the last sample that [`Trainer::validate`] ran, of the batch `last`; voxels of `spacing` mm.
-    pub fn sheet(&self, last: &[Patch], spacing: [f64; 3]) -> Result<RgbImage> {
-        let t = &self.plan.train;
-        let key = SampleKey {
-            seed: self.plan.seed ^ VALIDATION_SEED,
-            step: t.validation_steps - 1,
-            index: t.batch as u64 - 1,
-        };
-        let samples = self.samples(last);
-        self.task.sheet(&self.session, VALIDATION, key, samples.last().map_or(&[], Vec::as_slice), spacing)
-    }
-
-    /// Everything that a later process needs to go on.
-    pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
-        let (weights, momentum) = parameters_of(&self.session)?;
-        let (plan_toml, seed) = (self.plan.to_toml(), self.plan.seed);
-        let mut extra = [(PREPROCESSING.to_string(), self.preprocessing.clone())].into();
-        self.loss_scale.save(&mut extra);
-        save_kernels(&self.session.gpu, &mut extra);
-        Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
-    }
-}
-
-/// Keeps the masks and patches of validation apart from those of training.
-const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
-
-/// The pre-training as the loop sees it.
-struct Pretraining<'a> {
-    plan: &'a Plan,
-    options: &'a Options,
-    trainer: Trainer,
-    batches: Stream,
-    validation: Arc<Loader>,
-    /// Of the store's voxels, in mm.
-    spacing: [f64; 3],
-    best: Option<f64>,
-    /// Loss of the last validation, and of predicting zero.
-    last: Option<(f64, Option<f64>)>,
-    /// Bytes that the plan gives the device.
-    planned: u64,
-    /// What the loader had done at the last validation.
-    reported: LoaderReport,
-}
-
-impl Training for Pretraining<'_> {
-    fn step(&mut self, step: u64) -> Result<Step> {
-        let start = Instant::now();
-        let batch = self.batches.next().unwrap_or_else(|| {
-            Err(Error::file(&self.options.store, "the loader ended early", "Run the same command again"))
-        })?;
-        let waited = start.elapsed();
-        let (loss, norm) = self.trainer.step(step, &batch)?;
-        let mut record = record([("learning_rate", json!(self.plan.train.rate(step)))]);
-        if self.plan.pretext == Pretext::Mae {
-            record.insert("mask_ratio".into(), json!(mae::step_ratio(&self.plan.mae, self.plan.seed, step)));
-        }
-        record.extend(self.trainer.loss_scale.record());
-        let overflow = self.trainer.loss_scale.explains(loss, norm);
-        Ok(Step { loss, gradient_norm: norm, samples: self.plan.train.batch, overflow, waited, record })
-    }
-
-    fn validate(&mut self, _: u64) -> Result<Validation> {
-        let Judgement { loss, zero, last } = self.trainer.validate(&self.validation)?;
-        self.last = Some((loss, zero));
-        let is_best = self.best.is_none_or(|b| loss < b);
-        if is_best {
-            self.best = Some(loss);
-        }
-        save_png(self.options.run.join(SHEET), &self.trainer.sheet(&last, self.spacing)?)?;
-        let mut record = record([("validation_loss", json!(loss))]);
-        record.extend(zero.map(|zero| ("validation_loss_of_zero".to_string(), json!(zero))));
-        let report = std::mem::replace(&mut self.reported, self.batches.report());
-        record.extend(self.reported.since(&report).record());
-        Ok(Validation {
-            record,
-            message: match zero {
-                Some(zero) => format!("validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero),
-                None => format!("validation loss {loss:.4}"),
-            },
-            is_best,
-        })
-    }
-
-    fn checkpoint(&self, done: u64) -> Result<Checkpoint> {
-        self.trainer.checkpoint(done, self.best)
-    }
-
-    fn picture(&self, records: &[Value]) -> Result<()> {
-        let mut losses =
-            vec![Series::of(records, "training", "loss"), Series::of(records, "validation", "validation_loss")];
-        if self.last.is_some_and(|(_, zero)| zero.is_some()) {
-            losses.push(Series::of(records, "predicting zero", "validation_loss_of_zero"));
-        }
-        let rate = Series::of(records, "learning rate", "learning_rate");
-        let speed = Series::of(records, "patches/s", "patches_per_s");
-        let path = self.options.run.join("progress.png");
-        progress_png(path, &self.trainer.task.title(), &losses, &rate, &speed)
-    }
-
-    fn session(&self) -> (&Session, u64) {
-        (&self.trainer.session, self.planned)
-    }
 }
 
 /// The last validation in the log, for a run that was complete already.

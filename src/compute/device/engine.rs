@@ -2,7 +2,7 @@
 
 use super::adapter::{self, AdapterFacts};
 use super::kernels::KernelTable;
-use super::recording::{Heap, Kernel, Precision, Recording, Slice, Workgroups};
+use super::recording::{Dynamic, Heap, Kernel, Precision, Recording, Slice, Workgroups};
 use super::shaders;
 use crate::base::error::{Error, Result};
 use std::collections::HashMap;
@@ -344,14 +344,14 @@ impl Gpu {
         Ok(Executable { steps })
     }
 
-    /// Submits a run; `visible` holds the visible blocks of each mask, then 1 for each switch that is on.
-    pub fn run(&self, executable: &Executable, visible: &[u32]) -> Result<()> {
+    /// Submits a run; `dynamic` decides how many workgroups its dispatches have.
+    pub fn run(&self, executable: &Executable, dynamic: &Dynamic) -> Result<()> {
         for chunk in executable.steps.chunks(DISPATCHES_PER_SUBMIT) {
             let mut encoder = self.device.create_command_encoder(&Default::default());
             {
                 let mut pass = encoder.begin_compute_pass(&Default::default());
                 for step in chunk {
-                    dispatch(&mut pass, step, visible);
+                    dispatch(&mut pass, step, dynamic);
                 }
             }
             self.queue.submit([encoder.finish()]);
@@ -360,9 +360,9 @@ impl Gpu {
     }
 
     /// Runs with a timestamp around every dispatch; `None` where the adapter has none.
-    pub fn run_timed(&self, executable: &Executable, visible: &[u32]) -> Result<Option<Vec<Timing>>> {
+    pub fn run_timed(&self, executable: &Executable, dynamic: &Dynamic) -> Result<Option<Vec<Timing>>> {
         if !self.facts.timestamps {
-            self.run(executable, visible)?;
+            self.run(executable, dynamic)?;
             return Ok(None);
         }
         let mut timings = Vec::with_capacity(executable.steps.len());
@@ -398,7 +398,7 @@ impl Gpu {
                         end_of_pass_write_index: Some(2 * k as u32 + 1),
                     }),
                 });
-                dispatch(&mut pass, step, visible);
+                dispatch(&mut pass, step, dynamic);
             }
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
             encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
@@ -418,8 +418,8 @@ impl Gpu {
     }
 }
 
-fn dispatch(pass: &mut wgpu::ComputePass<'_>, step: &Step, visible: &[u32]) {
-    let [x, y, z] = step.workgroups.resolve(visible);
+fn dispatch(pass: &mut wgpu::ComputePass<'_>, step: &Step, dynamic: &Dynamic) {
+    let [x, y, z] = step.workgroups.resolve(dynamic);
     if x == 0 || y == 0 || z == 0 {
         return;
     }

@@ -103,13 +103,27 @@ pub struct Slice {
 pub enum Workgroups {
     Fixed([u32; 3]),
     /// Enough groups of `per_group` items for `per_block` items a visible block of mask `mask`, in x (folded into y past the
-    /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs. A switch is as a mask of one block.
+    /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs.
     PerBlock {
         mask: u32,
         per_block: u32,
         per_group: u32,
         z: u32,
     },
+    /// These groups while flag `flag` is set, else none.
+    When {
+        flag: u32,
+        groups: [u32; 3],
+    },
+}
+
+/// What decides, when a recording runs, how many workgroups its dispatches have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dynamic {
+    /// Visible blocks of each mask.
+    pub visible: Vec<u32>,
+    /// Which flags are set.
+    pub flags: Vec<bool>,
 }
 
 impl Workgroups {
@@ -117,13 +131,24 @@ impl Workgroups {
     pub fn folded(items: usize, per_group: usize, z: usize) -> Self {
         Workgroups::Fixed(fold(items.div_ceil(per_group) as u64, z as u32))
     }
-    /// The numbers for the given visible blocks of each mask.
-    pub fn resolve(&self, visible: &[u32]) -> [u32; 3] {
+    /// As [`Workgroups::folded`] with `z` = 1, while a flag is set.
+    pub fn when(flag: u32, items: usize, per_group: usize) -> Self {
+        Workgroups::When { flag, groups: fold(items.div_ceil(per_group) as u64, 1) }
+    }
+    /// The numbers for the given visible blocks and flags.
+    pub fn resolve(&self, dynamic: &Dynamic) -> [u32; 3] {
         match *self {
             Workgroups::Fixed(groups) => groups,
             Workgroups::PerBlock { mask, per_block, per_group, z } => {
-                let items = u64::from(visible[mask as usize]) * u64::from(per_block);
+                let items = u64::from(dynamic.visible[mask as usize]) * u64::from(per_block);
                 fold(items.div_ceil(u64::from(per_group)), z)
+            }
+            Workgroups::When { flag, groups } => {
+                if dynamic.flags[flag as usize] {
+                    groups
+                } else {
+                    [0; 3]
+                }
             }
         }
     }

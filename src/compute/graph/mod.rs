@@ -3,6 +3,7 @@
 //! A batch is a loop over runs of the graph; gradients add up in place, so memory is that of one sample. Tensors are buffers
 //! rather than values: a node may add to a tensor that an earlier node wrote.
 
+mod handles;
 mod parameters;
 pub mod plan;
 mod record;
@@ -10,6 +11,7 @@ mod session;
 mod space;
 mod tune;
 
+pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters};
 pub use record::{Recorder, Segment};
 pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
@@ -96,17 +98,16 @@ pub trait Op {
 
 /// A network under construction.
 pub struct Graph {
+    id: GraphId,
     pub tensors: Vec<Tensor>,
     pub nodes: Vec<Node>,
     pub parameters: Parameters,
-    /// How feature tensors are stored. It decides nothing about the nodes, and may be set until the graph is planned.
-    pub precision: Precision,
-    /// Grid of each mask; the table is `Storage::Input(1 + mask)`.
-    pub masks: Vec<[usize; 3]>,
-    /// Bytes of each input; 0 is a dummy for bindings without use.
-    pub inputs: Vec<u64>,
-    /// Parts of the graph that the host switches on before a run; see [`Graph::switch`].
-    pub switches: u32,
+    precision: Precision,
+    masks: Vec<MaskTable>,
+    /// Bytes of each upload; the first is a dummy for bindings without use.
+    inputs: Vec<u64>,
+    /// Number of flags.
+    flags: u32,
     gradients: HashMap<TensorId, TensorId>,
     parameter_tensors: HashMap<ParamId, (TensorId, TensorId)>,
     /// Names of parameters that stay as they are.
@@ -117,6 +118,13 @@ pub struct Graph {
     forward_nodes: usize,
 }
 
+/// Where the table of a mask is uploaded.
+#[derive(Clone, Copy, Debug)]
+struct MaskTable {
+    grid: [usize; 3],
+    slot: u32,
+}
+
 /// Tells by its name whether a parameter is frozen.
 pub type Frozen = Rc<dyn Fn(&str) -> bool>;
 
@@ -124,18 +132,18 @@ pub type Frozen = Rc<dyn Fn(&str) -> bool>;
 const DUMMY_BYTES: u64 = 256;
 
 impl Graph {
-    /// An empty graph over `parameters` (those of another graph of the same network, or none), with the grids of its masks.
-    pub fn new(parameters: Parameters, masks: &[[usize; 3]]) -> Self {
-        let mut inputs = vec![DUMMY_BYTES];
-        inputs.extend(masks.iter().map(|&grid| BlockMask::table_len(grid) as u64 * 4));
+    /// An empty graph over `parameters` (those of another graph of the same network, or none) whose feature tensors are
+    /// stored in `precision`.
+    pub fn new(parameters: Parameters, precision: Precision) -> Self {
         Self {
+            id: GraphId::next(),
             tensors: Vec::new(),
             nodes: Vec::new(),
             parameters,
-            precision: Precision::default(),
-            masks: masks.to_vec(),
-            inputs,
-            switches: 0,
+            precision,
+            masks: Vec::new(),
+            inputs: vec![DUMMY_BYTES],
+            flags: 0,
             gradients: HashMap::new(),
             parameter_tensors: HashMap::new(),
             frozen: None,
@@ -159,22 +167,45 @@ impl Graph {
         self.tensor(Kind::Bytes(bytes), Storage::Arena)
     }
 
-    /// An image (channels, z, y, x) that the host uploads before each run.
-    pub fn image(&mut self, channels: usize, dims: [usize; 3]) -> TensorId {
+    /// What a [`Session`] knows the graph by.
+    pub fn id(&self) -> GraphId {
+        self.id
+    }
+
+    /// How feature tensors are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// An image (channels, z, y, x) of 32-bit floats that the host uploads before each run.
+    pub fn image(&mut self, channels: usize, dims: [usize; 3]) -> Input {
         self.input((channels * product(dims) * 4) as u64)
     }
 
-    /// Bytes that the host uploads before each run: as many as it likes, `bytes` at most.
-    pub fn input(&mut self, bytes: u64) -> TensorId {
-        self.inputs.push(bytes);
-        self.tensor(Kind::Bytes(bytes), Storage::Input(self.inputs.len() as u32 - 1))
+    /// A mask of `grid` cells along (z, y, x), whose visible blocks the host uploads before each run.
+    pub fn mask(&mut self, grid: [usize; 3]) -> Mask {
+        let slot = self.upload(BlockMask::table_len(grid) as u64 * 4);
+        self.masks.push(MaskTable { grid, slot });
+        Mask { index: self.masks.len() as u32 - 1, grid }
     }
 
-    /// A number for dispatches that run only when the host says so ([`Session::set_switch`], [`Recorder::when`]). What is off
+    /// A new place for `bytes` that the host uploads.
+    fn upload(&mut self, bytes: u64) -> u32 {
+        self.inputs.push(bytes);
+        self.inputs.len() as u32 - 1
+    }
+
+    /// Bytes that the host uploads before each run: as many as it likes, `bytes` at most.
+    pub fn input(&mut self, bytes: u64) -> Input {
+        let slot = self.upload(bytes);
+        Input { tensor: self.tensor(Kind::Bytes(bytes), Storage::Input(slot)), slot, bytes }
+    }
+
+    /// A flag for dispatches that run only when the host says so ([`Session::set_flag`], [`Recorder::when`]). What is off
     /// costs nothing.
-    pub fn switch(&mut self) -> u32 {
-        self.switches += 1;
-        self.switches - 1
+    pub fn flag(&mut self) -> Flag {
+        self.flags += 1;
+        Flag(self.flags - 1)
     }
 
     pub fn output(&mut self, output: Output) -> TensorId {
@@ -213,8 +244,27 @@ impl Graph {
         }
     }
 
-    /// Keeps a tensor until the end of the run, so that the host can read it.
-    pub fn keep(&mut self, t: TensorId) {
+    /// Keeps a feature tensor until the end of the run, so that the host can read it.
+    ///
+    /// # Panics
+    /// When it is not a feature tensor.
+    pub fn keep(&mut self, t: TensorId) -> Feature {
+        self.shape(t);
+        self.keep_storage(t);
+        Feature { graph: self.id, tensor: t }
+    }
+
+    /// Keeps a tensor that is not a feature tensor until the end of the run, so that the host can read it.
+    ///
+    /// # Panics
+    /// When it is a feature tensor.
+    pub fn keep_words(&mut self, t: TensorId) -> Readout {
+        assert!(matches!(self.tensors[t].kind, Kind::Bytes(_)), "tensor {t} is a feature tensor");
+        self.keep_storage(t);
+        Readout { graph: self.id, tensor: t }
+    }
+
+    fn keep_storage(&mut self, t: TensorId) {
         if self.tensors[t].storage == Storage::Arena {
             self.tensors[t].storage = Storage::Kept;
         }
@@ -273,6 +323,13 @@ impl Graph {
                 node.op.backward(&node, self);
             }
         }
+    }
+
+    /// [`Graph::backward`] from tensors that a loss depends on and their gradients, computing again the `recompute` activations
+    /// that cost least.
+    pub fn backward_from_loss(&mut self, seeds: &[(TensorId, TensorId)], recompute: usize) {
+        let chosen: Vec<TensorId> = self.recomputation_candidates().into_iter().take(recompute).collect();
+        self.backward(seeds, chosen);
     }
 
     /// The gradient of a tensor, when one has arrived.

@@ -1,7 +1,7 @@
 //! Liveness and the memory plan: where each tensor segment lies in the arena.
 
 use super::space::QUAD;
-use super::{Graph, Kind, Storage, TensorId};
+use super::{Feature, Graph, Kind, Storage, TensorId};
 use crate::base::error::{Error, Result};
 
 /// Limits of the adapter that shape the plan.
@@ -37,6 +37,11 @@ pub struct MemoryPlan {
 }
 
 impl MemoryPlan {
+    /// Where a kept feature tensor lies.
+    pub fn pieces_of(&self, feature: Feature) -> &[Piece] {
+        &self.pieces[feature.tensor]
+    }
+
     pub fn bytes(&self) -> u64 {
         self.heaps.iter().sum()
     }

@@ -2,7 +2,7 @@
 
 use super::plan::{MemoryPlan, Piece};
 use super::space::{QUAD, Space};
-use super::{Graph, Kind, ParameterLayout, Storage, TensorId};
+use super::{Flag, Graph, Kind, ParameterLayout, Storage, TensorId};
 use crate::compute::device::recording::{Dispatch, Heap, Kernel, Precision, Recording, Slice, Workgroups};
 use crate::compute::device::{AdapterFacts, KernelTable};
 use bytemuck::Pod;
@@ -187,7 +187,10 @@ impl<'a> Recorder<'a> {
     /// The mask table of the first sparse space of the list, for kernels that import `space`.
     pub fn mask(&self, spaces: &[&Space]) -> Slice {
         match spaces.iter().find_map(|s| s.mask()) {
-            Some(mask) => Slice { heap: Heap::Input(1 + mask), offset: 0, size: self.graph.inputs[1 + mask as usize] },
+            Some(mask) => {
+                let slot = self.graph.masks[mask as usize].slot;
+                Slice { heap: Heap::Input(slot), offset: 0, size: self.graph.inputs[slot as usize] }
+            }
             None => self.dummy(),
         }
     }
@@ -205,10 +208,9 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Workgroups of `per_group` items, or none while `switch` is off.
-    pub fn when(&self, switch: u32, items: usize, per_group: usize) -> Workgroups {
-        let mask = self.graph.masks.len() as u32 + switch;
-        Workgroups::PerBlock { mask, per_block: items as u32, per_group: per_group as u32, z: 1 }
+    /// Workgroups of `per_group` for `items`, or none while the flag is off.
+    pub fn when(&self, flag: Flag, items: usize, per_group: usize) -> Workgroups {
+        Workgroups::when(flag.0, items, per_group)
     }
 
     pub fn dispatch<P: Pod>(

@@ -2,9 +2,12 @@
 
 use super::plan::{self, Limits, MemoryPlan};
 use super::record::Recorder;
-use super::{BlockMask, Graph, Kind, Output, ParamId, ParameterLayout, Parameters, Precision, QUAD, TensorId, product};
+use super::{
+    BlockMask, Feature, Flag, Graph, GraphId, Input, Kind, Mask, Output, ParamId, ParameterLayout, Parameters,
+    Precision, QUAD, Readout, product,
+};
 use crate::base::error::{Error, Result};
-use crate::compute::device::recording::{Heap, Recording, Slice};
+use crate::compute::device::recording::{Dynamic, Heap, Recording, Slice};
 use crate::compute::device::{Executable, Gpu, Heaps, Timing};
 use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
@@ -109,8 +112,9 @@ pub struct Session {
     pub(super) layout: ParameterLayout,
     pub(super) programs: Vec<Program>,
     optimizer: Option<Executable>,
-    /// Visible blocks of each mask, then 1 for each switch that is on.
-    pub(super) visible: Vec<u32>,
+    /// Grid of each mask, and the most blocks that all programs have memory for.
+    pub(super) masks: Vec<([usize; 3], usize)>,
+    pub(super) dynamic: Dynamic,
 }
 
 impl Session {
@@ -154,59 +158,69 @@ impl Session {
             programs.push(Program { graph, plan, executable });
         }
         let optimizer = optimizer.map(|o| gpu.compile(&o.recording, &heaps)).transpose()?;
-        let counts = programs.iter().map(|p| p.graph.masks.len() + p.graph.switches as usize).max().unwrap_or(0);
-        Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, visible: vec![0; counts] })
+        let masks = masks(&programs);
+        let flags = programs.iter().map(|p| p.graph.flags as usize).max().unwrap_or(0);
+        let dynamic = Dynamic { visible: vec![0; masks.len()], flags: vec![false; flags] };
+        Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, masks, dynamic })
     }
 
-    /// Uploads the mask `index` of all programs.
-    pub fn set_mask(&mut self, index: usize, mask: &BlockMask) -> Result<()> {
-        let graph = &self.programs[0].graph;
-        assert_eq!(graph.masks[index], mask.grid, "mask grid");
-        for kind in self.programs.iter().flat_map(|p| &p.graph.tensors).map(|t| t.kind) {
-            if let Kind::Feature { space, .. } = kind
-                && let Some(blocks) = space.blocks
-                && blocks.mask as usize == index
-                && mask.count() > blocks.capacity
-            {
-                return Err(Error::plan(
-                    format!(
-                        "{} visible blocks exceed the {} that the plan has memory for",
-                        mask.count(),
-                        blocks.capacity
-                    ),
-                    "Plan for the lowest mask ratio that will be used",
-                ));
-            }
+    /// The program of a graph.
+    ///
+    /// # Panics
+    /// When the session was made without that graph.
+    pub(super) fn program(&self, graph: GraphId) -> &Program {
+        self.programs.iter().find(|p| p.graph.id == graph).expect("the graph belongs to this session")
+    }
+
+    /// Uploads which blocks are visible, for all programs.
+    ///
+    /// # Errors
+    /// More are visible than the plan has memory for.
+    ///
+    /// # Panics
+    /// When `visible` has another grid than the mask.
+    pub fn set_mask(&mut self, mask: Mask, visible: &BlockMask) -> Result<()> {
+        let (grid, capacity) = self.masks[mask.index as usize];
+        assert_eq!((mask.grid, visible.grid), (grid, grid), "mask grid");
+        let count = visible.count();
+        if count > capacity {
+            return Err(Error::plan(
+                format!("{count} visible blocks exceed the {capacity} that the plan has memory for"),
+                "Plan for the lowest mask ratio that will be used",
+            ));
         }
-        self.visible[index] = mask.count() as u32;
-        self.gpu.write(&self.heaps, Heap::Input(1 + index as u32), 0, bytemuck::cast_slice(&mask.table()));
+        self.dynamic.visible[mask.index as usize] = count as u32;
+        let slot = self.programs[0].graph.masks[mask.index as usize].slot;
+        self.gpu.write(&self.heaps, Heap::Input(slot), 0, bytemuck::cast_slice(&visible.table()));
         Ok(())
     }
 
-    /// Uploads the `index`-th image of the graphs (in the order of `Graph::image` and `Graph::input`), channels then z, y, x.
-    pub fn set_image(&self, index: usize, values: &[f32]) {
-        let graph = &self.programs[0].graph;
-        assert_eq!(graph.inputs[1 + graph.masks.len() + index], values.len() as u64 * 4, "values of image {index}");
-        self.set_input(index, bytemuck::cast_slice(values));
+    /// Uploads an image, channels then z, y, x.
+    ///
+    /// # Panics
+    /// When the image has another number of values.
+    pub fn set_image(&self, image: Input, values: &[f32]) {
+        assert_eq!(image.bytes, values.len() as u64 * 4, "bytes of an image");
+        self.set_input(image, bytemuck::cast_slice(values));
     }
 
-    /// Uploads the beginning of the `index`-th input of the graphs; the rest stays what it is. A multiple of 4 bytes.
-    pub fn set_input(&self, index: usize, bytes: &[u8]) {
-        self.set_input_at(index, 0, bytes);
+    /// Uploads the beginning of an input; the rest stays what it is. A multiple of 4 bytes.
+    pub fn set_input(&self, input: Input, bytes: &[u8]) {
+        self.set_input_at(input, 0, bytes);
     }
 
     /// As [`Session::set_input`], from byte `offset` on, another multiple of 4.
-    pub fn set_input_at(&self, index: usize, offset: u64, bytes: &[u8]) {
-        let graph = &self.programs[0].graph;
-        let input = 1 + graph.masks.len() + index;
-        assert!(offset + bytes.len() as u64 <= graph.inputs[input], "{} bytes for input {index}", bytes.len());
-        self.gpu.write(&self.heaps, Heap::Input(input as u32), offset, bytes);
+    ///
+    /// # Panics
+    /// When the bytes exceed the input.
+    pub fn set_input_at(&self, input: Input, offset: u64, bytes: &[u8]) {
+        assert!(offset + bytes.len() as u64 <= input.bytes, "{} bytes for an input of {}", bytes.len(), input.bytes);
+        self.gpu.write(&self.heaps, Heap::Input(input.slot), offset, bytes);
     }
 
-    /// Whether the dispatches of a switch run from now on. At first all are off.
-    pub fn set_switch(&mut self, switch: u32, on: bool) {
-        let first = self.programs[0].graph.masks.len();
-        self.visible[first + switch as usize] = u32::from(on);
+    /// Whether the dispatches of a flag run from now on. At first all are off.
+    pub fn set_flag(&mut self, flag: Flag, on: bool) {
+        self.dynamic.flags[flag.0 as usize] = on;
     }
 
     pub fn set_step(&self, values: StepValues) {
@@ -221,19 +235,19 @@ impl Session {
     }
 
     /// Runs a graph once, for one sample.
-    pub fn run(&self, program: usize) -> Result<()> {
-        self.gpu.run(&self.programs[program].executable, &self.visible)
+    pub fn run(&self, graph: GraphId) -> Result<()> {
+        self.gpu.run(&self.program(graph).executable, &self.dynamic)
     }
 
     /// As [`Session::run`], with the time of every dispatch where the adapter has timestamps.
-    pub fn run_timed(&self, program: usize) -> Result<Option<Vec<Timing>>> {
-        self.gpu.run_timed(&self.programs[program].executable, &self.visible)
+    pub fn run_timed(&self, graph: GraphId) -> Result<Option<Vec<Timing>>> {
+        self.gpu.run_timed(&self.program(graph).executable, &self.dynamic)
     }
 
     /// Clips the gradient and updates the weights.
     pub fn update(&self) -> Result<()> {
         let optimizer = self.optimizer.as_ref().expect("the session was made without an optimiser");
-        self.gpu.run(optimizer, &self.visible)
+        self.gpu.run(optimizer, &self.dynamic)
     }
 
     pub fn output(&self, output: Output) -> Result<f32> {
@@ -242,8 +256,8 @@ impl Session {
     }
 
     /// Reads a kept feature tensor as (channels, z, y, x), hidden voxels as zero.
-    pub fn read(&self, program: usize, tensor: TensorId) -> Result<Vec<f32>> {
-        let p = &self.programs[program];
+    pub fn read(&self, feature: Feature) -> Result<Vec<f32>> {
+        let (p, tensor) = (self.program(feature.graph), feature.tensor);
         let (channels, space) = p.graph.shape(tensor);
         let size = product(space.dims);
         let stride = space.voxels();
@@ -251,10 +265,9 @@ impl Session {
         let table: Option<Vec<u32>> = match space.mask() {
             None => None,
             Some(mask) => {
-                let size = p.graph.inputs[1 + mask as usize];
-                Some(bytemuck::pod_collect_to_vec(
-                    &self.gpu.read(&self.heaps, Slice { heap: Heap::Input(1 + mask), offset: 0, size })?,
-                ))
+                let slot = p.graph.masks[mask as usize].slot;
+                let slice = Slice { heap: Heap::Input(slot), offset: 0, size: p.graph.inputs[slot as usize] };
+                Some(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?))
             }
         };
         for piece in &p.plan.pieces[tensor] {
@@ -284,12 +297,17 @@ impl Session {
     }
 
     /// Reads a kept tensor that is not a feature tensor, as 32-bit values.
-    pub fn read_words(&self, program: usize, tensor: TensorId) -> Result<Vec<u32>> {
-        let p = &self.programs[program];
+    pub fn read_words(&self, readout: Readout) -> Result<Vec<u32>> {
+        let (p, tensor) = (self.program(readout.graph), readout.tensor);
         let Kind::Bytes(size) = p.graph.tensors[tensor].kind else { panic!("tensor {tensor} is a feature tensor") };
         let piece = p.plan.pieces[tensor][0];
         let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size };
         Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?))
+    }
+
+    /// As [`Session::read_words`], as 32-bit floats.
+    pub fn read_floats(&self, readout: Readout) -> Result<Vec<f32>> {
+        Ok(self.read_words(readout)?.into_iter().map(f32::from_bits).collect())
     }
 
     fn read_parameter(&self, id: ParamId, heap: fn(u32) -> Heap) -> Result<Vec<f32>> {
@@ -333,6 +351,25 @@ impl Session {
             inputs: sum(Heap::Input, self.programs.iter().map(|p| p.graph.inputs.len()).max().unwrap_or(0)),
         }
     }
+}
+
+/// Grid of each mask of the programs, which have them in common, and the fewest blocks that a tensor under it has room for.
+fn masks(programs: &[Program]) -> Vec<([usize; 3], usize)> {
+    let mut masks: Vec<([usize; 3], usize)> = Vec::new();
+    for graph in programs.iter().map(|p| &p.graph) {
+        for mask in graph.masks.iter().skip(masks.len()) {
+            masks.push((mask.grid, usize::MAX));
+        }
+        for tensor in &graph.tensors {
+            if let Kind::Feature { space, .. } = tensor.kind
+                && let Some(blocks) = space.blocks
+            {
+                let capacity = &mut masks[blocks.mask as usize].1;
+                *capacity = blocks.capacity.min(*capacity);
+            }
+        }
+    }
+    masks
 }
 
 impl Drop for Session {

@@ -1,5 +1,6 @@
 //! Spaces: the set of voxels that a feature tensor stores.
 
+use super::Mask;
 use bytemuck::{Pod, Zeroable};
 
 /// Channels are stored in quads of four.
@@ -30,11 +31,12 @@ impl Space {
         Self { dims, blocks: None }
     }
 
-    /// The space of `dims` under a mask of `grid` cells, or `None` where the cells are not whole voxels.
-    pub fn sparse(dims: [usize; 3], grid: [usize; 3], mask: u32, capacity: usize) -> Option<Self> {
+    /// The space of `dims` under a mask, with at most `capacity` visible blocks; `None` where the mask's cells are not whole voxels.
+    pub fn sparse(dims: [usize; 3], mask: Mask, capacity: usize) -> Option<Self> {
+        let grid = mask.grid;
         let whole = (0..3).all(|a| dims[a].is_multiple_of(grid[a]) && dims[a] >= grid[a]);
         let block = std::array::from_fn(|a| dims[a] / grid[a].max(1));
-        whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask, capacity }) })
+        whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask: mask.index, capacity }) })
     }
 
     pub fn is_sparse(&self) -> bool {

@@ -2,7 +2,7 @@
 
 use super::record::Recorder;
 use super::session::Session;
-use super::{BlockMask, Kind};
+use super::{BlockMask, GraphId, Mask};
 use crate::base::error::Result;
 use crate::compute::device::KernelTable;
 use std::collections::BTreeSet;
@@ -20,18 +20,18 @@ pub struct Tuned {
 const RUNS: usize = 3;
 
 impl Session {
-    /// Times the variants of all problems of a program that `known` does not name, until `budget` is used up: then the rest
+    /// Times the variants of all problems of a graph that `known` does not name, until `budget` is used up: then the rest
     /// stays with its defaults. Overwrites activations and gradients.
     pub fn tune(
         &mut self,
-        program: usize,
+        graph: GraphId,
         known: &KernelTable,
         budget: Duration,
         say: &dyn Fn(&str),
     ) -> Result<Vec<Tuned>> {
-        self.show_all_blocks(program)?;
+        self.show_all_blocks()?;
         let start = Instant::now();
-        let p = &self.programs[program];
+        let p = self.program(graph);
         let mut seen = BTreeSet::new();
         let mut tuned = Vec::new();
         for choice in Recorder::new(&p.graph, &p.plan, &self.layout, self.gpu.facts(), known).choices() {
@@ -50,7 +50,7 @@ impl Session {
                 let mut fastest = f64::INFINITY;
                 for run in 0..=RUNS {
                     let start = Instant::now();
-                    self.gpu.run(&executable, &self.visible)?;
+                    self.gpu.run(&executable, &self.dynamic)?;
                     self.gpu.wait()?;
                     if run > 0 {
                         fastest = fastest.min(start.elapsed().as_secs_f64());
@@ -66,22 +66,14 @@ impl Session {
     }
 
     /// Masks that show as many blocks as the plan has memory for.
-    fn show_all_blocks(&mut self, program: usize) -> Result<()> {
-        let graph = &self.programs[program].graph;
-        let spaces = graph.tensors.iter().filter_map(|t| match t.kind {
-            Kind::Feature { space, .. } => space.blocks,
-            Kind::Bytes(_) => None,
-        });
-        let mut capacities = vec![usize::MAX; graph.masks.len()];
-        for blocks in spaces {
-            let most = &mut capacities[blocks.mask as usize];
-            *most = (*most).min(blocks.capacity);
-        }
-        let grids = graph.masks.clone();
-        for (index, (grid, capacity)) in grids.into_iter().zip(capacities).enumerate() {
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn show_all_blocks(&mut self) -> Result<()> {
+        for (index, (grid, capacity)) in self.masks.clone().into_iter().enumerate() {
             let mut mask = BlockMask::all_visible(grid);
             mask.visible.iter_mut().skip(capacity).for_each(|v| *v = false);
-            self.set_mask(index, &mask)?;
+            self.set_mask(Mask::nth(index, grid), &mask)?;
         }
         Ok(())
     }

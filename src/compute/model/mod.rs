@@ -7,7 +7,7 @@ mod unet;
 pub use unet::{Skips, decoder, encoder, stage_dims, stage_spaces};
 
 use crate::base::error::{Error, Result};
-use crate::compute::graph::{Graph, Parameters, Space, TensorId};
+use crate::compute::graph::{Feature, Graph, Input, Parameters, Precision, Space, TensorId};
 use serde::{Deserialize, Serialize};
 
 /// What the stages of the encoder are made of.
@@ -129,23 +129,21 @@ impl Network {
 
 /// The network alone over one dense patch: what predicting runs.
 pub struct Predictor {
+    /// The nodes.
     pub graph: Graph,
-    /// (output channels, z, y, x), kept for reading.
-    pub logits: TensorId,
+    /// The patch (input channels, z, y, x).
+    pub image: Input,
+    /// (output channels, z, y, x).
+    pub logits: Feature,
 }
 
-/// Builds the network over image 0 (its input channels) of `patch`.
-pub fn predictor(network: &Network, patch: [usize; 3]) -> Predictor {
-    let mut graph = Graph::new(Parameters::default(), &[]);
-    let logits = outputs(&mut graph, network, patch)[0];
-    graph.keep(logits);
-    Predictor { graph, logits }
-}
-
-/// Adds an image of `patch` and the dense network over it. Returns the outputs, highest resolution first.
-pub fn outputs(g: &mut Graph, network: &Network, patch: [usize; 3]) -> Vec<TensorId> {
-    let image = g.image(network.input_channels, patch);
-    outputs_of(g, network, image, patch)
+/// Builds the network over an image of `patch` voxels (z, y, x).
+pub fn predictor(network: &Network, patch: [usize; 3], precision: Precision) -> Predictor {
+    let mut graph = Graph::new(Parameters::default(), precision);
+    let image = graph.image(network.input_channels, patch);
+    let logits = outputs_of(&mut graph, network, image.tensor(), patch)[0];
+    let logits = graph.keep(logits);
+    Predictor { graph, image, logits }
 }
 
 /// Adds the dense network over `image` (input channels, z, y, x) of `patch`. Returns the outputs, highest resolution first.

@@ -2,7 +2,7 @@
 //! PlainConvUNet, UNetDecoder).
 
 use super::{Encoder, Network};
-use crate::compute::graph::{Graph, Packing, Space, TensorId};
+use crate::compute::graph::{Graph, Mask, Packing, Space, TensorId};
 use crate::compute::ops::{Bias, Epilogue, Geometry};
 
 /// Negative slope of every leaky ReLU (PyTorch's default).
@@ -24,13 +24,13 @@ pub fn stage_dims(network: &Network, patch: [usize; 3]) -> Vec<[usize; 3]> {
         .collect()
 }
 
-/// The space of each stage under mask 0 of `grid` cells with at most `capacity` visible; dense without a mask, and where a
+/// The space of each stage under a mask with at most that many visible blocks; dense without a mask, and where a
 /// stage is coarser than the mask (as nnssl does). `None` when the cells of some stage are not whole voxels.
-pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<([usize; 3], usize)>) -> Option<Vec<Space>> {
+pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<(Mask, usize)>) -> Option<Vec<Space>> {
     stage_dims(network, patch)
         .into_iter()
         .map(|dims| match mask {
-            Some((grid, capacity)) if (0..3).any(|a| dims[a] >= grid[a]) => Space::sparse(dims, grid, 0, capacity),
+            Some((mask, capacity)) if (0..3).any(|a| dims[a] >= mask.grid()[a]) => Space::sparse(dims, mask, capacity),
             _ => Some(Space::dense(dims)),
         })
         .collect()

@@ -7,7 +7,7 @@ use super::cases::{dense_input, masked, noise, random_mask, simple_case, stored,
 use super::loops::{Shape, reads};
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Mask, Node, Op, Precision, Recorder, Space, TensorId, product};
 
 struct AvgPool3d {
     stride: [usize; 3],
@@ -126,7 +126,7 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
     })
     .collect();
     let (mask, channels) = (random_mask(5, [2, 3, 2], 7), 6);
-    let space = |dims| Space::sparse(dims, mask.grid, 0, mask.count()).expect("blocks are whole voxels");
+    let space = |dims| Space::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
     let (fine, coarse) = (space([8, 12, 8]), space([4, 6, 4]));
     let shape = Shape { channels, dims: fine.dims };
     let coarse_mask = voxel_mask(&coarse, std::slice::from_ref(&mask));

@@ -1,9 +1,13 @@
 //! What a case of an operator is: a small graph around it, run forward and backward from a given upstream gradient, and what the
 //! CPU reference gives.
 
+use super::cases::numbered;
 use crate::base::error::Result;
 use crate::compute::device::Gpu;
-use crate::compute::graph::{BlockMask, Graph, Output, Parameters, Precision, Session, Space, StepValues, TensorId};
+use crate::compute::graph::{
+    BlockMask, Feature, Graph, GraphId, Input as Upload, Mask, Output, Parameters, Precision, Session, Space,
+    StepValues, TensorId,
+};
 use std::rc::Rc;
 
 /// An input of a case: (channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
@@ -14,8 +18,8 @@ pub struct Input {
     pub values: Vec<f32>,
 }
 
-/// Builds an operator from its inputs and returns its outputs.
-pub type Build = Box<dyn Fn(&mut Graph, &[TensorId]) -> Vec<TensorId>>;
+/// Builds an operator from its inputs and what else is uploaded for it, and returns its outputs.
+pub type Build = Box<dyn Fn(&mut Graph, &[TensorId], &[Upload]) -> Vec<TensorId>>;
 
 /// A graph around an operator, and everything that goes in.
 pub struct Setup {
@@ -24,7 +28,7 @@ pub struct Setup {
     /// Values of parameters by name, in PyTorch's order.
     pub parameters: Vec<(String, Vec<f32>)>,
     pub build: Build,
-    /// Values of images that `build` adds.
+    /// Values of what else is uploaded: targets, label maps.
     pub images: Vec<Vec<f32>>,
     /// Upstream gradient of each output; empty = forward only.
     pub upstream: Vec<Vec<f32>>,
@@ -33,61 +37,75 @@ pub struct Setup {
 /// Named results: `y`, `y1`, ..., `dx`, `dx1`, ..., `d{parameter}`, `loss`.
 pub type Results = Vec<(String, Vec<f32>)>;
 
+/// A setup as a graph, with its handles.
+struct Built {
+    graph: Graph,
+    masks: Vec<Mask>,
+    inputs: Vec<Upload>,
+    images: Vec<Upload>,
+    upstream: Vec<Upload>,
+    outputs: Vec<Feature>,
+    /// The gradient of each input that has one.
+    gradients: Vec<Option<Feature>>,
+}
+
 impl Setup {
-    fn graph(&self, precision: Precision) -> (Graph, Vec<TensorId>, Vec<TensorId>) {
-        let grids: Vec<[usize; 3]> = self.masks.iter().map(|m| m.grid).collect();
-        let mut g = Graph::new(Parameters::default(), &grids);
-        g.precision = precision;
-        let inputs: Vec<TensorId> = self
-            .inputs
+    fn build(&self, precision: Precision) -> Built {
+        let mut g = Graph::new(Parameters::default(), precision);
+        let masks = self.masks.iter().map(|m| g.mask(m.grid)).collect();
+        let inputs: Vec<Upload> = self.inputs.iter().map(|i| g.image(i.channels, i.space.dims)).collect();
+        let xs: Vec<TensorId> = inputs
             .iter()
-            .map(|i| {
-                let image = g.image(i.channels, i.space.dims);
-                let x = g.pack(image, i.channels, i.space);
+            .zip(&self.inputs)
+            .map(|(image, i)| {
+                let x = g.pack(image.tensor(), i.channels, i.space);
                 g.require_gradient(x);
                 x
             })
             .collect();
-        let outputs = (self.build)(&mut g, &inputs);
-        let mut seeds = Vec::new();
-        for &y in outputs.iter().take(self.upstream.len()) {
+        let images: Vec<Upload> = self.images.iter().map(|values| g.input(4 * values.len() as u64)).collect();
+        let ys = (self.build)(&mut g, &xs, &images);
+        let (mut upstream, mut seeds) = (Vec::new(), Vec::new());
+        for &y in ys.iter().take(self.upstream.len()) {
             let (channels, space) = g.shape(y);
             let image = g.image(channels, space.dims);
-            seeds.push((y, g.pack(image, channels, space)));
+            upstream.push(image);
+            seeds.push((y, g.pack(image.tensor(), channels, space)));
         }
-        outputs.iter().for_each(|&y| g.keep(y));
+        let outputs = ys.iter().map(|&y| g.keep(y)).collect();
+        let mut gradients = Vec::new();
         if !seeds.is_empty() {
             g.backward(&seeds, []);
-            for &x in &inputs {
-                if let Some(dx) = g.gradient(x) {
-                    g.keep(dx);
-                }
-            }
+            gradients = xs.iter().map(|&x| g.gradient(x).map(|dx| g.keep(dx))).collect();
         }
-        (g, inputs, outputs)
+        Built { graph: g, masks, inputs, images, upstream, outputs, gradients }
     }
 
-    /// A session with everything uploaded, ready to run program 0.
-    pub fn session(&self, gpu: &Rc<Gpu>) -> Result<Session> {
-        self.session_in(gpu, Precision::F32)
+    /// A session with everything uploaded, ready to run the graph of this identity.
+    pub fn session(&self, gpu: &Rc<Gpu>) -> Result<(Session, GraphId)> {
+        let built = self.build(Precision::F32);
+        let id = built.graph.id();
+        Ok((self.open(gpu, built)?.0, id))
     }
 
-    fn session_in(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Session> {
-        let (graph, _, _) = self.graph(precision);
+    /// The session, and the handles to read by.
+    fn open(&self, gpu: &Rc<Gpu>, built: Built) -> Result<(Session, Vec<Feature>, Vec<Option<Feature>>)> {
+        let Built { graph, masks, inputs, images, upstream, outputs, gradients } = built;
         let mut session = Session::new(gpu.clone(), vec![graph], None)?;
-        for (k, mask) in self.masks.iter().enumerate() {
-            session.set_mask(k, mask)?;
+        for (&handle, mask) in masks.iter().zip(&self.masks) {
+            session.set_mask(handle, mask)?;
         }
-        self.inputs.iter().enumerate().for_each(|(k, i)| session.set_image(k, &i.values));
-        let rest = self.images.iter().chain(&self.upstream);
-        rest.enumerate().for_each(|(k, v)| session.set_image(self.inputs.len() + k, v));
+        let values = self.inputs.iter().map(|i| &i.values).chain(&self.images).chain(&self.upstream);
+        for (&handle, values) in inputs.iter().chain(&images).chain(&upstream).zip(values) {
+            session.set_image(handle, values);
+        }
         for (name, values) in &self.parameters {
             let id = session.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
             session.set_weight(id, values);
         }
         session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
         session.start_step();
-        Ok(session)
+        Ok((session, outputs, gradients))
     }
 
     /// Runs it once and reads everything back.
@@ -96,22 +114,21 @@ impl Setup {
     }
 
     fn measure_in(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Results> {
-        let (graph, inputs, outputs) = self.graph(precision);
-        let dxs: Vec<Option<TensorId>> = inputs.iter().map(|&x| graph.gradient(x)).collect();
-        let session = self.session_in(gpu, precision)?;
-        session.run(0)?;
-        let numbered = |base: &str, k: usize| if k == 0 { base.to_string() } else { format!("{base}{k}") };
+        let built = self.build(precision);
+        let id = built.graph.id();
+        let (session, outputs, gradients) = self.open(gpu, built)?;
+        session.run(id)?;
         let mut results = Vec::new();
         for (k, &y) in outputs.iter().enumerate() {
-            results.push((numbered("y", k), session.read(0, y)?));
+            results.push((numbered("y", k), session.read(y)?));
         }
         results.push(("loss".to_string(), vec![session.output(Output::Loss)?]));
-        if !self.upstream.is_empty() {
-            for (k, dx) in dxs.iter().enumerate() {
-                if let Some(dx) = dx {
-                    results.push((numbered("dx", k), session.read(0, *dx)?));
-                }
+        for (k, dx) in gradients.iter().enumerate() {
+            if let Some(dx) = dx {
+                results.push((numbered("dx", k), session.read(*dx)?));
             }
+        }
+        if !self.upstream.is_empty() {
             for id in 0..session.parameters.list.len() {
                 if session.parameters.list[id].trained {
                     results.push((format!("d{}", session.parameters.list[id].name), session.gradient(id)?));
@@ -180,9 +197,19 @@ pub fn relative_l2(got: &[f32], want: &[f64]) -> f64 {
 }
 
 impl Case {
+    /// Runs it once and reads everything back.
+    pub fn measure(&self, gpu: &Rc<Gpu>) -> Result<Results> {
+        self.setup.measure_in(gpu, self.precision)
+    }
+
+    /// Its graph: what a recorder makes dispatches of without a device.
+    pub fn graph(&self) -> Graph {
+        self.setup.build(self.precision).graph
+    }
+
     /// Runs the case on a device and compares every expected result.
     pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
-        let got = self.setup.measure_in(gpu, self.precision)?;
+        let got = self.measure(gpu)?;
         let distance = |got: &[f32], want: &[f64]| match self.precision {
             Precision::F32 => relative_l2(got, want),
             Precision::F16 => relative_maximum(got, want),

@@ -8,9 +8,8 @@ pub use super::confusion::check_confusion;
 pub use super::conv3d::cases::benchmarks;
 pub use super::sgd::check_optimizer;
 
-use super::{Weights, reference as cpu};
 use crate::base::random::{Purpose, rng};
-use crate::compute::graph::{BlockMask, Graph, Precision, Space, TensorId, product};
+use crate::compute::graph::{BlockMask, Graph, Input as Upload, Precision, Space, TensorId, product};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -29,11 +28,11 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
         super::densify::cases,
         super::interpolate::cases,
         super::elementwise::cases,
-        masked_l2_cases,
+        super::masked_l2::cases,
         super::dice_ce::cases::cases,
         super::global_pool::cases,
         super::channel_norm::cases,
-        super::voco_cases::cases,
+        super::voco::cases::cases,
     ];
     lists.iter().flat_map(|list| list(precision)).collect()
 }
@@ -101,7 +100,7 @@ pub(super) fn simple_case(
     let upstream = stored(noise(50, y.len()), precision);
     let mut expected = vec![("y".to_string(), y)];
     expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| vec![build(g, x[0])]);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| vec![build(g, x[0])]);
     Case {
         name: name.to_string(),
         setup: Setup { masks, inputs: vec![input], parameters, build, images: vec![], upstream: vec![upstream] },
@@ -119,33 +118,4 @@ pub(super) fn dense_input(channels: usize, dims: [usize; 3], seed: u64, precisio
 /// The name of the k-th result of its kind: `y`, `y1`, ...
 pub(super) fn numbered(base: &str, k: usize) -> String {
     if k == 0 { base.to_string() } else { format!("{base}{k}") }
-}
-
-fn masked_l2_cases(precision: Precision) -> Vec<Case> {
-    vec![loss_case("masked_l2", false, precision), loss_case("masked_l2 of all voxels", true, precision)]
-}
-
-/// The squared error of hidden voxels, or of all: its gradient as `y`, and the loss.
-fn loss_case(name: &str, all: bool, precision: Precision) -> Case {
-    let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
-    let mask = random_mask(8, grid, 17);
-    let visible = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
-    let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
-    let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
-    let weights = if all { vec![1.0; hidden.len()] } else { hidden };
-    let (loss, gradient) = cpu::masked_l2(&f64s(&p), &f64s(&t), &weights, 1.0);
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
-        let target = g.image(channels, dims);
-        let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
-        g.masked_l2(x[0], target, weights, true).into_iter().collect()
-    });
-    let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
-    let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
-    Case {
-        name: name.into(),
-        setup,
-        expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
-        precision,
-        roundings: 1,
-    }
 }

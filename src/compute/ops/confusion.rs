@@ -10,7 +10,7 @@ use crate::base::error::Result;
 use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{
-    Graph, Kind, Node, Op, Parameters, Precision, Recorder, Session, Space, Storage, TensorId, product,
+    Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Space, Storage, TensorId, product,
 };
 use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
@@ -33,13 +33,13 @@ const ROWS: usize = 3;
 impl Graph {
     /// Counts of one sample: u32 (both, predicted, annotated) x channels, for the host to read. Voxels that are ignored are not
     /// counted.
-    pub fn confusion(&mut self, logits: TensorId, labels: TensorId, source: [usize; 3], classes: &Classes) -> TensorId {
+    pub fn confusion(&mut self, logits: TensorId, labels: TensorId, source: [usize; 3], classes: &Classes) -> Readout {
         let (channels, space) = self.shape(logits);
         check(space, channels, classes);
-        let counts = self.tensor(Kind::Bytes((ROWS * channels * 4) as u64), Storage::Kept);
+        let counts = self.tensor(Kind::Bytes((ROWS * channels * 4) as u64), Storage::Arena);
         let state = self.scratch(space.voxels() as u64 * 8);
         self.push(Confusion { classes: classes.clone(), source }, &[logits, labels], &[counts, state]);
-        counts
+        self.keep_words(counts)
     }
 }
 
@@ -86,16 +86,16 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
     let mut deviations = Vec::new();
     for (name, classes) in [("classes", Classes { regions: None, ignore: Some(5) }), ("regions", overlapping_regions())]
     {
-        let mut g = Graph::new(Parameters::default(), &[]);
-        g.precision = precision;
+        let mut g = Graph::new(Parameters::default(), precision);
         let image = g.image(channels, dims);
         let map = g.image(1, dims);
-        let x = g.pack(image, channels, Space::dense(dims));
-        let counts = g.confusion(x, map, dims, &classes);
+        let x = g.pack(image.tensor(), channels, Space::dense(dims));
+        let counts = g.confusion(x, map.tensor(), dims, &classes);
+        let id = g.id();
         let session = Session::new(gpu.clone(), vec![g], None)?;
-        session.set_image(0, &logits);
-        session.set_image(1, &labels);
-        session.run(0)?;
+        session.set_image(image, &logits);
+        session.set_image(map, &labels);
+        session.run(id)?;
         let mut expected = vec![0.0; 3 * channels];
         for v in (0..voxels).filter(|&v| labels[v] != 5.0) {
             let value = |c: usize| logits[c * voxels + v];
@@ -110,7 +110,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
                 }
             }
         }
-        let got: Vec<f32> = session.read_words(0, counts)?.iter().map(|&n| n as f32).collect();
+        let got: Vec<f32> = session.read_words(counts)?.iter().map(|&n| n as f32).collect();
         let relative = relative_l2(&got, &expected);
         deviations.push(Deviation { result: name.to_string(), relative, tolerance: 0.0 });
     }

@@ -6,7 +6,7 @@ use super::cases::{f64s, noise, random_mask, simple_case, stored, voxel_mask};
 use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Mask, Node, Op, Packing, Precision, Recorder, Space, TensorId, product};
 
 struct Densify {
     token: bool,
@@ -94,7 +94,7 @@ pub fn densify_backward(dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
 /// Every case, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
     let (mask, dims, channels) = (random_mask(5, [2, 3, 2], 7), [8, 12, 8], 6);
-    let space = Space::sparse(dims, mask.grid, 0, mask.count()).expect("blocks are whole voxels");
+    let space = Space::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
     let visible = voxel_mask(&space, std::slice::from_ref(&mask));
     let visible_backward = visible.clone();
     let token = noise(65, channels);

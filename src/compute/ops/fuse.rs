@@ -3,7 +3,7 @@
 
 use super::distort::Params;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Recorder, Session, TensorId, product};
+use crate::compute::graph::{Graph, Input, Node, Op, Recorder, Session, TensorId, product};
 use bytemuck::{Pod, Zeroable};
 
 /// A box of voxels (z, y, x) and its class: the foreground's weight is class / (classes - 1).
@@ -29,7 +29,7 @@ pub struct Fused {
     pub image: TensorId,
     pub classes: TensorId,
     fusion: Fusion,
-    input: usize,
+    input: Input,
 }
 
 /// The WGSL struct `Box`.
@@ -52,11 +52,10 @@ struct Fuse {
 impl Graph {
     /// Adds the fusion of two images (z, y, x) of single floats.
     pub fn fuse(&mut self, fusion: Fusion, foreground: TensorId, background: TensorId) -> Fused {
-        let input = self.inputs.len() - 1 - self.masks.len();
-        let numbers = self.input((4 * HEADER + fusion.boxes.max(1) * std::mem::size_of::<BoxNumbers>()) as u64);
+        let input = self.input((4 * HEADER + fusion.boxes.max(1) * std::mem::size_of::<BoxNumbers>()) as u64);
         let bytes = 4 * product(fusion.patch) as u64;
         let (image, classes) = (self.scratch(bytes), self.scratch(bytes));
-        self.push(Fuse { fusion }, &[numbers, foreground, background], &[image, classes]);
+        self.push(Fuse { fusion }, &[input.tensor(), foreground, background], &[image, classes]);
         Fused { image, classes, fusion, input }
     }
 }

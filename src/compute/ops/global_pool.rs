@@ -5,7 +5,9 @@ use super::case::{Case, Input, Setup};
 use super::cases::{f64s, noise, numbered, stored};
 use super::channel_sum::{CHUNK, PartialParams, channel_sum};
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Space, TensorId, product};
+use crate::compute::graph::{
+    Graph, Input as Upload, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Space, TensorId, product,
+};
 use bytemuck::{Pod, Zeroable};
 
 /// y[c](voxel) = mean of x[c]; other voxels of y stay as they are.
@@ -159,7 +161,7 @@ fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precis
         expected.push((numbered("dx", k), dx));
     }
     expected.push(("y".to_string(), y));
-    let build = Box::new(move |g: &mut Graph, xs: &[TensorId]| {
+    let build = Box::new(move |g: &mut Graph, xs: &[TensorId], _: &[Upload]| {
         let y = g.feature(channels, Space::dense([1, 1, n]));
         xs.iter().enumerate().for_each(|(k, &x)| g.global_pool(x, y, k));
         vec![y]

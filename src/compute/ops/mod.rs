@@ -26,7 +26,6 @@ mod pair;
 pub mod reference;
 pub mod sgd;
 mod voco;
-mod voco_cases;
 
 pub use conv3d::{Bias, Geometry};
 pub use dice_ce::DiceCe;

@@ -11,7 +11,7 @@ use crate::base::error::Result;
 use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
 use crate::compute::graph::{
-    Graph, Optimizer, Output, ParameterLayout, Parameters, Session, Space, StepValues, optimizer_scratch,
+    Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, Space, StepValues, optimizer_scratch,
 };
 use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
@@ -112,18 +112,19 @@ pub fn sgd(
 /// reference; then a step with an infinite gradient, which leaves everything as it is.
 pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let (channels, space) = (6, Space::dense([4, 5, 6]));
-    let mut g = Graph::new(Parameters::default(), &[]);
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(channels, space.dims);
-    let x = g.pack(image, channels, space);
+    let x = g.pack(image.tensor(), channels, space);
     let y = g.conv3d(&[x], "c", 10, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);
     let upstream = g.image(10, space.dims);
     let mut slopes = noise(91, 10 * space.voxels());
-    let dy = g.pack(upstream, 10, space);
+    let dy = g.pack(upstream.tensor(), 10, space);
     g.backward(&[(y, dy)], []);
     let (rate, momentum, decay, clip) = (0.1, 0.9, 0.01, 100.0);
+    let id = g.id();
     let make = move |p: &_, l: &_| optimizer(p, l, clip as f32);
     let session = Session::new(gpu.clone(), vec![g], Some(&make))?;
-    session.set_image(0, &noise(90, channels * space.voxels()));
+    session.set_image(image, &noise(90, channels * space.voxels()));
     let values = |gradient_scale: f32| {
         let [learning_rate, momentum, weight_decay] = [rate, momentum, decay].map(|v: f64| v as f32);
         StepValues { learning_rate, momentum, weight_decay, loss_scale: 1.0, gradient_scale }
@@ -132,17 +133,17 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let all = |read: &dyn Fn(usize) -> Result<Vec<f32>>| -> Result<Vec<f32>> {
         ids.clone().map(read).collect::<Result<Vec<_>>>().map(|v| v.concat())
     };
-    for id in ids.clone() {
-        session.set_weight(id, &noise(92 + id as u64, session.parameters.list[id].shape.iter().product()));
+    for p in ids.clone() {
+        session.set_weight(p, &noise(92 + p as u64, session.parameters.list[p].shape.iter().product()));
     }
     let mut weights = f64s(&all(&|id| session.weight(id))?);
     let mut momenta = vec![0.0; weights.len()];
     let (mut norms, mut expected) = (Vec::new(), Vec::new());
     for scale in [1.0, 1024.0] {
         session.set_step(values(scale));
-        session.set_image(1, &slopes.iter().map(|s| scale * s).collect::<Vec<f32>>());
+        session.set_image(upstream, &slopes.iter().map(|s| scale * s).collect::<Vec<f32>>());
         session.start_step();
-        session.run(0)?;
+        session.run(id)?;
         let gradient: Vec<f64> =
             all(&|id| session.gradient(id))?.iter().map(|&v| f64::from(v) / f64::from(scale)).collect();
         session.update()?;
@@ -155,9 +156,9 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     };
     let (got_weights, got_momenta) = (all(&|id| session.weight(id))?, all(&|id| session.momentum(id))?);
     slopes[7] = f32::INFINITY;
-    session.set_image(1, &slopes);
+    session.set_image(upstream, &slopes);
     session.start_step();
-    session.run(0)?;
+    session.run(id)?;
     session.update()?;
     Ok(vec![
         deviation("gradient norm", &norms, &expected),

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::adaptation;
 use crate::base::error::{Error, Result};
+use crate::compute::graph::Precision;
 use crate::compute::model::{predictor, state_dict};
 use crate::data::preprocess;
 use crate::formats::torch::Tensor;
@@ -74,7 +75,8 @@ impl Content {
         };
         let weights = match model {
             Some((model, _)) => {
-                let parameters = predictor(&model.network, model.configuration.patch_size).graph.parameters;
+                let parameters =
+                    predictor(&model.network, model.configuration.patch_size, Precision::F32).graph.parameters;
                 let values = file.parameters(&parameters)?;
                 let named = parameters.list.iter().zip(values);
                 named.map(|(p, data)| Tensor { name: p.name.clone(), shape: p.shape.clone(), data }).collect()

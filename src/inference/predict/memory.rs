@@ -43,15 +43,14 @@ impl MemoryPlan {
     /// # Errors
     /// The patch does not fit the adapter's limits.
     pub fn new(work: &Work, grid: &Grid, limits: Limits) -> Result<Self> {
-        let mut built = predictor(work.network, work.patch);
-        built.graph.precision = work.precision;
+        let built = predictor(work.network, work.patch, work.precision);
         let network = session_memory(&[&built.graph], limits, false)?;
         let (channels, outputs) = (work.network.input_channels as u64, work.network.output_channels as u64);
         let patch = work.patch.iter().product::<usize>() as u64;
         let scan = grid.shape.iter().product::<usize>() as u64;
         let prepared = grid.prepared.iter().product::<usize>() as u64;
-        let pieces = &plan(&built.graph, limits)?.pieces[built.logits];
-        let piece = pieces.iter().map(|p| p.size).max().unwrap_or(0);
+        let placed = plan(&built.graph, limits)?;
+        let piece = placed.pieces_of(built.logits).iter().map(|p| p.size).max().unwrap_or(0);
         let numbers = piece * QUAD_BYTES / work.precision.quad_bytes();
         let parameters = built.graph.parameters.list.iter();
         let largest = parameters.map(|p| p.shape.iter().product::<usize>()).max().unwrap_or(0);

@@ -12,8 +12,8 @@ use crate::base::atomic::remove_leftovers;
 use crate::base::error::{Error, Result};
 use crate::compute::device::Gpu;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Precision, Session, TensorId};
-use crate::compute::model::predictor;
+use crate::compute::graph::{Feature, GraphId, Input, Precision, Session};
+use crate::compute::model::{Predictor, predictor};
 use crate::data::dataset::raw::cases_of;
 use crate::data::preprocess::case::{Grid, Images, Prepared, prepare, read_images, write_labels};
 use crate::formats::npz;
@@ -91,10 +91,17 @@ pub struct Segmenter {
     step: f64,
     precision: Precision,
     /// Made for the first scan, after its memory plan.
-    session: Option<Session>,
-    logits: TensorId,
+    session: Option<PreparedSession>,
     /// The fold whose weights are on the device.
     loaded: Option<usize>,
+}
+
+/// The network on the device, with its handles.
+struct PreparedSession {
+    session: Session,
+    graph: GraphId,
+    image: Input,
+    logits: Feature,
 }
 
 /// Results on the grid of the image as read.
@@ -114,14 +121,13 @@ impl Segmenter {
         if !(step > 0.0 && step <= 1.0) {
             return Err(Error::Usage(format!("a step of {step} patches is not within 0 and 1; nnU-Net's is 0.5")));
         }
-        let built = predictor(&model.network, model.configuration.patch_size);
+        let built = predictor(&model.network, model.configuration.patch_size, Precision::F32);
         for (_, weights) in &model.folds {
             weights.check(&built.graph.parameters)?;
         }
         let decision = Decision::new(&model.dataset.labels);
         let mirrors = mirrors(if mirror { &model.mirror_axes } else { &[] });
-        let (precision, logits) = (Precision::F32, built.logits);
-        Ok(Self { gpu, model, decision, mirrors, step, precision, session: None, logits, loaded: None })
+        Ok(Self { gpu, model, decision, mirrors, step, precision: Precision::F32, session: None, loaded: None })
     }
 
     /// With features stored in this precision.
@@ -160,13 +166,15 @@ impl Segmenter {
     /// Those of the device, of the checkpoints and of `sink`.
     pub fn logits(&mut self, prepared: &Prepared, ran: &mut dyn FnMut(u64), sink: &mut Sink) -> Result<()> {
         let tiling = self.tiling(&prepared.grid);
-        let Self { gpu, model, decision, mirrors, precision, session, logits, loaded, .. } = self;
+        let Self { gpu, model, decision, mirrors, precision, session, loaded, .. } = self;
         if session.is_none() {
-            let mut built = predictor(&model.network, model.configuration.patch_size);
-            built.graph.precision = *precision;
-            *session = Some(Session::new(gpu.clone(), vec![built.graph], None)?);
+            let Predictor { graph, image, logits } =
+                predictor(&model.network, model.configuration.patch_size, *precision);
+            let id = graph.id();
+            let opened = Session::new(gpu.clone(), vec![graph], None)?;
+            *session = Some(PreparedSession { session: opened, graph: id, image, logits });
         }
-        let Some(session) = session else { return Ok(()) };
+        let Some(PreparedSession { session, graph, image, logits }) = session else { return Ok(()) };
         let mut runs = 0;
         let mut network = |fold: usize, tile: &[f32]| {
             if *loaded != Some(fold) {
@@ -176,9 +184,9 @@ impl Segmenter {
                 }
                 *loaded = Some(fold);
             }
-            session.set_image(0, tile);
-            session.run(0)?;
-            let values = session.read(0, *logits)?;
+            session.set_image(*image, tile);
+            session.run(*graph)?;
+            let values = session.read(*logits)?;
             runs += 1;
             ran(runs);
             Ok(values)

@@ -1,10 +1,12 @@
 //! The plan of fine-tuning: what is transferred, in which phases the network is trained, on which patches.
 
-use super::{check, name_network, table};
 use crate::base::error::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::Network;
 use crate::data::augment;
+use crate::tasks::check;
+use crate::tasks::plan_table as table;
+use crate::tasks::task::{Frame, Trains};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -100,31 +102,6 @@ pub struct Phase {
     pub steps: u64,
     /// Largest learning rate.
     pub peak: f64,
-}
-
-/// Which parameters are trained. The optimiser starts anew where this changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trains {
-    All,
-    Decoder,
-    /// The decoder and the first convolution with its norm.
-    DecoderAndStem,
-}
-
-impl Trains {
-    /// Whether the parameter of this name stays as it is.
-    pub fn freezes(self, name: &str) -> bool {
-        match self {
-            Trains::All => false,
-            Trains::Decoder => name.starts_with("encoder."),
-            Trains::DecoderAndStem => {
-                name.starts_with("encoder.")
-                    && !name.starts_with("encoder.stem.")
-                    && !name.starts_with("encoder.stages.0.0.convs.0.")
-            }
-        }
-    }
 }
 
 /// The learning rate over the epochs of a phase.
@@ -244,12 +221,18 @@ impl Plan {
     }
 
     fn from_table(mut table: toml::Table) -> Result<Self> {
-        name_network(&mut table)?;
+        table::name_network(&mut table)?;
         table::into(table, "`spark3d finetune DATASET -o RUN --dry-run` prints a plan with every key")
     }
 
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a plan is plain data")
+    }
+
+    /// What the graphs of the plan depend on.
+    pub fn frame(&self) -> Frame {
+        let t = &self.train;
+        Frame { network: self.network.clone(), patch: t.patch, batch: t.batch, precision: t.precision }
     }
 
     /// Keys in which two plans differ, with both values.

@@ -1,267 +1,180 @@
 //! The plan: everything that makes a run, in one TOML file. A preset, changed by a file, changed by `--set key=value`.
 //! [`Plan`] is that of pre-training, [`finetune::Plan`] that of fine-tuning.
 
-mod check;
 pub mod finetune;
-mod table;
 
+use super::plan_table as table;
+use super::pretexts::{self, Entry, Pretext, Tables};
+use super::task::Frame;
+use super::train_table::Train;
 use crate::base::error::{Error, Result};
-use crate::compute::graph::Precision;
-use crate::compute::model::{Network, init::Init};
-use crate::data::augment::{self, segmentation};
-use crate::tasks::pretext::{Pretext, mae, models_genesis, voco, volume_fusion};
+use crate::compute::model::Network;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A pre-training.
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Everything random follows from it.
     pub seed: u64,
-    /// What is learned. A plan has the tables of its pretext ([`Pretext::tables`]) and of no other.
-    #[serde(default)]
-    pub pretext: Pretext,
+    /// What is learned, with the tables that belong to it. A plan has those tables and no other's.
+    pub pretext: Box<dyn Pretext>,
+    /// How, whatever the pretext.
     pub train: Train,
-    #[serde(default)]
-    pub mae: mae::Settings,
-    #[serde(default)]
-    pub models_genesis: models_genesis::Settings,
-    #[serde(default)]
-    pub volume_fusion: volume_fusion::Settings,
-    #[serde(default)]
-    pub voco: voco::Settings,
-    /// Rotation, zoom and mirroring of the autoencoder's patches.
-    #[serde(default)]
-    pub augment: augment::Settings,
-    /// What happens to the patches of Volume Fusion before they are fused, and to the crops of VoCo.
-    #[serde(default = "intensities")]
-    pub intensities: segmentation::Settings,
+    /// The network.
     pub network: Network,
 }
 
-/// Tables of other pretexts say nothing.
+/// The part of a plan that all pretexts have.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Common {
+    seed: u64,
+    train: Train,
+    network: Network,
+}
+
+/// Plans are equal when their tables are.
 impl PartialEq for Plan {
     fn eq(&self, other: &Self) -> bool {
         self.table().ok() == other.table().ok()
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Train {
-    /// Voxels along (z, y, x).
-    pub patch: [usize; 3],
-    /// Samples a step.
-    pub batch: usize,
-    pub steps: u64,
-    /// Steps between validations; the learning rate changes as often.
-    pub epoch_steps: u64,
-    /// Batches of a validation.
-    pub validation_steps: u64,
-    /// Peak learning rate; poly schedule: rate * (1 - epoch / epochs) ^ poly_exponent.
-    pub learning_rate: f64,
-    pub poly_exponent: f64,
-    pub momentum: f64,
-    pub weight_decay: f64,
-    /// Largest global L2 norm of the gradient.
-    pub clip: f64,
-    /// How features are stored: `f32`, or `f16` for half their memory. Weights, statistics and sums have 32 bits either way.
-    #[serde(default)]
-    pub precision: Precision,
-    pub init: Init,
-    /// Minutes between checkpoints; one is written at the end and on a stop signal as well.
-    pub checkpoint_minutes: f64,
-}
-
-impl Train {
-    fn paper(batch: usize, steps: u64, learning_rate: f64) -> Self {
-        Self {
-            patch: [160; 3],
-            batch,
-            steps,
-            epoch_steps: 250,
-            validation_steps: 50,
-            learning_rate,
-            poly_exponent: 0.9,
-            momentum: 0.99,
-            weight_decay: 3e-5,
-            clip: 12.0,
-            precision: Precision::F32,
-            init: Init::Torch,
-            checkpoint_minutes: 15.0,
-        }
-    }
-
-    /// Learning rate of a step (nnU-Net's PolyLRScheduler, by epoch).
-    pub fn rate(&self, step: u64) -> f64 {
-        let epochs = self.steps.div_ceil(self.epoch_steps).max(1);
-        let epoch = (step / self.epoch_steps).min(epochs - 1);
-        self.learning_rate * (1.0 - epoch as f64 / epochs as f64).powf(self.poly_exponent)
-    }
-}
+/// The preset for a CPU and for trying things out.
+const TINY: (&str, &str) = ("tiny", "four small stages on 48³ patches, for a CPU and for trying things out");
 
 /// Names of the presets with a sentence each.
-pub const PRESETS: &[(&str, &str)] = &[
-    ("s3d-b", "the paper's S3D-B: ResEnc-L, 160³ patches, batch 6, 250,000 steps"),
-    ("s3d-l", "the paper's S3D-L: as S3D-B with batch 48, 1,000,000 steps and rate 3e-2"),
-    ("models-genesis", "the paper's Models Genesis: as S3D-B with pretext = models_genesis"),
-    ("volume-fusion", "the paper's Volume Fusion: as S3D-B with pretext = volume_fusion"),
-    ("voco", "the paper's VoCo: encoder alone, crops of 64³ in patches of 64 x 192 x 192, batch 12, no clipping"),
-    ("tiny", "four small stages on 48³ patches, for a CPU and for trying things out"),
-];
+pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
+    pretexts::ALL.iter().flat_map(|entry| entry.presets).copied().chain([TINY])
+}
 
 impl Plan {
+    /// The plan of a name.
+    ///
+    /// # Errors
+    /// There is no such preset.
     pub fn preset(name: &str) -> Result<Self> {
-        let paper = |pretext, train| {
-            let plan = Plan {
-                seed: 12345,
-                pretext: Pretext::Mae,
-                train,
-                mae: mae::Settings::default(),
-                models_genesis: models_genesis::Settings::default(),
-                volume_fusion: volume_fusion::Settings::default(),
-                voco: voco::Settings::default(),
-                augment: augment::Settings::default(),
-                intensities: intensities(),
-                network: Network::preset("L").expect("a preset"),
-            };
-            plan.with(pretext)
+        let small = name == TINY.0;
+        let entry = match pretexts::ALL.iter().find(|entry| entry.presets.iter().any(|p| p.0 == name)) {
+            Some(entry) => entry,
+            None if small => &pretexts::ALL[0],
+            None => {
+                let known: Vec<&str> = presets().map(|p| p.0).collect();
+                let what = format!("there is no preset {name}; choose one of {}", known.join(", "));
+                return Err(Error::Usage(what));
+            }
         };
-        match name {
-            "s3d-b" => Ok(paper(Pretext::Mae, Train::paper(6, 250_000, 1e-2))),
-            "s3d-l" => Ok(paper(Pretext::Mae, Train::paper(48, 1_000_000, 3e-2))),
-            "models-genesis" => Ok(paper(Pretext::ModelsGenesis, Train::paper(6, 250_000, 1e-2))),
-            "volume-fusion" => Ok(paper(Pretext::VolumeFusion, Train::paper(6, 250_000, 1e-2))),
-            "voco" => Ok(paper(
-                Pretext::Voco,
-                Train { patch: [64, 192, 192], clip: UNCLIPPED, ..Train::paper(12, 250_000, 1e-2) },
-            )),
-            "tiny" => Ok(Plan {
-                train: Train {
-                    patch: [48; 3],
-                    epoch_steps: 50,
-                    validation_steps: 8,
-                    momentum: 0.95,
-                    ..Train::paper(2, 1000, 1e-2)
-                },
-                mae: mae::Settings { block: 8, ..Default::default() },
-                voco: voco::Settings { crop: 16, projection: 256, ..Default::default() },
-                network: Network::preset("tiny").expect("a preset"),
-                ..paper(Pretext::Mae, Train::paper(2, 1000, 1e-2))
-            }),
-            other => Err(Error::Usage(format!(
-                "there is no preset {other}; choose one of {}",
-                PRESETS.iter().map(|p| p.0).collect::<Vec<_>>().join(", ")
-            ))),
-        }
+        let (train, network) = match small {
+            false => (entry.train(name, Train::paper()), "L"),
+            true => {
+                let (patch, momentum) = ([48; 3], 0.95);
+                let train = Train { patch, batch: 2, steps: 1000, epoch_steps: 50, ..Train::paper() };
+                (Train { validation_steps: 8, momentum, ..train }, "tiny")
+            }
+        };
+        let network = Network::preset(network).expect("a preset");
+        let plan = Self { seed: 12345, pretext: entry.preset(small), train, network };
+        Ok(plan.with(entry.preset(small)))
     }
 
     /// The same plan for another pretext.
-    fn with(mut self, pretext: Pretext) -> Self {
+    fn with(mut self, pretext: Box<dyn Pretext>) -> Self {
+        self.network.output_channels = pretext.outputs();
         self.pretext = pretext;
-        if pretext == Pretext::Voco {
-            self.intensities.low_resolution_probability = 0.1;
-            self.voco.targets = 5;
-        }
-        self.network.output_channels = self.outputs();
         self
     }
 
-    /// Outputs of the network that the pretext asks for.
-    fn outputs(&self) -> usize {
-        match self.pretext {
-            Pretext::VolumeFusion => self.volume_fusion.classes,
-            Pretext::Mae | Pretext::ModelsGenesis | Pretext::Voco => 1,
-        }
-    }
-
     /// A preset, changed by the tables of `file` and then by `key=value` pairs with dotted keys.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of another pretext or of a wrong value.
     pub fn resolve(preset: &str, file: Option<&Path>, set: &[String]) -> Result<Self> {
         let mut plan = Self::preset(preset)?;
         if let Some(pretext) = table::value("pretext", file, set)? {
-            let remedy = format!("Choose one of {}", Pretext::ALL.map(Pretext::key).join(", "));
-            let known = Pretext::ALL.into_iter().find(|p| Some(p.key()) == pretext.as_str());
-            plan = plan.with(known.ok_or_else(|| Error::plan(format!("there is no pretext {pretext}"), remedy))?);
+            let key = pretext.as_str().map_or_else(|| pretext.to_string(), str::to_string);
+            plan = plan.with(Entry::find(&key)?.preset(preset == TINY.0));
         }
         let mut table = plan.table()?;
         table::change(&mut table, file, set)?;
         Self::from_table(table)
     }
 
-    /// As a table with the tables of its pretext alone.
+    /// As a table.
     fn table(&self) -> Result<toml::Table> {
-        let mut table = table::of(self)?;
-        Pretext::ALL.iter().flat_map(|p| p.tables()).filter(|t| !self.pretext.tables().contains(t)).for_each(|other| {
-            table.remove(*other);
-        });
+        let Self { seed, train, network, pretext } = self;
+        let mut table = table::of(&Common { seed: *seed, train: train.clone(), network: network.clone() })?;
+        table.insert("pretext".into(), pretext.key().into());
+        table.extend(pretext.table()?);
         Ok(table)
     }
 
     fn from_table(mut table: toml::Table) -> Result<Self> {
-        name_network(&mut table)?;
-        let keys: Vec<String> = table.keys().cloned().collect();
-        let mut plan: Plan =
-            table::into(table, "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key")?;
-        let tables = plan.pretext.tables();
-        if let Some(other) =
-            Pretext::ALL.iter().flat_map(|p| p.tables()).find(|t| !tables.contains(t) && keys.iter().any(|k| k == *t))
-        {
+        table::name_network(&mut table)?;
+        let entry = match table.remove("pretext") {
+            None => &pretexts::ALL[0],
+            Some(key) => Entry::find(&key.as_str().map_or_else(|| key.to_string(), str::to_string))?,
+        };
+        let foreign = pretexts::ALL.iter().flat_map(|other| other.tables).filter(|t| !entry.tables.contains(t));
+        if let Some(other) = foreign.into_iter().find(|t| table.contains_key(**t)) {
             return Err(Error::plan(
-                format!("the plan has a table [{other}], which pretext = \"{}\" does not use", plan.pretext.key()),
+                format!("the plan has a table [{other}], which pretext = \"{}\" does not use", entry.key),
                 "Remove the table, or choose the pretext that it belongs to",
             ));
         }
-        plan.network.output_channels = plan.outputs();
+        let tables = entry.tables.iter().filter_map(|name| table.remove_entry(*name)).collect();
+        let Common { seed, train, mut network } = table::into(table, table::COMPLETE_PLAN)?;
+        let pretext = entry.parse(tables)?;
+        network.output_channels = pretext.outputs();
+        let plan = Self { seed, pretext, train, network };
         plan.validate()?;
         Ok(plan)
     }
 
+    /// A plan from its TOML text.
+    ///
+    /// # Errors
+    /// Names the key that is unknown, of another pretext or of a wrong value.
     pub fn parse(text: &str) -> Result<Self> {
         let table = text.parse().map_err(|e: toml::de::Error| Error::plan(e.to_string().trim(), "Correct the TOML"))?;
         Self::from_table(table)
     }
 
+    /// All keys as JSON.
     pub fn to_json(&self) -> serde_json::Value {
         self.table().ok().and_then(|table| serde_json::to_value(table).ok()).unwrap_or_default()
     }
 
+    /// All keys as TOML.
     pub fn to_toml(&self) -> String {
         let table = self.table().expect("a plan is plain data");
         toml::to_string(&table).expect("a table is plain data")
     }
 
-    pub fn validate(&self) -> Result<()> {
+    /// The settings of the pretext `T`, where the plan is for it.
+    pub fn settings<T: Tables>(&self) -> Option<&T> {
+        self.pretext.any().downcast_ref()
+    }
+
+    /// As [`Plan::settings`], to be changed.
+    pub fn settings_mut<T: Tables>(&mut self) -> Option<&mut T> {
+        self.pretext.any_mut().downcast_mut()
+    }
+
+    /// What the graphs of the plan depend on.
+    pub fn frame(&self) -> Frame {
         let t = &self.train;
-        self.network.validate(t.patch)?;
-        match self.pretext {
-            Pretext::Mae => {
-                self.mae.validate(&self.network, t.patch)?;
-                self.augment.check()?;
-            }
-            Pretext::ModelsGenesis => self.models_genesis.validate(t.patch)?,
-            Pretext::VolumeFusion => {
-                self.volume_fusion.validate()?;
-                self.check_intensities()?;
-            }
-            Pretext::Voco => {
-                self.voco.validate(&self.network, t.patch)?;
-                self.check_intensities()?;
-            }
-        }
-        for (key, value) in [
-            ("train.batch", t.batch as f64),
-            ("train.steps", t.steps as f64),
-            ("train.epoch_steps", t.epoch_steps as f64),
-            ("train.validation_steps", t.validation_steps as f64),
-            ("train.learning_rate", t.learning_rate),
-            ("train.clip", t.clip),
-        ] {
-            check::above_zero(key, value)?;
-        }
-        check::momentum("train.momentum", t.momentum)?;
-        check::not_negative("train.weight_decay", t.weight_decay)?;
-        check::not_negative("train.poly_exponent", t.poly_exponent)?;
-        check::minutes("train.checkpoint_minutes", t.checkpoint_minutes)?;
+        Frame { network: self.network.clone(), patch: t.patch, batch: t.batch, precision: t.precision }
+    }
+
+    /// Refuses plans that make no sense.
+    ///
+    /// # Errors
+    /// Names the key, its value and what it may be.
+    pub fn validate(&self) -> Result<()> {
+        self.network.validate(self.train.patch)?;
+        self.pretext.check(&self.frame())?;
+        self.train.check()?;
         if self.network.input_channels != 1 {
             return Err(Error::plan(
                 "pre-training works on one channel",
@@ -271,20 +184,9 @@ impl Plan {
         Ok(())
     }
 
-    fn check_intensities(&self) -> Result<()> {
-        self.intensities.check_as("intensities")?;
-        if self.intensities.rotation_probability > 0.0 || self.intensities.scale_probability > 0.0 {
-            return Err(Error::plan(
-                "intensities.rotation_probability or scale_probability is above 0",
-                "Patches are cut as they are and change their intensities only: leave both at 0",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Patch (z, y, x) for networks that go on from this pre-training. That of VoCo is where crops are taken from: it says nothing.
+    /// Patch (z, y, x) for networks that go on from this pre-training, where its own says something about it.
     pub fn downstream_patch(&self) -> Option<[usize; 3]> {
-        (self.pretext != Pretext::Voco).then_some(self.train.patch)
+        self.pretext.downstream_patch(&self.frame())
     }
 
     /// Keys in which two plans differ, with both values.
@@ -296,32 +198,13 @@ impl Plan {
     }
 }
 
-/// A gradient norm that nothing reaches: released code of VoCo does not clip.
-const UNCLIPPED: f64 = 1e30;
-
-/// nnU-Net's list without rotation and zoom: patches are cut as they are, change their intensities and are mirrored.
-fn intensities() -> segmentation::Settings {
-    segmentation::Settings { rotation_probability: 0.0, scale_probability: 0.0, ..segmentation::Settings::default() }
-}
-
-/// `network = "S"` names a preset instead of spelling it out.
-fn name_network(table: &mut toml::Table) -> Result<()> {
-    if let Some(toml::Value::String(name)) = table.get("network") {
-        let network = Network::preset(name).ok_or_else(|| {
-            Error::plan(format!("there is no network {name}"), "Choose tiny, S, M or L, or write a [network] table")
-        })?;
-        table.insert("network".into(), toml::Value::Table(table::of(&network)?));
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn presets_are_valid_and_survive_toml() {
-        for (name, _) in PRESETS {
+        for (name, _) in presets() {
             let plan = Plan::preset(name).unwrap();
             plan.validate().unwrap();
             assert_eq!(Plan::parse(&plan.to_toml()).unwrap(), plan);
@@ -332,7 +215,7 @@ mod tests {
     fn a_plan_has_the_tables_of_its_pretext() {
         let set = ["pretext=volume_fusion".to_string(), "volume_fusion.classes=4".to_string()];
         let plan = Plan::resolve("tiny", None, &set).unwrap();
-        assert_eq!((plan.pretext, plan.network.output_channels), (Pretext::VolumeFusion, 4));
+        assert_eq!((plan.pretext.key(), plan.network.output_channels), ("volume_fusion", 4));
         let text = plan.to_toml();
         assert!(text.contains("[volume_fusion]") && text.contains("[intensities]") && !text.contains("[mae]"));
         assert_eq!(Plan::parse(&text).unwrap(), plan);

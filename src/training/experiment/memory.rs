@@ -7,10 +7,11 @@ use crate::compute::device::Gpu;
 use crate::compute::graph::plan::Limits;
 use crate::training::finetune::run::most_memory;
 use crate::training::memory::plan_run;
+use std::rc::Rc;
 
 /// Plans each network once.
 pub struct Planner<'a> {
-    gpu: &'a Gpu,
+    gpu: &'a Rc<Gpu>,
     allowed: Option<u64>,
     /// What was planned in bytes, by what it depends on.
     known: Vec<(String, u64)>,
@@ -18,7 +19,7 @@ pub struct Planner<'a> {
 
 impl<'a> Planner<'a> {
     /// `memory`: bytes that may be planned for.
-    pub fn new(gpu: &'a Gpu, memory: Option<u64>) -> Self {
+    pub fn new(gpu: &'a Rc<Gpu>, memory: Option<u64>) -> Self {
         Self { gpu, allowed: budget(memory, &gpu.facts().kind), known: vec![] }
     }
 

@@ -2,7 +2,6 @@
 //! model folder of nnU-Net's layout.
 
 use super::setup::Setup;
-use super::trainer::{Trainer, plan_phase};
 use super::transfer::{Initial, initial};
 use super::validate::{Protocol, Scans, predict_and_score};
 use crate::base::atomic::write_atomic;
@@ -11,27 +10,25 @@ use crate::base::memory::{budget, gib};
 use crate::base::progress::{Mode, Progress};
 use crate::compute::device::Gpu;
 use crate::compute::graph::Parameters;
-use crate::compute::graph::Session;
-use crate::compute::graph::plan::Limits;
 use crate::data::dataset::{
-    Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, SampleKey, Source, Stream, folds,
-    prepare_dataset, stream,
+    Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, LoaderReport, SampleKey, Source,
+    Stream, folds, prepare_dataset, stream,
 };
 use crate::data::preprocess::Event;
 use crate::evaluation::evaluate::Evaluation;
-use crate::evaluation::pictures::curves::{Series, progress_png};
 use crate::inference::weights::FINAL;
 use crate::inference::weights::checkpoint::{self, Checkpoint};
 use crate::inference::weights::state::{restore_kernels, resume_point};
 use crate::tasks::plan::finetune::{Plan, Stem};
-use crate::training::drive::{Rhythm, Step, Training, Validation, drive, record};
+use crate::tasks::task::Past;
 use crate::training::log::{MetricsLog, run_json};
 use crate::training::stop::StopFlag;
+use crate::training::train_loop::{Batches, Run, Timetable, past_of, train};
+use crate::training::trainer::Trainer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 /// What the command line adds to the plan.
 #[derive(Clone)]
@@ -64,10 +61,6 @@ pub struct Outcome {
 const CASES: &str = "cases";
 /// Batches that wait for the device.
 const QUEUE: usize = 4;
-/// Keeps the patches of validation apart from those of training.
-const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
-/// nnU-Net's weight of the past in the moving average of the pseudo Dice.
-const EMA: f64 = 0.9;
 
 /// Fine-tunes in `options.run`, from its latest checkpoint where there is one.
 ///
@@ -85,7 +78,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     // Whether weights and every phase's memory fit is known before anything is written.
     let allowed = budget(options.memory, &gpu.facts().kind);
     let planned = most_memory(gpu, setup, allowed)?;
-    let mut trainer = Trainer::new(gpu, plan, &setup.objective, allowed);
+    let mut trainer = trainer(gpu, setup, allowed);
     let parameters = trainer.parameters();
     let start = match resumed {
         Some(_) => None,
@@ -110,13 +103,12 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let progress = Progress::new(options.progress, Some(plan.steps()), "fine-tuning").quiet(options.quiet);
 
     let extra = extra_texts(setup, fold, &cases);
-    let (mut best, mut ema) = (None, None);
+    let mut past = Past::default();
     if let Some(start) = start {
         progress.message(&transferred(setup, &parameters, &start));
         trainer.start(0, &start.values)?;
     } else if let Some(checkpoint) = resumed {
-        best = checkpoint.best_validation;
-        ema = checkpoint.extra.get("ema").and_then(|t| t.parse().ok());
+        past = past_of(&checkpoint);
         trainer.resume(checkpoint)?;
     }
     progress.message(&format!(
@@ -134,21 +126,25 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         Ok(Arc::new(LabelledLoader::new(store.clone(), store.indices(ids)?, settings)?))
     };
     let training = loader(&cases.train, Some(plan.augment.clone()))?;
-    let mut run = FineTuning {
-        plan,
-        folder: &folder,
+    let mut run = Run {
+        folder: folder.clone(),
         trainer,
-        batches: stream::start(training, plan.seed, first_step, t.batch, options.threads, QUEUE),
-        validation: loader(&cases.validation, None)?,
-        regions: setup.objective.classes.are_regions(),
-        best,
-        ema,
+        schedule: Rc::new(plan.clone()),
+        batches: Box::new(LabelledPatches {
+            folder: folder.clone(),
+            stream: stream::start(training, plan.seed, first_step, t.batch, options.threads, QUEUE),
+            validation: loader(&cases.validation, None)?,
+            batch: t.batch as u64,
+        }),
+        validation_steps: t.validation_steps,
+        spacing: plan.data.spacing,
+        past,
         extra,
     };
     let (steps, epoch_steps, checkpoint_minutes) = (plan.steps(), t.epoch_steps, t.checkpoint_minutes);
-    let rhythm = Rhythm { first_step, steps, epoch_steps, checkpoint_minutes };
+    let timetable = Timetable { first_step, steps, epoch_steps, checkpoint_minutes };
     let stop = StopFlag::install()?;
-    drive(&mut run, &folder, rhythm, log, progress, &stop)?;
+    train(&mut run, timetable, log, progress, &stop)?;
 
     // Written once: predictions that are newer are its own.
     if first_step < steps || !folder.join(FINAL).exists() {
@@ -170,16 +166,24 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
 }
 
+/// A trainer for a fine-tuning, before its session is opened.
+pub fn trainer(gpu: &Rc<Gpu>, setup: &Setup, budget: Option<u64>) -> Trainer<LabelledPatch> {
+    Trainer::new(gpu, Rc::new(setup.plan.clone()), Rc::new(setup.task()), budget)
+}
+
 /// Bytes that the largest phase needs on the device.
-pub fn most_memory(gpu: &Gpu, setup: &Setup, allowed: Option<u64>) -> Result<u64> {
-    let mut most = 0;
-    let mut seen = Vec::new();
-    for trains in setup.plan.phases.iter().map(|p| p.trains) {
-        if !seen.contains(&trains) {
-            seen.push(trains);
-            let (run, _) = plan_phase(&setup.plan, &setup.objective, trains, Limits::of(gpu), allowed)?;
-            most = most.max(run.memory.total());
+///
+/// # Errors
+/// A phase does not fit.
+pub fn most_memory(gpu: &Rc<Gpu>, setup: &Setup, allowed: Option<u64>) -> Result<u64> {
+    let trainer = trainer(gpu, setup, allowed);
+    let (mut most, mut seen, mut first_step) = (0, Vec::new(), 0);
+    for phase in &setup.plan.phases {
+        if !seen.contains(&phase.trains) {
+            seen.push(phase.trains);
+            most = most.max(trainer.plan(first_step)?.memory.total());
         }
+        first_step += phase.steps;
     }
     Ok(most)
 }
@@ -321,95 +325,30 @@ fn transferred(setup: &Setup, parameters: &Parameters, initial: &Initial) -> Str
     format!("{some} of {all} parameter tensors from {}{stem}", file.path().display())
 }
 
-/// The fine-tuning as the loop sees it.
-struct FineTuning<'a> {
-    plan: &'a Plan,
-    folder: &'a Path,
-    trainer: Trainer,
-    batches: Stream<LabelledPatch>,
+/// Samples of a fine-tuning.
+struct LabelledPatches {
+    /// Folder of the run, for messages.
+    folder: PathBuf,
+    stream: Stream<LabelledPatch>,
     validation: Arc<LabelledLoader>,
-    regions: bool,
-    /// Best moving average of the pseudo Dice, and the present one.
-    best: Option<f64>,
-    ema: Option<f64>,
-    extra: Vec<(String, String)>,
+    /// Samples of a batch.
+    batch: u64,
 }
 
-impl Training for FineTuning<'_> {
-    fn step(&mut self, step: u64) -> Result<Step> {
-        let start = Instant::now();
-        let batch = self
-            .batches
+impl Batches<LabelledPatch> for LabelledPatches {
+    fn next(&mut self) -> Result<Vec<LabelledPatch>> {
+        self.stream
             .next()
-            .unwrap_or_else(|| Err(Error::file(self.folder, "the loader ended early", "Run the same command again")))?;
-        let waited = start.elapsed();
-        let (loss, norm) = self.trainer.step(step, &batch)?;
-        let mut record = record([("learning_rate", json!(self.plan.rate(step)))]);
-        record.extend(self.trainer.loss_scale.record());
-        let overflow = self.trainer.loss_scale.explains(loss, norm);
-        Ok(Step { loss, gradient_norm: norm, samples: batch.len(), overflow, waited, record })
+            .unwrap_or_else(|| Err(Error::file(&self.folder, "the loader ended early", "Run the same command again")))
     }
 
-    fn validate(&mut self, _: u64) -> Result<Validation> {
-        let (seed, samples) = (self.plan.seed ^ VALIDATION_SEED, self.plan.train.batch as u64);
-        let loader = self.validation.clone();
-        let batches = (0..self.plan.train.validation_steps)
-            .map(|step| (0..samples).map(|index| loader.sample(SampleKey { seed, step, index })).collect());
-        let (loss, counts) = self.trainer.validate(batches)?;
-        // Without regions, output 0 is the background.
-        let dice = counts.dice().split_off(usize::from(!self.regions));
-        let mean = mean_of_numbers(&dice);
-        let ema = match self.ema {
-            Some(past) if mean.is_finite() => EMA * past + (1.0 - EMA) * mean,
-            Some(past) => past,
-            None => mean,
-        };
-        self.ema = ema.is_finite().then_some(ema);
-        let is_best = ema.is_finite() && self.best.is_none_or(|b| ema > b);
-        if is_best {
-            self.best = Some(ema);
-        }
-        let list: Vec<String> = dice.iter().take(8).map(|d| format!("{d:.3}")).collect();
-        let more = if dice.len() > list.len() { ", ..." } else { "" };
-        Ok(Validation {
-            record: record([
-                ("validation_loss", json!(loss)),
-                ("pseudo_dice", json!(dice)),
-                ("mean_pseudo_dice", json!(mean)),
-                ("ema_pseudo_dice", json!(ema)),
-            ]),
-            message: format!("validation loss {loss:.4}; pseudo Dice {mean:.4} [{}{more}]", list.join(", ")),
-            is_best,
-        })
+    fn validation(&self, first: SampleKey) -> Result<Vec<LabelledPatch>> {
+        (0..self.batch).map(|index| self.validation.sample(SampleKey { index, ..first })).collect()
     }
 
-    fn checkpoint(&self, done: u64) -> Result<Checkpoint> {
-        let mut checkpoint = self.trainer.checkpoint(done, self.best)?;
-        checkpoint.extra.extend(self.extra.iter().cloned());
-        checkpoint.extra.extend(self.ema.map(|ema| ("ema".to_string(), ema.to_string())));
-        Ok(checkpoint)
+    fn report(&mut self) -> Option<LoaderReport> {
+        None
     }
-
-    fn picture(&self, records: &[Value]) -> Result<()> {
-        let lines = [
-            Series::of(records, "training loss", "loss"),
-            Series::of(records, "validation loss", "validation_loss"),
-            Series::of(records, "pseudo Dice", "mean_pseudo_dice"),
-        ];
-        let rate = Series::of(records, "learning rate", "learning_rate");
-        let speed = Series::of(records, "patches/s", "patches_per_s");
-        progress_png(self.folder.join("progress.png"), "segmentation: loss and pseudo Dice", &lines, &rate, &speed)
-    }
-
-    fn session(&self) -> (&Session, u64) {
-        (self.trainer.session(), self.trainer.planned())
-    }
-}
-
-/// Mean of what is not NaN; NaN of nothing.
-fn mean_of_numbers(values: &[f64]) -> f64 {
-    let numbers: Vec<f64> = values.iter().copied().filter(|v| !v.is_nan()).collect();
-    numbers.iter().sum::<f64>() / numbers.len() as f64
 }
 
 /// The mean pseudo Dice of the last validation in the log.

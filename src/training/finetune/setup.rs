@@ -1,7 +1,6 @@
 //! What is fine-tuned: data set, pre-trained checkpoint and plan, brought together before anything is computed.
 
 use super::describe;
-use super::network::Objective;
 use super::transfer::network_of_tensors;
 use crate::base::error::{Error, Result};
 use crate::compute::model::Network;
@@ -13,6 +12,7 @@ use crate::inference::predict::model::network_of;
 use crate::inference::weights::WeightFile;
 use crate::inference::weights::state::checkpoint_of;
 use crate::tasks::plan::finetune::{Part, Plan, Stem, schedule, warm_up};
+use crate::tasks::segmentation::{Objective, Segmentation};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -54,6 +54,11 @@ pub struct Setup {
 }
 
 impl Setup {
+    /// What is trained.
+    pub fn task(&self) -> Segmentation {
+        Segmentation { objective: self.objective.clone(), augment: self.plan.augment.clone() }
+    }
+
     /// # Errors
     /// The data set, checkpoint or plans cannot be read or do not fit together; the plan makes no sense.
     pub fn new(request: &Request) -> Result<Self> {

@@ -1,31 +1,45 @@
 //! The augmentation alone, as a graph of one sample: for checks and pictures.
 
-use super::{Augmentation, Augmented};
+use super::{Augmentation, Augmented, Change};
 use crate::base::error::Result;
 use crate::compute::device::Gpu;
-use crate::compute::graph::{Graph, Parameters, Session};
+use crate::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
 use std::rc::Rc;
 
 pub struct Alone {
-    pub session: Session,
-    pub augmentation: Augmentation,
-    made: Augmented,
+    session: Session,
+    graph: GraphId,
+    sample: Augmented,
+    image: Readout,
+    labels: Option<Readout>,
 }
 
 impl Alone {
-    pub fn new(gpu: &Rc<Gpu>, augmentation: Augmentation) -> Result<Self> {
-        let mut graph = Graph::new(Parameters::default(), &[]);
-        let made = graph.augment(&augmentation);
-        graph.keep(made.image);
-        made.labels.iter().for_each(|&labels| graph.keep(labels));
-        Ok(Self { session: Session::new(gpu.clone(), vec![graph], None)?, augmentation, made })
+    /// A session that can do what `augmentation` says.
+    pub fn new(gpu: &Rc<Gpu>, augmentation: &Augmentation) -> Result<Self> {
+        let mut graph = Graph::new(Parameters::default(), Precision::F32);
+        let sample = graph.augment(augmentation);
+        let image = graph.keep_words(sample.image);
+        let labels = sample.labels.map(|labels| graph.keep_words(labels));
+        let id = graph.id();
+        Ok(Self { session: Session::new(gpu.clone(), vec![graph], None)?, graph: id, sample, image, labels })
+    }
+
+    /// Uploads the sample of the next run, as [`Augmented::upload`].
+    pub fn upload(&mut self, change: &Change, image: &[f32], labels: &[i16]) {
+        self.sample.upload(&mut self.session, change, image, labels);
+    }
+
+    /// The sample and its session, for functions that upload by themselves.
+    pub fn parts(&mut self) -> (&Augmented, &mut Session) {
+        (&self.sample, &mut self.session)
     }
 
     /// Image (channels, z, y, x) and labels of what was uploaded; no labels where there are none.
     pub fn run(&self) -> Result<(Vec<f32>, Vec<i16>)> {
-        self.session.run(0)?;
-        let read = |t| self.session.read_words(0, t).map(|words| words.into_iter().map(f32::from_bits));
-        let labels = self.made.labels.map(read).transpose()?;
-        Ok((read(self.made.image)?.collect(), labels.into_iter().flatten().map(|v| v as i16).collect()))
+        self.session.run(self.graph)?;
+        let labels = self.labels.map(|labels| self.session.read_floats(labels)).transpose()?;
+        let labels = labels.into_iter().flatten().map(|v| v as i16).collect();
+        Ok((self.session.read_floats(self.image)?, labels))
     }
 }

@@ -1,14 +1,15 @@
 //! Changes of one channel's intensities, in place: noise, blur, brightness, contrast, low resolution, gamma of the negative, gamma.
 
-use super::{Augmentation, Params, Switches};
+use super::{Augmentation, ChannelFlags, Flags, Params};
 use crate::compute::device::recording::{Kernel, Slice};
-use crate::compute::graph::{Graph, Node, Op, QUAD_BYTES, Recorder, TensorId};
+use crate::compute::graph::{Flag, Graph, Node, Op, QUAD_BYTES, Recorder, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 
 struct Intensity {
     a: Augmentation,
     channel: usize,
-    switches: Switches,
+    noise: Flag,
+    flags: ChannelFlags,
 }
 
 /// Where things lie while one is recorded.
@@ -25,7 +26,7 @@ impl Graph {
         &mut self,
         a: &Augmentation,
         channel: usize,
-        switches: Switches,
+        flags: &Flags,
         numbers: TensorId,
         x: TensorId,
     ) {
@@ -33,7 +34,8 @@ impl Graph {
         // Before and after a gamma correction.
         let moments = self.scratch(2 * QUAD_BYTES);
         let partial = self.scratch(a.voxels().div_ceil(CHUNK) as u64 * QUAD_BYTES);
-        self.push(Intensity { a: a.clone(), channel, switches }, &[numbers], &[x, other, moments, partial]);
+        let op = Intensity { a: a.clone(), channel, noise: flags.noise, flags: flags.channels[channel] };
+        self.push(op, &[numbers], &[x, other, moments, partial]);
     }
 }
 
@@ -45,11 +47,9 @@ impl Op for Intensity {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let [x, other, moments, partial] = [0, 1, 2, 3].map(|k| r.slice(node.outputs[k]));
         let p = Places { numbers: r.slice(node.inputs[0]), x, other, moments, partial };
-        let first = self.switches.channel(self.channel);
-        let [blur, brightness, contrast, low_resolution, inverted_gamma, gamma] =
-            std::array::from_fn(|k| first + k as u32);
+        let ChannelFlags { blur, brightness, contrast, low_resolution, inverted_gamma, gamma } = self.flags;
         let params = self.params();
-        let groups = r.when(self.switches.noise, self.a.voxels().div_ceil(2), 64);
+        let groups = r.when(self.noise, self.a.voxels().div_ceil(2), 64);
         r.dispatch(Kernel::new("augment/noise"), &params, &[p.numbers, p.x], groups, 0.0, 0.0);
         self.along_axes(r, &p, "augment/blur", blur);
         self.a.each_voxel(r, Kernel::new("augment/brightness"), &params, &[p.numbers, p.x], Some(brightness));
@@ -57,12 +57,12 @@ impl Op for Intensity {
         let bindings = [p.numbers, p.x, p.moments];
         self.a.each_voxel(r, Kernel::new("augment/contrast"), &params, &bindings, Some(contrast));
         self.along_axes(r, &p, "augment/lower_resolution", low_resolution);
-        for (switch, inverted) in [(inverted_gamma, true), (gamma, false)] {
+        for (flag, inverted) in [(inverted_gamma, true), (gamma, false)] {
             for (slot, half) in ["augment/power", "augment/restore"].into_iter().enumerate() {
-                self.moments(r, &p, switch, slot, false);
-                self.moments(r, &p, switch, slot, true);
+                self.moments(r, &p, flag, slot, false);
+                self.moments(r, &p, flag, slot, true);
                 let kernel = Kernel::new(half).flag("INVERTED", inverted);
-                self.a.each_voxel(r, kernel, &params, &bindings, Some(switch));
+                self.a.each_voxel(r, kernel, &params, &bindings, Some(flag));
             }
         }
     }
@@ -76,24 +76,24 @@ impl Intensity {
     }
 
     /// A kernel along one axis after the other, to `other` and back.
-    fn along_axes(&self, r: &mut Recorder, p: &Places, shader: &'static str, switch: u32) {
+    fn along_axes(&self, r: &mut Recorder, p: &Places, shader: &'static str, flag: Flag) {
         let passes = [(p.x, p.other), (p.other, p.x), (p.x, p.other)];
         for (axis, (from, to)) in passes.into_iter().enumerate() {
             let params = Params { axis: axis as u32, ..self.params() };
-            self.a.each_voxel(r, Kernel::new(shader), &params, &[p.numbers, from, to], Some(switch));
+            self.a.each_voxel(r, Kernel::new(shader), &params, &[p.numbers, from, to], Some(flag));
         }
         let bindings = [p.numbers, p.other, p.x];
-        self.a.each_voxel(r, Kernel::new("augment/copy"), &self.params(), &bindings, Some(switch));
+        self.a.each_voxel(r, Kernel::new("augment/copy"), &self.params(), &bindings, Some(flag));
     }
 
     /// Mean, least and largest of the channel, or with `squares` its standard deviation after these.
-    fn moments(&self, r: &mut Recorder, p: &Places, switch: u32, slot: usize, squares: bool) {
+    fn moments(&self, r: &mut Recorder, p: &Places, flag: Flag, slot: usize, squares: bool) {
         let with = |shader| Kernel::new(shader).flag("SQUARES", squares).with("SLOT", slot as u32);
         let params = self.params();
-        let groups = r.when(switch, params.chunks as usize, 1);
+        let groups = r.when(flag, params.chunks as usize, 1);
         let kernel = with("augment/moments").with("CHUNK", CHUNK as u32);
         r.dispatch(kernel, &params, &[p.numbers, p.x, p.moments, p.partial], groups, 0.0, 0.0);
-        let groups = r.when(switch, 1, 1);
+        let groups = r.when(flag, 1, 1);
         r.dispatch(with("augment/moments_finalize"), &params, &[p.numbers, p.partial, p.moments], groups, 0.0, 0.0);
     }
 }

@@ -1,8 +1,8 @@
 //! Augmentation at the head of a graph: from the part of a crop that the host uploads, and the numbers that it drew, to the image
 //! and labels that the network reads.
 //!
-//! A sample's inputs, in the order of [`Graph::input`]: its numbers, the part of each channel, the part of the label map. The part
-//! may have any shape that fits; the host says which with the numbers. What was not drawn is switched off and costs nothing;
+//! A sample's inputs are its numbers, the part of each channel, and the part of the label map. The part may have any shape that
+//! fits; the host says which with the numbers. What was not drawn is switched off and costs nothing;
 //! where nothing is drawn the image is the part, bit for bit. Nothing here has a gradient, and nothing is made at random on the
 //! device: the same upload gives the same bits.
 
@@ -18,7 +18,7 @@ pub use numbers::{Change, ChannelChange, Cut};
 use crate::base::error::{Error, Result};
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Kind, Recorder, Session, Storage, TensorId, product};
+use crate::compute::graph::{Flag, Graph, Input, Kind, Recorder, Session, Storage, TensorId, product};
 use bytemuck::{Pod, Zeroable};
 
 /// How a turned patch is interpolated.
@@ -45,42 +45,55 @@ pub struct Augmentation {
     pub labels: bool,
 }
 
-/// What the network reads: images of single floats.
-#[derive(Clone, Copy, Debug)]
+/// A sample at the head of a graph: what the network reads, images of single floats, and where the host uploads the sample.
+#[derive(Clone, Debug)]
 pub struct Augmented {
     /// (channels, z, y, x)
     pub image: TensorId,
     /// (z, y, x), none below 0
     pub labels: Option<TensorId>,
+    augmentation: Augmentation,
+    numbers: Input,
+    /// The part of each channel.
+    parts: Vec<Input>,
+    part_labels: Option<Input>,
+    flags: Flags,
 }
 
-/// Switches of a sample: what can be left out of a run.
-#[derive(Clone, Copy, Debug)]
-struct Switches {
+/// What can be left out of a run.
+#[derive(Clone, Debug)]
+struct Flags {
     /// The part is the patch.
-    plain: u32,
+    plain: Flag,
     /// The patch is rotated or zoomed.
-    turned: u32,
-    noise: u32,
-    /// The first of those of channel 0; every channel has [`Switches::A_CHANNEL`].
-    channels: u32,
+    turned: Flag,
+    noise: Flag,
+    channels: Vec<ChannelFlags>,
 }
 
-impl Switches {
-    /// Blur, brightness, contrast, low resolution, gamma of the negative, gamma.
-    const A_CHANNEL: u32 = 6;
+/// What can be left out for one channel.
+#[derive(Clone, Copy, Debug)]
+struct ChannelFlags {
+    blur: Flag,
+    brightness: Flag,
+    contrast: Flag,
+    low_resolution: Flag,
+    inverted_gamma: Flag,
+    gamma: Flag,
+}
 
-    fn of(sample: usize, augmentation: &Augmentation) -> Self {
-        let first = sample as u32 * Self::count(augmentation);
-        Self { plain: first, turned: first + 1, noise: first + 2, channels: first + 3 }
-    }
-
-    fn count(augmentation: &Augmentation) -> u32 {
-        3 + Self::A_CHANNEL * augmentation.channels as u32
-    }
-
-    fn channel(&self, channel: usize) -> u32 {
-        self.channels + Self::A_CHANNEL * channel as u32
+impl Flags {
+    fn new(g: &mut Graph, channels: usize) -> Self {
+        let (plain, turned, noise) = (g.flag(), g.flag(), g.flag());
+        let channel = |_| ChannelFlags {
+            blur: g.flag(),
+            brightness: g.flag(),
+            contrast: g.flag(),
+            low_resolution: g.flag(),
+            inverted_gamma: g.flag(),
+            gamma: g.flag(),
+        };
+        Self { plain, turned, noise, channels: (0..channels).map(channel).collect() }
     }
 }
 
@@ -124,55 +137,6 @@ impl Augmentation {
         Ok(())
     }
 
-    /// Inputs of a sample: its numbers, channels, labels.
-    fn inputs(&self) -> usize {
-        1 + self.channels + usize::from(self.labels)
-    }
-
-    /// Uploads sample `sample` of the graph: the part of its image (channel, z, y, x) and of its label map, with what is to happen
-    /// to them. The samples' inputs come before all others of the graph.
-    ///
-    /// # Panics
-    /// When the part has other voxels than `change` says, or more than it may have.
-    pub fn upload(&self, session: &mut Session, sample: usize, change: &Change, image: &[f32], labels: &[i16]) {
-        let voxels = product(change.part);
-        assert_eq!(image.len(), self.channels * voxels, "voxels of a part of {:?}", change.part);
-        assert!(change.cut.is_some() || change.part == self.patch, "a part of {:?} is no patch", change.part);
-        let first = sample * self.inputs();
-        session.set_input(first, &numbers::bytes(self, change));
-        for (k, channel) in image.chunks_exact(voxels).enumerate() {
-            session.set_input(first + 1 + k, bytemuck::cast_slice(channel));
-        }
-        if self.labels {
-            assert_eq!(labels.len(), voxels, "labels of a part of {:?}", change.part);
-            let even = labels.len() & !1;
-            // Whole words are uploaded.
-            session.set_input(first + 1 + self.channels, bytemuck::cast_slice(&labels[..even]));
-            if let [last] = labels[even..] {
-                session.set_input_at(first + 1 + self.channels, 2 * even as u64, bytemuck::cast_slice(&[last, 0]));
-            }
-        }
-        let switches = Switches::of(sample, self);
-        session.set_switch(switches.plain, change.cut.is_none());
-        session.set_switch(switches.turned, change.cut.is_some());
-        session.set_switch(switches.noise, change.noise.is_some());
-        let nothing = ChannelChange::default();
-        for k in 0..self.channels {
-            let c = change.channels.get(k).unwrap_or(&nothing);
-            let drawn = [
-                c.blur.is_some(),
-                c.brightness.is_some(),
-                c.contrast.is_some(),
-                c.low_resolution.is_some(),
-                c.inverted_gamma.is_some(),
-                c.gamma.is_some(),
-            ];
-            for (switch, on) in (switches.channel(k)..).zip(drawn) {
-                session.set_switch(switch, on);
-            }
-        }
-    }
-
     fn voxels(&self) -> usize {
         product(self.patch)
     }
@@ -181,12 +145,12 @@ impl Augmentation {
         Params { dims: self.patch.map(|n| n as u32), channel: channel as u32, ..Default::default() }
     }
 
-    /// Records a kernel with one invocation a voxel of the patch; with a switch, it runs only when that is on.
-    fn each_voxel(&self, r: &mut Recorder, kernel: Kernel, params: &Params, bindings: &[Slice], switch: Option<u32>) {
+    /// Records a kernel with one invocation a voxel of the patch; with a flag, it runs only while that is set.
+    fn each_voxel(&self, r: &mut Recorder, kernel: Kernel, params: &Params, bindings: &[Slice], flag: Option<Flag>) {
         let voxels = self.voxels();
-        match switch {
-            Some(switch) => {
-                let groups = r.when(switch, voxels, 64);
+        match flag {
+            Some(flag) => {
+                let groups = r.when(flag, voxels, 64);
                 r.dispatch(kernel, params, bindings, groups, 0.0, 0.0);
             }
             None => {
@@ -197,34 +161,76 @@ impl Augmentation {
     }
 }
 
+impl Augmented {
+    /// What may happen to the sample.
+    pub fn augmentation(&self) -> &Augmentation {
+        &self.augmentation
+    }
+
+    /// Uploads a sample: the part of its image (channel, z, y, x) and of its label map, with what is to happen to them.
+    ///
+    /// # Panics
+    /// When the part has other voxels than `change` says, or more than it may have.
+    pub fn upload(&self, session: &mut Session, change: &Change, image: &[f32], labels: &[i16]) {
+        let a = &self.augmentation;
+        let voxels = product(change.part);
+        assert_eq!(image.len(), a.channels * voxels, "voxels of a part of {:?}", change.part);
+        assert!(change.cut.is_some() || change.part == a.patch, "a part of {:?} is no patch", change.part);
+        session.set_input(self.numbers, &numbers::bytes(a, change));
+        for (&part, channel) in self.parts.iter().zip(image.chunks_exact(voxels)) {
+            session.set_input(part, bytemuck::cast_slice(channel));
+        }
+        if let Some(part) = self.part_labels {
+            assert_eq!(labels.len(), voxels, "labels of a part of {:?}", change.part);
+            let even = labels.len() & !1;
+            // Whole words are uploaded.
+            session.set_input(part, bytemuck::cast_slice(&labels[..even]));
+            if let [last] = labels[even..] {
+                session.set_input_at(part, 2 * even as u64, bytemuck::cast_slice(&[last, 0]));
+            }
+        }
+        let flags = &self.flags;
+        session.set_flag(flags.plain, change.cut.is_none());
+        session.set_flag(flags.turned, change.cut.is_some());
+        session.set_flag(flags.noise, change.noise.is_some());
+        let nothing = ChannelChange::default();
+        for (k, f) in flags.channels.iter().enumerate() {
+            let c = change.channels.get(k).unwrap_or(&nothing);
+            session.set_flag(f.blur, c.blur.is_some());
+            session.set_flag(f.brightness, c.brightness.is_some());
+            session.set_flag(f.contrast, c.contrast.is_some());
+            session.set_flag(f.low_resolution, c.low_resolution.is_some());
+            session.set_flag(f.inverted_gamma, c.inverted_gamma.is_some());
+            session.set_flag(f.gamma, c.gamma.is_some());
+        }
+    }
+}
+
 impl Graph {
-    /// Adds the augmentation of one more sample. All samples of a graph are added before any other input, and are alike.
+    /// Adds the augmentation of one more sample.
     pub fn augment(&mut self, a: &Augmentation) -> Augmented {
-        let sample = (self.inputs.len() - 1 - self.masks.len()) / a.inputs();
-        let switches = Switches::of(sample, a);
-        (0..Switches::count(a)).for_each(|_| {
-            self.switch();
-        });
+        let flags = Flags::new(self, a.channels);
         let volume = |g: &mut Graph, voxels: usize| g.tensor(Kind::Bytes(4 * voxels as u64), Storage::Arena);
-        let numbers = self.input(numbers::size(a));
-        let parts: Vec<TensorId> = (0..a.channels).map(|_| self.image(1, a.part)).collect();
+        let uploaded = self.input(numbers::size(a));
+        let numbers = uploaded.tensor();
+        let parts: Vec<Input> = (0..a.channels).map(|_| self.image(1, a.part)).collect();
         // A single voxel's label fills a word.
         let part_labels = a.labels.then(|| self.input(2 * product(a.part).next_multiple_of(2) as u64));
         let outside = part_labels.map(|part| {
             let outside = volume(self, a.voxels());
-            self.resample_labels(a, switches, [numbers, part], outside);
+            self.resample_labels(a, &flags, [numbers, part.tensor()], outside);
             outside
         });
         let image = volume(self, a.channels * a.voxels());
-        for (channel, &part) in parts.iter().enumerate() {
+        for (channel, part) in parts.iter().enumerate() {
             if !a.intensities && !a.labels {
-                self.resample(a, channel, switches, [numbers, part], image, true);
+                self.resample(a, channel, &flags, [numbers, part.tensor()], image, true);
                 continue;
             }
             let x = volume(self, a.voxels());
-            self.resample(a, channel, switches, [numbers, part], x, false);
+            self.resample(a, channel, &flags, [numbers, part.tensor()], x, false);
             if a.intensities {
-                self.change_intensities(a, channel, switches, numbers, x);
+                self.change_intensities(a, channel, &flags, numbers, x);
             }
             self.finish_channel(a, channel, [numbers, x], outside, image);
         }
@@ -233,6 +239,6 @@ impl Graph {
             self.finish_labels(a, [numbers, outside], labels);
             labels
         });
-        Augmented { image, labels }
+        Augmented { image, labels, augmentation: a.clone(), numbers: uploaded, parts, part_labels, flags }
     }
 }

@@ -1,21 +1,23 @@
 //! From a part to the patch: a copy; or, rotated and zoomed, the spline's coefficients of the part and the patch from them, or linear
 //! interpolation without them.
 
-use super::{AXES, Augmentation, Interpolation, Switches};
+use super::{AXES, Augmentation, Flags, Interpolation};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, product};
+use crate::compute::graph::{Flag, Graph, Node, Op, Recorder, TensorId, product};
 
 struct Resample {
     a: Augmentation,
     channel: usize,
-    switches: Switches,
+    plain: Flag,
+    turned: Flag,
     /// Whether the result is one of the image's channels, mirrored, or a volume of its own.
     last: bool,
 }
 
 struct ResampleLabels {
     a: Augmentation,
-    switches: Switches,
+    plain: Flag,
+    turned: Flag,
 }
 
 impl Graph {
@@ -24,7 +26,7 @@ impl Graph {
         &mut self,
         a: &Augmentation,
         channel: usize,
-        switches: Switches,
+        flags: &Flags,
         inputs: [TensorId; 2],
         y: TensorId,
         last: bool,
@@ -33,12 +35,14 @@ impl Graph {
         if a.interpolation == Interpolation::Cubic {
             outputs.push(self.scratch(4 * product(a.part) as u64));
         }
-        self.push(Resample { a: a.clone(), channel, switches, last }, &inputs, &outputs);
+        let Flags { plain, turned, .. } = *flags;
+        self.push(Resample { a: a.clone(), channel, plain, turned, last }, &inputs, &outputs);
     }
 
     /// Cuts the label map out of its part. Labels remain -1 outside.
-    pub(super) fn resample_labels(&mut self, a: &Augmentation, switches: Switches, inputs: [TensorId; 2], y: TensorId) {
-        self.push(ResampleLabels { a: a.clone(), switches }, &inputs, &[y]);
+    pub(super) fn resample_labels(&mut self, a: &Augmentation, flags: &Flags, inputs: [TensorId; 2], y: TensorId) {
+        let Flags { plain, turned, .. } = *flags;
+        self.push(ResampleLabels { a: a.clone(), plain, turned }, &inputs, &[y]);
     }
 }
 
@@ -55,7 +59,7 @@ impl Op for Resample {
             params.mirror = AXES;
             params.first = (self.channel * product(self.a.patch)) as u32;
         }
-        let Switches { plain, turned, .. } = self.switches;
+        let (plain, turned) = (self.plain, self.turned);
         self.a.each_voxel(r, Kernel::new("augment/copy"), &params, &[numbers, part, y], Some(plain));
         if self.a.interpolation == Interpolation::Linear {
             return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, part, y], Some(turned));
@@ -83,9 +87,9 @@ impl Op for ResampleLabels {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let bindings = [r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0])];
-        let kernels = [("augment/unpack_labels", self.switches.plain), ("augment/labels", self.switches.turned)];
-        for (shader, switch) in kernels {
-            self.a.each_voxel(r, Kernel::new(shader), &self.a.params(0), &bindings, Some(switch));
+        let kernels = [("augment/unpack_labels", self.plain), ("augment/labels", self.turned)];
+        for (shader, flag) in kernels {
+            self.a.each_voxel(r, Kernel::new(shader), &self.a.params(0), &bindings, Some(flag));
         }
     }
 

@@ -1,7 +1,7 @@
 //! Cases of the convolution: odd sizes, one to several quads, strides, anisotropy, masks.
 
 use super::{Bias, Geometry, reference};
-use crate::compute::graph::{BlockMask, Graph, Precision, Space, TensorId, product};
+use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, Space, TensorId, product};
 use crate::compute::ops::case::{Case, Input, Setup};
 use crate::compute::ops::cases::{f64s, masked, noise, random_mask, stored, voxel_mask};
 use crate::compute::ops::loops::Shape;
@@ -21,7 +21,7 @@ fn conv_case(c: ConvCase, precision: Precision) -> Case {
     let out_dims = c.geometry.output(c.dims);
     let masks: Vec<BlockMask> = c.mask.iter().map(|m| random_mask(7, m.0, m.1)).collect();
     let space = |dims, sparse: bool| match (&c.mask, sparse) {
-        (Some(m), true) => Space::sparse(dims, m.0, 0, masks[0].count()).expect("blocks are whole voxels"),
+        (Some(m), true) => Space::sparse(dims, Mask::nth(0, m.0), masks[0].count()).expect("blocks are whole voxels"),
         _ => Space::dense(dims),
     };
     let (in_space, out_space) =
@@ -63,8 +63,9 @@ fn conv_case(c: ConvCase, precision: Precision) -> Case {
     }
     let (channels, geometry) = (c.channels, c.geometry);
     let kind = if c.bias { Bias::Trained } else { Bias::None };
-    let build =
-        Box::new(move |g: &mut Graph, x: &[TensorId]| vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| {
+        vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]
+    });
     Case {
         name: c.name.to_string(),
         setup: Setup { masks, inputs, parameters, build, images: vec![], upstream: vec![upstream] },
@@ -134,7 +135,7 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
         let (masks, space) = if hidden > 0.0 {
             let grid = [4; 3];
             let mask = random_mask(1, grid, (hidden * product(grid) as f64) as usize);
-            let space = Space::sparse(dims, grid, 0, mask.count()).expect("blocks are whole voxels");
+            let space = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
             (vec![mask], space)
         } else {
             (vec![], Space::dense(dims))
@@ -144,7 +145,7 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
             masks,
             inputs: vec![Input { channels, space, values: noise(1, n) }],
             parameters: vec![("c.weight".into(), noise(2, channels * channels * 27))],
-            build: Box::new(move |g, x| {
+            build: Box::new(move |g, x, _| {
                 vec![g.conv3d(x, "c", channels, space, Geometry::same([3; 3], [1; 3]), Bias::None)]
             }),
             images: vec![],

@@ -2,7 +2,7 @@
 
 use super::DiceCe;
 use super::reference::dice_ce;
-use crate::compute::graph::{Graph, Precision, Space, TensorId, product};
+use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId, product};
 use crate::compute::ops::case::{Case, Input, Setup};
 use crate::compute::ops::cases::{f64s, noise, stored};
 use crate::compute::ops::labels::Classes;
@@ -34,8 +34,8 @@ fn dice_ce_case(name: &str, classes: Classes, background: bool, batch_dice: bool
         .collect();
     let f64_logits: Vec<Vec<f64>> = logits.iter().map(|l| f64s(l)).collect();
     let (value, gradients) = dice_ce(&f64_logits, &coarse, channels, &loss);
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
-        let maps = [g.image(1, fine), g.image(1, fine)];
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], images: &[Upload]| {
+        let maps = [images[0].tensor(), images[1].tensor()];
         g.dice_ce(x, &maps, fine, &loss, 0.5, true)
     });
     let space = Space::dense(dims);

@@ -5,7 +5,7 @@ use super::{Change, Curve, Distortion, Paint, Window};
 use crate::base::error::Result;
 use crate::base::random::{Purpose, rng};
 use crate::compute::device::Gpu;
-use crate::compute::graph::{Graph, Parameters, Session, product};
+use crate::compute::graph::{Graph, Parameters, Precision, Session, product};
 use crate::compute::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::compute::ops::fuse::{self, Fusion, FusionBox};
 use rand::{Rng, RngExt};
@@ -17,10 +17,10 @@ const PATCH: [usize; 3] = [13, 21, 19];
 pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     // Windows of few voxels and of many: they are shuffled in other ways.
     let distortion = Distortion { patch: PATCH, windows: 70, points: 50 };
-    let mut graph = Graph::new(Parameters::default(), &[]);
+    let mut graph = Graph::new(Parameters::default(), Precision::F32);
     let image = graph.image(1, PATCH);
-    let distorted = graph.distort(distortion, image);
-    graph.keep(distorted.image);
+    let distorted = graph.distort(distortion, image.tensor());
+    let (id, result) = (graph.id(), graph.keep_words(distorted.image));
     let mut session = Session::new(gpu.clone(), vec![graph], None)?;
     let mut rng = rng(4, Purpose::Test, 0, 0);
     let windows: Vec<Window> = (0..70).map(|_| window(&mut rng, [6, 5, 7])).collect();
@@ -38,12 +38,12 @@ pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
         ("all", all),
     ];
     let data = noise(3, product(PATCH));
-    session.set_image(0, &data);
+    session.set_image(image, &data);
     let mut deviations = Vec::new();
     for (name, change) in changes {
         distorted.upload(&mut session, &change);
-        session.run(0)?;
-        let got: Vec<f32> = session.read_words(0, distorted.image)?.into_iter().map(f32::from_bits).collect();
+        session.run(id)?;
+        let got = session.read_floats(result)?;
         deviations.push(deviation(name, &got, &plain::distort(&data, PATCH, &change)));
     }
     deviations.extend(check_fusion(gpu)?);
@@ -52,10 +52,11 @@ pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
 
 fn check_fusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let fusion = Fusion { patch: PATCH, classes: 5, boxes: 30 };
-    let mut graph = Graph::new(Parameters::default(), &[]);
+    let mut graph = Graph::new(Parameters::default(), Precision::F32);
     let images = [graph.image(1, PATCH), graph.image(1, PATCH)];
-    let fused = graph.fuse(fusion, images[0], images[1]);
-    [fused.image, fused.classes].into_iter().for_each(|t| graph.keep(t));
+    let fused = graph.fuse(fusion, images[0].tensor(), images[1].tensor());
+    let results = [fused.image, fused.classes].map(|t| graph.keep_words(t));
+    let id = graph.id();
     let mut session = Session::new(gpu.clone(), vec![graph], None)?;
     let mut rng = rng(5, Purpose::Test, 0, 0);
     let boxes: Vec<FusionBox> = (0..30)
@@ -65,12 +66,12 @@ fn check_fusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
         })
         .collect();
     let data = [noise(6, product(PATCH)), noise(7, product(PATCH))];
-    data.iter().enumerate().for_each(|(k, d)| session.set_image(k, d));
+    images.iter().zip(&data).for_each(|(&image, d)| session.set_image(image, d));
     fused.upload(&mut session, &boxes);
-    session.run(0)?;
-    let read = |t| session.read_words(0, t).map(|w| w.into_iter().map(f32::from_bits).collect::<Vec<f32>>());
+    session.run(id)?;
+    let [got_image, got_classes] = results.map(|r| session.read_floats(r));
     let (image, classes) = fuse::plain(&data[0], &data[1], PATCH, 5, &boxes);
-    Ok(vec![deviation("fused", &read(fused.image)?, &image), deviation("classes", &read(fused.classes)?, &classes)])
+    Ok(vec![deviation("fused", &got_image?, &image), deviation("classes", &got_classes?, &classes)])
 }
 
 /// A window of up to `most` voxels along each axis.

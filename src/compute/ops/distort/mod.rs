@@ -7,7 +7,7 @@ pub mod plain;
 pub use check::check;
 
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Recorder, Session, TensorId, product};
+use crate::compute::graph::{Flag, Graph, Input, Node, Op, Recorder, Session, TensorId, product};
 use bytemuck::{Pod, Zeroable};
 
 /// A box of voxels (z, y, x).
@@ -60,8 +60,10 @@ pub const MAX_BOXES: usize = 8;
 pub struct Distorted {
     pub image: TensorId,
     distortion: Distortion,
-    first_input: usize,
-    shuffled: u32,
+    numbers: Input,
+    windows: Input,
+    curve: Input,
+    shuffled: Flag,
 }
 
 /// The WGSL struct `Box`.
@@ -103,21 +105,21 @@ impl From<&Window> for BoxNumbers {
 
 struct Distort {
     distortion: Distortion,
-    shuffled: u32,
+    shuffled: Flag,
 }
 
 impl Graph {
     /// Adds the distortion of `image`, an image (z, y, x) of single floats.
     pub fn distort(&mut self, distortion: Distortion, image: TensorId) -> Distorted {
-        let shuffled = self.switch();
-        let first_input = self.inputs.len() - 1 - self.masks.len();
+        let shuffled = self.flag();
         let numbers = self.input(std::mem::size_of::<Numbers>() as u64);
         let windows = self.input((distortion.windows.max(1) * std::mem::size_of::<BoxNumbers>()) as u64);
         let curve = self.input(8 * distortion.points.max(1) as u64);
         let bytes = 4 * product(distortion.patch) as u64;
         let (owners, distorted) = (self.scratch(bytes), self.scratch(bytes));
-        self.push(Distort { distortion, shuffled }, &[image, numbers, windows, curve], &[distorted, owners]);
-        Distorted { image: distorted, distortion, first_input, shuffled }
+        let inputs = [image, numbers.tensor(), windows.tensor(), curve.tensor()];
+        self.push(Distort { distortion, shuffled }, &inputs, &[distorted, owners]);
+        Distorted { image: distorted, distortion, numbers, windows, curve, shuffled }
     }
 }
 
@@ -145,15 +147,15 @@ impl Distorted {
             numbers.boxed[numbers.boxes as usize] = window.into();
             numbers.boxes += 1;
         }
-        session.set_input(self.first_input, bytemuck::bytes_of(&numbers));
-        session.set_switch(self.shuffled, !change.windows.is_empty());
+        session.set_input(self.numbers, bytemuck::bytes_of(&numbers));
+        session.set_flag(self.shuffled, !change.windows.is_empty());
         if !change.windows.is_empty() {
             let windows: Vec<BoxNumbers> = change.windows.iter().map(BoxNumbers::from).collect();
-            session.set_input(self.first_input + 1, bytemuck::cast_slice(&windows));
+            session.set_input(self.windows, bytemuck::cast_slice(&windows));
         }
         if let Some(curve) = &change.curve {
             let points: Vec<f32> = curve.x.iter().zip(&curve.y).flat_map(|(&x, &y)| [x as f32, y as f32]).collect();
-            session.set_input(self.first_input + 2, bytemuck::cast_slice(&points));
+            session.set_input(self.curve, bytemuck::cast_slice(&points));
         }
     }
 }

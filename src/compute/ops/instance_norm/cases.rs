@@ -2,7 +2,7 @@
 
 use super::reference::Norm;
 use super::{EPS, Epilogue};
-use crate::compute::graph::{BlockMask, Graph, Precision, Space, TensorId, product};
+use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, Space, TensorId, product};
 use crate::compute::ops::case::{Case, Input, Setup};
 use crate::compute::ops::cases::{f64s, noise, numbered, random_mask, stored, voxel_mask};
 
@@ -63,7 +63,7 @@ pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
 impl NormCase {
     fn space(&self, instance: usize, masks: &[BlockMask]) -> Space {
         match self.mask {
-            Some((grid, _)) => Space::sparse(self.dims, grid, instance as u32, masks[instance].count())
+            Some((grid, _)) => Space::sparse(self.dims, Mask::nth(instance, grid), masks[instance].count())
                 .expect("blocks are whole voxels"),
             None => Space::dense(self.dims),
         }
@@ -123,7 +123,7 @@ fn norm_case(c: NormCase, precision: Precision) -> Case {
     if residual {
         expected.push((numbered("dx", instances), gradient.dresidual));
     }
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| {
         let epilogue = Epilogue { residual: residual.then(|| x[instances]), slope };
         g.joint_norm(&x[..instances], affine.then_some("n"), epilogue)
     });

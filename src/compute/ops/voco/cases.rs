@@ -1,13 +1,13 @@
-//! Cases of VoCo's loss.
+//! Cases of the loss.
 
-use super::case::{Case, Input, Setup};
-use super::cases::{f64s, noise, stored};
-use super::reference as cpu;
-use super::voco::Contrast;
-use crate::compute::graph::{Graph, Precision, Space, TensorId};
+use super::Contrast;
+use super::reference::voco;
+use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId};
+use crate::compute::ops::case::{Case, Input, Setup};
+use crate::compute::ops::cases::{f64s, noise, stored};
 
-/// Every one of them, with features of this precision.
-pub(super) fn cases(precision: Precision) -> Vec<Case> {
+/// Every case, with features of this precision.
+pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
     vec![loss_case("voco", 9, 4, 3, precision), loss_case("voco, many crops", 70, 50, 20, precision)]
 }
 
@@ -28,12 +28,10 @@ fn loss_case(name: &str, features: usize, bases: usize, targets: usize, precisio
     uploaded.extend(&overlaps);
     let contrast = Contrast { bases, regularization: 0.7 };
     let weight = f64::from(contrast.regularization);
-    let (loss, gradient) = cpu::voco(&f64s(&embeddings), &f64s(&overlaps), bases, targets, weight);
-    let size = uploaded.len() as u64 * 4;
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId]| {
-        let overlaps = g.input(size);
+    let (loss, gradient) = voco(&f64s(&embeddings), &f64s(&overlaps), bases, targets, weight);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], inputs: &[Upload]| {
         let cosines = g.cosines(x[0]);
-        g.voco(x[0], cosines, overlaps, contrast, true).into_iter().collect()
+        g.voco(x[0], cosines, inputs[0], contrast, true).into_iter().collect()
     });
     let inputs = vec![Input { channels: features, space: Space::dense([1, 1, crops]), values: embeddings }];
     Case {

@@ -1,24 +1,29 @@
 //! Plans as TOML tables: changed by files and by `key=value`, compared key by key.
 
 use crate::base::error::{Error, Result};
+use crate::compute::model::Network;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::path::Path;
 
+/// Where a plan with every key can be seen.
+pub(in crate::tasks) const COMPLETE_PLAN: &str =
+    "`spark3d pretrain STORE -o RUN --dry-run` prints a plan with every key";
+
 /// A plan as a table.
-pub(super) fn of(plan: &impl Serialize) -> Result<toml::Table> {
+pub(in crate::tasks) fn of(plan: &impl Serialize) -> Result<toml::Table> {
     toml::Table::try_from(plan).map_err(|e| Error::plan(e.to_string(), "This is a bug"))
 }
 
 /// A plan from its table; `remedy` says where a complete plan can be seen.
-pub(super) fn into<T: DeserializeOwned>(table: toml::Table, remedy: &str) -> Result<T> {
+pub(in crate::tasks) fn into<T: DeserializeOwned>(table: toml::Table, remedy: &str) -> Result<T> {
     table.try_into().map_err(|e: toml::de::Error| {
         Error::plan(format!("the plan is not valid: {}", e.to_string().trim().replace('\n', " ")), remedy)
     })
 }
 
 /// The value that `file` and the `key=value` pairs give a key of the top level, if any.
-pub(super) fn value(key: &str, file: Option<&Path>, set: &[String]) -> Result<Option<toml::Value>> {
+pub(in crate::tasks) fn value(key: &str, file: Option<&Path>, set: &[String]) -> Result<Option<toml::Value>> {
     let mut table = toml::Table::new();
     if let Some(path) = file {
         merge(&mut table, read(path)?);
@@ -45,7 +50,7 @@ fn parsed(text: &str) -> toml::Value {
 }
 
 /// Applies the tables of `file`, then `key=value` pairs with dotted keys.
-pub(super) fn change(table: &mut toml::Table, file: Option<&Path>, set: &[String]) -> Result<()> {
+pub(in crate::tasks) fn change(table: &mut toml::Table, file: Option<&Path>, set: &[String]) -> Result<()> {
     if let Some(path) = file {
         merge(table, read(path)?);
     }
@@ -59,7 +64,7 @@ pub(super) fn change(table: &mut toml::Table, file: Option<&Path>, set: &[String
 }
 
 /// Keys in which two plans differ, with both values.
-pub(super) fn differences(a: &impl Serialize, b: &impl Serialize) -> Vec<String> {
+pub(in crate::tasks) fn differences(a: &impl Serialize, b: &impl Serialize) -> Vec<String> {
     let (a, b) = (flat(a), flat(b));
     let value = |list: &[(String, String)], key: &str| {
         list.iter().find(|(k, _)| k == key).map_or("-".to_string(), |(_, v)| v.clone())
@@ -130,6 +135,17 @@ fn assign(table: &mut toml::Table, key: &str, text: &str) -> Result<()> {
             .get_mut(part)
             .and_then(toml::Value::as_table_mut)
             .ok_or_else(|| Error::plan(format!("{part} in {key} is a value, not a table"), "Shorten the key"))?;
+    }
+    Ok(())
+}
+
+/// `network = "S"` names a preset instead of spelling it out.
+pub(in crate::tasks) fn name_network(table: &mut toml::Table) -> Result<()> {
+    if let Some(toml::Value::String(name)) = table.get("network") {
+        let network = Network::preset(name).ok_or_else(|| {
+            Error::plan(format!("there is no network {name}"), "Choose tiny, S, M or L, or write a [network] table")
+        })?;
+        table.insert("network".into(), toml::Value::Table(of(&network)?));
     }
     Ok(())
 }

@@ -7,15 +7,40 @@
 //!
 //! Only the encoder is trained: there is no decoder.
 
-use super::mae::Use;
+use super::common::{Pretext, Tables};
+use super::pictures::Shown;
+use super::{intensities, judgement};
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
-use crate::compute::graph::{Graph, Parameters, Session, Space, TensorId, product};
+use crate::base::volume::Volume;
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::{Graph, Input, Parameters, Readout, Session, Space, TensorId, product};
 use crate::compute::model::{self, Network};
+use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Bias, Contrast, Geometry};
+use crate::data::augment::segmentation;
+use crate::data::dataset::{Patch, SampleKey};
+use crate::evaluation::pictures::curves::Series;
+use crate::evaluation::pictures::sheet::{Panel, Window, sheet, window_of};
+use crate::tasks::augmentation;
+use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};
+use crate::tasks::train_table::Train;
+use image::RgbImage;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+/// The tables of VoCo.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Voco {
+    /// Crops and the projection head.
+    pub voco: Settings,
+    /// What happens to crops before the network sees them.
+    pub intensities: segmentation::Settings,
+}
+
+/// The `[voco]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -151,50 +176,37 @@ impl Denominators {
     }
 }
 
-/// Graph of the crops of one sample, with what callers read and upload.
-pub struct Voco {
-    pub graph: Graph,
-    /// Cosines of all pairs of crops, for [`read_similarity`]; kept for reading but in a training.
+/// Encoder, head and loss over the crops of a sample, with what callers read and upload.
+pub struct Contrasted {
+    /// One for each crop: (projection, 1, 1, crops).
+    pub embeddings: TensorId,
+    /// Cosines of all pairs of crops, for [`cosines_of_targets`].
     pub similarity: TensorId,
-    /// Which of the graph's inputs the overlaps are, as [`Session::set_input`] counts.
-    pub overlaps: usize,
+    /// Where the overlaps are uploaded, for [`upload_overlaps`].
+    pub overlaps: Input,
+    /// That of the loss with respect to the embeddings, where it was asked for.
+    pub gradient: Option<TensorId>,
 }
 
 /// Layers of the projection head, by nnssl's names: linear, norm and ReLU, linear, norm and ReLU, linear.
 const HEAD: [&str; 3] = ["projector.layer1.0", "projector.layer2.0", "projector.layer3.0"];
 
-/// Builds encoder and head over the crops of a sample. `image` adds crop k's image (channels, z, y, x); it is called once for each
-/// of the bases and then of the targets, before the graph has any other input. With a loss, the loss output gets `loss_scale *` the
-/// loss of the sample; [`Use::Reconstruct`] keeps the cosines instead.
-pub fn build(
-    parameters: Parameters,
+/// Adds encoder and head over the images (channels, z, y, x) of a sample's crops, bases before targets, and the loss, with its
+/// `gradient` where it is asked for.
+pub fn contrast(
+    g: &mut Graph,
     network: &Network,
     settings: &Settings,
-    patch: [usize; 3],
-    purpose: &Use,
-    image: &mut dyn FnMut(&mut Graph, usize) -> TensorId,
-) -> Voco {
-    let crops = settings.crops(patch);
-    let contrast = Contrast { bases: crops - settings.targets, regularization: settings.regularization as f32 };
-    let mut g = Graph::new(parameters, &[]);
-    let images: Vec<TensorId> = (0..crops).map(|k| image(&mut g, k)).collect();
-    let overlaps = g.inputs.len() - 1;
-    let targets = g.input(4 * (2 + contrast.bases * settings.targets) as u64);
-    let embeddings = embed(&mut g, network, settings, &images);
+    images: &[TensorId],
+    gradient: bool,
+) -> Contrasted {
+    let bases = images.len() - settings.targets;
+    let contrast = Contrast { bases, regularization: settings.regularization as f32 };
+    let overlaps = g.input(4 * (2 + bases * settings.targets) as u64);
+    let embeddings = embed(g, network, settings, images);
     let similarity = g.cosines(embeddings);
-    match purpose {
-        Use::Reconstruct => g.keep(similarity),
-        Use::Validate => {
-            g.voco(embeddings, similarity, targets, contrast, false);
-            g.keep(similarity);
-        }
-        Use::Train { recompute } => {
-            let chosen: Vec<TensorId> = g.recomputation_candidates().into_iter().take(*recompute).collect();
-            let gradient = g.voco(embeddings, similarity, targets, contrast, true).expect("asked for");
-            g.backward(&[(embeddings, gradient)], chosen);
-        }
-    }
-    Voco { graph: g, similarity, overlaps }
+    let gradient = g.voco(embeddings, similarity, overlaps, contrast, gradient);
+    Contrasted { embeddings, similarity, overlaps, gradient }
 }
 
 /// One embedding for each image: (projection, 1, 1, images).
@@ -224,20 +236,223 @@ fn embed(g: &mut Graph, network: &Network, settings: &Settings, images: &[Tensor
     x
 }
 
-/// Uploads the overlaps of a sample of a batch to the input that [`Voco::overlaps`] names.
-pub fn upload_overlaps(session: &Session, input: usize, crops: &Crops, batch: &Denominators) {
+/// Uploads the overlaps of a sample of a batch.
+pub fn upload_overlaps(session: &Session, overlaps: Input, crops: &Crops, batch: &Denominators) {
     let mut values = vec![batch.positives, batch.negatives];
     values.extend(&crops.overlaps);
-    session.set_input(input, bytemuck::cast_slice(&values));
+    session.set_input(overlaps, bytemuck::cast_slice(&values));
 }
 
-/// Cosines of targets and bases after a run of program `program`: (target, base). `similarity` is that of its [`Voco`].
-pub fn read_similarity(session: &Session, program: usize, similarity: TensorId, targets: usize) -> Result<Vec<f32>> {
-    let words = session.read_words(program, similarity)?;
-    // crops x crops cosines, then a norm for each crop.
-    let crops = words.len().isqrt();
-    let rows = words.chunks_exact(crops).take(crops).skip(crops - targets);
-    Ok(rows.flat_map(|row| row[..crops - targets].iter().map(|&w| f32::from_bits(w))).collect())
+/// Cosines of targets and bases, (target, base), of what [`Contrasted::similarity`] holds: crops x crops cosines, then a norm for
+/// each crop.
+pub fn cosines_of_targets(similarity: &[f32], targets: usize) -> Vec<f32> {
+    let crops = similarity.len().isqrt();
+    let rows = similarity.chunks_exact(crops).take(crops).skip(crops - targets);
+    rows.flat_map(|row| row[..crops - targets].to_vec()).collect()
+}
+
+impl Default for Voco {
+    fn default() -> Self {
+        Self { voco: Settings::default(), intensities: intensities::default() }
+    }
+}
+
+impl Tables for Voco {
+    const KEY: &'static str = "voco";
+    const NAME: &'static str = "VoCo";
+    const TABLES: &'static [&'static str] = &["voco", "intensities"];
+    const PRESETS: &'static [(&'static str, &'static str)] = &[(
+        "voco",
+        "the paper's VoCo: encoder alone, crops of 64³ in patches of 64 x 192 x 192, batch 12, no clipping",
+    )];
+
+    fn preset(small: bool) -> Self {
+        let mut tables = Self::default();
+        tables.intensities.low_resolution_probability = 0.1;
+        tables.voco.targets = 5;
+        if small {
+            tables.voco = Settings { crop: 16, projection: 256, ..tables.voco };
+        }
+        tables
+    }
+
+    fn train(_: &str, paper: Train) -> Train {
+        Train { patch: [64, 192, 192], batch: 12, clip: UNCLIPPED, ..paper }
+    }
+}
+
+/// A gradient norm that nothing reaches: released code of VoCo does not clip.
+const UNCLIPPED: f64 = 1e30;
+
+impl Pretext for Voco {
+    fn check(&self, frame: &Frame) -> Result<()> {
+        self.voco.validate(&frame.network, frame.patch)?;
+        intensities::check(&self.intensities)
+    }
+
+    /// The patch is where crops are taken from: it says nothing.
+    fn downstream_patch(&self, _: &Frame) -> Option<[usize; 3]> {
+        None
+    }
+}
+
+impl Voco {
+    /// Of a crop.
+    fn augmentation(&self, frame: &Frame) -> Augmentation {
+        let crop = [self.voco.crop; 3];
+        let interpolation = Interpolation::Linear;
+        Augmentation { patch: crop, part: crop, interpolation, intensities: true, ..augmentation::plain(frame) }
+    }
+}
+
+impl Task for Voco {
+    type Sample = Vec<Patch>;
+
+    fn title(&self) -> String {
+        format!("{}: overlaps and likeness of crops", Self::NAME)
+    }
+
+    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
+        self.augmentation(frame).check(limits)
+    }
+
+    fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
+        let settings = &self.voco;
+        let augmentation = self.augmentation(frame);
+        let mut g = Graph::new(parameters, frame.precision);
+        let crops: Vec<Augmented> = (0..settings.crops(frame.patch)).map(|_| g.augment(&augmentation)).collect();
+        let images: Vec<TensorId> = crops.iter().map(|crop| crop.image).collect();
+        let made = contrast(&mut g, &frame.network, settings, &images, mode.trains());
+        let shown = finish(&mut g, mode, made.embeddings, made.gradient, |g| g.keep_words(made.similarity));
+        let binding = VocoBinding {
+            task: self.clone(),
+            patch: frame.patch,
+            batch: frame.batch,
+            // In a validation crops are not augmented.
+            augments: mode.trains(),
+            crops,
+            overlaps: made.overlaps,
+            shown,
+        };
+        Program { graph: g, binding: Box::new(binding) }
+    }
+
+    /// The loss of a sample is a mean already.
+    fn loss_weight(&self, _: &Frame, _: SampleKey, samples: usize) -> f64 {
+        1.0 / samples as f64
+    }
+
+    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
+        judgement::by_loss(measured, past)
+    }
+
+    fn series(&self, records: &[Value]) -> Vec<Series> {
+        judgement::curves(records)
+    }
+
+    fn smaller(&self) -> &'static str {
+        "choose a smaller train.patch, voco.crop or network"
+    }
+}
+
+/// The handles of a graph.
+struct VocoBinding {
+    task: Voco,
+    patch: [usize; 3],
+    batch: usize,
+    augments: bool,
+    /// Bases and targets.
+    crops: Vec<Augmented>,
+    overlaps: Input,
+    /// Cosines of all pairs of crops, in a validation.
+    shown: Option<Readout>,
+}
+
+impl VocoBinding {
+    fn crops(&self, key: SampleKey, index: u64) -> Crops {
+        draw(&self.task.voco, self.patch, key.seed, key.step, index)
+    }
+}
+
+impl Binding<Vec<Patch>> for VocoBinding {
+    fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
+        let settings = &self.task.voco;
+        let batch: Vec<Crops> = (0..self.batch as u64).map(|index| self.crops(key, index)).collect();
+        let crops = &batch[key.index as usize];
+        let intensities = self.augments.then_some(&self.task.intensities);
+        for (k, (sample, &corner)) in (0..).zip(self.crops.iter().zip(&crops.corners)) {
+            let which = SampleKey { index: key.index * crops.corners.len() as u64 + k, ..key };
+            let image = part(&samples[0][0].data, self.patch, corner, settings.crop);
+            let turns = self.augments && settings.quarter_turns;
+            let cut = turns.then(|| augmentation::quarter_turns(settings.crop, which)).flatten();
+            augmentation::upload_intensities(session, sample, &image, intensities, cut, which);
+        }
+        upload_overlaps(session, self.overlaps, crops, &Denominators::of(&batch));
+        Ok(())
+    }
+
+    fn measure(&self, _: &Session, _: SampleKey, _: &[Vec<Patch>], _: &mut Measured) -> Result<()> {
+        Ok(())
+    }
+
+    fn picture(
+        &self,
+        session: &Session,
+        key: SampleKey,
+        sample: &Vec<Patch>,
+        spacing: [f64; 3],
+    ) -> Result<Option<RgbImage>> {
+        let Some(similarity) = self.shown else { return Ok(None) };
+        let settings = &self.task.voco;
+        let crops = self.crops(key, key.index);
+        let cosines = cosines_of_targets(&session.read_floats(similarity)?, settings.targets);
+        let shown = Shown { patch: self.patch, spacing };
+        let whole = shown.volume(sample[0].data.clone());
+        Ok(Some(crops_sheet(shown, &whole, &crops, &cosines, settings)))
+    }
+}
+
+/// A patch, and the first of its target crops with their overlaps and the network's cosines.
+fn crops_sheet(shown: Shown, whole: &Volume, crops: &Crops, cosines: &[f32], settings: &Settings) -> RgbImage {
+    /// Targets that fit on a sheet.
+    const SHOWN: usize = 3;
+    let (edge, bases) = (settings.crop, crops.corners.len() - settings.targets);
+    let targets = &crops.corners[bases..];
+    let (lo, hi) = window_of(whole);
+    let hidden: Vec<(String, Volume)> = (1..)
+        .zip(targets.iter().take(SHOWN))
+        .map(|(n, corner)| {
+            let inside = |v: usize| (0..3).all(|a| (corner[a]..corner[a] + edge).contains(&shown.coordinates(v)[a]));
+            let hidden = (0..product(shown.patch)).map(|v| f32::from(u8::from(!inside(v)))).collect();
+            (format!("target {n}"), shown.volume(hidden))
+        })
+        .collect();
+    let mut panels = vec![Panel { title: "patch", volume: whole, window: Window::Gray(lo, hi) }];
+    panels.extend(hidden.iter().map(|(title, hidden)| Panel {
+        title,
+        volume: whole,
+        window: Window::GrayMasked { lo, hi, hidden },
+    }));
+    let mut caption = String::from("Overlap of each target with each base / what the network's cosines say.");
+    for (n, (overlaps, cosines)) in crops.overlaps.chunks(bases).zip(cosines.chunks(bases)).take(SHOWN).enumerate() {
+        let pairs: Vec<String> =
+            overlaps.iter().zip(cosines).map(|(o, c)| format!("{o:.2} / {:.2}", c.max(0.0))).collect();
+        caption += &format!(" Target {}: {}.", n + 1, pairs.join(", "));
+    }
+    // Through the middle of the first target, which lies where most slices miss the others.
+    sheet(&panels, targets[0].map(|n| n + edge / 2), &caption)
+}
+
+/// The cube of edge `crop` at a corner of a patch (z, y, x).
+fn part(data: &[f32], patch: [usize; 3], corner: [usize; 3], crop: usize) -> Vec<f32> {
+    let mut out = Vec::with_capacity(crop.pow(3));
+    for z in corner[0]..corner[0] + crop {
+        for y in corner[1]..corner[1] + crop {
+            let first = (z * patch[1] + y) * patch[2] + corner[2];
+            out.extend_from_slice(&data[first..first + crop]);
+        }
+    }
+    out
 }
 
 #[cfg(test)]

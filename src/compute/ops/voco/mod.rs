@@ -6,8 +6,11 @@
 //! The first two treat bases as constants. All of it is a function of the cosines of all pairs, and its gradient is a matrix
 //! over pairs times the embeddings.
 
+pub(super) mod cases;
+pub(super) mod reference;
+
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Output, Recorder, TensorId};
+use crate::compute::graph::{Graph, Input, Node, Op, Output, Recorder, TensorId};
 use bytemuck::{Pod, Zeroable};
 
 /// Lower bound of a norm in a cosine (`torch.nn.functional.cosine_similarity`).
@@ -67,7 +70,7 @@ impl Graph {
         &mut self,
         embeddings: TensorId,
         cosines: TensorId,
-        targets: TensorId,
+        targets: Input,
         contrast: Contrast,
         gradient: bool,
     ) -> Option<TensorId> {
@@ -79,7 +82,7 @@ impl Graph {
         let slope = gradient.then(|| self.feature(channels, space));
         let mut outputs = vec![loss, coefficients];
         outputs.extend(slope);
-        self.push(VocoLoss { contrast, gradient }, &[embeddings, cosines, targets, values], &outputs);
+        self.push(VocoLoss { contrast, gradient }, &[embeddings, cosines, targets.tensor(), values], &outputs);
         slope
     }
 }

@@ -1,16 +1,36 @@
 //! Models Genesis: restore a patch whose voxels were shuffled within small windows, whose intensities follow a random curve, and
 //! parts of which became noise (Zhou et al., *Models Genesis*, 2021; parameters of its `pytorch/config.py`, as nnssl has them).
 
-use super::mae::Use;
+use super::common::{Pretext, Tables};
+use super::judgement;
+use super::pictures::Shown;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
-use crate::compute::graph::{Graph, Parameters, TensorId};
-use crate::compute::model::{self, Network};
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, product};
+use crate::compute::model;
 use crate::compute::ops::Weights;
-use crate::compute::ops::distort::{Change, Curve, Distorted, Distortion, MAX_BOXES, Paint, Window};
+use crate::compute::ops::augment::Augmented;
+use crate::compute::ops::distort::{Change, Curve, Distorted, Distortion, MAX_BOXES, Paint, Window as Region};
+use crate::data::dataset::{Patch, SampleKey};
+use crate::evaluation::pictures::curves::Series;
+use crate::evaluation::pictures::sheet::{Panel, Window, window_of};
+use crate::tasks::augmentation;
+use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};
+use image::RgbImage;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+/// The table of Models Genesis.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelsGenesis {
+    /// How patches are distorted.
+    pub models_genesis: Settings,
+}
+
+/// The `[models_genesis]` table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Settings {
@@ -157,13 +177,13 @@ fn paint(rng: &mut impl Rng, patch: [usize; 3], inpaint_share: f64) -> Paint {
 }
 
 /// A box of this size in a random place at least `margin` from the border, where it can be.
-fn window(rng: &mut impl Rng, patch: [usize; 3], size: [usize; 3], margin: usize) -> Window {
+fn window(rng: &mut impl Rng, patch: [usize; 3], size: [usize; 3], margin: usize) -> Region {
     let corner = std::array::from_fn(|a| {
         let room = patch[a] - size[a];
         let margin = margin.min(room / 2);
         rng.random_range(margin..=room - margin)
     });
-    Window { corner, size }
+    Region { corner, size }
 }
 
 /// The intensity curve: a cubic Bézier from (1, 1) to (0, 0) through two control points, as a table of `points`. x is sorted, and
@@ -186,43 +206,109 @@ pub fn bezier(control: [[f64; 2]; 2], points: usize, inverted: bool) -> Curve {
     Curve { x, y }
 }
 
-/// Graph of one sample, with the tensors that callers read.
-pub struct Genesis {
-    pub graph: Graph,
-    /// The distorted patch, an image, and where its numbers go.
-    pub distorted: Distorted,
-    /// The patch, an image: the target.
-    pub original: TensorId,
-    pub restored: TensorId,
+impl Tables for ModelsGenesis {
+    const KEY: &'static str = "models_genesis";
+    const NAME: &'static str = "Models Genesis";
+    const TABLES: &'static [&'static str] = &["models_genesis"];
+    const PRESETS: &'static [(&'static str, &'static str)] =
+        &[("models-genesis", "the paper's Models Genesis: as S3D-B with pretext = models_genesis")];
 }
 
-/// Builds the network over the distortion of the image (1, z, y, x) that `image` adds to the graph. The loss is the squared error
-/// of all voxels, distorted or not.
-pub fn build(
-    parameters: Parameters,
-    network: &Network,
-    settings: &Settings,
-    patch: [usize; 3],
-    purpose: &Use,
-    image: &dyn Fn(&mut Graph) -> TensorId,
-) -> Genesis {
-    let mut g = Graph::new(parameters, &[]);
-    let original = image(&mut g);
-    let distorted = g.distort(settings.distortion(patch), original);
-    let restored = model::outputs_of(&mut g, network, distorted.image, patch)[0];
-    match purpose {
-        Use::Validate => {
-            g.masked_l2(restored, original, Weights::All, false);
-            [original, distorted.image, restored].into_iter().for_each(|t| g.keep(t));
-        }
-        Use::Reconstruct => g.keep(restored),
-        Use::Train { recompute } => {
-            let chosen: Vec<TensorId> = g.recomputation_candidates().into_iter().take(*recompute).collect();
-            let gradient = g.masked_l2(restored, original, Weights::All, true).expect("asked for");
-            g.backward(&[(restored, gradient)], chosen);
-        }
+impl Pretext for ModelsGenesis {
+    fn check(&self, frame: &Frame) -> Result<()> {
+        self.models_genesis.validate(frame.patch)
     }
-    Genesis { graph: g, distorted, original, restored }
+}
+
+impl Task for ModelsGenesis {
+    type Sample = Vec<Patch>;
+
+    fn title(&self) -> String {
+        format!("{}: squared error", Self::NAME)
+    }
+
+    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
+        augmentation::plain(frame).check(limits)
+    }
+
+    /// The loss is the squared error of all voxels, distorted or not.
+    fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
+        let mut g = Graph::new(parameters, frame.precision);
+        let sample = g.augment(&augmentation::plain(frame));
+        let original = sample.image;
+        let distorted = g.distort(self.models_genesis.distortion(frame.patch), original);
+        let restored = model::outputs_of(&mut g, &frame.network, distorted.image, frame.patch)[0];
+        let gradient = g.masked_l2(restored, original, Weights::All, mode.trains());
+        let shown = finish(&mut g, mode, restored, gradient, |g| {
+            ([original, distorted.image].map(|image| g.keep_words(image)), g.keep(restored))
+        });
+        let settings = self.models_genesis.clone();
+        let binding = GenesisBinding { settings, patch: frame.patch, sample, distorted, shown };
+        Program { graph: g, binding: Box::new(binding) }
+    }
+
+    fn loss_weight(&self, frame: &Frame, _: SampleKey, samples: usize) -> f64 {
+        1.0 / (samples * product(frame.patch)) as f64
+    }
+
+    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
+        judgement::by_loss(measured, past)
+    }
+
+    fn series(&self, records: &[Value]) -> Vec<Series> {
+        judgement::curves(records)
+    }
+
+    fn smaller(&self) -> &'static str {
+        "choose a smaller train.patch or network"
+    }
+}
+
+/// The handles of a graph.
+struct GenesisBinding {
+    settings: Settings,
+    patch: [usize; 3],
+    sample: Augmented,
+    distorted: Distorted,
+    /// The patch, its distortion and what the network makes of it, in a validation.
+    shown: Option<([Readout; 2], Feature)>,
+}
+
+impl Binding<Vec<Patch>> for GenesisBinding {
+    fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
+        let patch = &samples[0][0];
+        let draw = draw(&self.settings, self.patch, range(&patch.data), key.seed, key.step, key.index);
+        augmentation::upload_mirrored(session, &self.sample, patch, draw.mirror);
+        self.distorted.upload(session, &draw.change);
+        Ok(())
+    }
+
+    fn measure(&self, _: &Session, _: SampleKey, samples: &[Vec<Patch>], measured: &mut Measured) -> Result<()> {
+        measured.of_zero.push(judgement::mean_square(samples[0][0].data.iter().copied()));
+        Ok(())
+    }
+
+    fn picture(&self, session: &Session, _: SampleKey, _: &Vec<Patch>, spacing: [f64; 3]) -> Result<Option<RgbImage>> {
+        let Some((images, restored)) = self.shown else { return Ok(None) };
+        let shown = Shown { patch: self.patch, spacing };
+        let [original, input] = images.map(|image| session.read_floats(image).map(|data| shown.volume(data)));
+        let (original, input, output) = (original?, input?, shown.volume(session.read(restored)?));
+        let (lo, hi) = window_of(&original);
+        let error = shown.difference(&original, &output);
+        let panels = [
+            Panel { title: "input", volume: &input, window: Window::Gray(lo, hi) },
+            Panel { title: "target", volume: &original, window: Window::Gray(lo, hi) },
+            Panel { title: "output", volume: &output, window: Window::Gray(lo, hi) },
+            Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
+        ];
+        let caption = "A patch of the validation, distorted as Models Genesis does it, and restored.";
+        Ok(Some(shown.sheet(&panels, caption)))
+    }
+}
+
+/// Least and largest value.
+fn range(data: &[f32]) -> [f32; 2] {
+    data.iter().fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], &v| [low.min(v), high.max(v)])
 }
 
 #[cfg(test)]
@@ -255,7 +341,7 @@ mod tests {
         assert!(draws.iter().all(|d| !d.mirror[2]) && draws.iter().any(|d| d.mirror[0]));
         let all = Settings { flip_last_axis: true, ..settings.clone() };
         assert!(super::tests::draws(&all, 100).iter().any(|d| d.mirror[2]));
-        let sizes = |f: &dyn Fn(&Draw) -> Vec<Window>, axis: usize| {
+        let sizes = |f: &dyn Fn(&Draw) -> Vec<Region>, axis: usize| {
             let list: Vec<usize> = draws.iter().flat_map(f).map(|w| w.size[axis]).collect();
             (list.iter().copied().min().unwrap(), list.iter().copied().max().unwrap())
         };
@@ -267,7 +353,7 @@ mod tests {
         assert_eq!(sizes(&|d| d.change.windows.clone(), 2), (1, 6));
         assert_eq!(sizes(&boxes(false), 0), (6, 13));
         assert_eq!(sizes(&boxes(true), 1), (50 - 28, 50 - 21));
-        let inside = |w: &Window| (0..3).all(|a| w.corner[a] >= 3 && w.corner[a] + w.size[a] + 3 <= [40, 50, 60][a]);
+        let inside = |w: &Region| (0..3).all(|a| w.corner[a] >= 3 && w.corner[a] + w.size[a] + 3 <= [40, 50, 60][a]);
         assert!(draws.iter().flat_map(|d| &d.change.paint).flat_map(|p| &p.boxes).all(inside));
     }
 

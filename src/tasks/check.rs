@@ -5,23 +5,23 @@ use crate::base::error::{Error, Result};
 /// Checkpoints are at most this many minutes apart, some two thousand years: longer is no duration that clocks can count.
 const MOST_MINUTES: f64 = 1e9;
 
-pub(super) fn above_zero(key: &str, value: f64) -> Result<()> {
+pub(in crate::tasks) fn above_zero(key: &str, value: f64) -> Result<()> {
     require(value > 0.0 && (value as f32).is_finite(), key, value, "a finite number above zero")
 }
 
-pub(super) fn not_negative(key: &str, value: f64) -> Result<()> {
+pub(in crate::tasks) fn not_negative(key: &str, value: f64) -> Result<()> {
     require(value >= 0.0 && (value as f32).is_finite(), key, value, "a finite number that is not negative")
 }
 
-pub(super) fn share(key: &str, value: f64) -> Result<()> {
+pub(in crate::tasks) fn share(key: &str, value: f64) -> Result<()> {
     require((0.0..=1.0).contains(&value), key, value, "a number from 0 to 1")
 }
 
-pub(super) fn momentum(key: &str, value: f64) -> Result<()> {
+pub(in crate::tasks) fn momentum(key: &str, value: f64) -> Result<()> {
     require((0.0..1.0).contains(&value), key, value, "a number from 0 to below 1")
 }
 
-pub(super) fn minutes(key: &str, value: f64) -> Result<()> {
+pub(in crate::tasks) fn minutes(key: &str, value: f64) -> Result<()> {
     require((0.0..=MOST_MINUTES).contains(&value), key, value, "a number from 0 to 1e9")
 }
 

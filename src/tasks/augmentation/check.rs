@@ -1,45 +1,38 @@
-//! From labelled patches of the data side to the inputs of the compute side.
+//! Patches that the device augments, against the CPU's: what `spark3d doctor` and the tests look at.
 
+use super::{upload, upload_labelled};
 use crate::base::error::Result;
 use crate::compute::device::Gpu;
-use crate::compute::graph::{Session, product};
-use crate::compute::ops::augment::{Alone, Augmentation, Change, Cut, Interpolation};
+use crate::compute::graph::product;
+use crate::compute::ops::augment::{Alone, Augmentation, Interpolation};
 use crate::compute::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::data::augment::segmentation::{Draw, Noise};
-use crate::data::augment::spatial;
-use crate::data::dataset::LabelledPatch;
-use crate::tasks::plan::finetune::Plan;
-use crate::training::patches::change;
+use crate::data::augment::{self, spatial};
+use crate::data::dataset::{LabelledPatch, Patch};
 use std::rc::Rc;
 
-/// What the device does to a patch of this plan before the network reads it.
-pub fn augmentation(plan: &Plan) -> Augmentation {
-    let patch = plan.train.patch;
-    Augmentation {
-        channels: plan.network.input_channels,
-        patch,
-        part: plan.augment.largest_part(patch),
-        interpolation: Interpolation::Linear,
-        intensities: true,
-        labels: true,
-    }
-}
-
-/// Uploads a patch as sample `sample` of the session.
-pub fn upload(session: &mut Session, augmentation: &Augmentation, sample: usize, patch: &LabelledPatch) {
-    let change = Change {
-        part: patch.shape,
-        cut: patch.cut.as_ref().map(|c| Cut { matrix: c.matrix, crop: c.crop, start: c.start }),
-        ..patch.draw.as_ref().map_or_else(Change::default, |draw| change(draw, augmentation.patch, &patch.masked))
-    };
-    augmentation.upload(session, sample, &change, &patch.image, &patch.labels);
+/// How far a patch that the device augments lies from the CPU's.
+pub fn check_unlabelled(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let (size, crop) = ([13, 21, 19], [24, 35, 33]);
+    let cut = spatial::Cut::new(spatial::matrix([0.4, -0.3, 0.2], 0.9), size, crop);
+    let shape = cut.shape;
+    let change = augment::Change { cut: Some(cut), mirror: [true, false, true] };
+    let patch = Patch { change, ..Patch::plain(noise(1, product(shape)), shape, "noise") };
+    let interpolation = Interpolation::Cubic;
+    let a = Augmentation { channels: 1, patch: size, part: crop, interpolation, intensities: false, labels: false };
+    let mut alone = Alone::new(gpu, &a)?;
+    let (sample, session) = alone.parts();
+    upload(session, sample, &patch);
+    let want: Vec<f64> = patch.apply().into_iter().map(f64::from).collect();
+    let relative = relative_l2(&alone.run()?.0, &want);
+    Ok(vec![Deviation { result: "image".into(), relative, tolerance: TOLERANCE }])
 }
 
 /// Share of labels that may differ between device and CPU: where two labels have the same share, rounding decides.
 const TIES: f64 = 1e-3;
 
 /// How far a patch that the device augments lies from the CPU's, with everything drawn that there is.
-pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+pub fn check_labelled(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let (size, crop) = ([13, 21, 19], [24, 35, 33]);
     let cut = spatial::Cut::linear(spatial::matrix_of_columns([0.4, -0.3, 0.2], 0.9), size, crop);
     let shape = cut.shape;
@@ -60,8 +53,9 @@ pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let patch = LabelledPatch { cut: Some(cut), draw: Some(draw), masked: vec![false, true], ..plain };
     let interpolation = Interpolation::Linear;
     let a = Augmentation { channels: 2, patch: size, part: crop, interpolation, intensities: true, labels: true };
-    let mut alone = Alone::new(gpu, a)?;
-    upload(&mut alone.session, &alone.augmentation, 0, &patch);
+    let mut alone = Alone::new(gpu, &a)?;
+    let (sample, session) = alone.parts();
+    upload_labelled(session, sample, &patch);
     let ((image, labels), (want, want_labels)) = (alone.run()?, patch.apply());
     let relative = relative_l2(&image, &want.into_iter().map(f64::from).collect::<Vec<f64>>());
     let others = labels.iter().zip(&want_labels).filter(|(a, b)| a != b).count() as f64 / want_labels.len() as f64;

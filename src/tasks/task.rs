@@ -1,0 +1,246 @@
+//! The interface between a training and what is trained.
+
+use crate::base::error::Result;
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::{Graph, Parameters, Precision, Session, TensorId};
+use crate::compute::model::Network;
+use crate::data::dataset::SampleKey;
+use crate::evaluation::pictures::curves::Series;
+use image::RgbImage;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// What a task and its training have in common: numbers of the plan that every graph depends on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Frame {
+    /// The network that is trained.
+    pub network: Network,
+    /// Voxels of a patch along (z, y, x).
+    pub patch: [usize; 3],
+    /// Samples of a step.
+    pub batch: usize,
+    /// How feature tensors are stored.
+    pub precision: Precision,
+}
+
+/// Which parameters are trained. The optimiser starts anew where this changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Trains {
+    /// The whole network.
+    #[default]
+    All,
+    /// All but the encoder.
+    Decoder,
+    /// The decoder and the first convolution with its norm.
+    DecoderAndStem,
+}
+
+impl Trains {
+    /// Whether the parameter of this name stays as it is.
+    pub fn freezes(self, name: &str) -> bool {
+        match self {
+            Trains::All => false,
+            Trains::Decoder => name.starts_with("encoder."),
+            Trains::DecoderAndStem => {
+                name.starts_with("encoder.")
+                    && !name.starts_with("encoder.stem.")
+                    && !name.starts_with("encoder.stages.0.0.convs.0.")
+            }
+        }
+    }
+}
+
+/// What a graph is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GraphMode {
+    /// Loss and gradients of the parameters in `trains`; the backward pass computes again, instead of keeping, the `recompute`
+    /// activations that cost least.
+    Train {
+        /// What is not in it is frozen, and has no gradient nodes.
+        trains: Trains,
+        /// Number of activations.
+        recompute: usize,
+    },
+    /// Loss; what a validation measures and shows is kept for reading.
+    Validate,
+}
+
+impl GraphMode {
+    /// Training of the whole network without recomputation.
+    pub const TRAIN: Self = GraphMode::Train { trains: Trains::All, recompute: 0 };
+
+    /// Whether gradients are computed.
+    pub fn trains(self) -> bool {
+        matches!(self, GraphMode::Train { .. })
+    }
+}
+
+/// Ends a graph with a loss on `output`: the backward pass of a training from the loss's `gradient`, or what `shown` keeps of a
+/// validation.
+///
+/// # Panics
+/// When a training has no gradient.
+pub fn finish<T>(
+    g: &mut Graph,
+    mode: GraphMode,
+    output: TensorId,
+    gradient: Option<TensorId>,
+    shown: impl FnOnce(&mut Graph) -> T,
+) -> Option<T> {
+    match mode {
+        GraphMode::Validate => Some(shown(g)),
+        GraphMode::Train { recompute, .. } => {
+            g.backward_from_loss(&[(output, gradient.expect("a training asks its loss for the gradient"))], recompute);
+            None
+        }
+    }
+}
+
+/// A graph of a task with what feeds and reads it.
+pub struct Program<S> {
+    /// The nodes.
+    pub graph: Graph,
+    /// The handles of the graph, in the task's hands.
+    pub binding: Box<dyn Binding<S>>,
+}
+
+/// What is trained: a pretext without labels, or a segmentation.
+pub trait Task {
+    /// What the data side hands over for one sample.
+    type Sample;
+
+    /// What the loss is, for the title of a run's curves.
+    fn title(&self) -> String;
+
+    /// Samples that one run of a graph takes: 1, or the whole `batch` where the loss joins its samples.
+    fn joined(&self, batch: usize) -> usize {
+        let _ = batch;
+        1
+    }
+
+    /// Refuses patches that the adapter cannot take, before graphs are planned.
+    ///
+    /// # Errors
+    /// Something that is uploaded exceeds what the adapter binds at once.
+    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()>;
+
+    /// Builds a graph over `parameters` (those of another graph of the task, or none). Graphs of one task have the same uploads in
+    /// the same order, so that they share a session's memory.
+    fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Self::Sample>;
+
+    /// What the sum over a step's `samples` samples is multiplied by, so that the loss is a mean.
+    fn loss_weight(&self, frame: &Frame, key: SampleKey, samples: usize) -> f64;
+
+    /// What the log says of step `step` beside loss, gradient norm and learning rate.
+    fn record(&self, seed: u64, step: u64) -> Map<String, Value> {
+        let _ = (seed, step);
+        Map::new()
+    }
+
+    /// What a validation came to, of what was measured; `past` is carried on from validation to validation.
+    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult;
+
+    /// The curves of a run's picture beside learning rate and speed.
+    fn series(&self, records: &[Value]) -> Vec<Series>;
+
+    /// What else could be made smaller where a run does not fit into memory.
+    fn smaller(&self) -> &'static str;
+}
+
+/// Feeds and reads one graph of a task: holds its handles.
+pub trait Binding<S> {
+    /// Uploads the samples of one run of the graph; `key` is that of the first of them, the others follow it by index.
+    ///
+    /// # Errors
+    /// The device fails, or a mask shows more than was planned for.
+    fn feed(&self, session: &mut Session, key: SampleKey, samples: &[S]) -> Result<()>;
+
+    /// Adds what a run of a validation came to, beside the loss, after the samples were fed and the graph ran.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn measure(&self, session: &Session, key: SampleKey, samples: &[S], measured: &mut Measured) -> Result<()>;
+
+    /// Input, target and output of the sample that a validation ran last; voxels of `spacing` mm along (z, y, x). `None` where
+    /// there is nothing to show.
+    ///
+    /// # Errors
+    /// The device fails.
+    fn picture(&self, session: &Session, key: SampleKey, sample: &S, spacing: [f64; 3]) -> Result<Option<RgbImage>> {
+        let _ = (session, key, sample, spacing);
+        Ok(None)
+    }
+}
+
+/// What a validation measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Measured {
+    /// Mean loss of each batch.
+    pub losses: Vec<f64>,
+    /// The loss of predicting zero for each sample, where that is a prediction.
+    pub of_zero: Vec<f64>,
+    /// Counts of voxels over all samples.
+    pub counts: Counts,
+}
+
+impl Measured {
+    /// Mean over the batches, each divided before it is added.
+    pub fn loss(&self) -> f64 {
+        self.losses.iter().fold(0.0, |sum, loss| sum + loss / self.losses.len() as f64)
+    }
+
+    /// Mean loss of predicting zero, where that is a prediction.
+    pub fn loss_of_zero(&self) -> Option<f64> {
+        let n = self.of_zero.len();
+        (n > 0).then(|| self.of_zero.iter().fold(0.0, |sum, one| sum + one / n as f64))
+    }
+}
+
+/// Voxels of the outputs over a validation: hits, predicted and annotated for each.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Counts {
+    /// Voxels that are predicted and annotated.
+    pub both: Vec<u64>,
+    /// Voxels that are predicted.
+    pub predicted: Vec<u64>,
+    /// Voxels that are annotated.
+    pub annotated: Vec<u64>,
+}
+
+impl Counts {
+    /// 2 both / (predicted + annotated) of each output; NaN where there is neither.
+    pub fn dice(&self) -> Vec<f64> {
+        let voxels = self.predicted.iter().zip(&self.annotated).map(|(p, a)| (p + a) as f64);
+        self.both.iter().zip(voxels).map(|(&b, v)| if v == 0.0 { f64::NAN } else { 2.0 * b as f64 / v }).collect()
+    }
+
+    /// Adds counts as the device has them: both, predicted, annotated, each for all outputs.
+    pub fn add(&mut self, words: &[u32]) {
+        let channels = words.len() / 3;
+        for (row, target) in [&mut self.both, &mut self.predicted, &mut self.annotated].into_iter().enumerate() {
+            target.resize(channels, 0);
+            target.iter_mut().zip(&words[row * channels..]).for_each(|(t, &w)| *t += u64::from(w));
+        }
+    }
+}
+
+/// What a run remembers of its validations.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Past {
+    /// The best value of what the task is judged by.
+    pub best: Option<f64>,
+    /// The moving average of it, where the task has one.
+    pub average: Option<f64>,
+}
+
+/// What a validation came to.
+#[derive(Clone, Debug)]
+pub struct ValidationResult {
+    /// For the log.
+    pub record: Map<String, Value>,
+    /// For the terminal.
+    pub message: String,
+    /// Whether the network is the best so far: it is kept.
+    pub is_best: bool,
+}

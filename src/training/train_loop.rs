@@ -1,0 +1,256 @@
+//! The loop that every training shares: steps, validations, checkpoints, the log, stop signals. The same call goes on from the
+//! last checkpoint of its folder, to the same bits as without the stop.
+
+use super::log::MetricsLog;
+use super::stop::StopFlag;
+use super::trainer::{Schedule, StepResult, Trainer, validation_key};
+use crate::base::error::{Error, Result};
+use crate::base::memory::{self, gib};
+use crate::base::progress::Progress;
+use crate::data::dataset::{LoaderReport, SampleKey};
+use crate::evaluation::pictures::curves::{Series, progress_png};
+use crate::evaluation::pictures::save_png;
+use crate::inference::weights::checkpoint::{self, Checkpoint};
+use crate::inference::weights::{BEST, LATEST};
+use crate::tasks::task::{Past, ValidationResult};
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Instant;
+
+/// Picture of what a validation's sample looks like, in the run's folder.
+pub const SHEET: &str = "sheet.png";
+
+/// Batches of a training: those of the steps in order, and the samples of validations.
+pub trait Batches<S> {
+    /// The next step's batch.
+    ///
+    /// # Errors
+    /// A case cannot be read.
+    fn next(&mut self) -> Result<Vec<S>>;
+
+    /// A batch of a validation, whose first sample has this key.
+    ///
+    /// # Errors
+    /// A case cannot be read.
+    fn validation(&self, first: SampleKey) -> Result<Vec<S>>;
+
+    /// What was read since the last call, where it is counted.
+    fn report(&mut self) -> Option<LoaderReport>;
+}
+
+/// A training in a folder.
+pub struct Run<S> {
+    /// Folder of checkpoints, log and pictures.
+    pub folder: PathBuf,
+    /// What is trained.
+    pub trainer: Trainer<S>,
+    /// Numbers of the plan.
+    pub schedule: Rc<dyn Schedule>,
+    /// Where samples come from.
+    pub batches: Box<dyn Batches<S>>,
+    /// Batches of a validation.
+    pub validation_steps: u64,
+    /// Voxel edge lengths in mm along (z, y, x), for pictures.
+    pub spacing: [f64; 3],
+    /// What validations found.
+    pub past: Past,
+    /// Texts that every checkpoint carries.
+    pub extra: Vec<(String, String)>,
+}
+
+/// Key of the moving average of what a task is judged by, in a checkpoint's metadata.
+const AVERAGE: &str = "ema";
+
+/// What a run that goes on from `checkpoint` remembers of its validations.
+pub fn past_of(checkpoint: &Checkpoint) -> Past {
+    let average = checkpoint.extra.get(AVERAGE).and_then(|text| text.parse().ok());
+    Past { best: checkpoint.best_validation, average }
+}
+
+/// An object of the log.
+pub fn record<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> {
+    fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
+}
+
+/// When things happen.
+#[derive(Clone, Copy, Debug)]
+pub struct Timetable {
+    /// Steps that are done.
+    pub first_step: u64,
+    /// Steps in all.
+    pub steps: u64,
+    /// Steps between validations.
+    pub epoch_steps: u64,
+    /// Minutes between checkpoints.
+    pub checkpoint_minutes: f64,
+}
+
+/// Steps whose loss is not a number before a run gives up, as nnssl.
+const MAX_NOT_FINITE: usize = 20;
+
+/// Trains until the last step or a stop signal.
+///
+/// # Errors
+/// A case cannot be read, the device fails, a file cannot be written, too many steps are not finite, or a stop signal came.
+pub fn train<S>(
+    run: &mut Run<S>,
+    timetable: Timetable,
+    mut log: MetricsLog,
+    mut progress: Progress,
+    stop: &StopFlag,
+) -> Result<()> {
+    let Timetable { first_step, steps, epoch_steps, checkpoint_minutes } = timetable;
+    let save = |run: &Run<S>, done: u64, log: &MetricsLog| {
+        log.sync()?;
+        checkpoint::save(run.folder.join(LATEST), &run.checkpoint(done)?)
+    };
+    let due = |done: u64| done > 0 && (done.is_multiple_of(epoch_steps) || done == steps);
+    if due(first_step) && !is_validated(&MetricsLog::read(&run.folder)?, first_step) {
+        // A stop signal came before the validation of this step.
+        run.validate_and_log(first_step, &mut log, &progress)?;
+        save(run, first_step, &log)?;
+    }
+    let mut last_save = Instant::now();
+    let mut not_finite = 0;
+    for step in first_step..steps {
+        let start = Instant::now();
+        let report = run.step(step)?;
+        if report.overflow {
+            progress.message(&format!(
+                "step {step}: the gradient left the range of 16 bits; skipped, with half the loss scale from now on"
+            ));
+        } else if !report.result.loss.is_finite() || !report.result.gradient_norm.is_finite() {
+            not_finite += 1;
+            progress.message(&format!(
+                "step {step}: the loss is {} and the gradient {}; the step is skipped",
+                report.result.loss, report.result.gradient_norm
+            ));
+            if not_finite > MAX_NOT_FINITE {
+                return Err(Error::plan(
+                    format!("loss or gradient were not finite in {not_finite} steps"),
+                    "Lower the learning rate, or look for damaged scans; the last checkpoint is intact",
+                ));
+            }
+        }
+        let seconds = start.elapsed().as_secs_f64();
+        let done = step + 1;
+        let mut line = record([
+            ("step", json!(done)),
+            ("loss", json!(report.result.loss)),
+            ("gradient_norm", json!(report.result.gradient_norm)),
+        ]);
+        line.extend(report.record);
+        line.extend(record([
+            ("patches_per_s", json!(report.samples as f64 / seconds)),
+            ("seconds", json!(seconds)),
+            ("waited_for_data", json!(report.waited)),
+        ]));
+        log.write(&Value::Object(line))?;
+        if step == first_step {
+            progress.message(&run.memory_report());
+        }
+        let speed = format!("{:.2}", report.samples as f64 / seconds);
+        progress.update(done, &[("loss", format!("{:.4}", report.result.loss)), ("patches/s", speed)]);
+        if let Some(signal) = stop.requested() {
+            // At once: whoever sends a signal may not wait for a validation.
+            save(run, done, &log)?;
+            progress.message(&format!("{}: checkpoint written", signal.name()));
+            progress.finish();
+            return Err(Error::Stopped { step: done, checkpoint: run.folder.join(LATEST) });
+        }
+        if due(done) {
+            run.validate_and_log(done, &mut log, &progress)?;
+        }
+        if last_save.elapsed().as_secs_f64() >= 60.0 * checkpoint_minutes || done == steps {
+            save(run, done, &log)?;
+            last_save = Instant::now();
+        }
+    }
+    progress.finish();
+    Ok(())
+}
+
+/// Whether the log has a validation of a step.
+fn is_validated(records: &[Value], step: u64) -> bool {
+    records.iter().any(|r| r.get("step").and_then(Value::as_u64) == Some(step) && r.get("loss").is_none())
+}
+
+/// What a step came to.
+struct Step {
+    result: StepResult,
+    samples: usize,
+    /// Whether the loss scale explains a gradient that is not finite: later steps will be better.
+    overflow: bool,
+    /// Seconds without a batch to work on.
+    waited: f64,
+    /// What the log says beside the loss.
+    record: Map<String, Value>,
+}
+
+impl<S> Run<S> {
+    fn step(&mut self, step: u64) -> Result<Step> {
+        let start = Instant::now();
+        let batch = self.batches.next()?;
+        let waited = start.elapsed().as_secs_f64();
+        let result = self.trainer.step(step, &batch)?;
+        let mut record = record([("learning_rate", json!(self.schedule.rate(step)))]);
+        record.extend(self.trainer.task().record(self.schedule.seed(), step));
+        record.extend(self.trainer.loss_scale.record());
+        let overflow = self.trainer.loss_scale.explains(result.loss, result.gradient_norm);
+        Ok(Step { result, samples: batch.len(), overflow, waited, record })
+    }
+
+    /// Judges the network by the same samples every time, so that numbers of a run can be compared.
+    fn validate(&mut self) -> Result<ValidationResult> {
+        let Self { trainer, schedule, batches, .. } = self;
+        let samples =
+            (0..self.validation_steps).map(|step| batches.validation(validation_key(schedule.seed(), step, 0)));
+        let (measured, last) = trainer.validate(samples)?;
+        if let Some((key, sample)) = last
+            && let Some(picture) = self.trainer.picture(key, &sample, self.spacing)?
+        {
+            save_png(self.folder.join(SHEET), &picture)?;
+        }
+        let mut result = self.trainer.task().judge(&measured, &mut self.past);
+        result.record.extend(self.batches.report().iter().flat_map(LoaderReport::record));
+        Ok(result)
+    }
+
+    /// Judges the network, logs it, and keeps it where it is the best.
+    fn validate_and_log(&mut self, done: u64, log: &mut MetricsLog, progress: &Progress) -> Result<()> {
+        let validation = self.validate()?;
+        let mut line = record([("step", json!(done))]);
+        line.extend(validation.record);
+        log.write(&Value::Object(line))?;
+        progress.message(&format!("step {done}: {}", validation.message));
+        if validation.is_best {
+            checkpoint::save(self.folder.join(BEST), &self.checkpoint(done)?)?;
+        }
+        let records = MetricsLog::read(&self.folder)?;
+        let (task, path) = (self.trainer.task(), self.folder.join("progress.png"));
+        let rate = Series::of(&records, "learning rate", "learning_rate");
+        let speed = Series::of(&records, "patches/s", "patches_per_s");
+        progress_png(path, &task.title(), &task.series(&records), &rate, &speed)
+    }
+
+    /// Everything that a later process needs to go on after `done` steps.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn checkpoint(&self, done: u64) -> Result<Checkpoint> {
+        let mut checkpoint = self.trainer.checkpoint(done, self.past.best)?;
+        checkpoint.extra.extend(self.extra.iter().cloned());
+        checkpoint.extra.extend(self.past.average.map(|average| (AVERAGE.to_string(), average.to_string())));
+        Ok(checkpoint)
+    }
+
+    /// Planned and measured memory, once everything has been touched.
+    fn memory_report(&self) -> String {
+        let (session, planned) = (self.trainer.session(), self.trainer.planned());
+        let measured = session.gpu.allocator_bytes().unwrap_or_else(|| session.gpu.allocated());
+        let resident = memory::peak_resident()
+            .map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
+        format!("device memory: {:.3} GiB planned, {:.3} GiB allocated{resident}", gib(planned), gib(measured))
+    }
+}

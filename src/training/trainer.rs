@@ -1,0 +1,348 @@
+//! A session that trains a network for a task, step by step and phase by phase.
+
+use super::loss_scale::LossScale;
+use super::memory::{self, RunPlan};
+use crate::base::error::Result;
+use crate::compute::device::Gpu;
+use crate::compute::graph::plan::Limits;
+use crate::compute::graph::{GraphId, Output, Parameters, Session, StepValues};
+use crate::compute::ops::sgd;
+use crate::data::dataset::SampleKey;
+use crate::inference::weights::checkpoint::Checkpoint;
+use crate::inference::weights::state::{parameters_of, save_kernels, set_parameters};
+use crate::tasks::plan::{Plan, finetune};
+use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Program, Task, Trains};
+use image::RgbImage;
+use std::rc::Rc;
+
+/// What a training needs of its plan beside the task.
+pub trait Schedule {
+    /// What the graphs depend on.
+    fn frame(&self) -> Frame;
+    /// Number of steps in all.
+    fn steps(&self) -> u64;
+    /// Learning rate of a step.
+    fn rate(&self, step: u64) -> f64;
+    /// What a step trains.
+    fn trains(&self, step: u64) -> Trains;
+    /// Numbers of the optimiser.
+    fn optimizer(&self) -> Optimizer;
+    /// Everything random follows from it.
+    fn seed(&self) -> u64;
+    /// The plan as it is kept in checkpoints.
+    fn toml(&self) -> String;
+}
+
+/// Numbers of stochastic gradient descent with Nesterov momentum.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Optimizer {
+    /// Share of the momentum that stays from step to step.
+    pub momentum: f64,
+    /// Share of each weight that is taken off, times the learning rate.
+    pub weight_decay: f64,
+    /// Largest global L2 norm of the gradient.
+    pub clip: f64,
+}
+
+impl Schedule for Plan {
+    fn frame(&self) -> Frame {
+        self.frame()
+    }
+
+    fn steps(&self) -> u64 {
+        self.train.steps
+    }
+
+    fn rate(&self, step: u64) -> f64 {
+        self.train.rate(step)
+    }
+
+    fn trains(&self, _: u64) -> Trains {
+        Trains::All
+    }
+
+    fn optimizer(&self) -> Optimizer {
+        let t = &self.train;
+        Optimizer { momentum: t.momentum, weight_decay: t.weight_decay, clip: t.clip }
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn toml(&self) -> String {
+        self.to_toml()
+    }
+}
+
+impl Schedule for finetune::Plan {
+    fn frame(&self) -> Frame {
+        self.frame()
+    }
+
+    fn steps(&self) -> u64 {
+        self.steps()
+    }
+
+    fn rate(&self, step: u64) -> f64 {
+        self.rate(step)
+    }
+
+    fn trains(&self, step: u64) -> Trains {
+        self.phase(step).0.trains
+    }
+
+    fn optimizer(&self) -> Optimizer {
+        let t = &self.train;
+        Optimizer { momentum: t.momentum, weight_decay: t.weight_decay, clip: t.clip }
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn toml(&self) -> String {
+        self.to_toml()
+    }
+}
+
+/// Keeps what a validation samples apart from what a training does.
+const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
+
+/// The key of a sample of a validation: the same in every validation of a run.
+pub fn validation_key(seed: u64, step: u64, index: u64) -> SampleKey {
+    SampleKey { seed: seed ^ VALIDATION_SEED, step, index }
+}
+
+/// Trains the network of a schedule for a task. Only the phase at hand has a session: a part that is frozen costs neither
+/// gradients nor time.
+pub struct Trainer<S> {
+    gpu: Rc<Gpu>,
+    schedule: Rc<dyn Schedule>,
+    task: Rc<dyn Task<Sample = S>>,
+    frame: Frame,
+    /// Bytes on the device that the plan may use.
+    budget: Option<u64>,
+    current: Option<Current<S>>,
+    /// Of trainings in 16 bits.
+    pub loss_scale: LossScale,
+}
+
+/// The session of a phase.
+struct Current<S> {
+    session: Session,
+    trains: Trains,
+    training: Bound<S>,
+    validation: Bound<S>,
+    planned: u64,
+}
+
+/// A graph of the session with its handles.
+struct Bound<S> {
+    graph: GraphId,
+    binding: Box<dyn Binding<S>>,
+}
+
+/// A step's result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepResult {
+    /// Mean over the batch.
+    pub loss: f64,
+    /// L2 norm of the whole gradient before clipping; NaN where the loss is not finite.
+    pub gradient_norm: f64,
+}
+
+impl<S> Trainer<S> {
+    /// A trainer without a session; [`Trainer::start`] or [`Trainer::resume`] opens it.
+    pub fn new(gpu: &Rc<Gpu>, schedule: Rc<dyn Schedule>, task: Rc<dyn Task<Sample = S>>, budget: Option<u64>) -> Self {
+        let frame = schedule.frame();
+        let loss_scale = LossScale::new(frame.precision);
+        Self { gpu: gpu.clone(), schedule, task, frame, budget, current: None, loss_scale }
+    }
+
+    /// What is trained.
+    pub fn task(&self) -> &dyn Task<Sample = S> {
+        &*self.task
+    }
+
+    /// The network's parameters, in their order.
+    pub fn parameters(&self) -> Parameters {
+        self.task.build(&self.frame, Parameters::default(), GraphMode::Validate).graph.parameters
+    }
+
+    /// The graphs of the phase of `step` within the budget.
+    ///
+    /// # Errors
+    /// They do not fit.
+    pub fn plan(&self, step: u64) -> Result<RunPlan<S>> {
+        memory::fit(&*self.task, &self.frame, self.schedule.trains(step), Limits::of(&self.gpu), self.budget)
+    }
+
+    /// Opens the session for the phase of `step` with these values of the parameters, in their order.
+    ///
+    /// # Errors
+    /// It does not fit, or the device fails.
+    pub fn start(&mut self, step: u64, weights: &[Vec<f32>]) -> Result<()> {
+        self.open(self.schedule.trains(step))?;
+        weights.iter().enumerate().for_each(|(id, values)| self.session().set_weight(id, values));
+        Ok(())
+    }
+
+    /// Opens the session for going on after `checkpoint`.
+    ///
+    /// # Errors
+    /// It does not fit, the device fails, or the checkpoint is of another network.
+    pub fn resume(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
+        let (step, steps) = (checkpoint.step, self.schedule.steps());
+        let trains = self.schedule.trains(step.min(steps - 1));
+        self.open(trains)?;
+        if step > 0 && self.schedule.trains(step - 1) != trains {
+            // A new part is a new optimiser.
+            checkpoint.momentum.clear();
+        }
+        self.loss_scale = LossScale::resume(self.frame.precision, &checkpoint)?;
+        set_parameters(self.session(), &checkpoint)
+    }
+
+    fn open(&mut self, trains: Trains) -> Result<()> {
+        // The memory of the phase before is given back first.
+        self.current = None;
+        let run = memory::fit(&*self.task, &self.frame, trains, Limits::of(&self.gpu), self.budget)?;
+        let clip = self.schedule.optimizer().clip as f32;
+        let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
+        let planned = run.memory.total();
+        let bound = |program: Program<S>| {
+            let Program { graph, binding } = program;
+            (Bound { graph: graph.id(), binding }, graph)
+        };
+        let ((training, first), (validation, second)) = (bound(run.training), bound(run.validation));
+        let session = Session::new(self.gpu.clone(), vec![first, second], Some(&make))?;
+        self.current = Some(Current { session, trains, training, validation, planned });
+        Ok(())
+    }
+
+    fn current(&self) -> &Current<S> {
+        self.current.as_ref().expect("started")
+    }
+
+    /// The session of the phase at hand.
+    ///
+    /// # Panics
+    /// Before it is opened.
+    pub fn session(&self) -> &Session {
+        &self.current().session
+    }
+
+    /// As [`Trainer::session`].
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.current.as_mut().expect("started").session
+    }
+
+    /// The graph of a training step.
+    pub fn training_graph(&self) -> GraphId {
+        self.current().training.graph
+    }
+
+    /// Bytes that the plan of the phase at hand gives the device.
+    pub fn planned(&self) -> u64 {
+        self.current().planned
+    }
+
+    /// Makes the session that of the phase of `step`.
+    fn enter_phase(&mut self, step: u64) -> Result<()> {
+        if self.current().trains == self.schedule.trains(step) {
+            return Ok(());
+        }
+        let ids = 0..self.session().parameters.list.len();
+        let weights = ids.map(|id| self.session().weight(id)).collect::<Result<Vec<_>>>()?;
+        self.start(step, &weights)
+    }
+
+    /// Loss over a batch, whose first sample has this key; adds gradients, or measures what a validation wants to know.
+    fn batch(&mut self, rate: f64, key: SampleKey, batch: &[S], mut measured: Option<&mut Measured>) -> Result<f64> {
+        let optimizer = self.schedule.optimizer();
+        let values = StepValues {
+            learning_rate: rate as f32,
+            momentum: optimizer.momentum as f32,
+            weight_decay: optimizer.weight_decay as f32,
+            loss_scale: self.task.loss_weight(&self.frame, key, batch.len()) as f32,
+            gradient_scale: self.loss_scale.factor(),
+        };
+        let joined = self.task.joined(batch.len());
+        let Current { session, training, validation, .. } = self.current.as_mut().expect("started");
+        let Bound { graph, binding } = if measured.is_some() { validation } else { training };
+        session.set_step(values);
+        session.start_step();
+        for (index, samples) in (key.index..).step_by(joined).zip(batch.chunks(joined)) {
+            let key = SampleKey { index, ..key };
+            binding.feed(session, key, samples)?;
+            session.run(*graph)?;
+            if let Some(measured) = &mut measured {
+                binding.measure(session, key, samples, measured)?;
+            }
+        }
+        let loss = f64::from(session.output(Output::Loss)?);
+        if let Some(measured) = measured {
+            measured.losses.push(loss);
+        }
+        Ok(loss)
+    }
+
+    /// One optimiser step. One whose loss or gradient is not finite changes nothing but the loss scale.
+    ///
+    /// # Errors
+    /// The device fails, or the next phase does not fit.
+    pub fn step(&mut self, step: u64, batch: &[S]) -> Result<StepResult> {
+        self.enter_phase(step)?;
+        let key = SampleKey { seed: self.schedule.seed(), step, index: 0 };
+        let loss = self.batch(self.schedule.rate(step), key, batch, None)?;
+        let mut gradient_norm = f64::NAN;
+        if loss.is_finite() {
+            self.session().update()?;
+            gradient_norm = f64::from(self.session().output(Output::GradientNorm)?);
+        }
+        self.loss_scale.update(gradient_norm);
+        Ok(StepResult { loss, gradient_norm })
+    }
+
+    /// What batches of a validation come to: the n-th has the keys of step n of [`validation_key`]. Returns the sample that ran
+    /// last as well, for [`Trainer::picture`].
+    ///
+    /// # Errors
+    /// The device fails, or a batch cannot be had.
+    pub fn validate(
+        &mut self,
+        batches: impl Iterator<Item = Result<Vec<S>>>,
+    ) -> Result<(Measured, Option<(SampleKey, S)>)> {
+        let (mut measured, mut last) = (Measured::default(), None);
+        for (step, batch) in (0..).zip(batches) {
+            let mut batch = batch?;
+            let key = validation_key(self.schedule.seed(), step, 0);
+            self.batch(0.0, key, &batch, Some(&mut measured))?;
+            last = batch.pop().map(|sample| (SampleKey { index: batch.len() as u64, ..key }, sample));
+        }
+        Ok((measured, last))
+    }
+
+    /// Input, target and output of the sample that the last validation ran last; voxels of `spacing` mm along (z, y, x).
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn picture(&self, key: SampleKey, sample: &S, spacing: [f64; 3]) -> Result<Option<RgbImage>> {
+        let Current { session, validation, .. } = self.current();
+        validation.binding.picture(session, key, sample, spacing)
+    }
+
+    /// Weights, momentum and everything else of the trainer's that a later process needs to go on after `step` steps.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
+        let (weights, momentum) = parameters_of(self.session())?;
+        let (plan_toml, seed) = (self.schedule.toml(), self.schedule.seed());
+        let mut extra = Default::default();
+        self.loss_scale.save(&mut extra);
+        save_kernels(&self.gpu, &mut extra);
+        Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
+    }
+}
