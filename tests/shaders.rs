@@ -1,12 +1,12 @@
 //! Every shader is valid WGSL by itself, without a device.
 
 use spark3d::compute::device::recording::{Kernel, Precision};
-use spark3d::compute::device::shaders::{SHADERS, source};
+use spark3d::compute::device::shaders::{names, source};
 
 #[test]
 fn naga_accepts_every_shader() {
     let mut failures = Vec::new();
-    for (name, precision) in SHADERS.iter().flat_map(|(n, _)| [(n, Precision::F32), (n, Precision::F16)]) {
+    for (name, precision) in names().into_iter().flat_map(|n| [(n, Precision::F32), (n, Precision::F16)]) {
         let text = source(&Kernel { precision, ..Kernel::new(name) });
         match naga::front::wgsl::parse_str(&text) {
             Err(error) => failures.push(format!("{name} in {precision:?}: {}", error.emit_to_string(&text))),
@@ -25,17 +25,18 @@ fn naga_accepts_every_shader() {
 #[test]
 fn every_shader_file_is_embedded() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
-    for folder in std::fs::read_dir(root).unwrap() {
-        let folder = folder.unwrap();
-        for file in std::fs::read_dir(folder.path()).unwrap() {
-            let file = file.unwrap();
-            let name = format!(
-                "{}/{}",
-                folder.file_name().to_string_lossy(),
-                file.path().file_stem().unwrap().to_string_lossy()
-            );
-            let known = name.starts_with("shared/") || SHADERS.iter().any(|(n, _)| *n == name);
-            assert!(known, "shaders/{name}.wgsl is not in the list of src/device/shaders.rs");
-        }
-    }
+    let stem = |path: std::path::PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<String> = entries(root)
+        .filter(|folder| !folder.ends_with("shared"))
+        .flat_map(|folder| entries(folder.clone()).map(move |file| format!("{}/{}", stem(folder.clone()), stem(file))))
+        .collect();
+    files.sort();
+    assert_eq!(names(), files);
+}
+
+#[test]
+#[should_panic(expected = "no shader conv3d/none")]
+fn an_unknown_shader_is_a_mistake_in_the_program() {
+    source(&Kernel::new("conv3d/none"));
 }

@@ -12,7 +12,6 @@
 {% set COLUMNS = COLUMNS | default(4) %}
 {% set DEPTH = DEPTH | default(2) %}
 {% set TRANSPOSED = TRANSPOSED | default(0) %}
-{% set SCATTER = SCATTER | default(0) %}
 {% set PAD = 2 %}
 {% set WORKGROUP = SUBGROUPS * LANES %}
 {% set VOXELS = SUBGROUPS * ROWS * TILE %}
@@ -29,7 +28,6 @@ enable wgpu_cooperative_matrix;
 #import element
 #import pass
 
-@group(0) @binding(0) var<uniform> params: Pass;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
@@ -111,14 +109,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         }
     }
     {% for r in range(OF_LANE) %}
-    {% if SCATTER %}
-    let found{{ r }} = find(params.destination, at{{ r }} * vec3<i32>(params.scatter_stride) + vec3<i32>(params.parity));
-    let stored{{ r }} = mine{{ r }} && found{{ r }} != NONE;
-    let place{{ r }} = select(0u, found{{ r }}, stored{{ r }});
-    {% else %}
-    let stored{{ r }} = mine{{ r }};
-    let place{{ r }} = voxel{{ r }};
-    {% endif %}
+    let place{{ r }} = select(NONE, place_of(voxel{{ r }}, count), mine{{ r }});
     {% endfor %}
     {% for j in range(COLUMNS) %}
     workgroupBarrier();
@@ -127,7 +118,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     {% endfor %}
     workgroupBarrier();
     {% for r in range(OF_LANE) %}
-    if stored{{ r }} {
+    if place{{ r }} != NONE {
         for (var o = 0u; o < {{ TILE // 4 }}u; o++) {
             let out = quad + {{ j * TILE // 4 }}u + o;
             if out >= params.out_quads { break; }

@@ -1,113 +1,28 @@
-//! The WGSL files, embedded. A line `#import NAME` takes in `shaders/shared/NAME.wgsl`; what a kernel unrolls is written in the
-//! syntax of Jinja templates (`{% for %}`, `{{ }}`), with defaults for its variables at the top of the file.
+//! The WGSL files, embedded by folder. A line `#import NAME` takes in `shaders/shared/NAME.wgsl`; what a kernel unrolls is written
+//! in the syntax of Jinja templates (`{% for %}`, `{{ }}`), with defaults for its variables at the top of the file.
 
 use super::recording::{Kernel, Precision};
+use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};
 use std::collections::BTreeMap;
 
-macro_rules! shader_files {
-    ($($name:literal),* $(,)?) => {
-        &[$(($name, include_str!(concat!("../../../shaders/", $name, ".wgsl")))),*]
-    };
+static FILES: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");
+
+/// Every shader by its path below `shaders/`, without the ending: what [`Kernel::shader`] may be. The folder `shared` holds
+/// what they import.
+pub fn names() -> Vec<&'static str> {
+    let folders = FILES.dirs().filter(|folder| folder.path().as_os_str() != "shared");
+    let files = folders.flat_map(|folder| folder.files());
+    let mut names: Vec<_> = files.filter_map(|file| file.path().to_str()?.strip_suffix(".wgsl")).collect();
+    names.sort_unstable();
+    names
 }
 
-/// Every shader by its path below `shaders/`, without the ending.
-pub const SHADERS: &[(&str, &str)] = shader_files![
-    "conv3d/forward",
-    "conv3d/input_gradient",
-    "conv3d/weight_gradient",
-    "conv3d/slabs",
-    "conv3d/staged",
-    "conv3d/matrix",
-    "conv3d/weight_gradient_staged",
-    "conv3d/weight_gradient_gathered",
-    "conv3d/weight_gradient_matrix",
-    "instance_norm/statistics",
-    "instance_norm/finalize",
-    "instance_norm/apply",
-    "instance_norm/backward_reduce",
-    "instance_norm/backward_finalize",
-    "instance_norm/backward_apply",
-    "avg_pool3d/forward",
-    "avg_pool3d/backward",
-    "densify/forward",
-    "densify/backward",
-    "channel_sum/partial",
-    "channel_sum/finalize",
-    "layout/pack",
-    "elementwise/add",
-    "elementwise/leaky_relu",
-    "elementwise/leaky_relu_backward",
-    "masked_l2/loss",
-    "masked_l2/finalize",
-    "dice_ce/state",
-    "dice_ce/sums",
-    "dice_ce/reduce",
-    "dice_ce/finalize",
-    "dice_ce/project",
-    "dice_ce/gradient",
-    "global_pool/finalize",
-    "global_pool/backward",
-    "channel_norm/statistics",
-    "channel_norm/finalize",
-    "channel_norm/apply",
-    "channel_norm/backward_reduce",
-    "channel_norm/backward_apply",
-    "voco/gram",
-    "voco/cosines",
-    "voco/coefficients",
-    "voco/gradient",
-    "confusion/decide",
-    "confusion/count",
-    "confusion/clear",
-    "sgd/norm_partial",
-    "sgd/norm_finalize",
-    "sgd/update",
-    "interpolate/forward",
-    "interpolate/backward",
-    "augment/prefilter",
-    "augment/cubic",
-    "augment/linear",
-    "augment/labels",
-    "augment/unpack_labels",
-    "augment/noise",
-    "augment/blur",
-    "augment/lower_resolution",
-    "augment/copy",
-    "augment/moments",
-    "augment/moments_finalize",
-    "augment/brightness",
-    "augment/contrast",
-    "augment/power",
-    "augment/restore",
-    "augment/finish",
-    "augment/finish_labels",
-    "distort/owners",
-    "distort/clear",
-    "distort/transform",
-    "fuse/fuse",
-    "bench/fma",
-    "bench/copy",
-];
-
-const SHARED: &[(&str, &str)] = shader_files![
-    "shared/space",
-    "shared/pass",
-    "shared/weight_gradient",
-    "shared/reduce",
-    "shared/pair",
-    "shared/labels",
-    "shared/probability",
-    "shared/step_values",
-    "shared/augment",
-    "shared/extremes",
-    "shared/packed_labels",
-    "shared/threefry",
-    "shared/distort",
-    "shared/channel_norm",
-    "shared/voco",
-];
+fn text(name: &str) -> &'static str {
+    let file = FILES.get_file(format!("{name}.wgsl"));
+    file.and_then(|file| file.contents_utf8()).unwrap_or_else(|| panic!("no shader {name}"))
+}
 
 /// The element of a feature tensor: a quad of channels of one voxel. `#import element` brings this line.
 fn element(precision: Precision) -> &'static str {
@@ -117,17 +32,14 @@ fn element(precision: Precision) -> &'static str {
     }
 }
 
-/// The source of a kernel's shader with its imports in place. Panics on a name that is not in [`SHADERS`] and on a template
+/// The source of a kernel's shader with its imports in place. Panics on a name that is not among [`names`] and on a template
 /// that does not render: mistakes in the program, which the tests of all operators would meet.
 pub fn source(kernel: &Kernel) -> String {
-    let find = |list: &[(&str, &'static str)], name: &str| {
-        list.iter().find(|(n, _)| *n == name).map(|(_, text)| *text).unwrap_or_else(|| panic!("no shader {name}"))
-    };
     let mut out = String::new();
-    for line in find(SHADERS, kernel.shader).lines() {
+    for line in text(kernel.shader).lines() {
         match line.strip_prefix("#import ").map(str::trim) {
             Some("element") => out.push_str(element(kernel.precision)),
-            Some(import) => out.push_str(find(SHARED, &format!("shared/{import}"))),
+            Some(import) => out.push_str(text(&format!("shared/{import}"))),
             None => out.push_str(line),
         }
         out.push('\n');

@@ -1,6 +1,7 @@
 //! What a case of an operator is: a small graph around it, run forward and backward from a given upstream gradient, and what the
 //! CPU reference gives.
 
+use super::cases::numbered;
 use crate::base::error::Result;
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
@@ -117,7 +118,6 @@ impl Setup {
         let id = built.graph.id();
         let (session, outputs, gradients) = self.open(gpu, built)?;
         session.run(id)?;
-        let numbered = |base: &str, k: usize| if k == 0 { base.to_string() } else { format!("{base}{k}") };
         let mut results = Vec::new();
         for (k, &y) in outputs.iter().enumerate() {
             results.push((numbered("y", k), session.read(y)?));
@@ -197,9 +197,19 @@ pub fn relative_l2(got: &[f32], want: &[f64]) -> f64 {
 }
 
 impl Case {
+    /// Runs it once and reads everything back.
+    pub fn measure(&self, gpu: &Rc<Gpu>) -> Result<Results> {
+        self.setup.measure_in(gpu, self.precision)
+    }
+
+    /// Its graph: what a recorder makes dispatches of without a device.
+    pub fn graph(&self) -> Graph {
+        self.setup.build(self.precision).graph
+    }
+
     /// Runs the case on a device and compares every expected result.
     pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
-        let got = self.setup.measure_in(gpu, self.precision)?;
+        let got = self.measure(gpu)?;
         let distance = |got: &[f32], want: &[f64]| match self.precision {
             Precision::F32 => relative_l2(got, want),
             Precision::F16 => relative_maximum(got, want),

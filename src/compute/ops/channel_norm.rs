@@ -2,8 +2,10 @@
 //! samples, it is `torch.nn.InstanceNorm1d` of a tensor (samples, features), which PyTorch takes for (channels, length).
 
 use super::EPS;
+use super::case::{Case, Input};
+use super::cases::{noise, simple_case, stored};
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, Segment, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Segment, Space, TensorId};
 use bytemuck::{Pod, Zeroable};
 
 struct ChannelNorm;
@@ -134,4 +136,58 @@ impl Op for ChannelNormGradient {
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// Norm over the channels of each voxel; x is (channels, voxels).
+pub fn channel_norm(x: &[f64], channels: usize, eps: f64) -> Vec<f64> {
+    let voxels = x.len() / channels;
+    let mut y = vec![0.0; x.len()];
+    for v in 0..voxels {
+        let (mean, rstd) = channel_statistics(x, channels, v, eps);
+        (0..channels).for_each(|c| y[c * voxels + v] = (x[c * voxels + v] - mean) * rstd);
+    }
+    y
+}
+
+fn channel_statistics(x: &[f64], channels: usize, v: usize, eps: f64) -> (f64, f64) {
+    let (voxels, n) = (x.len() / channels, channels as f64);
+    let mean = (0..channels).map(|c| x[c * voxels + v]).sum::<f64>() / n;
+    let var = (0..channels).map(|c| (x[c * voxels + v] - mean).powi(2)).sum::<f64>() / n;
+    (mean, 1.0 / (var + eps).sqrt())
+}
+
+/// dx of [`channel_norm`].
+pub fn channel_norm_backward(x: &[f64], dy: &[f64], channels: usize, eps: f64) -> Vec<f64> {
+    let (voxels, n) = (x.len() / channels, channels as f64);
+    let mut dx = vec![0.0; x.len()];
+    for v in 0..voxels {
+        let (mean, rstd) = channel_statistics(x, channels, v, eps);
+        let hat = |c: usize| (x[c * voxels + v] - mean) * rstd;
+        let d = |c: usize| dy[c * voxels + v];
+        let sum = (0..channels).map(d).sum::<f64>();
+        let along = (0..channels).map(|c| d(c) * hat(c)).sum::<f64>();
+        (0..channels).for_each(|c| dx[c * voxels + v] = rstd * (d(c) - sum / n - hat(c) * along / n));
+    }
+    dx
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    [("channel_norm", 7, 5), ("channel_norm, many channels", 530, 3)]
+        .into_iter()
+        .map(|(name, channels, voxels)| {
+            let eps = f64::from(EPS);
+            let values = noise(120, channels * voxels).iter().map(|v| 3.0 * v + 5.0).collect();
+            simple_case(
+                precision,
+                name,
+                Input { channels, space: Space::dense([1, 1, voxels]), values: stored(values, precision) },
+                vec![],
+                vec![],
+                |g, x| g.channel_norm(x),
+                move |x| channel_norm(x, channels, eps),
+                move |x, dy| vec![("dx", channel_norm_backward(x, dy, channels, eps))],
+            )
+        })
+        .collect()
 }

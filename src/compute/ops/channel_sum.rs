@@ -80,3 +80,8 @@ impl Graph {
         self.push(ChannelSum { hidden_of }, &[x], &[sum, partial]);
     }
 }
+
+/// Sum over the voxels of each channel.
+pub fn channel_sum(x: &[f64], voxels: usize) -> Vec<f64> {
+    x.chunks(voxels).map(|c| c.iter().sum()).collect()
+}

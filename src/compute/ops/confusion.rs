@@ -1,11 +1,19 @@
 //! How often a network is right: voxels that are predicted and annotated, predicted, and annotated as each class, of which hard
 //! Dice scores are made.
 
+use super::case::{Deviation, relative_l2};
+use super::cases::{noise, stored};
 use super::channel_sum::CHUNK;
+use super::labels::samples::{overlapping_regions, random_labels};
 use super::labels::{Classes, check};
+use crate::base::error::Result;
+use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Kind, Node, Op, Readout, Recorder, Storage, TensorId};
+use crate::compute::graph::{
+    Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Space, Storage, TensorId, product,
+};
 use bytemuck::{Pod, Zeroable};
+use std::rc::Rc;
 
 struct Confusion {
     classes: Classes,
@@ -68,4 +76,43 @@ impl Op for Confusion {
 
     /// Counts have no gradient.
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// Counts of right and wrong voxels against a plain loop, for classes and for regions.
+pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviation>> {
+    let (channels, dims) = (6, [9, 31, 33]);
+    let voxels = product(dims);
+    let (logits, labels) = (stored(noise(97, channels * voxels), precision), random_labels(98, 6, voxels));
+    let mut deviations = Vec::new();
+    for (name, classes) in [("classes", Classes { regions: None, ignore: Some(5) }), ("regions", overlapping_regions())]
+    {
+        let mut g = Graph::new(Parameters::default(), precision);
+        let image = g.image(channels, dims);
+        let map = g.image(1, dims);
+        let x = g.pack(image.tensor(), channels, Space::dense(dims));
+        let counts = g.confusion(x, map.tensor(), dims, &classes);
+        let id = g.id();
+        let session = Session::new(gpu.clone(), vec![g], None)?;
+        session.set_image(image, &logits);
+        session.set_image(map, &labels);
+        session.run(id)?;
+        let mut expected = vec![0.0; 3 * channels];
+        for v in (0..voxels).filter(|&v| labels[v] != 5.0) {
+            let value = |c: usize| logits[c * voxels + v];
+            let largest = (1..channels).fold(0, |best, c| if value(c) > value(best) { c } else { best });
+            for c in 0..channels {
+                let (predicted, annotated) = match &classes.regions {
+                    None => (c == largest, labels[v] as usize == c),
+                    Some(r) => (value(c) > 0.0, r[c].contains(&(labels[v] as u32))),
+                };
+                for (row, counts) in [predicted && annotated, predicted, annotated].into_iter().enumerate() {
+                    expected[row * channels + c] += f64::from(u8::from(counts));
+                }
+            }
+        }
+        let got: Vec<f32> = session.read_words(counts)?.iter().map(|&n| n as f32).collect();
+        let relative = relative_l2(&got, &expected);
+        deviations.push(Deviation { result: name.to_string(), relative, tolerance: 0.0 });
+    }
+    Ok(deviations)
 }

@@ -3,11 +3,19 @@
 //! convolution's input gradient forward, its forward backward, its weight gradient with the roles of input and output
 //! exchanged.
 
+use super::case::Case;
+use super::cases::{dense_input, f64s, noise, simple_case, stored};
+use super::channel_sum::channel_sum;
+use super::conv3d::reference::{conv3d, conv3d_backward};
 use super::conv3d::{Geometry, InputGradient, record_forward, weight_gradient};
-use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Role, Space, TensorId};
+use super::loops::Shape;
+use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
 
 struct ConvTranspose3d {
+    /// Of the convolution that it is the adjoint of.
     geometry: Geometry,
+    /// Quads of that convolution's input, which is this one's output.
+    out_quads: usize,
 }
 
 impl Graph {
@@ -18,11 +26,12 @@ impl Graph {
         let geometry = Geometry::cells(stride);
         let shape = [channels_in, channels, stride[0], stride[1], stride[2]];
         let packing = Packing::Convolution { out: channels_in, inputs: vec![channels], taps: geometry.taps() };
+        let out_quads = packing.in_quads();
         let weight = self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
         let packing = Packing::Vector { channels };
         let bias = self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape));
         let y = self.feature(channels, Space::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
-        self.push(ConvTranspose3d { geometry }, &[x, weight, bias], &[y]);
+        self.push(ConvTranspose3d { geometry, out_quads }, &[x, weight, bias], &[y]);
         y
     }
 }
@@ -33,7 +42,8 @@ impl Op for ConvTranspose3d {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        InputGradient { geometry: self.geometry, first_in_quad: 0, accumulate: false }.record(node, r);
+        let Self { geometry, out_quads: weight_in_quads } = *self;
+        InputGradient { geometry, weight_in_quads, first_in_quad: 0, accumulate: false }.record(node, r);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {
@@ -69,4 +79,77 @@ impl Op for ConvTransposeInputGradient {
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// Transposed convolution with kernel = stride; w is (in, out, taps). y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c).
+pub fn conv_transpose3d(
+    x: &[f64],
+    input: Shape,
+    w: &[f64],
+    b: &[f64],
+    channels: usize,
+    stride: [usize; 3],
+) -> Vec<f64> {
+    let g = Geometry::cells(stride);
+    let dims: [usize; 3] = std::array::from_fn(|a| input.dims[a] * stride[a]);
+    let zeros = vec![0.0; channels * product(dims)];
+    let (mut y, _, _) = conv3d_backward(&zeros, Shape { channels, dims }, w, x, input.channels, g);
+    y.iter_mut().enumerate().for_each(|(k, v)| *v += b[k / product(dims)]);
+    y
+}
+
+/// Gradients (dx, dw, db) of [`conv_transpose3d`].
+pub fn conv_transpose3d_backward(
+    x: &[f64],
+    input: Shape,
+    w: &[f64],
+    dy: &[f64],
+    channels: usize,
+    stride: [usize; 3],
+) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
+    let g = Geometry::cells(stride);
+    let fine = Shape { channels, dims: std::array::from_fn(|a| input.dims[a] * stride[a]) };
+    let dx = conv3d(dy, fine, w, None, input.channels, g);
+    let (_, dw, _) = conv3d_backward(dy, fine, w, x, input.channels, g);
+    (dx, dw, channel_sum(dy, product(fine.dims)))
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    vec![
+        transpose_case("conv_transpose3d", [9, 6], [3, 4, 5], [2, 2, 2], precision),
+        transpose_case("conv_transpose3d 1x2x2", [8, 5], [4, 3, 5], [1, 2, 2], precision),
+    ]
+}
+
+/// A case as wide as the deepest stages of a network.
+pub fn wide(precision: Precision) -> Vec<Case> {
+    vec![transpose_case("wide conv_transpose3d, 72 to 66", [72, 66], [4, 4, 8], [2, 2, 2], precision)]
+}
+
+fn transpose_case(
+    name: &str,
+    [channels_in, channels]: [usize; 2],
+    dims: [usize; 3],
+    stride: [usize; 3],
+    precision: Precision,
+) -> Case {
+    let shape = Shape { channels: channels_in, dims };
+    let w = stored(noise(60, channels_in * channels * product(stride)), precision);
+    let b = noise(61, channels);
+    let (w64, b64) = (f64s(&w), f64s(&b));
+    let w_backward = w64.clone();
+    simple_case(
+        precision,
+        name,
+        dense_input(channels_in, dims, 62, precision),
+        vec![],
+        vec![("t.weight".into(), w), ("t.bias".into(), b)],
+        move |g, x| g.conv_transpose3d(x, "t", channels, stride),
+        move |x| conv_transpose3d(x, shape, &w64, &b64, channels, stride),
+        move |x, dy| {
+            let (dx, dw, db) = conv_transpose3d_backward(x, shape, &w_backward, dy, channels, stride);
+            vec![("dx", dx), ("dt.weight", dw), ("dt.bias", db)]
+        },
+    )
 }

@@ -1,9 +1,12 @@
 //! From the visible blocks to a dense tensor: hidden voxels become a learnable mask token, or zero
 //! (SparK; paper section "Mask Token").
 
+use super::case::{Case, Input};
+use super::cases::{f64s, noise, random_mask, simple_case, stored, voxel_mask};
+use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Packing, Recorder, Role, Space, TensorId};
+use crate::compute::graph::{Graph, Mask, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
 
 struct Densify {
     token: bool,
@@ -76,4 +79,39 @@ impl Op for DensifyGradient {
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// Visible voxels keep x, hidden ones get the token of their channel.
+pub fn densify(x: &[f64], mask: &[f64], token: &[f64]) -> Vec<f64> {
+    x.iter().enumerate().map(|(k, &v)| if mask[k % mask.len()] > 0.0 { v } else { token[k / mask.len()] }).collect()
+}
+
+/// Gradients (dx, dtoken) of [`densify`].
+pub fn densify_backward(dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
+    let dx = dy.iter().enumerate().map(|(k, &d)| d * mask[k % mask.len()]).collect();
+    let hidden: Vec<f64> = dy.iter().enumerate().map(|(k, &d)| d * (1.0 - mask[k % mask.len()])).collect();
+    (dx, channel_sum(&hidden, mask.len()))
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    let (mask, dims, channels) = (random_mask(5, [2, 3, 2], 7), [8, 12, 8], 6);
+    let space = Space::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
+    let visible = voxel_mask(&space, std::slice::from_ref(&mask));
+    let visible_backward = visible.clone();
+    let token = noise(65, channels);
+    let token64 = f64s(&token);
+    vec![simple_case(
+        precision,
+        "densify with a mask token",
+        Input { channels, space, values: stored(noise(66, channels * product(dims)), precision) },
+        vec![mask],
+        vec![("token".into(), token)],
+        move |g, x| g.densify(x, Some("token")),
+        move |x| densify(x, &visible, &token64),
+        move |_, dy| {
+            let (dx, dtoken) = densify_backward(dy, &visible_backward);
+            vec![("dx", dx), ("dtoken", dtoken)]
+        },
+    )]
 }

@@ -1,7 +1,9 @@
 //! Addition and leaky ReLU of feature tensors of one space.
 
+use super::case::Case;
+use super::cases::{dense_input, simple_case};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Recorder, SpaceUniform, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, SpaceUniform, TensorId};
 use bytemuck::{Pod, Zeroable};
 
 /// y = a + b.
@@ -136,4 +138,38 @@ impl Op for LeakyReluGradient {
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+pub fn leaky_relu(x: &[f64], slope: f64) -> Vec<f64> {
+    x.iter().map(|&v| if v > 0.0 { v } else { slope * v }).collect()
+}
+
+pub fn leaky_relu_backward(x: &[f64], dy: &[f64], slope: f64) -> Vec<f64> {
+    x.iter().zip(dy).map(|(&v, &d)| if v > 0.0 { d } else { slope * d }).collect()
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    vec![
+        simple_case(
+            precision,
+            "leaky_relu",
+            dense_input(5, [4, 5, 6], 68, precision),
+            vec![],
+            vec![],
+            |g, x| g.leaky_relu(x, 0.01),
+            |x| leaky_relu(x, 0.01),
+            |x, dy| vec![("dx", leaky_relu_backward(x, dy, 0.01))],
+        ),
+        simple_case(
+            precision,
+            "add, both operands the same",
+            dense_input(5, [4, 5, 6], 69, precision),
+            vec![],
+            vec![],
+            |g, x| g.add(x, x),
+            |x| x.iter().map(|v| 2.0 * v).collect(),
+            |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
+        ),
+    ]
 }

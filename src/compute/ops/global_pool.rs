@@ -1,9 +1,13 @@
 //! Mean over all voxels of a tensor, channel by channel (`torch.nn.AdaptiveAvgPool3d(1)`), as one voxel of another: the pooled
 //! tensors of several samples lie side by side, so that a convolution of kernel 1 is a linear layer over all of them.
 
-use super::channel_sum::{CHUNK, PartialParams};
+use super::case::{Case, Input, Setup};
+use super::cases::{f64s, noise, numbered, stored};
+use super::channel_sum::{CHUNK, PartialParams, channel_sum};
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, TensorId};
+use crate::compute::graph::{
+    Graph, Input as Upload, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Space, TensorId, product,
+};
 use bytemuck::{Pod, Zeroable};
 
 /// y[c](voxel) = mean of x[c]; other voxels of y stay as they are.
@@ -124,4 +128,49 @@ impl Op for GlobalPoolGradient {
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    vec![
+        pool_case("global_pool", 6, &[[4, 5, 6], [1, 1, 1], [3, 7, 2]], precision),
+        pool_case("global_pool over several chunks", 5, &[[25, 26, 27]], precision),
+    ]
+}
+
+/// Tensors of several sizes, each to a voxel of one.
+fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precision) -> Case {
+    let inputs: Vec<Input> = dims
+        .iter()
+        .enumerate()
+        .map(|(k, &dims)| Input {
+            channels,
+            space: Space::dense(dims),
+            values: stored(noise(110 + k as u64, channels * product(dims)), precision),
+        })
+        .collect();
+    let n = dims.len();
+    let upstream = stored(noise(115, channels * n), precision);
+    let mut y = vec![0.0; channels * n];
+    let mut expected = Vec::new();
+    for (k, input) in inputs.iter().enumerate() {
+        let voxels = product(input.space.dims);
+        let mean = channel_sum(&f64s(&input.values), voxels).into_iter().map(|s| s / voxels as f64);
+        mean.enumerate().for_each(|(c, mean)| y[c * n + k] = mean);
+        let dx = (0..channels * voxels).map(|i| f64::from(upstream[i / voxels * n + k]) / voxels as f64).collect();
+        expected.push((numbered("dx", k), dx));
+    }
+    expected.push(("y".to_string(), y));
+    let build = Box::new(move |g: &mut Graph, xs: &[TensorId], _: &[Upload]| {
+        let y = g.feature(channels, Space::dense([1, 1, n]));
+        xs.iter().enumerate().for_each(|(k, &x)| g.global_pool(x, y, k));
+        vec![y]
+    });
+    Case {
+        name: name.to_string(),
+        setup: Setup { masks: vec![], inputs, parameters: vec![], build, images: vec![], upstream: vec![upstream] },
+        expected,
+        precision,
+        roundings: 1,
+    }
 }

@@ -1,8 +1,11 @@
 //! Trilinear interpolation of dense tensors (`torch.nn.functional.interpolate`, align_corners = False).
 
+use super::case::Case;
+use super::cases::{dense_input, simple_case};
+use super::loops::{Shape, coordinates, index};
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Recorder, Space, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, Space, TensorId, product};
 
 struct Interpolate;
 
@@ -58,4 +61,62 @@ impl Op for InterpolateGradient {
     }
 
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// Weights of trilinear interpolation: (output index, input index, weight).
+fn trilinear(input: [usize; 3], output: [usize; 3]) -> Vec<(usize, usize, f64)> {
+    let axis = |a: usize, o: usize| {
+        let s = ((o as f64 + 0.5) * input[a] as f64 / output[a] as f64 - 0.5).max(0.0);
+        let low = (s as usize).min(input[a] - 1);
+        [(low, 1.0 - (s - low as f64)), ((low + 1).min(input[a] - 1), s - low as f64)]
+    };
+    let mut list = Vec::new();
+    for (o, c) in coordinates(output).enumerate() {
+        for z in axis(0, c[0]) {
+            for y in axis(1, c[1]) {
+                for x in axis(2, c[2]) {
+                    list.push((o, index(input, [z.0, y.0, x.0]), z.1 * y.1 * x.1));
+                }
+            }
+        }
+    }
+    list
+}
+
+pub fn interpolate(x: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
+    let (n_in, n_out) = (product(input.dims), product(dims));
+    let mut y = vec![0.0; input.channels * n_out];
+    for (o, i, w) in trilinear(input.dims, dims) {
+        (0..input.channels).for_each(|c| y[c * n_out + o] += w * x[c * n_in + i]);
+    }
+    y
+}
+
+pub fn interpolate_backward(dy: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
+    let (n_in, n_out) = (product(input.dims), product(dims));
+    let mut dx = vec![0.0; input.len()];
+    for (o, i, w) in trilinear(input.dims, dims) {
+        (0..input.channels).for_each(|c| dx[c * n_in + i] += w * dy[c * n_out + o]);
+    }
+    dx
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    [("interpolate up", [4, 5, 6], [7, 9, 13]), ("interpolate down", [9, 8, 7], [4, 5, 3])]
+        .into_iter()
+        .map(|(name, dims, out)| {
+            let shape = Shape { channels: 5, dims };
+            simple_case(
+                precision,
+                name,
+                dense_input(5, dims, 67, precision),
+                vec![],
+                vec![],
+                move |g, x| g.interpolate(x, out),
+                move |x| interpolate(x, shape, out),
+                move |_, dy| vec![("dx", interpolate_backward(dy, shape, out))],
+            )
+        })
+        .collect()
 }

@@ -99,3 +99,22 @@ pub(super) fn check(space: Space, channels: usize, classes: &Classes) {
         );
     }
 }
+
+/// Label maps for cases.
+pub(super) mod samples {
+    use super::Classes;
+    use crate::base::random::{Purpose, rng};
+    use rand::RngExt;
+
+    /// Labels 0 to `labels` - 1.
+    pub fn random_labels(seed: u64, labels: u32, n: usize) -> Vec<f32> {
+        let mut r = rng(seed, Purpose::Test, n as u64, 1);
+        (0..n).map(|_| r.random_range(0..labels) as f32).collect()
+    }
+
+    /// Six overlapping regions over the labels 0 to 5, of which 5 is ignored.
+    pub fn overlapping_regions() -> Classes {
+        let regions = (0..6).map(|c| (1..5).filter(|l| (l * 7 + c) % 3 > 0).collect()).collect();
+        Classes { regions: Some(regions), ignore: Some(5) }
+    }
+}

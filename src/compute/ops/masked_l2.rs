@@ -1,9 +1,14 @@
 //! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, with its gradient in the same
 //! pass (FACTS: nnssl MAEMSELoss; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
 
+use super::case::{Case, Input, Setup};
+use super::cases::{f64s, noise, random_mask, stored, voxel_mask};
 use super::channel_sum::CHUNK;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Output, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, TensorId};
+use crate::compute::graph::{
+    Graph, Input as Upload, Mask, Node, Op, Output, Precision, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform,
+    TensorId, product,
+};
 use bytemuck::{Pod, Zeroable};
 
 /// Which voxels count.
@@ -117,4 +122,40 @@ impl Op for MaskedL2 {
 
     /// The loss computes its gradient itself.
     fn backward(&self, _: &Node, _: &mut Graph) {}
+}
+
+/// (loss, d loss / d p) of scale * sum over channels and voxels of w (p - t)^2; w has one channel.
+pub fn masked_l2(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
+    let d: Vec<f64> = p.iter().zip(t).map(|(p, t)| p - t).collect();
+    let loss = d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * d * d).sum();
+    (loss, d.iter().enumerate().map(|(k, d)| 2.0 * scale * w[k % w.len()] * d).collect())
+}
+
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    vec![loss_case("masked_l2", false, precision), loss_case("masked_l2 of all voxels", true, precision)]
+}
+
+/// The squared error of hidden voxels, or of all: its gradient as `y`, and the loss.
+fn loss_case(name: &str, all: bool, precision: Precision) -> Case {
+    let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
+    let mask = random_mask(8, grid, 17);
+    let visible = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
+    let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
+    let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
+    let weights = if all { vec![1.0; hidden.len()] } else { hidden };
+    let (loss, gradient) = masked_l2(&f64s(&p), &f64s(&t), &weights, 1.0);
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], images: &[Upload]| {
+        let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
+        g.masked_l2(x[0], images[0].tensor(), weights, true).into_iter().collect()
+    });
+    let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
+    let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
+    Case {
+        name: name.into(),
+        setup,
+        expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
+        precision,
+        roundings: 1,
+    }
 }

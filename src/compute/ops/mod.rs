@@ -1,5 +1,5 @@
-//! Operators: one file each, with its shape rule, dispatches and gradient, and the plain CPU reference that they are checked
-//! against. `cases` is the one list that tests, `doctor` and `bench` share.
+//! Operators: a file or a folder each, with its shape rule, dispatches and gradient, the plain CPU reference that they are checked
+//! against, and the cases. [`cases`] is the one list that tests, `doctor` and `bench` share.
 
 pub mod augment;
 mod avg_pool3d;
@@ -19,13 +19,13 @@ mod global_pool;
 mod instance_norm;
 mod interpolate;
 mod labels;
+mod loops;
 mod masked_l2;
 mod pack;
 mod pair;
 pub mod reference;
 pub mod sgd;
 mod voco;
-mod voco_cases;
 
 pub use conv3d::{Bias, Geometry};
 pub use dice_ce::DiceCe;

@@ -3,10 +3,18 @@
 //! PyTorch's order: g = clip * dw + decay * w; m = momentum * m + g; w -= rate * (g + momentum * m). Parameters that no
 //! gradient reaches are left alone.
 
+use super::case::{Deviation, GRADIENT_TOLERANCE, relative_l2};
+use super::cases::{f64s, noise};
 use super::channel_sum::CHUNK;
+use super::{Bias, Geometry};
+use crate::base::error::Result;
+use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
-use crate::compute::graph::{Optimizer, Output, ParameterLayout, Parameters, StepValues, optimizer_scratch};
+use crate::compute::graph::{
+    Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, Space, StepValues, optimizer_scratch,
+};
 use bytemuck::{Pod, Zeroable};
+use std::rc::Rc;
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -78,4 +86,85 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
         push(Kernel::new("sgd/update"), bytemuck::bytes_of(&params), bindings, groups, size as f64 * 1.5, 5 * size);
     }
     Optimizer { recording, scratch }
+}
+
+/// One SGD step in PyTorch's order; returns the global norm of the gradient before clipping.
+pub fn sgd(
+    weights: &mut [f64],
+    momenta: &mut [f64],
+    gradient: &[f64],
+    rate: f64,
+    momentum: f64,
+    decay: f64,
+    clip: f64,
+) -> f64 {
+    let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+    let factor = (clip / (norm + 1e-6)).min(1.0);
+    for ((w, m), g) in weights.iter_mut().zip(momenta).zip(gradient) {
+        let g = factor * g + decay * *w;
+        *m = momentum * *m + g;
+        *w -= rate * (g + momentum * *m);
+    }
+    norm
+}
+
+/// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, the second with scaled gradients, against the
+/// reference; then a step with an infinite gradient, which leaves everything as it is.
+pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let (channels, space) = (6, Space::dense([4, 5, 6]));
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
+    let image = g.image(channels, space.dims);
+    let x = g.pack(image.tensor(), channels, space);
+    let y = g.conv3d(&[x], "c", 10, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);
+    let upstream = g.image(10, space.dims);
+    let mut slopes = noise(91, 10 * space.voxels());
+    let dy = g.pack(upstream.tensor(), 10, space);
+    g.backward(&[(y, dy)], []);
+    let (rate, momentum, decay, clip) = (0.1, 0.9, 0.01, 100.0);
+    let id = g.id();
+    let make = move |p: &_, l: &_| optimizer(p, l, clip as f32);
+    let session = Session::new(gpu.clone(), vec![g], Some(&make))?;
+    session.set_image(image, &noise(90, channels * space.voxels()));
+    let values = |gradient_scale: f32| {
+        let [learning_rate, momentum, weight_decay] = [rate, momentum, decay].map(|v: f64| v as f32);
+        StepValues { learning_rate, momentum, weight_decay, loss_scale: 1.0, gradient_scale }
+    };
+    let ids = 0..session.parameters.list.len();
+    let all = |read: &dyn Fn(usize) -> Result<Vec<f32>>| -> Result<Vec<f32>> {
+        ids.clone().map(read).collect::<Result<Vec<_>>>().map(|v| v.concat())
+    };
+    for p in ids.clone() {
+        session.set_weight(p, &noise(92 + p as u64, session.parameters.list[p].shape.iter().product()));
+    }
+    let mut weights = f64s(&all(&|id| session.weight(id))?);
+    let mut momenta = vec![0.0; weights.len()];
+    let (mut norms, mut expected) = (Vec::new(), Vec::new());
+    for scale in [1.0, 1024.0] {
+        session.set_step(values(scale));
+        session.set_image(upstream, &slopes.iter().map(|s| scale * s).collect::<Vec<f32>>());
+        session.start_step();
+        session.run(id)?;
+        let gradient: Vec<f64> =
+            all(&|id| session.gradient(id))?.iter().map(|&v| f64::from(v) / f64::from(scale)).collect();
+        session.update()?;
+        norms.push(session.output(Output::GradientNorm)?);
+        expected.push(sgd(&mut weights, &mut momenta, &gradient, rate, momentum, decay, clip));
+    }
+    let deviation = |result: &str, got: &[f32], want: &[f64]| {
+        let relative = relative_l2(got, want);
+        Deviation { result: result.into(), relative, tolerance: GRADIENT_TOLERANCE }
+    };
+    let (got_weights, got_momenta) = (all(&|id| session.weight(id))?, all(&|id| session.momentum(id))?);
+    slopes[7] = f32::INFINITY;
+    session.set_image(upstream, &slopes);
+    session.start_step();
+    session.run(id)?;
+    session.update()?;
+    Ok(vec![
+        deviation("gradient norm", &norms, &expected),
+        deviation("weights", &got_weights, &weights),
+        deviation("momentum", &got_momenta, &momenta),
+        deviation("weights after an infinite gradient", &all(&|id| session.weight(id))?, &f64s(&got_weights)),
+        deviation("momentum after an infinite gradient", &all(&|id| session.momentum(id))?, &f64s(&got_momenta)),
+    ])
 }

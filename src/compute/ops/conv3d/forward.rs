@@ -1,27 +1,9 @@
 //! The convolution itself.
 
 use super::pass::{Pass, Problem};
-use super::variant::{Tiling, Variant};
-use super::{Geometry, flops, u};
-use crate::compute::graph::{Recorder, SpaceUniform, TensorId};
-use bytemuck::{Pod, Zeroable};
-
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    input: SpaceUniform,
-    output: SpaceUniform,
-    kernel: [u32; 3],
-    in_quads: u32,
-    stride: [u32; 3],
-    weight_in_quads: u32,
-    padding: [u32; 3],
-    first_in_quad: u32,
-    first_out_quad: u32,
-    out_quads: u32,
-    accumulate: u32,
-    has_bias: u32,
-}
+use super::variant::Variant;
+use super::{Geometry, flops};
+use crate::compute::graph::{Recorder, TensorId};
 
 /// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`.
 pub(in crate::compute::ops) fn record_forward(
@@ -67,32 +49,7 @@ pub(in crate::compute::ops) fn record_forward(
                     accumulate: accumulate || !first,
                     flops: work,
                 };
-                let done = Variant::choose(r, "forward", &problem).record(r, &pass);
-                if done {
-                    first = false;
-                    continue;
-                }
-                let tiling = Tiling::new(r.facts().is_software(), out.quads, &output);
-                let params = Params {
-                    input: input.uniform(),
-                    output: output.uniform(),
-                    kernel: u(geometry.kernel),
-                    in_quads: segment.quads as u32,
-                    stride: u(geometry.stride),
-                    weight_in_quads: weight_in_quads as u32,
-                    padding: u(geometry.padding),
-                    first_in_quad: first_quad as u32,
-                    first_out_quad: out.first_quad as u32,
-                    out_quads: out.quads as u32,
-                    accumulate: u32::from(accumulate || !first),
-                    has_bias: u32::from(first && bias.is_some()),
-                };
-                let kernel = tiling.kernel("conv3d/forward", "OUT_QUADS");
-                let bias = bias.map_or(r.dummy(), |b| r.slice(b));
-                let bindings = [r.mask(&[&input, &output]), segment.slice, r.slice(weight), bias, out.slice];
-                let groups = r.over(&output, tiling.workgroup * tiling.voxels, out.quads.div_ceil(tiling.quads));
-                let bytes = (segment.slice.size + out.slice.size) as f64 + r.bytes(weight);
-                r.dispatch(kernel, &params, &bindings, groups, work, bytes);
+                Variant::choose(r, "forward", &problem).record(r, &pass);
                 first = false;
             }
             first_in_quad += r.quads(x);

@@ -69,16 +69,14 @@ impl Matrix {
             .unrolled("ROWS", self.rows)
             .unrolled("COLUMNS", self.columns)
             .unrolled("DEPTH", self.depth)
-            .unrolled("SCATTER", usize::from(pass.scatter.is_some()))
-            .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed));
-        let bias = pass.bias.unwrap_or(r.dummy());
-        let bindings = [r.mask(&pass.spaces()), pass.source.slice, pass.weight, bias, pass.target.slice];
+            .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
+            .flag("SCATTER", pass.scatter.is_some());
         let groups = r.over(
             &pass.grid,
             self.subgroups * self.rows * tile,
             (pass.target.quads * QUAD).div_ceil(self.columns * tile),
         );
-        r.dispatch(kernel, &pass.params(), &bindings, groups, pass.flops, pass.bytes());
+        r.dispatch(kernel, &pass.params(), &pass.bindings(r), groups, pass.flops, pass.bytes());
     }
 }
 

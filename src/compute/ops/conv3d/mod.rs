@@ -3,10 +3,13 @@
 //! y[o](c) = b[o] + sum_{i,t} w[o,i,t] x[i](c * stride + t - padding), as `torch.nn.Conv3d`; voxels outside the volume or in
 //! hidden blocks read as zero. Several inputs are a concatenation along channels that is never made.
 
+pub(super) mod cases;
+mod direct;
 mod forward;
 mod input_gradient;
 mod matrix;
 mod pass;
+pub(super) mod reference;
 mod staged;
 mod variant;
 mod weight_gradient;
@@ -58,6 +61,8 @@ pub enum Bias {
 #[derive(Clone, Debug)]
 struct Conv3d {
     geometry: Geometry,
+    /// Input quads of the weights.
+    in_quads: usize,
     bias: Bias,
 }
 
@@ -80,6 +85,7 @@ impl Graph {
         let [kz, ky, kx] = geometry.kernel;
         let shape = [channels, widths.iter().sum(), kz, ky, kx];
         let packing = Packing::Convolution { out: channels, inputs: widths, taps: geometry.taps() };
+        let in_quads = packing.in_quads();
         let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape))];
         if bias != Bias::None {
             let packing = Packing::Vector { channels };
@@ -87,7 +93,7 @@ impl Graph {
         }
         all.extend(inputs);
         let y = self.feature(channels, space);
-        self.push(Conv3d { geometry, bias }, &all, &[y]);
+        self.push(Conv3d { geometry, in_quads, bias }, &all, &[y]);
         y
     }
 }
@@ -128,7 +134,9 @@ impl Op for Conv3d {
             if g.needs_gradient(x) {
                 let (dx, accumulate) = g.gradient_target(x);
                 let first_in_quad = inputs[..k].iter().map(|&p| g.shape(p).0.div_ceil(QUAD)).sum();
-                g.push(InputGradient { geometry: self.geometry, first_in_quad, accumulate }, &[dy, weight], &[dx]);
+                let Conv3d { geometry, in_quads: weight_in_quads, .. } = *self;
+                let op = InputGradient { geometry, weight_in_quads, first_in_quad, accumulate };
+                g.push(op, &[dy, weight], &[dx]);
             }
         }
     }

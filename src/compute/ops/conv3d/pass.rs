@@ -2,7 +2,7 @@
 
 use super::{Geometry, u};
 use crate::compute::device::recording::{Precision, Slice};
-use crate::compute::graph::{QUAD, Segment, Space, SpaceUniform, product};
+use crate::compute::graph::{QUAD, Recorder, Segment, Space, SpaceUniform, product};
 use bytemuck::{Pod, Zeroable};
 
 /// What is to be computed: `in_quads` to `out_quads`, one output voxel for each voxel of `grid`. For a strided input gradient
@@ -103,8 +103,11 @@ pub(super) struct PassParams {
 }
 
 impl Pass {
-    pub fn spaces(&self) -> [&Space; 3] {
-        [&self.input, &self.grid, self.scatter.as_ref().map_or(&self.grid, |s| &s.space)]
+    /// Mask table, x, weight, bias, y: the bindings of every kernel that runs a pass.
+    pub fn bindings(&self, r: &Recorder) -> [Slice; 5] {
+        let output = self.scatter.as_ref().map_or(&self.grid, |s| &s.space);
+        let mask = r.mask(&[&self.input, &self.grid, output]);
+        [mask, self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice]
     }
 
     /// Bytes that must move at least.
@@ -167,9 +170,9 @@ impl Geometry {
         (0..product(self.stride)).map(move |n| [n / (sy * sx), n / sx % sy, n % sx])
     }
 
-    /// Whether every parity class is reached by a tap.
-    pub(super) fn reaches_all(&self) -> bool {
-        (0..3).all(|a| self.kernel[a] >= self.stride[a])
+    /// Most taps that reach a parity class.
+    pub(super) fn most_taps(&self) -> usize {
+        self.parities().map(|p| product(self.gradient_window(p).0.size)).max().unwrap_or(0)
     }
 
     /// The window over dy of a parity class of dx, and the tap of its first voxel. Its further voxels have taps that are one
@@ -228,7 +231,11 @@ mod tests {
             let (window, first) = cells.gradient_window(parity);
             assert_eq!((window.size, window.padding, first), ([1; 3], [0; 3], parity));
         }
-        assert!(same.reaches_all() && !Geometry::same([1; 3], [2; 3]).reaches_all());
+        assert_eq!((same.most_taps(), cells.most_taps()), (12, 1));
+        // A kernel smaller than its stride leaves parity classes without taps.
+        let single = Geometry::same([1; 3], [2; 3]);
+        let reached: Vec<usize> = single.parities().map(|p| product(single.gradient_window(p).0.size)).collect();
+        assert_eq!(reached, [1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

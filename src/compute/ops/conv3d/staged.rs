@@ -1,12 +1,12 @@
 //! The convolution whose weights are staged in workgroup memory or broadcast by subgroups.
 
-use super::pass::{Pass, Problem};
+use super::pass::{Pass, Problem, Window};
 use super::variant::SOFTWARE_WORKGROUP;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Precision};
 use crate::compute::graph::{QUAD_BYTES, Recorder, Space};
 
-/// How the kernel cuts its work (see `shaders/conv3d/staged.wgsl`).
+/// How the kernel cuts its work (see `shaders/conv3d/staged.wgsl` and `shaders/conv3d/subgroup.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Staged {
     /// Voxels and output quads of an invocation.
@@ -63,38 +63,47 @@ impl Staged {
         grid.row().is_multiple_of(self.voxels)
     }
 
-    /// Records the kernel with its weights in workgroup memory or, given the size of a subgroup, with weights that each
-    /// subgroup broadcasts.
-    pub fn record(&self, r: &mut Recorder, pass: &Pass, subgroup: Option<u32>) {
-        let Pass { window, source, target, .. } = pass;
-        let [kz, ky, kx] = window.size;
+    /// Records the kernel with its weights in workgroup memory.
+    pub fn record(&self, r: &mut Recorder, pass: &Pass) {
+        let kernel = self
+            .kernel("conv3d/staged", pass)
+            .unrolled("CHUNK", self.chunk)
+            .unrolled("TILES", self.tiles)
+            .flag("EXACT", pass.source.quads.is_multiple_of(self.chunk));
+        self.dispatch(r, pass, kernel);
+    }
+
+    /// Records the kernel with weights that each subgroup of `size` invocations broadcasts.
+    pub fn record_subgroup(&self, r: &mut Recorder, pass: &Pass, size: usize) {
+        let kernel = self.kernel("conv3d/subgroup", pass).unrolled("SUBGROUP", size);
+        self.dispatch(r, pass, kernel);
+    }
+
+    /// The variables and constants of `shaders/shared/register_tile.wgsl`.
+    fn kernel(&self, shader: &'static str, pass: &Pass) -> Kernel {
+        let Window { size: [kz, ky, kx], stride: [_, _, stride], padding: [_, _, padding] } = pass.window;
         let adjacent = self.adjacent(&pass.grid);
-        // Loads 1 to VOXELS are the voxels of the grid themselves, and those lie in one row of one block.
-        let aligned = adjacent && (kx, window.stride[2], window.padding[2]) == (3, 1, 1) && pass.input == pass.grid;
-        let kernel = Kernel::new("conv3d/staged")
-            .unrolled("WORKGROUP", self.workgroup)
+        // Loads 1 to VOXELS are the voxels of the grid themselves, and those lie in one row of one block: one look into the mask.
+        let same = pass.input.is_sparse() && pass.input == pass.grid;
+        let aligned = adjacent && same && (kx, stride, padding) == (3, 1, 1);
+        Kernel::new(shader)
             .unrolled("VOXELS", self.voxels)
             .unrolled("QUADS", self.quads)
-            .unrolled("CHUNK", if subgroup.is_some() { ALL } else { self.chunk })
-            .unrolled("TILES", self.tiles)
             .unrolled("ADJACENT", usize::from(adjacent))
-            .unrolled("SPARSE", usize::from(pass.input.is_sparse()))
             .unrolled("ALIGNED", usize::from(aligned))
-            .unrolled("SCATTER", usize::from(pass.scatter.is_some()))
-            .unrolled("EXACT", usize::from(subgroup.is_none() && source.quads.is_multiple_of(self.chunk)))
-            .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
-            .unrolled("SUBGROUP", subgroup.unwrap_or(0) as usize)
             .unrolled("KZ", kz)
             .unrolled("KY", ky)
             .unrolled("KX", kx)
-            .unrolled("SX", window.stride[2]);
-        let bias = pass.bias.unwrap_or(r.dummy());
-        let bindings = [r.mask(&pass.spaces()), source.slice, pass.weight, bias, target.slice];
+            .unrolled("SX", stride)
+            .with("WORKGROUP", self.workgroup as u32)
+            .flag("SPARSE", pass.input.is_sparse())
+            .flag("SCATTER", pass.scatter.is_some())
+            .flag("TRANSPOSED", pass.matrices.transposed)
+    }
+
+    fn dispatch(&self, r: &mut Recorder, pass: &Pass, kernel: Kernel) {
         let per_group = self.workgroup * self.voxels * self.tiles;
-        let groups = r.over(&pass.grid, per_group, target.quads.div_ceil(self.quads));
-        r.dispatch(kernel, &pass.params(), &bindings, groups, pass.flops, pass.bytes());
+        let groups = r.over(&pass.grid, per_group, pass.target.quads.div_ceil(self.quads));
+        r.dispatch(kernel, &pass.params(), &pass.bindings(r), groups, pass.flops, pass.bytes());
     }
 }
-
-/// More input quads than any tensor has: weights that are not staged need no chunks.
-const ALL: usize = 1 << 16;

@@ -1,11 +1,11 @@
 //! Which kernels can solve a convolution, forward and for its input.
 
+use super::direct;
 use super::matrix::{Matrix, units};
 use super::pass::{Pass, Problem};
 use super::staged::Staged;
 use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{QUAD, Recorder, Space};
+use crate::compute::graph::{QUAD, Recorder, product};
 
 /// The kernels of a convolution from one segment to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ impl std::fmt::Display for Variant {
 
 /// Fewer voxels use each weight too rarely for staging it.
 const FEW_VOXELS: usize = 64;
+/// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
+pub(super) const SOFTWARE_WORKGROUP: usize = 16;
 /// Cuts of the kernel with broadcasts that are worth trying.
 const SUBGROUP_CUTS: usize = 2;
 
@@ -73,56 +75,17 @@ impl Variant {
         r.choose(problem.name(pass), &Self::candidates(r.facts(), problem))
     }
 
-    /// Records a pass, or leaves it to the operator where the direct kernel is to run.
-    pub fn record(&self, r: &mut Recorder, pass: &Pass) -> bool {
+    /// Records a pass. A window without taps has nothing to stage: its zeros are written by the direct kernel.
+    pub fn record(&self, r: &mut Recorder, pass: &Pass) {
         match self {
-            Variant::Direct => return false,
-            Variant::Staged(staged) => staged.record(r, pass, None),
-            Variant::Subgroup(staged) => staged.record(r, pass, r.facts().subgroup),
+            _ if product(pass.window.size) == 0 => direct::record(r, pass),
+            Variant::Direct => direct::record(r, pass),
+            Variant::Staged(staged) => staged.record(r, pass),
+            Variant::Subgroup(staged) => {
+                let size = r.facts().subgroup.expect("only a candidate where the adapter has subgroups");
+                staged.record_subgroup(r, pass, size as usize);
+            }
             Variant::Matrix(matrix) => matrix.record(r, pass),
         }
-        true
-    }
-}
-
-/// How the direct kernels cut their output: quads and voxels that one invocation keeps in registers, invocations of a workgroup.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tiling {
-    pub quads: usize,
-    pub voxels: usize,
-    pub workgroup: usize,
-}
-
-const WORKGROUP: usize = 64;
-/// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
-pub(super) const SOFTWARE_WORKGROUP: usize = 16;
-
-impl Tiling {
-    /// A GPU needs many invocations before it needs large tiles; a software adapter pays for every load, so its tiles are as
-    /// large as registers allow. It also keeps only so much compiled code: past that Mesa 22 compiles every kernel again at
-    /// every dispatch, so there are few variants.
-    pub fn new(software: bool, quads: usize, space: &Space) -> Self {
-        let count = space.voxels();
-        let quads = match quads {
-            1 => 1,
-            2 => 2,
-            _ => 4,
-        };
-        if software {
-            return Self { quads: quads.max(2), voxels: 4, workgroup: 16 };
-        }
-        let voxels = match count {
-            0..=256 => 1,
-            257..=1024 => 2,
-            _ => 4,
-        };
-        Self { quads, voxels, workgroup: WORKGROUP }
-    }
-
-    pub fn kernel(&self, shader: &'static str, quads: &'static str) -> Kernel {
-        Kernel::new(shader)
-            .with(quads, self.quads as u32)
-            .with("VOXELS", self.voxels as u32)
-            .with("WORKGROUP", self.workgroup as u32)
     }
 }

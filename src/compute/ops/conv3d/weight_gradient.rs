@@ -1,7 +1,8 @@
 //! The gradient of a convolution with respect to its weights.
 
+use super::direct::Tiling;
 use super::pass::Problem;
-use super::variant::{Tiling, prefers_direct, prefers_matrices};
+use super::variant::{prefers_direct, prefers_matrices};
 use super::weight_gradient_gathered::Gathered;
 use super::weight_gradient_matrix::Matrix;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};

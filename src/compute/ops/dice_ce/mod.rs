@@ -4,10 +4,13 @@
 //! dice = (2 sum p g + smooth) / max(sum g + sum p + smooth, 1e-8) for each class (the background on request) of each sample, or
 //! of the whole batch; loss = weight_ce * mean cross entropy - weight_dice * mean dice, over voxels that are not ignored.
 
-use super::channel_sum::CHUNK;
-use super::labels::{Classes, LabelMap, check};
+pub(super) mod cases;
+pub(super) mod reference;
+
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, Output, QUAD, QUAD_BYTES, Recorder, TensorId};
+use crate::compute::ops::channel_sum::CHUNK;
+use crate::compute::ops::labels::{Classes, LabelMap, check};
 use bytemuck::{Pod, Zeroable};
 
 /// The numbers of the loss.

@@ -6,6 +6,9 @@
 //! The first two treat bases as constants. All of it is a function of the cosines of all pairs, and its gradient is a matrix
 //! over pairs times the embeddings.
 
+pub(super) mod cases;
+pub(super) mod reference;
+
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Input, Node, Op, Output, Recorder, TensorId};
 use bytemuck::{Pod, Zeroable};

@@ -4,9 +4,12 @@
 //! one sample and channel (`torch.nn.InstanceNorm3d`; over visible voxels only in a sparse space, as nnssl's
 //! SparseInstanceNorm3d). Several inputs share their statistics, which makes a batch norm of them.
 
-use super::channel_sum::CHUNK;
+pub(super) mod cases;
+pub(super) mod reference;
+
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, Role, SpaceUniform, TensorId};
+use crate::compute::ops::channel_sum::CHUNK;
 use bytemuck::{Pod, Zeroable};
 
 /// PyTorch's default, used by every network here.
