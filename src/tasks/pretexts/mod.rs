@@ -10,9 +10,9 @@ pub mod volume_fusion;
 
 mod common;
 mod intensities;
-mod judgement;
 pub mod masking;
 mod pictures;
+mod zero;
 
 pub use common::{Described, Entry, Pretext, Reconstruction, Tables};
 pub use masking::Masking;
