@@ -5,6 +5,7 @@
 
 pub mod mae;
 pub mod models_genesis;
+pub mod simmim;
 pub mod voco;
 pub mod volume_fusion;
 
@@ -23,4 +24,5 @@ pub const ALL: &[Entry] = &[
     Entry::of::<models_genesis::ModelsGenesis>(),
     Entry::of::<volume_fusion::VolumeFusion>(),
     Entry::of::<voco::Voco>(),
+    Entry::of::<simmim::SimMim>(),
 ];
