@@ -1,7 +1,7 @@
 //! Experiments: methods x data sets x training cases x folds x seeds x options, described in one TOML file, run job by job.
 //!
-//! [`file`] reads the description; [`jobs`] makes jobs of it, each with an [`identity`] that says what makes its result; [`run`]
-//! does those that are missing, one after the other, by means of [`work`]; [`folder`] says where things lie and who works on
+//! [`mod@file`] reads the description; [`jobs`] makes jobs of it, each with an `identity` that says what makes its result; [`run`]
+//! does those that are missing, one after the other, by means of `work`; [`folder`] says where things lie and who works on
 //! what; [`status`] counts.
 //!
 //! A pre-training or fine-tuning is one job. Its id is a hash of all that decides its result: the resolved plan, the data, the
