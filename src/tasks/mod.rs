@@ -10,6 +10,7 @@ pub mod check;
 pub mod plan;
 mod plan_table;
 pub mod pretexts;
+pub mod schedule;
 pub mod segmentation;
 pub mod task;
 pub mod train_table;

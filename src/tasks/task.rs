@@ -1,13 +1,13 @@
 //! The interface between a training and what is trained.
 
+use super::schedule::Trains;
 use crate::base::error::Result;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, Part, Precision, Session, TensorId};
+use crate::compute::graph::{Graph, Parameters, Precision, Session, TensorId};
 use crate::compute::model::Network;
 use crate::data::dataset::SampleKey;
 use crate::evaluation::pictures::curves::Series;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 /// What a task and its training have in common: numbers of the plan that every graph depends on.
@@ -21,30 +21,6 @@ pub struct Frame {
     pub batch: usize,
     /// How feature tensors are stored.
     pub precision: Precision,
-}
-
-/// Which parameters are trained. The optimiser starts anew where this changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trains {
-    /// The whole network.
-    #[default]
-    All,
-    /// All but the encoder.
-    Decoder,
-    /// The decoder and the first convolution with its norm.
-    DecoderAndStem,
-}
-
-impl Trains {
-    /// The parts that stay as they are.
-    pub fn frozen(self) -> &'static [Part] {
-        match self {
-            Trains::All => &[],
-            Trains::Decoder => &[Part::Stem, Part::Encoder],
-            Trains::DecoderAndStem => &[Part::Encoder],
-        }
-    }
 }
 
 /// What a graph is for.

@@ -369,7 +369,7 @@ impl Maker<'_> {
             id: judged.finish(),
             names,
             seed,
-            steps: setup.plan.steps(),
+            steps: setup.plan.schedule().steps(),
             plan: setup.plan.to_toml(),
             work: Work::Finetune(Box::new(work)),
         });

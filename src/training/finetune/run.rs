@@ -23,7 +23,7 @@ use crate::tasks::plan::finetune::{Plan, Stem};
 use crate::tasks::task::Past;
 use crate::training::log::{MetricsLog, run_json};
 use crate::training::stop::StopFlag;
-use crate::training::train_loop::{Batches, Run, Timetable, past_of, train};
+use crate::training::train_loop::{Batches, Run, past_of, train};
 use crate::training::trainer::Trainer;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -104,7 +104,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     )?;
     let first_step = resumed.as_ref().map_or(0, |c| c.step);
     let log = MetricsLog::open(&folder, first_step)?;
-    let progress = Progress::new(options.progress, Some(plan.steps()), "fine-tuning").quiet(options.quiet);
+    let progress = Progress::new(options.progress, Some(plan.schedule().steps()), "fine-tuning").quiet(options.quiet);
 
     let extra = extra_texts(setup, fold, &cases);
     let mut past = Past::default();
@@ -133,22 +133,19 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let mut run = Run {
         folder: folder.clone(),
         trainer,
-        schedule: Rc::new(plan.clone()),
         batches: Box::new(LabelledPatches {
             folder: folder.clone(),
             stream: stream::start(training, plan.seed, first_step, t.batch, options.threads, QUEUE),
             validation: loader(&cases.validation, None)?,
             batch: t.batch as u64,
         }),
-        validation_steps: t.validation_steps,
         spacing: plan.data.spacing,
         past,
         extra,
     };
-    let (steps, epoch_steps, checkpoint_minutes) = (plan.steps(), t.epoch_steps, t.checkpoint_minutes);
-    let timetable = Timetable { first_step, steps, epoch_steps, checkpoint_minutes };
+    let steps = plan.schedule().steps();
     let stop = StopFlag::install()?;
-    train(&mut run, timetable, log, progress, &stop)?;
+    train(&mut run, first_step, log, progress, &stop)?;
 
     // Written once: predictions that are newer are its own.
     if first_step < steps || !folder.join(FINAL).exists() {
@@ -172,7 +169,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
 
 /// A trainer for a fine-tuning, before its session is opened.
 pub fn trainer(gpu: &Rc<Gpu>, setup: &Setup, budget: Option<u64>) -> Trainer<LabelledPatch> {
-    Trainer::new(gpu, Rc::new(setup.plan.clone()), Rc::new(setup.task()), budget)
+    Trainer::new(gpu, setup.plan.hyperparameters(), Rc::new(setup.task()), budget)
 }
 
 /// Bytes that the largest phase needs on the device.
