@@ -10,7 +10,7 @@ use crate::data::store::Store;
 use crate::inference::weights::WeightFile;
 use crate::inference::weights::state::checkpoint_of;
 use crate::tasks::plan::{self, Plan};
-use crate::training::finetune::run::fold_cases;
+use crate::training::finetune::folder::fold_cases;
 use crate::training::finetune::setup::{Origin, Request, Setup};
 use crate::training::finetune::validate::Protocol;
 use std::collections::BTreeMap;

@@ -21,3 +21,21 @@ pub mod memory;
 pub mod run;
 pub mod status;
 mod work;
+
+use crate::base::progress::Mode;
+use crate::data::preprocess::Part;
+
+/// What the command line adds to the file; nothing here changes a result.
+#[derive(Clone)]
+pub struct Options {
+    /// Of several processes that share the jobs, which this is.
+    pub part: Part,
+    /// Threads that read patches.
+    pub threads: usize,
+    /// Bytes on the device.
+    pub memory: Option<u64>,
+    /// How progress is shown.
+    pub progress: Mode,
+    /// Whether only errors are shown.
+    pub quiet: bool,
+}
