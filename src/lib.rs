@@ -4,8 +4,8 @@
 //!
 //! # Bird's-eye view
 //!
-//! A [`tasks::plan`] says everything about a run. The **data side** ([`formats`], [`data::preprocess`], [`data::dataset`], [`data::augment`]) turns NIfTI
-//! files into a store and the store into patches. The **compute side** ([`compute::device`], [`compute::graph`], [`compute::ops`], [`compute::model`],
+//! A [`tasks::plan`] says everything about a run. The **data side** ([`formats`], [`data::preprocess`], [`data::store`], [`data::dataset`],
+//! [`data::augment`]) turns NIfTI files into a store and the store into patches. The **compute side** ([`compute::device`], [`compute::graph`], [`compute::ops`], [`compute::model`],
 //! [`tasks::pretext`]) turns a network into a static graph of one sample, differentiates it into one longer graph, plans its memory
 //! and records it as dispatches. The two meet in [`training`], [`training::finetune`], [`inference::predict`] and [`inference::reconstruct`], where a patch is handed
 //! over, and know only [`base::volume`] in common. [`evaluation::evaluate`] needs neither: it compares label maps by [`evaluation::metric`].
@@ -29,7 +29,7 @@
 //! [`data::preprocess::run`](data::preprocess::run()) turns tens of thousands of scans into a store: a case is one sharded array, and all of
 //! them are in one manifest, which is all that opening a store reads. What is done stands in a journal until the manifest takes
 //! its place, so that a run goes on after a kill or a full disk, and several machines can share the work
-//! ([`data::preprocess::Part`]). Names of cases and the order of bytes depend on the list of scans alone, so that the store is the same,
+//! ([`data::store::Part`]). Names of cases and the order of bytes depend on the list of scans alone, so that the store is the same,
 //! bit for bit, however it came about. [`data::dataset::LoaderReport`] says where the time of reading patches goes.
 //!
 //! # From pre-training to a segmentation

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spark3d::base::volume::Volume;
-use spark3d::data::dataset::{Loader, PatchSettings, Place, Reason, SampleKey, Store, split::split};
-use spark3d::data::preprocess::resample::Order;
+use spark3d::data::dataset::{Loader, PatchSettings, Place, SampleKey, split::split};
 use spark3d::data::preprocess::{self, Event, Part, Settings};
+use spark3d::data::resample::Order;
+use spark3d::data::store::{Reason, Store};
 use spark3d::formats::{affine, nifti};
 
 fn fixtures() -> PathBuf {

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
-use spark3d::data::dataset::RawDataset;
+use spark3d::data::sources::RawDataset;
 use spark3d::formats::nifti::{read, read_labels};
 
 fn hippocampus(name: &str) -> PathBuf {

@@ -9,11 +9,12 @@ use spark3d::base::error::Result;
 use spark3d::base::volume::Volume;
 use spark3d::data::augment::segmentation::Settings;
 use spark3d::data::dataset::{
-    LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, RawDataset, SampleKey, Source,
-    prepare_dataset, stream,
+    LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, SampleKey, Source, prepare_dataset, stream,
 };
 use spark3d::data::preprocess::Event;
-use spark3d::data::preprocess::case::{OUTSIDE, prepare, read_images, read_label_map};
+use spark3d::data::preprocess::case::{OUTSIDE, prepare};
+use spark3d::data::preprocess::images::{read_images, read_label_map};
+use spark3d::data::sources::RawDataset;
 use spark3d::formats::nifti;
 use spark3d::formats::nnunet::{Configuration, Dataset, Plans};
 

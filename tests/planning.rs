@@ -10,7 +10,7 @@ use spark3d::data::planning::{Fingerprint, Options, Planner, document, plan};
 use spark3d::formats::affine::Affine;
 use spark3d::formats::nifti::{read_labels, write_grid};
 use spark3d::formats::nnunet::{Dataset, Plans};
-use spark3d::inference::predict::model::network_of;
+use spark3d::inference::architecture::network_of;
 
 const PLANNERS: [(&str, Planner); 4] = [
     ("default", Planner::Default),

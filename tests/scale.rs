@@ -7,10 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use spark3d::base::volume::Volume;
-use spark3d::data::dataset::manifest::{Before, Case, Manifest, Stamp};
-use spark3d::data::dataset::{Loader, PatchSettings, Place, Store, split::split, store};
-use spark3d::data::preprocess::normalize::Statistics;
-use spark3d::data::preprocess::{Dtype, Preprocessed, Settings};
+use spark3d::data::dataset::{Loader, PatchSettings, Place, split::split};
+use spark3d::data::store::{self, Before, Case, Dtype, Manifest, Settings, Stamp, Store};
 use spark3d::formats::affine::IDENTITY;
 
 /// The system's allocator, and how much it has given away.
@@ -46,13 +44,8 @@ fn write_store(folder: &Path) {
     store::create(folder).unwrap();
     for n in 0..ARRAYS {
         let data = (0..SHAPE.iter().product()).map(|v: usize| ((v * 31 + n * 17) % 53) as f32 / 26.0 - 1.0).collect();
-        let case = Preprocessed {
-            volume: Volume::new(SHAPE, [1.0; 3], data),
-            bbox: SHAPE.map(|n| [0, n]),
-            affine: IDENTITY,
-            statistics: Statistics { mean: 0.0, std: 1.0 },
-        };
-        store::write_case(folder, &format!("shared{n}"), &case, Dtype::F32).unwrap();
+        let volume = Volume::new(SHAPE, [1.0; 3], data);
+        store::write_case(folder, &format!("shared{n}"), &volume, &IDENTITY, Dtype::F32).unwrap();
     }
     let case = |n: usize| {
         let (subject, session) = (n / 3, n % 3);

@@ -10,7 +10,8 @@ use super::table::Table;
 use crate::base::error::Result;
 use crate::base::random::{Purpose, rng};
 use crate::data::dataset::split::split;
-use crate::data::dataset::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, Store, sampler, stream};
+use crate::data::dataset::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, sampler, stream};
+use crate::data::store::Store;
 use crate::tasks::plan::Plan;
 
 /// How fast one way of making samples is.

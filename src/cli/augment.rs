@@ -8,18 +8,17 @@ use crate::compute::graph::product;
 use crate::compute::ops::augment::Alone;
 use crate::data::augment::segmentation::Draw;
 use crate::data::augment::spatial::{Matrix, determinant};
-use crate::data::dataset::{
-    LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store, split,
-};
+use crate::data::dataset::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, split};
+use crate::data::store::Store;
 use crate::evaluation::pictures::examples::{Example, Heading, examples};
 use crate::evaluation::pictures::overlay::Class;
 use crate::evaluation::pictures::save_png;
+use crate::inference::reconstruct::SHEET;
 use crate::tasks::augmentation::{upload, upload_labelled};
 use crate::tasks::plan::{Plan, finetune};
 use crate::tasks::pretexts::mae::Mae;
 use crate::tasks::segmentation::augmentation as augmentation_of;
 use crate::tasks::task::Task;
-use crate::training::train_loop::SHEET;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -7,7 +7,7 @@ use crate::bench::peer::{Peers, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{self, Roofline, encoder, loader, operators, step};
 use crate::compute::device::AdapterFacts;
-use crate::data::dataset::Store;
+use crate::data::store::Store;
 use crate::tasks::plan::Plan;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};

@@ -3,8 +3,8 @@
 use super::{Common, print};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::data::dataset::sources::modality;
 use crate::data::preprocess::{self, Dtype, Event, Part, Settings};
+use crate::data::sources::modality;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Instant;

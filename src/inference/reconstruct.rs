@@ -21,6 +21,9 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+/// Picture of what a validation's sample looks like, in the folder of a pre-training.
+pub const SHEET: &str = "sheet.png";
+
 pub struct Options {
     /// A run folder or a checkpoint.
     pub model: PathBuf,
@@ -52,7 +55,7 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
         return Err(Error::file(
             &path,
             format!("was pre-trained with {}, and masked autoencoders reconstruct", plan.pretext.name()),
-            "Look at sheet.png in its run folder, which shows what it learned",
+            format!("Look at {SHEET} in its run folder, which shows what it learned"),
         ));
     };
     let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {

@@ -12,7 +12,6 @@ use crate::data::augment::segmentation::Settings;
 use crate::data::dataset::{LabelledPatch, SampleKey};
 use crate::evaluation::pictures::curves::Series;
 use serde_json::{Map, Value, json};
-use std::rc::Rc;
 
 /// What the network is trained for.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,7 +120,7 @@ impl Task for Segmentation {
         let augmentation = augmentation(&self.augment, frame);
         let mut g = Graph::new(parameters, frame.precision);
         if let GraphMode::Train { trains, .. } = mode {
-            g.freeze(Rc::new(move |name| trains.freezes(name)));
+            g.freeze(trains.frozen());
         }
         let samples: Vec<Augmented> = (0..self.joined(frame.batch)).map(|_| g.augment(&augmentation)).collect();
         let images: Vec<(TensorId, TensorId)> =

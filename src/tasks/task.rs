@@ -2,7 +2,7 @@
 
 use crate::base::error::Result;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, Precision, Session, TensorId};
+use crate::compute::graph::{Graph, Parameters, Part, Precision, Session, TensorId};
 use crate::compute::model::Network;
 use crate::data::dataset::SampleKey;
 use crate::evaluation::pictures::curves::Series;
@@ -37,16 +37,12 @@ pub enum Trains {
 }
 
 impl Trains {
-    /// Whether the parameter of this name stays as it is.
-    pub fn freezes(self, name: &str) -> bool {
+    /// The parts that stay as they are.
+    pub fn frozen(self) -> &'static [Part] {
         match self {
-            Trains::All => false,
-            Trains::Decoder => name.starts_with("encoder."),
-            Trains::DecoderAndStem => {
-                name.starts_with("encoder.")
-                    && !name.starts_with("encoder.stem.")
-                    && !name.starts_with("encoder.stages.0.0.convs.0.")
-            }
+            Trains::All => &[],
+            Trains::Decoder => &[Part::Stem, Part::Encoder],
+            Trains::DecoderAndStem => &[Part::Encoder],
         }
     }
 }

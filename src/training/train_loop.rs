@@ -10,6 +10,7 @@ use crate::base::progress::Progress;
 use crate::data::dataset::{LoaderReport, SampleKey};
 use crate::evaluation::pictures::curves::{Series, progress_png};
 use crate::evaluation::pictures::save_png;
+use crate::inference::reconstruct::SHEET;
 use crate::inference::weights::checkpoint::{self, Checkpoint};
 use crate::inference::weights::{BEST, LATEST};
 use crate::tasks::task::{Past, ValidationResult};
@@ -17,9 +18,6 @@ use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Instant;
-
-/// Picture of what a validation's sample looks like, in the run's folder.
-pub const SHEET: &str = "sheet.png";
 
 /// Batches of a training: those of the steps in order, and the samples of validations.
 pub trait Batches<S> {

@@ -6,7 +6,8 @@
 use super::{Fixture, Report};
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::Precision;
-use spark3d::data::preprocess::case::{Grid, Prepared, prepare, read_images};
+use spark3d::data::preprocess::case::{Grid, Prepared, prepare};
+use spark3d::data::preprocess::images::read_images;
 use spark3d::formats::nifti;
 use spark3d::formats::nnunet::{Dataset, Plans};
 use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};

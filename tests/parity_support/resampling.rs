@@ -3,8 +3,8 @@
 
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
-use spark3d::data::preprocess::resample::{Order, resample, resample_labels, separate_axis, target_shape};
-use spark3d::data::preprocess::{crop, normalize};
+use spark3d::data::preprocess::normalize;
+use spark3d::data::resample::{Order, crop, resample, resample_labels, separate_axis, target_shape};
 use spark3d::inference::predict::window;
 
 fn reals(v: &Value) -> [f64; 3] {

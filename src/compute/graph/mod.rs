@@ -12,7 +12,7 @@ mod space;
 mod tune;
 
 pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
-pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters};
+pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters, Part, Role};
 pub use record::{Recorder, Segment};
 pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
 pub use space::{BlockMask, Blocks, QUAD, QUAD_BYTES, Space, SpaceUniform, product};
@@ -110,8 +110,10 @@ pub struct Graph {
     flags: u32,
     gradients: HashMap<TensorId, TensorId>,
     parameter_tensors: HashMap<ParamId, (TensorId, TensorId)>,
-    /// Names of parameters that stay as they are.
-    frozen: Option<Frozen>,
+    /// The part of the network that is being built.
+    part: Part,
+    /// Parts whose parameters stay as they are.
+    frozen: Vec<Part>,
     /// Tensors that the backward pass computes again instead of keeping.
     recompute: HashSet<TensorId>,
     clones: HashMap<TensorId, TensorId>,
@@ -124,9 +126,6 @@ struct MaskTable {
     grid: [usize; 3],
     slot: u32,
 }
-
-/// Tells by its name whether a parameter is frozen.
-pub type Frozen = Rc<dyn Fn(&str) -> bool>;
 
 /// Size of the dummy input: no kernel reads further into a binding that it does not use.
 const DUMMY_BYTES: u64 = 256;
@@ -146,7 +145,8 @@ impl Graph {
             flags: 0,
             gradients: HashMap::new(),
             parameter_tensors: HashMap::new(),
-            frozen: None,
+            part: Part::default(),
+            frozen: Vec::new(),
             recompute: HashSet::new(),
             clones: HashMap::new(),
             forward_nodes: 0,
@@ -216,22 +216,30 @@ impl Graph {
         self.tensor(Kind::Bytes(std::mem::size_of::<StepValues>() as u64), Storage::StepValues)
     }
 
-    /// Freezes the parameters that `frozen` names among those used from now on: no gradient is computed for them, and the
-    /// optimiser leaves them alone.
-    pub fn freeze(&mut self, frozen: Frozen) {
-        self.frozen = Some(frozen);
+    /// Freezes the parameters of these parts among those used from now on: no gradient is computed for them, and the optimiser
+    /// leaves them alone.
+    pub fn freeze(&mut self, parts: &[Part]) {
+        self.frozen = parts.to_vec();
+    }
+
+    /// Builds something whose parameters belong to a part of the network.
+    pub fn within<T>(&mut self, part: Part, build: impl FnOnce(&mut Self) -> T) -> T {
+        let around = std::mem::replace(&mut self.part, part);
+        let built = build(self);
+        self.part = around;
+        built
     }
 
     /// The tensor of a parameter; one node at least trains it, unless it is frozen.
-    pub fn parameter(&mut self, name: &str, shape: &[usize], packing: Packing) -> TensorId {
-        let id = self.parameters.get_or_add(name, shape, packing);
+    pub fn parameter(&mut self, name: &str, shape: &[usize], packing: Packing, role: Role) -> TensorId {
+        let id = self.parameters.get_or_add(name, shape, packing, role, self.part);
         if let Some(&(weight, _)) = self.parameter_tensors.get(&id) {
             return weight;
         }
         let kind = Kind::Bytes(self.parameters.list[id].packing.bytes());
         let weight = self.tensor(kind, Storage::Weight(id));
         let gradient = self.tensor(kind, Storage::Gradient(id));
-        self.tensors[weight].needs_gradient = self.frozen.as_ref().is_none_or(|frozen| !frozen(name));
+        self.tensors[weight].needs_gradient = !self.frozen.contains(&self.parameters.list[id].part);
         self.parameter_tensors.insert(id, (weight, gradient));
         weight
     }

@@ -76,6 +76,60 @@ impl Packing {
     }
 }
 
+/// What a parameter does in its layer: initialisation asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Of a convolution, transposed or not, or of a linear layer, which is a convolution of one voxel.
+    Weight {
+        /// Values of the weight that an output of PyTorch's initialisation counts: those of dimensions 1 and up of its shape, also
+        /// where dimension 1 is the output of a transposed convolution.
+        fan_in: usize,
+    },
+    /// The bias of such a layer.
+    Bias {
+        /// That of the layer's weight.
+        fan_in: usize,
+    },
+    /// The factor of a norm.
+    NormScale {
+        /// Whether a residual is added to what the norm gives: it is the last of its block.
+        before_residual: bool,
+    },
+    /// What a norm adds.
+    NormShift,
+    /// What stands in place of hidden voxels.
+    Token,
+}
+
+impl Role {
+    /// Of the weight of this shape in PyTorch.
+    pub fn weight(shape: &[usize]) -> Self {
+        Role::Weight { fan_in: shape[1..].iter().product() }
+    }
+
+    /// Of the bias of a layer whose weight has this shape in PyTorch.
+    pub fn bias(weight: &[usize]) -> Self {
+        Role::Bias { fan_in: weight[1..].iter().product() }
+    }
+}
+
+/// Where in a network a parameter is: freezing and transfer ask for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Part {
+    /// The first convolution with its norm.
+    Stem,
+    /// The rest of the encoder.
+    Encoder,
+    /// The decoder without its heads.
+    Decoder,
+    /// The convolutions that give the outputs.
+    Head,
+    /// What only a pre-training has: tokens, densification, projections.
+    #[default]
+    Pretext,
+}
+
+/// A trainable array.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Parameter {
     /// Key of the state_dict, e.g. `encoder.stem.convs.0.conv.weight`.
@@ -83,6 +137,8 @@ pub struct Parameter {
     /// Shape in PyTorch.
     pub shape: Vec<usize>,
     pub packing: Packing,
+    pub role: Role,
+    pub part: Part,
     /// Whether a gradient reaches it; PyTorch leaves parameters without one alone (no decay, no momentum).
     pub trained: bool,
 }
@@ -104,7 +160,7 @@ pub struct ParameterLayout {
 
 impl Parameters {
     /// The parameter of that name, made when it is new. Panics when it exists with another shape.
-    pub fn get_or_add(&mut self, name: &str, shape: &[usize], packing: Packing) -> ParamId {
+    pub fn get_or_add(&mut self, name: &str, shape: &[usize], packing: Packing, role: Role, part: Part) -> ParamId {
         if let Some(id) = self.list.iter().position(|p| p.name == name) {
             assert_eq!(
                 (&self.list[id].shape[..], &self.list[id].packing),
@@ -113,7 +169,14 @@ impl Parameters {
             );
             return id;
         }
-        self.list.push(Parameter { name: name.to_string(), shape: shape.to_vec(), packing, trained: false });
+        self.list.push(Parameter {
+            name: name.to_string(),
+            shape: shape.to_vec(),
+            packing,
+            role,
+            part,
+            trained: false,
+        });
         self.list.len() - 1
     }
 

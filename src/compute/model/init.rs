@@ -1,7 +1,7 @@
 //! Initial values of parameters, a pure function of the seed and the parameter's name.
 
 use crate::base::random::{Purpose, rng};
-use crate::compute::graph::{Parameter, Parameters};
+use crate::compute::graph::{Parameter, Parameters, Role};
 use rand::RngExt;
 use rand_distr::{Distribution, Normal};
 use serde::{Deserialize, Serialize};
@@ -22,44 +22,34 @@ const TOKEN_STD: f64 = 0.02;
 
 /// Values of every parameter in order, each in PyTorch's order.
 pub fn initial_values(parameters: &Parameters, init: Init, seed: u64) -> Vec<Vec<f32>> {
-    parameters.list.iter().map(|p| values(parameters, p, init, seed)).collect()
+    parameters.list.iter().map(|p| values(p, init, seed)).collect()
 }
 
-fn values(parameters: &Parameters, p: &Parameter, init: Init, seed: u64) -> Vec<f32> {
+fn values(p: &Parameter, init: Init, seed: u64) -> Vec<f32> {
     let n = p.shape.iter().product();
     // The name is the key, not the position: a network with one more layer starts the others as before.
     let mut r = rng(seed, Purpose::Weights, name_key(&p.name), 0);
-    if p.name.starts_with("mask_tokens.") {
-        let normal = Normal::new(0.0, TOKEN_STD).expect("a positive deviation");
-        return (0..n)
-            .map(|_| {
+    match (p.role, init) {
+        (Role::Token, _) => {
+            let normal = Normal::new(0.0, TOKEN_STD).expect("a positive deviation");
+            let mut truncated = || {
                 loop {
                     let x: f64 = normal.sample(&mut r);
                     if x.abs() <= TOKEN_STD {
                         return x as f32;
                     }
                 }
-            })
-            .collect();
-    }
-    let weight = match p.name.strip_suffix(".bias") {
-        Some(base) => parameters.find(&format!("{base}.weight")).map_or(p, |id| &parameters.list[id]),
-        None => p,
-    };
-    let is_bias = p.name.ends_with(".bias");
-    if weight.shape.len() < 5 {
-        let identity = init == Init::He && p.name.contains(".conv2.norm.");
-        return vec![if is_bias || identity { 0.0 } else { 1.0 }; n];
-    }
-    // PyTorch counts fan_in over dimension 1, also where that is the output of a transposed convolution.
-    let fan_in: usize = weight.shape[1..].iter().product();
-    match init {
-        Init::Torch => {
+            };
+            (0..n).map(|_| truncated()).collect()
+        }
+        (Role::NormScale { before_residual: true }, Init::He) | (Role::NormShift, _) => vec![0.0; n],
+        (Role::NormScale { .. }, _) => vec![1.0; n],
+        (Role::Weight { fan_in } | Role::Bias { fan_in }, Init::Torch) => {
             let bound = 1.0 / (fan_in as f32).sqrt();
             (0..n).map(|_| r.random_range(-bound..=bound)).collect()
         }
-        Init::He if is_bias => vec![0.0; n],
-        Init::He => {
+        (Role::Bias { .. }, Init::He) => vec![0.0; n],
+        (Role::Weight { fan_in }, Init::He) => {
             let std = (2.0 / ((1.0 + 1e-4) * fan_in as f64)).sqrt();
             let normal = Normal::new(0.0, std).expect("a positive deviation");
             (0..n).map(|_| normal.sample(&mut r) as f32).collect()

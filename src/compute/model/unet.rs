@@ -2,7 +2,7 @@
 //! PlainConvUNet, UNetDecoder).
 
 use super::{Encoder, Network};
-use crate::compute::graph::{Graph, Mask, Packing, Space, TensorId};
+use crate::compute::graph::{Graph, Mask, Packing, Part, Role, Space, TensorId};
 use crate::compute::ops::{Bias, Epilogue, Geometry};
 
 /// Negative slope of every leaky ReLU (PyTorch's default).
@@ -56,10 +56,10 @@ fn activated() -> Epilogue {
 
 /// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse.
 pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
-    match network.encoder {
+    g.within(Part::Encoder, |g| match network.encoder {
         Encoder::Residual => residual_encoder(g, network, x, spaces),
         Encoder::Plain => plain_encoder(g, network, x, spaces),
-    }
+    })
 }
 
 /// A convolution with its stage's stride, then others, in each stage.
@@ -71,7 +71,8 @@ fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]
             let stride = if k == 0 { network.strides[s] } else { [1; 3] };
             let geometry = Geometry::same(network.kernels[s], stride);
             let name = format!("encoder.stages.{s}.0.convs.{k}");
-            x = conv_norm(g, &[x], &name, network.features[s], space, geometry, activated());
+            let part = if s == 0 && k == 0 { Part::Stem } else { Part::Encoder };
+            x = g.within(part, |g| conv_norm(g, &[x], &name, network.features[s], space, geometry, activated()));
         }
         skips.push(x);
     }
@@ -80,7 +81,8 @@ fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]
 
 fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
     let stem = Geometry::same(network.kernels[0], [1; 3]);
-    let mut x = conv_norm(g, &[x], "encoder.stem.convs.0", network.features[0], spaces[0], stem, activated());
+    let (name, features) = ("encoder.stem.convs.0", network.features[0]);
+    let mut x = g.within(Part::Stem, |g| conv_norm(g, &[x], name, features, spaces[0], stem, activated()));
     let mut skips = Vec::new();
     for (s, &space) in spaces.iter().enumerate() {
         for b in 0..network.blocks[s] {
@@ -124,6 +126,10 @@ fn residual_block(
 
 /// Decoder over dense stage outputs. Returns the outputs, highest resolution first: one, or one a stage with deep supervision.
 pub fn decoder(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<TensorId> {
+    g.within(Part::Decoder, |g| decoder_stages(g, network, skips))
+}
+
+fn decoder_stages(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<TensorId> {
     let n = network.stages();
     let mut x = skips[n - 1];
     let mut outputs = Vec::new();
@@ -141,14 +147,64 @@ pub fn decoder(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<Tens
         let (name, classes) = (format!("decoder.seg_layers.{d}"), network.output_channels);
         if network.deep_supervision || s == 0 {
             let (_, space) = g.shape(x);
-            outputs.push(g.conv3d(&[x], &name, classes, space, Geometry::same([1; 3], [1; 3]), Bias::Trained));
+            let one = Geometry::same([1; 3], [1; 3]);
+            outputs.push(g.within(Part::Head, |g| g.conv3d(&[x], &name, classes, space, one, Bias::Trained)));
         } else {
             // nnU-Net registers every head; without deep supervision nothing trains them.
+            let shape = [classes, channels, 1, 1, 1];
             let packing = Packing::Convolution { out: classes, inputs: vec![channels], taps: 1 };
-            g.parameter(&format!("{name}.weight"), &[classes, channels, 1, 1, 1], packing);
-            g.parameter(&format!("{name}.bias"), &[classes], Packing::Vector { channels: classes });
+            g.within(Part::Head, |g| {
+                g.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
+                let packing = Packing::Vector { channels: classes };
+                g.parameter(&format!("{name}.bias"), &[classes], packing, Role::bias(&shape));
+            });
         }
     }
     outputs.reverse();
     outputs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::graph::{Parameters, Precision};
+
+    /// Parameters of a network with this encoder: name, part and role.
+    fn parameters(encoder: Encoder) -> Vec<(String, Part, Role)> {
+        let network = Network { encoder, deep_supervision: false, ..Network::preset("tiny").expect("a preset") };
+        let mut g = Graph::new(Parameters::default(), Precision::F32);
+        let image = g.image(1, [16; 3]);
+        super::super::outputs_of(&mut g, &network, image.tensor(), [16; 3]);
+        g.parameters.list.iter().map(|p| (p.name.clone(), p.part, p.role)).collect()
+    }
+
+    #[test]
+    fn parts_and_roles_are_those_of_nnunets_names() {
+        for (encoder, stem) in
+            [(Encoder::Residual, "encoder.stem.convs.0."), (Encoder::Plain, "encoder.stages.0.0.convs.0.")]
+        {
+            let parameters = parameters(encoder);
+            for (name, part, role) in &parameters {
+                let want = match name {
+                    n if n.starts_with(stem) => Part::Stem,
+                    n if n.starts_with("encoder.") => Part::Encoder,
+                    n if n.starts_with("decoder.seg_layers.") => Part::Head,
+                    _ => Part::Decoder,
+                };
+                assert_eq!(*part, want, "{name}");
+                let (norm, bias) = (name.contains(".norm."), name.ends_with(".bias"));
+                let last = name.contains(".conv2.norm.");
+                match role {
+                    Role::Weight { .. } => assert!(!norm && !bias, "{name}"),
+                    Role::Bias { .. } => assert!(!norm && bias, "{name}"),
+                    Role::NormScale { before_residual } => {
+                        assert_eq!((norm, bias, last), (true, false, *before_residual))
+                    }
+                    Role::NormShift => assert!(norm && bias, "{name}"),
+                    Role::Token => panic!("{name} is no token"),
+                }
+            }
+            assert!(parameters.iter().any(|p| p.1 == Part::Head) && parameters.iter().any(|p| p.1 == Part::Stem));
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::channel_sum::channel_sum;
 use super::conv3d::reference::{conv3d, conv3d_backward};
 use super::conv3d::{Geometry, InputGradient, record_forward, weight_gradient};
 use super::loops::Shape;
-use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
 
 struct ConvTranspose3d {
     /// Of the convolution that it is the adjoint of.
@@ -27,8 +27,9 @@ impl Graph {
         let shape = [channels_in, channels, stride[0], stride[1], stride[2]];
         let packing = Packing::Convolution { out: channels_in, inputs: vec![channels], taps: geometry.taps() };
         let out_quads = packing.in_quads();
-        let weight = self.parameter(&format!("{name}.weight"), &shape, packing);
-        let bias = self.parameter(&format!("{name}.bias"), &[channels], Packing::Vector { channels });
+        let weight = self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
+        let packing = Packing::Vector { channels };
+        let bias = self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape));
         let y = self.feature(channels, Space::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
         self.push(ConvTranspose3d { geometry, out_quads }, &[x, weight, bias], &[y]);
         y

@@ -6,7 +6,7 @@ use super::cases::{f64s, noise, random_mask, simple_case, stored, voxel_mask};
 use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Mask, Node, Op, Packing, Precision, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Mask, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
 
 struct Densify {
     token: bool,
@@ -22,7 +22,9 @@ impl Graph {
         let (channels, space) = self.shape(x);
         let y = self.feature(channels, Space::dense(space.dims));
         let mut inputs = vec![x];
-        inputs.extend(token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels })));
+        inputs.extend(
+            token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels }, Role::Token)),
+        );
         self.push(Densify { token: token.is_some() }, &inputs, &[y]);
         y
     }

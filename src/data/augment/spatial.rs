@@ -5,7 +5,7 @@
 //! batchgeneratorsv2's SpatialTransform with torch's `grid_sample`: the crop is surrounded by zeros (labels: by what is
 //! named), and each label's mask is interpolated on its own.
 
-use crate::data::preprocess::{resample, spline};
+use crate::data::resample::{self, spline};
 
 /// Rows and columns (z, y, x).
 pub type Matrix = [[f64; 3]; 3];
@@ -241,7 +241,7 @@ mod tests {
     /// The part of an image that a cut asks for.
     fn part<T: Copy>(cut: &Cut, image: &[T]) -> Vec<T> {
         let bbox = std::array::from_fn(|a| [cut.start[a], cut.start[a] + cut.shape[a]]);
-        crate::data::preprocess::crop::crop(image, cut.crop, &bbox)
+        resample::crop::crop(image, cut.crop, &bbox)
     }
 
     #[test]

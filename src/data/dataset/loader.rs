@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use rand::RngExt;
 
+use super::patch::Patch;
 use super::sampler;
-use super::store::Store;
 use super::stream::{self, SampleKey, Source, Stream};
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
 use crate::data::augment::{self, Change, spatial::Cut};
+use crate::data::store::Store;
 
 /// What patches look like.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,33 +30,6 @@ pub enum Place {
     Random,
     /// Its middle.
     Centre,
-}
-
-/// One patch of one case: what was read for it, and what is to become of that.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Patch {
-    /// The part of the case that the patch is made of, C order (z, y, x); 0, the mean, where there is no image.
-    pub data: Vec<f32>,
-    /// Voxels of the part: those of the patch, unless it is rotated or zoomed.
-    pub shape: [usize; 3],
-    /// No voxel has been changed yet.
-    pub change: Change,
-    /// Id of the case.
-    pub case: String,
-    /// First voxel of the patch in the case, before rotation, zoom and mirroring; may lie outside.
-    pub start: [i64; 3],
-}
-
-impl Patch {
-    /// A patch that stays as it is.
-    pub fn plain(data: Vec<f32>, shape: [usize; 3], case: impl Into<String>) -> Self {
-        Self { data, shape, change: Change::default(), case: case.into(), start: [0; 3] }
-    }
-
-    /// The patch as the network sees it. A training has the device do this.
-    pub fn apply(&self) -> Vec<f32> {
-        self.change.apply(self.data.clone(), self.shape)
-    }
 }
 
 /// Draws patches from some of the cases of a store.
@@ -133,8 +107,8 @@ impl Source for Loader {
 
 #[cfg(test)]
 mod tests {
-    use super::super::store::tests::store;
     use super::*;
+    use crate::data::store::store_of_tests as store;
 
     fn loader(folder: &std::path::Path, augment: Option<augment::Settings>) -> Arc<Loader> {
         let shapes = [[30, 40, 50], [20, 45, 33], [8, 9, 10]];

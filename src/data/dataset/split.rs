@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use rand::seq::SliceRandom;
 
-use super::manifest::Case;
 use crate::base::random::{Purpose, rng};
+use crate::data::store::Case;
 
 /// Indices of cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,8 +34,8 @@ fn validation_subjects(subjects: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::tests::case;
     use super::*;
+    use crate::data::store::case_of_tests as case;
 
     #[test]
     fn sizes_follow_nnssl_and_never_take_more_than_a_fifth() {

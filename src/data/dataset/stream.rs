@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::loader::Patch;
-use super::meter;
+use super::patch::Patch;
 use crate::base::error::{Error, Result};
+use crate::data::store::meter;
 
 /// Which patch: sample `index` of step `step` of a run with seed `seed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -10,11 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::intensities::{self, Counts, Intensities, SAMPLES};
 use super::numbers::median;
 use crate::base::error::{Error, Result};
-use crate::data::dataset::manifest::Stamp;
-use crate::data::dataset::{RawCase, RawDataset};
-use crate::data::preprocess::case::{Images, read_images, read_label_map};
+use crate::data::preprocess::Event;
+use crate::data::preprocess::images::{Images, read_images, read_label_map};
 use crate::data::preprocess::pool::{self, Budget};
-use crate::data::preprocess::{Event, crop};
+use crate::data::resample::crop;
+use crate::data::sources::{RawCase, RawDataset};
+use crate::data::store::Stamp;
 use crate::formats::nifti;
 use crate::formats::nnunet::{Labels, Reader, read_json};
 

@@ -25,8 +25,8 @@ pub use table::table;
 
 use crate::base::atomic::write_atomic;
 use crate::base::error::{Error, Result};
-use crate::data::dataset::RawDataset;
 use crate::data::preprocess::Event;
+use crate::data::sources::RawDataset;
 use crate::formats::nnunet::{Reader, read_json};
 
 /// What is asked for.

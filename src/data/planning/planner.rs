@@ -7,7 +7,7 @@ use super::fingerprint::Fingerprint;
 use super::numbers::{median, percentile, round, volume};
 use super::topology::{Topology, feature_maps};
 use crate::base::error::{Error, Result};
-use crate::data::preprocess::resample::target_shape;
+use crate::data::resample::target_shape;
 use crate::formats::nnunet::{Architecture, Dataset, Normalization};
 
 /// An axis whose voxels are more than this many times as long as the others' is thick.

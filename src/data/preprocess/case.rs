@@ -3,13 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::crop::{self, Bbox};
+use super::as_planned::{resample_data, resample_segmentation};
+use super::images::Images;
 use super::normalize;
-use super::resample::{self, Order};
 use crate::base::error::{Error, Result};
-use crate::formats::nnunet::{Configuration, Normalization, Plans, Resampling};
-
-pub use super::images::{Images, read_images, read_label_map, write_labels};
+use crate::data::resample;
+use crate::data::resample::crop::{self, Bbox};
+use crate::formats::nnunet::{Configuration, Normalization, Plans};
 
 /// A prepared case has at most this many values over all channels (16 GiB).
 const MAX_VALUES: f64 = (1u64 << 32) as f64;
@@ -198,52 +198,6 @@ fn normalise(
     Ok(())
 }
 
-/// Resamples intensities (or logits) the way the plans say, from voxels of `current` mm to voxels of `new` mm. C order.
-///
-/// # Errors
-/// The plans ask for an order of interpolation that is not 0, 1 or 3.
-pub fn resample_data(
-    data: &[f32],
-    shape: [usize; 3],
-    target: [usize; 3],
-    how: &Resampling,
-    current: [f64; 3],
-    new: [f64; 3],
-) -> Result<Vec<f32>> {
-    let (order, order_z) = (degree(how.order)?, degree(how.order_z)?);
-    let axis = resample::separate_axis_as(how.force_separate_z, current, new);
-    Ok(resample::resample_with(data, shape, target, order, axis.map(|axis| (axis, order_z))))
-}
-
-/// As [`resample_data`] for a segmentation: label by label, the largest share wins.
-///
-/// # Errors
-/// As [`resample_data`]; segmentations have order 0 or 1.
-pub fn resample_segmentation(
-    labels: &[i16],
-    shape: [usize; 3],
-    target: [usize; 3],
-    how: &Resampling,
-    current: [f64; 3],
-    new: [f64; 3],
-) -> Result<Vec<i16>> {
-    let (order, order_z) = (degree(how.order)?, degree(how.order_z)?);
-    if order == Order::Cubic || order_z == Order::Cubic {
-        return Err(Error::plan(
-            "the plans ask for order 3 for segmentations",
-            "Set order and order_z of resampling_fn_seg_kwargs to 0 or 1",
-        ));
-    }
-    let axis = resample::separate_axis_as(how.force_separate_z, current, new);
-    Ok(resample::resample_labels_with(labels, shape, target, order, axis.map(|axis| (axis, order_z))))
-}
-
-fn degree(order: u32) -> Result<Order> {
-    Order::from_degree(order).ok_or_else(|| {
-        Error::plan(format!("the plans ask for interpolation of order {order}"), "Orders 0, 1 and 3 are supported")
-    })
-}
-
 /// Reorders axes: axis `a` of the result is axis `axes[a]` of `data` (C order, `shape` voxels).
 fn transpose<T: Copy>(data: &[T], shape: [usize; 3], axes: [usize; 3]) -> Vec<T> {
     if axes == [0, 1, 2] {
@@ -263,10 +217,11 @@ fn transpose<T: Copy>(data: &[T], shape: [usize; 3], axes: [usize; 3]) -> Vec<T>
 
 #[cfg(test)]
 mod tests {
+    use super::super::images::{read_images, write_labels};
     use super::*;
     use crate::base::volume::Volume;
     use crate::formats::nifti::{self, Axes};
-    use crate::formats::nnunet::{Architecture, Reader};
+    use crate::formats::nnunet::{Architecture, Reader, Resampling};
     use serde_json::json;
     use std::path::Path;
 

@@ -1,10 +1,10 @@
 //! Where a prepared volume lies in space, and the way back onto the scan it came from.
 
-use super::crop::{self, Bbox};
 use super::normalize::Statistics;
-use super::resample::{self, Order};
 use crate::base::error::{Error, Result};
 use crate::base::volume::Volume;
+use crate::data::resample::crop::{self, Bbox};
+use crate::data::resample::{self, Order};
 use crate::formats::affine::{self, Affine};
 use crate::formats::nifti::Scan;
 

@@ -9,13 +9,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::journal::{Claim, Part, Record};
 use super::pool::{self, Budget};
-use super::{Preprocessed, Settings, resample, scan, screen};
+use super::{Preprocessed, scan, screen};
 use crate::base::error::{Error, Result};
-use crate::data::dataset::manifest::{Before, Case, Manifest, Reason, Rejected, Stamp};
-use crate::data::dataset::sources::{self, Source};
-use crate::data::dataset::store;
+use crate::data::resample;
+use crate::data::sources::{self, Source};
+use crate::data::store::journal::{Claim, Record};
+use crate::data::store::{self, Before, Case, Manifest, Part, Reason, Rejected, Settings, Stamp};
 use crate::formats::nifti::{self, Defect};
 
 /// What happens during a run, for a progress display.
@@ -299,7 +299,7 @@ fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Out
             return reject(Reason::Unreadable, reason.into());
         }
     };
-    store::write_case(store, job.id, &prepared, settings.dtype)?;
+    store::write_case(store, job.id, &prepared.volume, &prepared.affine, settings.dtype)?;
     let case = Case {
         id: job.id.to_string(),
         subject: source.subject.clone(),

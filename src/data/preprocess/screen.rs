@@ -1,8 +1,7 @@
 //! Which scans are worth learning from, by their header alone.
 
-use super::Settings;
-use crate::data::dataset::manifest::Reason;
-use crate::data::dataset::sources::modality;
+use crate::data::sources::modality;
+use crate::data::store::{Reason, Settings};
 use crate::formats::nifti::Geometry;
 
 /// Why a scan is left out, with the number, the limit and the key that sets it; `None` to keep it.

@@ -4,68 +4,62 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::pickle::{Id, Machine, Object, Result};
+use super::objects::{ByteOrder, Id, Object, Objects, Result};
 use super::value::{Dtype, Storage, TensorRef};
 
 /// PyTorch's own limit on the axes of a tensor.
 const MAX_AXES: usize = 64;
 
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum ByteOrder {
-    Little,
-    Big,
-}
-
 /// What a call of `callee` with the tuple `arguments` gives.
-pub(super) fn call(machine: &mut Machine, callee: Id, arguments: Id) -> Result<Object> {
-    let name = machine.name(callee);
-    if !matches!(machine.object(callee), Object::Global(_)) {
+pub(super) fn call(objects: &mut Objects, callee: Id, arguments: Id) -> Result<Object> {
+    let name = objects.name(callee);
+    if !matches!(objects.object(callee), Object::Global(_)) {
         return Ok(Object::Opaque(name));
     }
-    let arguments = arguments_of(machine, arguments)?;
+    let arguments = arguments_of(objects, arguments)?;
     match (&*name, arguments.as_slice()) {
         ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict", []) => Ok(Object::Dict(vec![])),
         // The factory of missing values, if there is one, is of no use here.
         ("collections.defaultdict", _) => Ok(Object::Dict(vec![])),
         ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict" | "collections.Counter", &[content]) => {
-            dict(machine, content)
+            dict(objects, content)
         }
         ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", &[content]) => {
-            copy(machine, content).map(Object::List)
+            copy(objects, content).map(Object::List)
         }
         ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", []) => {
             Ok(Object::List(vec![]))
         }
-        ("torch.Size", &[content]) => copy(machine, content).map(Object::Tuple),
-        ("torch.device", &[kind]) => Ok(Object::Str(machine.text(kind)?.into())),
+        ("torch.Size", &[content]) => copy(objects, content).map(Object::Tuple),
+        ("torch.device", &[kind]) => Ok(Object::Str(objects.text(kind)?.into())),
         ("torch.device", &[kind, index]) => {
-            Ok(Object::Str(format!("{}:{}", machine.text(kind)?, unsigned(machine, index)?).into()))
+            Ok(Object::Str(format!("{}:{}", objects.text(kind)?, unsigned(objects, index)?).into()))
         }
 
         // How protocol 2 writes bytes.
-        ("_codecs.encode", &[text, _]) => latin1(machine, text),
+        ("_codecs.encode", &[text, _]) => latin1(objects, text),
         ("builtins.bytes" | "__builtin__.bytes" | "builtins.bytearray" | "__builtin__.bytearray", []) => {
             Ok(Object::Bytes([].into()))
         }
-        ("builtins.bytearray" | "__builtin__.bytearray", &[text, _]) => latin1(machine, text),
-        ("builtins.bytearray" | "__builtin__.bytearray", &[bytes]) => Ok(machine.object(bytes).clone()),
+        ("builtins.bytearray" | "__builtin__.bytearray", &[text, _]) => latin1(objects, text),
+        ("builtins.bytearray" | "__builtin__.bytearray", &[bytes]) => Ok(objects.object(bytes).clone()),
 
-        ("numpy.dtype", &[kind, ..]) => Ok(Object::NumpyType(machine.text(kind)?.into(), ByteOrder::Little)),
+        ("numpy.dtype", &[kind, ..]) => Ok(Object::NumpyType(objects.text(kind)?.into(), ByteOrder::Little)),
         ("numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar", &[dtype, bytes]) => {
-            Ok(numpy_scalar(machine, dtype, bytes))
+            Ok(numpy_scalar(objects, dtype, bytes))
         }
 
         // storage, offset, shape, strides, requires_grad, hooks, and in v2 metadata.
         ("torch._utils._rebuild_tensor", &[storage, offset, shape, strides])
         | ("torch._utils._rebuild_tensor_v2", &[storage, offset, shape, strides, ..]) => {
-            tensor(machine, storage, None, offset, shape, strides)
+            tensor(objects, storage, None, offset, shape, strides)
         }
         // As v2, but the storage is one of bytes.
         ("torch._utils._rebuild_tensor_v3", &[storage, offset, shape, strides, _, _, dtype, ..]) => {
-            tensor(machine, storage, Some(dtype), offset, shape, strides)
+            tensor(objects, storage, Some(dtype), offset, shape, strides)
         }
         ("torch._utils._rebuild_parameter" | "torch._utils._rebuild_parameter_with_state", &[data, ..]) => {
-            Ok(machine.object(data).clone())
+            Ok(objects.object(data).clone())
         }
         (known, _) if known.starts_with("torch._utils._rebuild_tensor") => {
             Err(format!("{known} is called with {} arguments", arguments.len()))
@@ -75,10 +69,10 @@ pub(super) fn call(machine: &mut Machine, callee: Id, arguments: Id) -> Result<O
 }
 
 /// Attributes of an object: of interest is only the byte order of numpy types.
-pub(super) fn set_state(machine: &mut Machine, instance: Id, state: Id) {
-    let order = machine.items(state).ok().and_then(|items| items.get(1).copied());
-    let big = order.is_some_and(|order| machine.text(order) == Ok(">"));
-    if let Object::NumpyType(_, order) = machine.object_mut(instance)
+pub(super) fn set_state(objects: &mut Objects, instance: Id, state: Id) {
+    let order = objects.items(state).ok().and_then(|items| items.get(1).copied());
+    let big = order.is_some_and(|order| objects.text(order) == Ok(">"));
+    if let Object::NumpyType(_, order) = objects.object_mut(instance)
         && big
     {
         *order = ByteOrder::Big;
@@ -86,14 +80,14 @@ pub(super) fn set_state(machine: &mut Machine, instance: Id, state: Id) {
 }
 
 /// The storage behind a persistent id `("storage", class, key, device, elements)`.
-pub(super) fn storage(machine: &mut Machine, reference: Id) -> Result<Object> {
-    let &[kind, class, key, _, elements] = machine.items(reference)? else {
+pub(super) fn storage(objects: &mut Objects, reference: Id) -> Result<Object> {
+    let &[kind, class, key, _, elements] = objects.items(reference)? else {
         return Err("a storage is not referred to by five values".into());
     };
-    if machine.text(kind)? != "storage" {
+    if objects.text(kind)? != "storage" {
         return Err("something else than a storage is referred to".into());
     }
-    let class = machine.name(class);
+    let class = objects.name(class);
     let name = class.strip_prefix("torch.storage.").or(class.strip_prefix("torch.")).unwrap_or(&class);
     let dtype = match name {
         "DoubleStorage" => Some(Dtype::F64),
@@ -110,20 +104,20 @@ pub(super) fn storage(machine: &mut Machine, reference: Id) -> Result<Object> {
         // Complex and quantised numbers.
         _ => return Ok(Object::Opaque(class)),
     };
-    let bytes = (unsigned(machine, elements)? as u64).checked_mul(dtype.map_or(1, Dtype::size) as u64);
+    let bytes = (unsigned(objects, elements)? as u64).checked_mul(dtype.map_or(1, Dtype::size) as u64);
     let bytes = bytes.ok_or("a storage is larger than any memory")?;
-    let key = machine.text(key)?.to_string();
-    machine.spend(key.len() / 64)?;
-    Ok(Object::Storage(machine.share(Storage { key, bytes })?, dtype))
+    let key = objects.text(key)?.to_string();
+    objects.spend(key.len() / 64)?;
+    Ok(Object::Storage(objects.share(Storage { key, bytes })?, dtype))
 }
 
-fn tensor(machine: &mut Machine, storage: Id, dtype: Option<Id>, offset: Id, shape: Id, strides: Id) -> Result<Object> {
-    let (storage, stored): (Arc<Storage>, _) = match machine.object(storage) {
+fn tensor(objects: &mut Objects, storage: Id, dtype: Option<Id>, offset: Id, shape: Id, strides: Id) -> Result<Object> {
+    let (storage, stored): (Arc<Storage>, _) = match objects.object(storage) {
         Object::Storage(storage, stored) => (storage.clone(), *stored),
         Object::Opaque(class) => return Ok(Object::Opaque(format!("a tensor of {class}").into())),
         _ => return Err("a tensor without a storage".into()),
     };
-    let dtype = match dtype.map(|dtype| machine.name(dtype)) {
+    let dtype = match dtype.map(|dtype| objects.name(dtype)) {
         None => stored,
         Some(name) => match dtype_of(&name) {
             None => return Ok(Object::Opaque(format!("a tensor of {name}").into())),
@@ -131,9 +125,9 @@ fn tensor(machine: &mut Machine, storage: Id, dtype: Option<Id>, offset: Id, sha
         },
     };
     let dtype = dtype.ok_or("a tensor without a type of numbers")?;
-    let (shape, strides) = (sizes(machine, shape)?, sizes(machine, strides)?);
-    machine.spend(shape.len())?;
-    let tensor = TensorRef { dtype, shape, strides, offset: unsigned(machine, offset)?, storage };
+    let (shape, strides) = (sizes(objects, shape)?, sizes(objects, strides)?);
+    objects.spend(shape.len())?;
+    let tensor = TensorRef { dtype, shape, strides, offset: unsigned(objects, offset)?, storage };
     let end = tensor.span().and_then(|span| span.checked_add(tensor.offset));
     let available = tensor.storage.bytes / dtype.size() as u64;
     if tensor.shape.len() != tensor.strides.len() || end.is_none_or(|end| end as u64 > available) {
@@ -155,12 +149,12 @@ fn dtype_of(name: &str) -> Option<Dtype> {
 }
 
 /// A number of numpy, whose bytes follow as bytes.
-fn numpy_scalar(machine: &Machine, dtype: Id, bytes: Id) -> Object {
-    let (kind, order) = match machine.object(dtype) {
+fn numpy_scalar(objects: &Objects, dtype: Id, bytes: Id) -> Object {
+    let (kind, order) = match objects.object(dtype) {
         Object::NumpyType(kind, order) => (kind.clone(), *order),
         _ => ("an unknown type".into(), ByteOrder::Little),
     };
-    let number = match machine.object(bytes) {
+    let number = match objects.object(bytes) {
         Object::Bytes(bytes) => numpy_number(&kind, order, bytes),
         _ => None,
     };
@@ -193,40 +187,40 @@ fn numpy_number(kind: &str, order: ByteOrder, bytes: &[u8]) -> Option<Object> {
 }
 
 /// The arguments, if they are a tuple as they must be.
-fn arguments_of(machine: &mut Machine, arguments: Id) -> Result<Vec<Id>> {
-    copy(machine, arguments).map_err(|_| "a call without a tuple of arguments".into())
+fn arguments_of(objects: &mut Objects, arguments: Id) -> Result<Vec<Id>> {
+    copy(objects, arguments).map_err(|_| "a call without a tuple of arguments".into())
 }
 
-fn copy(machine: &mut Machine, items: Id) -> Result<Vec<Id>> {
-    machine.spend(machine.items(items)?.len())?;
-    Ok(machine.items(items)?.to_vec())
+fn copy(objects: &mut Objects, items: Id) -> Result<Vec<Id>> {
+    objects.spend(objects.items(items)?.len())?;
+    Ok(objects.items(items)?.to_vec())
 }
 
 /// From another dictionary or from pairs.
-fn dict(machine: &mut Machine, content: Id) -> Result<Object> {
-    if let Object::Dict(entries) = machine.object(content) {
+fn dict(objects: &mut Objects, content: Id) -> Result<Object> {
+    if let Object::Dict(entries) = objects.object(content) {
         let entries = entries.clone();
-        machine.spend(entries.len())?;
+        objects.spend(entries.len())?;
         return Ok(Object::Dict(entries));
     }
-    let pairs = copy(machine, content)?;
-    let pair = |&pair: &Id| match machine.items(pair)? {
+    let pairs = copy(objects, content)?;
+    let pair = |&pair: &Id| match objects.items(pair)? {
         &[key, value] => Ok((key, value)),
         _ => Err("a dictionary is made of something else than pairs".to_string()),
     };
     Ok(Object::Dict(pairs.iter().map(pair).collect::<Result<_>>()?))
 }
 
-fn latin1(machine: &mut Machine, text: Id) -> Result<Object> {
-    let text = machine.text(text)?;
+fn latin1(objects: &mut Objects, text: Id) -> Result<Object> {
+    let text = objects.text(text)?;
     let bytes: Option<Rc<[u8]>> = text.chars().map(|c| u8::try_from(c).ok()).collect();
     let units = text.len() / 64;
-    machine.spend(units)?;
+    objects.spend(units)?;
     Ok(Object::Bytes(bytes.ok_or("bytes that are none")?))
 }
 
-fn unsigned(machine: &Machine, id: Id) -> Result<usize> {
-    let number = match machine.object(id) {
+fn unsigned(objects: &Objects, id: Id) -> Result<usize> {
+    let number = match objects.object(id) {
         Object::Int(number) => usize::try_from(*number).ok(),
         _ => None,
     };
@@ -234,10 +228,10 @@ fn unsigned(machine: &Machine, id: Id) -> Result<usize> {
 }
 
 /// A shape or strides.
-fn sizes(machine: &Machine, id: Id) -> Result<Vec<usize>> {
-    let items = machine.items(id)?;
+fn sizes(objects: &Objects, id: Id) -> Result<Vec<usize>> {
+    let items = objects.items(id)?;
     if items.len() > MAX_AXES {
         return Err(format!("a tensor of {} axes", items.len()));
     }
-    items.iter().map(|&item| unsigned(machine, item)).collect()
+    items.iter().map(|&item| unsigned(objects, item)).collect()
 }

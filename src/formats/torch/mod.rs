@@ -10,6 +10,7 @@
 //! of Python (opcodes).
 
 mod globals;
+mod objects;
 mod pickle;
 mod reader;
 mod value;

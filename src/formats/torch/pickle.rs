@@ -1,73 +1,26 @@
-//! An interpreter of pickles that can build values and nothing else.
-//!
-//! Objects lie in one table and refer to one another by number, so lists may share or contain one another as in Python;
-//! the finished graph is then copied out as a tree. Everything that takes memory is paid from one budget, whatever loops
-//! or repetitions the pickle plays with.
+//! An interpreter of pickles that can build values and nothing else: opcodes, their stack and their memo. What they build
+//! lies in [`Objects`].
 
-use std::collections::{BTreeMap, HashMap};
-use std::rc::Rc;
-use std::sync::Arc;
+use std::collections::HashMap;
 
-use super::globals::{self, ByteOrder};
-use super::value::{Dtype, Storage, TensorRef, Value};
-
-/// Units of about 50 bytes of memory that a pickle may use at most.
-const MAX_BUDGET: usize = 1 << 25;
-/// Levels of nesting; nnU-Net's own dictionaries have less than ten.
-const MAX_DEPTH: usize = 128;
-
-/// What is wrong with a pickle.
-pub(super) type Result<T> = std::result::Result<T, String>;
-
-/// A pickle after interpretation: its value, and the storages that it names by their keys.
-pub(super) struct Parsed {
-    pub root: Value,
-    pub storages: BTreeMap<String, Arc<Storage>>,
-}
+use super::globals;
+use super::objects::{Id, Object, Objects, Parsed, Result};
 
 /// Interprets `pickle`, of protocol 2 to 5.
 pub(super) fn parse(pickle: &[u8]) -> Result<Parsed> {
     let mut machine = Machine::new(pickle);
     let root = machine.run().map_err(|cause| format!("{cause} (byte {} of the pickle)", machine.at))?;
-    let root = machine.value(root, 0)?;
-    Ok(Parsed { root, storages: machine.storages })
+    machine.objects.finish(root)
 }
 
-/// Place of an object in the table.
-pub(super) type Id = usize;
-
-/// An object while the pickle runs.
-#[derive(Clone)]
-pub(super) enum Object {
-    None,
-    Bool(bool),
-    Int(i64),
-    Float(f64),
-    Str(Rc<str>),
-    Bytes(Rc<[u8]>),
-    List(Vec<Id>),
-    Tuple(Vec<Id>),
-    Dict(Vec<(Id, Id)>),
-    /// A name `module.name` that was looked up, never anything behind it.
-    Global(Rc<str>),
-    /// A numpy type as `f8`.
-    NumpyType(Rc<str>, ByteOrder),
-    /// Without a type of number if it is a storage of bytes.
-    Storage(Arc<Storage>, Option<Dtype>),
-    Tensor(Box<TensorRef>),
-    Opaque(Rc<str>),
-}
-
-pub(super) struct Machine<'a> {
+struct Machine<'a> {
     pickle: &'a [u8],
     at: usize,
-    objects: Vec<Object>,
+    objects: Objects,
     stack: Vec<Id>,
     /// Heights of the stack at which marks were set.
     marks: Vec<usize>,
     memo: HashMap<usize, Id>,
-    storages: BTreeMap<String, Arc<Storage>>,
-    budget: usize,
 }
 
 impl<'a> Machine<'a> {
@@ -75,14 +28,12 @@ impl<'a> Machine<'a> {
         Machine {
             pickle,
             at: 0,
-            objects: vec![],
+            // A byte of an honest pickle costs less than two units: opcodes, objects and values, each one unit. The
+            // rest is for values that several dictionaries share, which become copies.
+            objects: Objects::new(pickle.len().saturating_mul(4).saturating_add(1 << 20)),
             stack: vec![],
             marks: vec![],
             memo: HashMap::new(),
-            storages: BTreeMap::new(),
-            // A byte of an honest pickle costs less than two units: opcodes, objects and values, each one unit. The
-            // rest is for values that several dictionaries share, which become copies.
-            budget: pickle.len().saturating_mul(4).saturating_add(1 << 20).min(MAX_BUDGET),
         }
     }
 
@@ -90,7 +41,7 @@ impl<'a> Machine<'a> {
         loop {
             let opcode = self.take(1)?[0];
             // Every opcode pays, so that stack, marks and memo are bounded too.
-            self.spend(1)?;
+            self.objects.spend(1)?;
             match opcode {
                 b'.' => return self.pop(),
                 0x80 => match self.take(1)?[0] {
@@ -200,29 +151,29 @@ impl<'a> Machine<'a> {
                 }
                 0x93 => {
                     let (name, module) = (self.pop()?, self.pop()?);
-                    let global = format!("{}.{}", self.text(module)?, self.text(name)?);
-                    self.spend(global.len() / 64)?;
+                    let global = format!("{}.{}", self.objects.text(module)?, self.objects.text(name)?);
+                    self.objects.spend(global.len() / 64)?;
                     self.push(Object::Global(global.into()))?;
                 }
                 b'R' | 0x81 => {
                     let (arguments, callee) = (self.pop()?, self.pop()?);
-                    let result = globals::call(self, callee, arguments)?;
+                    let result = globals::call(&mut self.objects, callee, arguments)?;
                     self.push(result)?;
                 }
                 // NEWOBJ_EX: nothing that is interpreted is made with named arguments.
                 0x92 => {
                     let (_, _, class) = (self.pop()?, self.pop()?, self.pop()?);
-                    let object = Object::Opaque(self.name(class));
+                    let object = Object::Opaque(self.objects.name(class));
                     self.push(object)?;
                 }
                 b'b' => {
                     let state = self.pop()?;
                     let instance = self.top()?;
-                    globals::set_state(self, instance, state);
+                    globals::set_state(&mut self.objects, instance, state);
                 }
                 b'Q' => {
                     let reference = self.pop()?;
-                    let object = globals::storage(self, reference)?;
+                    let object = globals::storage(&mut self.objects, reference)?;
                     self.push(object)?;
                 }
                 _ => return Err(format!("opcode 0x{opcode:02x} is not one that PyTorch writes")),
@@ -257,7 +208,7 @@ impl<'a> Machine<'a> {
     fn counted(&mut self, size: usize) -> Result<&'a [u8]> {
         let length = self.length(size)?;
         let bytes = self.take(length)?;
-        self.spend(length / 64)?;
+        self.objects.spend(length / 64)?;
         Ok(bytes)
     }
 
@@ -265,27 +216,14 @@ impl<'a> Machine<'a> {
         let rest = &self.pickle[self.at..];
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or("a name without an end")?;
         let line = self.take(length + 1)?;
-        self.spend(length / 64)?;
+        self.objects.spend(length / 64)?;
         std::str::from_utf8(&line[..length]).map_err(|_| "a name that is not text".into())
     }
 
     // Stack
 
-    pub(super) fn spend(&mut self, units: usize) -> Result<()> {
-        let left = self.budget.checked_sub(units);
-        self.budget = left.ok_or("it describes far more objects than a checkpoint has")?;
-        Ok(())
-    }
-
-    /// Adds an object to the table.
-    pub(super) fn keep(&mut self, object: Object) -> Result<Id> {
-        self.spend(1)?;
-        self.objects.push(object);
-        Ok(self.objects.len() - 1)
-    }
-
     fn push(&mut self, object: Object) -> Result<()> {
-        let id = self.keep(object)?;
+        let id = self.objects.keep(object)?;
         self.stack.push(id);
         Ok(())
     }
@@ -308,49 +246,9 @@ impl<'a> Machine<'a> {
 
     // Objects
 
-    pub(super) fn object(&self, id: Id) -> &Object {
-        &self.objects[id]
-    }
-
-    pub(super) fn object_mut(&mut self, id: Id) -> &mut Object {
-        &mut self.objects[id]
-    }
-
-    pub(super) fn text(&self, id: Id) -> Result<&str> {
-        match &self.objects[id] {
-            Object::Str(text) => Ok(text),
-            _ => Err("something else stands where a string should".into()),
-        }
-    }
-
-    /// The elements of a list or tuple.
-    pub(super) fn items(&self, id: Id) -> Result<&[Id]> {
-        match &self.objects[id] {
-            Object::List(items) | Object::Tuple(items) => Ok(items),
-            _ => Err("something else stands where a tuple should".into()),
-        }
-    }
-
-    /// Name of a class or function, or of what it made.
-    pub(super) fn name(&self, id: Id) -> Rc<str> {
-        match &self.objects[id] {
-            Object::Global(name) | Object::Opaque(name) => name.clone(),
-            _ => "an unknown class".into(),
-        }
-    }
-
-    /// One storage per key, however often it is referred to.
-    pub(super) fn share(&mut self, storage: Storage) -> Result<Arc<Storage>> {
-        let known = self.storages.entry(storage.key.clone()).or_insert_with(|| Arc::new(storage.clone()));
-        match known.bytes == storage.bytes {
-            true => Ok(known.clone()),
-            false => Err(format!("storage {:?} has two sizes", storage.key)),
-        }
-    }
-
     fn append(&mut self, new: &[Id]) -> Result<()> {
         let list = self.top()?;
-        match &mut self.objects[list] {
+        match self.objects.object_mut(list) {
             Object::List(items) => items.extend(new),
             Object::Opaque(_) => {}
             _ => return Err("appends to something else than a list".into()),
@@ -360,85 +258,12 @@ impl<'a> Machine<'a> {
 
     fn set_items(&mut self, new: Vec<(Id, Id)>) -> Result<()> {
         let dict = self.top()?;
-        match &mut self.objects[dict] {
+        match self.objects.object_mut(dict) {
             Object::Dict(items) => items.extend(new),
             Object::Opaque(_) => {}
             _ => return Err("sets a key of something else than a dictionary".into()),
         }
         Ok(())
-    }
-
-    // Result
-
-    /// Copies an object and all below it out of the table.
-    fn value(&mut self, id: Id, depth: usize) -> Result<Value> {
-        if depth > MAX_DEPTH {
-            return Err("its values are nested too deeply, or contain themselves".into());
-        }
-        self.spend(1)?;
-        // Lists are copied before what is in them, so a list that contains itself is copied at every level.
-        self.spend(match &self.objects[id] {
-            Object::List(items) | Object::Tuple(items) => items.len(),
-            Object::Dict(items) => items.len(),
-            _ => 0,
-        })?;
-        let object = self.objects[id].clone();
-        Ok(match object {
-            Object::None => Value::None,
-            Object::Bool(value) => Value::Bool(value),
-            Object::Int(value) => Value::Int(value),
-            Object::Float(value) => Value::Float(value),
-            Object::Str(text) => {
-                self.spend(text.len() / 64)?;
-                Value::Str(text.to_string())
-            }
-            Object::Bytes(bytes) => {
-                self.spend(bytes.len() / 64)?;
-                Value::Bytes(bytes.to_vec())
-            }
-            Object::List(items) => Value::List(self.values(&items, depth)?),
-            Object::Tuple(items) => Value::Tuple(self.values(&items, depth)?),
-            Object::Dict(items) => self.dict(&items, depth)?,
-            Object::Tensor(tensor) => {
-                self.spend(tensor.shape.len())?;
-                Value::Tensor(tensor)
-            }
-            Object::Global(name) | Object::Opaque(name) => {
-                self.spend(name.len() / 64)?;
-                Value::Opaque(name.to_string())
-            }
-            Object::NumpyType(..) => Value::Opaque("numpy.dtype".into()),
-            Object::Storage(..) => Value::Opaque("torch.storage".into()),
-        })
-    }
-
-    fn values(&mut self, items: &[Id], depth: usize) -> Result<Vec<Value>> {
-        items.iter().map(|&item| self.value(item, depth + 1)).collect()
-    }
-
-    /// A key that is set again keeps its first place and takes the last value, as in Python.
-    fn dict(&mut self, items: &[(Id, Id)], depth: usize) -> Result<Value> {
-        #[derive(PartialEq, Eq, Hash)]
-        enum Key {
-            Text(Rc<str>),
-            Number(i64),
-        }
-        let mut places = HashMap::new();
-        let mut entries: Vec<(Value, Value)> = Vec::new();
-        for &(key, value) in items {
-            let unique = match &self.objects[key] {
-                Object::Str(text) => Some(Key::Text(text.clone())),
-                Object::Int(number) => Some(Key::Number(*number)),
-                _ => None,
-            };
-            let value = self.value(value, depth + 1)?;
-            let place = unique.map(|key| *places.entry(key).or_insert(entries.len()));
-            match place.and_then(|place| entries.get_mut(place)) {
-                Some(entry) => entry.1 = value,
-                None => entries.push((self.value(key, depth + 1)?, value)),
-            }
-        }
-        Ok(Value::Dict(entries))
     }
 }
 

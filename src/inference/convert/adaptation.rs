@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::compute::model::{Encoder, Network};
-use crate::formats::nnunet::Architecture;
+use crate::inference::architecture::architecture_of;
 use crate::tasks::plan::Plan;
 
 /// Where it stands in a checkpoint.
@@ -59,14 +59,7 @@ fn architecture(network: &Network) -> Value {
     if named {
         return json!({ "arch_class_name": "ResEncL", "arch_kwargs": null, "arch_kwargs_requiring_import": null });
     }
-    let architecture = Architecture {
-        residual: network.encoder == Encoder::Residual,
-        features: network.features.clone(),
-        blocks: network.blocks.clone(),
-        kernels: network.kernels.clone(),
-        strides: network.strides.clone(),
-        decoder_convs: network.decoder_convs.clone(),
-    };
+    let architecture = architecture_of(network);
     let json = architecture.to_json();
     json!({
         "arch_class_name": if architecture.residual { "ResidualEncoderUNet" } else { "PlainConvUNet" },

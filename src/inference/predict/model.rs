@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
-use crate::compute::model::{Encoder, Network};
-use crate::formats::nnunet::{Architecture, Configuration, Dataset, Plans};
+use crate::compute::model::Network;
+use crate::formats::nnunet::{Configuration, Dataset, Plans};
+use crate::inference::architecture::network_of;
 use crate::inference::weights::{Description, WeightFile};
 
 /// Endings of checkpoints, in the order in which they are looked for.
@@ -70,21 +71,6 @@ impl SegmentationModel {
         network.validate(configuration.patch_size).map_err(|e| wrong(format!("configuration {name}: {e}")))?;
         let mirror_axes = description.mirror_axes.unwrap_or_default();
         Ok(Self { plans, dataset, configuration, network, folds, mirror_axes })
-    }
-}
-
-/// The network that an architecture of the plans is, without deep supervision.
-pub fn network_of(architecture: &Architecture, channels: usize, outputs: usize) -> Network {
-    Network {
-        encoder: if architecture.residual { Encoder::Residual } else { Encoder::Plain },
-        input_channels: channels,
-        output_channels: outputs,
-        features: architecture.features.clone(),
-        blocks: architecture.blocks.clone(),
-        strides: architecture.strides.clone(),
-        kernels: architecture.kernels.clone(),
-        decoder_convs: architecture.decoder_convs.clone(),
-        deep_supervision: false,
     }
 }
 
@@ -165,7 +151,7 @@ fn files(path: &Path, folds: &FoldChoice, checkpoint: &str) -> Result<Vec<(Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::nnunet::{Normalization, Resampling};
+    use crate::formats::nnunet::{Architecture, Normalization, Resampling};
     use serde_json::{Value, json};
 
     fn plans() -> Value {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::sliding::Sink;
 use crate::base::error::{Error, Result};
 use crate::data::preprocess::case::Grid;
-use crate::data::preprocess::resample::{Order, nearest, neighbours, separate_axis_as};
+use crate::data::resample::{Order, nearest, neighbours, separate_axis_as};
 use crate::formats::nnunet::{Labels, Resampling};
 
 /// Two neighbours of a sample along an axis, and the weight of the second.
@@ -188,7 +188,7 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::preprocess::case::resample_data;
+    use crate::data::preprocess::as_planned::resample_data;
     use crate::formats::nnunet::Dataset;
     use serde_json::json;
 

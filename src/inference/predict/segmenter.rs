@@ -14,8 +14,9 @@ use crate::compute::device::Gpu;
 use crate::compute::graph::plan::Limits;
 use crate::compute::graph::{Feature, GraphId, Input, Precision, Session};
 use crate::compute::model::{Predictor, predictor};
-use crate::data::dataset::raw::cases_of;
-use crate::data::preprocess::case::{Grid, Images, Prepared, prepare, read_images, write_labels};
+use crate::data::preprocess::case::{Grid, Prepared, prepare};
+use crate::data::preprocess::images::{Images, read_images, write_labels};
+use crate::data::sources::cases_of;
 use crate::formats::npz;
 
 /// What is predicted, with what, and where it goes.

@@ -2,22 +2,20 @@
 //! under `optimizer.momentum.`, and everything else that a resumed run needs in the metadata. The same state gives the
 //! same bytes: no time stamps, and a header in fixed order.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::Path;
 
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Map, Value, json};
 
+use super::mapped::Mapped;
+use super::{EXTRA, MOMENTUM};
 use crate::base::atomic::write_atomic_with;
 use crate::base::error::{Error, Result};
 
 /// Value of the metadata key `format`; a file with another one is refused.
 pub const FORMAT: &str = "spark3d-checkpoint-1";
-const MOMENTUM: &str = "optimizer.momentum.";
-const EXTRA: &str = "extra.";
 
 /// A named array in C order.
 #[derive(Clone, Debug, PartialEq)]
@@ -127,14 +125,8 @@ pub fn load_weights(path: impl AsRef<Path>) -> Result<Checkpoint> {
 }
 
 fn read(path: &Path, with_momentum: bool) -> Result<Checkpoint> {
-    let file = File::open(path).map_err(Error::io("open", path))?;
-    // SAFETY: the map is read-only, and private to this function. Another process that cuts the file short in the
-    // meantime could make reading fail with a signal; `save` never does: it replaces the name, not the content.
-    let map = unsafe { Mmap::map(&file) }.map_err(Error::io("read", path))?;
-    let (_, header) = SafeTensors::read_metadata(&map).map_err(|e| unreadable(path, map.len(), e))?;
-    let tensors = SafeTensors::deserialize(&map).map_err(|e| unreadable(path, map.len(), e))?;
-
-    let metadata = header.metadata().clone().unwrap_or_default();
+    let file = Mapped::open(path, |bytes, e| unreadable(path, bytes, e))?;
+    let metadata = &file.metadata;
     match metadata.get("format").map(String::as_str) {
         Some(FORMAT) => {}
         Some(other) => {
@@ -161,24 +153,23 @@ fn read(path: &Path, with_momentum: bool) -> Result<Checkpoint> {
         },
         ..Checkpoint::default()
     };
-    for (key, value) in &metadata {
+    for (key, value) in metadata {
         if let Some(key) = key.strip_prefix(EXTRA) {
             checkpoint.extra.insert(key.into(), value.clone());
         }
     }
-    for name in tensors.names().into_iter().collect::<BTreeSet<_>>() {
+    for (name, place) in &file.tensors {
         let momentum_of = name.strip_prefix(MOMENTUM);
         if momentum_of.is_some() && !with_momentum {
             continue;
         }
-        let view = tensors.tensor(name).map_err(|e| unreadable(path, map.len(), e))?;
-        if view.dtype() != Dtype::F32 {
-            let cause = format!("tensor {name} is {:?}, expected F32", view.dtype());
+        if place.dtype != Dtype::F32 {
+            let cause = format!("tensor {name} is {:?}, expected F32", place.dtype);
             return Err(Error::file(path, cause, "Convert the weights to 32-bit floats first"));
         }
-        // Bytes, not a cast: nothing promises that a tensor starts at a multiple of four.
-        let data = view.data().as_chunks().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect();
-        let tensor = Tensor { name: momentum_of.unwrap_or(name).into(), shape: view.shape().to_vec(), data };
+        let missing = || Error::file(path, format!("tensor {name} lies outside of the file"), DAMAGED);
+        let data = file.floats(name).ok_or_else(missing)?;
+        let tensor = Tensor { name: momentum_of.unwrap_or(name).into(), shape: place.shape.clone(), data };
         if momentum_of.is_some() {
             checkpoint.momentum.push(tensor);
         } else {
@@ -213,6 +204,7 @@ fn unreadable(path: &Path, bytes: usize, error: SafeTensorError) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use safetensors::SafeTensors;
     use std::fs;
 
     fn tensor(name: &str, shape: &[usize], start: f32) -> Tensor {

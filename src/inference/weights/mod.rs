@@ -5,23 +5,21 @@
 //! `DistributedDataParallel` and `torch.compile` put in front.
 
 pub mod checkpoint;
+mod mapped;
 pub mod state;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use half::{bf16, f16};
-use memmap2::Mmap;
-use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
 
 use crate::base::error::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
 use crate::formats::torch;
+use mapped::Mapped;
 
 /// The checkpoint that a run goes on from, and that of its best validation, in the run's folder.
 pub const LATEST: &str = "checkpoint_latest.safetensors";
@@ -59,7 +57,7 @@ struct Entry {
 
 enum Source {
     Torch { archive: torch::Archive, dictionary: &'static str },
-    Safetensors { map: Mmap, places: HashMap<String, (Dtype, Range<usize>)>, metadata: HashMap<String, String> },
+    Safetensors(Mapped),
 }
 
 /// What a checkpoint says about its model, each part where it does.
@@ -85,7 +83,7 @@ impl WeightFile {
         file.by_ref().take(9).read_to_end(&mut head).map_err(Error::io("read", path))?;
         // A safetensors file starts with the length of its JSON header.
         match head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
-            true => Self::open_safetensors(path, &file),
+            true => Self::open_safetensors(path),
             false => Self::open_torch(path),
         }
     }
@@ -98,27 +96,15 @@ impl WeightFile {
         Ok(Self { path: path.into(), tensors, source: Source::Torch { archive, dictionary } })
     }
 
-    fn open_safetensors(path: &Path, file: &File) -> Result<Self> {
-        // SAFETY: the map is read-only and private. Another process that cuts the file short in the meantime could make
-        // reading fail with a signal; this program replaces the names of checkpoints, never their content.
-        let map = unsafe { Mmap::map(file) }.map_err(Error::io("read", path))?;
-        let damaged = |e: safetensors::SafeTensorError| {
+    fn open_safetensors(path: &Path) -> Result<Self> {
+        let file = Mapped::open(path, |_, e| {
             let cause = format!("cannot be read as safetensors, or is cut off ({e})");
             Error::file(path, cause, "Copy or download the file again")
-        };
-        let (length, header) = SafeTensors::read_metadata(&map).map_err(damaged)?;
-        let start = length + 8;
-        let (mut tensors, mut places) = (BTreeMap::new(), HashMap::new());
-        for (name, info) in header.tensors() {
-            if name.starts_with(MOMENTUM) {
-                continue;
-            }
-            let (begin, end) = info.data_offsets;
-            places.insert(name.clone(), (info.dtype, start + begin..start + end));
-            tensors.insert(plain(&name), Entry { name, shape: info.shape.clone() });
-        }
-        let metadata = header.metadata().clone().unwrap_or_default();
-        Ok(Self { path: path.into(), tensors, source: Source::Safetensors { map, places, metadata } })
+        })?;
+        let weights = file.tensors.iter().filter(|(name, _)| !name.starts_with(MOMENTUM));
+        let entry = |name: &String, shape: &[usize]| Entry { name: name.clone(), shape: shape.to_vec() };
+        let tensors = weights.map(|(name, place)| (plain(name), entry(name, &place.shape))).collect();
+        Ok(Self { path: path.into(), tensors, source: Source::Safetensors(file) })
     }
 
     /// The file.
@@ -159,14 +145,10 @@ impl WeightFile {
         })?;
         match &self.source {
             Source::Torch { archive, dictionary } => Ok(archive.tensor(dictionary, &entry.name)?.data),
-            Source::Safetensors { map, places, .. } => {
-                let found = places.get(&entry.name).and_then(|(dtype, range)| Some((*dtype, map.get(range.clone())?)));
-                let values = found.and_then(|(dtype, bytes)| numbers(dtype, bytes));
-                values.ok_or_else(|| {
-                    let cause = format!("tensor {} is not of floating-point numbers", entry.name);
-                    Error::file(&self.path, cause, "Convert the weights to 32-bit floats first")
-                })
-            }
+            Source::Safetensors(file) => file.floats(&entry.name).ok_or_else(|| {
+                let cause = format!("tensor {} is not of floating-point numbers", entry.name);
+                Error::file(&self.path, cause, "Convert the weights to 32-bit floats first")
+            }),
         }
     }
 
@@ -214,7 +196,7 @@ impl WeightFile {
     pub fn beside(&self, keys: &[&str]) -> Option<Value> {
         match &self.source {
             Source::Torch { archive, .. } => archive.get(keys).and_then(torch::Value::to_json),
-            Source::Safetensors { metadata, .. } => metadata.get(*keys.first()?).map(|text| Value::from(text.as_str())),
+            Source::Safetensors(file) => file.metadata.get(*keys.first()?).map(|text| Value::from(text.as_str())),
         }
     }
 
@@ -230,8 +212,8 @@ impl WeightFile {
                     mirror_axes: json(&["inference_allowed_mirroring_axes"]).as_ref().and_then(axes),
                 }
             }
-            Source::Safetensors { metadata, .. } => {
-                let text = |key: &str| metadata.get(&format!("{EXTRA}{key}"));
+            Source::Safetensors(file) => {
+                let text = |key: &str| file.metadata.get(&format!("{EXTRA}{key}"));
                 let json = |key: &str| text(key).and_then(|t| serde_json::from_str::<Value>(t).ok());
                 Description {
                     plans: json("plans"),
@@ -259,21 +241,11 @@ fn axes(json: &Value) -> Option<Vec<usize>> {
     json.as_array()?.iter().map(|v| v.as_u64().filter(|&a| a < 3).map(|a| a as usize)).collect()
 }
 
-/// Little-endian floats as f32; 64-bit ones are rounded.
-fn numbers(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
-    Some(match dtype {
-        Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        Dtype::F64 => bytes.as_chunks().0.iter().map(|&b| f64::from_le_bytes(b) as f32).collect(),
-        Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
-        Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
-        _ => return None,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::graph::Packing;
+    use crate::compute::graph::{Packing, Part, Role};
+    use safetensors::Dtype;
     use safetensors::tensor::TensorView;
 
     const NORM: &str = "encoder.stages.0.blocks.0.conv1.norm.weight";
@@ -292,7 +264,7 @@ mod tests {
     fn parameters(list: &[(&str, usize)]) -> Parameters {
         let mut parameters = Parameters::default();
         for &(name, n) in list {
-            parameters.get_or_add(name, &[n], Packing::Vector { channels: n });
+            parameters.get_or_add(name, &[n], Packing::Vector { channels: n }, Role::NormShift, Part::Encoder);
         }
         parameters
     }

@@ -365,18 +365,4 @@ mod tests {
             assert_eq!(plan.rate(epoch * 250), plan.rate(epoch * 250 + 249));
         }
     }
-
-    #[test]
-    fn frozen_parts() {
-        let (stem, block, plain, head) = (
-            "encoder.stem.convs.0.conv.weight",
-            "encoder.stages.0.blocks.0.conv1.conv.weight",
-            "encoder.stages.0.0.convs.0.norm.bias",
-            "decoder.seg_layers.0.bias",
-        );
-        let frozen = |t: Trains| [stem, block, plain, head].map(|n| t.freezes(n));
-        assert_eq!(frozen(Trains::All), [false; 4]);
-        assert_eq!(frozen(Trains::Decoder), [true, true, true, false]);
-        assert_eq!(frozen(Trains::DecoderAndStem), [false, true, false, false]);
-    }
 }

@@ -1,8 +1,8 @@
 //! The TOML file of an experiment.
 
 use crate::base::error::{Error, Result};
-use crate::data::dataset::sources::expand;
 use crate::data::preprocess;
+use crate::data::sources::expand;
 use crate::tasks::plan::finetune::{Part, Stem};
 use crate::training::finetune::validate::Protocol;
 use serde::Deserialize;

@@ -3,8 +3,10 @@
 use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Variant};
 use super::identity::{self, Identity};
 use crate::base::error::{Error, Result};
-use crate::data::dataset::{Cases, Fold, RawCase, RawDataset, Store, cases_of, folds, recipe, sources};
+use crate::data::dataset::{Cases, Fold, folds, recipe};
 use crate::data::preprocess::{self, Part};
+use crate::data::sources::{self, RawCase, RawDataset, cases_of};
+use crate::data::store::Store;
 use crate::inference::weights::WeightFile;
 use crate::inference::weights::state::checkpoint_of;
 use crate::tasks::plan::{self, Plan};

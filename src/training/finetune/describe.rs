@@ -1,25 +1,14 @@
 //! The model of a fine-tuning in nnU-Net's words: its plans.json, so that a run is a model folder of its layout.
 
 use crate::base::error::{Error, Result};
-use crate::compute::model::{Encoder, Network};
-use crate::formats::nnunet::{Architecture, Configuration, Dataset, Normalization, Plans, Resampling};
+use crate::formats::nnunet::{Configuration, Dataset, Normalization, Plans, Resampling};
+use crate::inference::architecture::architecture_of;
 use crate::tasks::plan::finetune::Plan;
 use serde_json::{Map, Value, json};
 
 /// The name of the configuration of our models.
 pub const CONFIGURATION: &str = "3d_fullres";
 const PLANS_NAME: &str = "spark3dPlans";
-
-fn architecture(network: &Network) -> Architecture {
-    Architecture {
-        residual: network.encoder == Encoder::Residual,
-        features: network.features.clone(),
-        blocks: network.blocks.clone(),
-        kernels: network.kernels.clone(),
-        strides: network.strides.clone(),
-        decoder_convs: network.decoder_convs.clone(),
-    }
-}
 
 /// Plans for `dataset`, called `name`: those of `given` (with a configuration of theirs) or new ones, with the values of `plan`.
 ///
@@ -47,7 +36,7 @@ pub fn plans(
                 segmentation: resampling(1),
                 probabilities: resampling(1),
                 batch_dice: false,
-                architecture: architecture(&plan.network),
+                architecture: architecture_of(&plan.network),
             }
         }
     };
@@ -61,7 +50,7 @@ pub fn plans(
     configuration.patch_size = plan.train.patch;
     configuration.spacing = plan.data.spacing;
     configuration.batch_dice = plan.train.batch_dice;
-    configuration.architecture = architecture(&plan.network);
+    configuration.architecture = architecture_of(&plan.network);
     let mut json = match given {
         Some((plans, _)) => plans.json.clone(),
         None => fresh(channels, plan),

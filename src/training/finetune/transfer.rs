@@ -1,7 +1,7 @@
 //! What a pre-trained checkpoint gives: the network it belongs to, and the weights that a fine-tuning starts from.
 
 use crate::base::error::{Error, Result};
-use crate::compute::graph::Parameters;
+use crate::compute::graph::{self, Parameters};
 use crate::compute::model::init::{Init, initial_values};
 use crate::compute::model::{Encoder, Network};
 use crate::inference::weights::WeightFile;
@@ -97,21 +97,20 @@ pub struct Initial {
 pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) -> Result<Initial> {
     let mut values = initial_values(parameters, Init::He, plan.seed);
     let Some(file) = file else { return Ok(Initial { values, transferred: 0, stem: None }) };
-    let wanted = |name: &str| {
-        name.starts_with("encoder.")
-            || plan.transfer.part == Part::EncoderDecoder
-                && name.starts_with("decoder.")
-                && !name.starts_with("decoder.seg_layers.")
+    let wanted = |part: graph::Part| match part {
+        graph::Part::Stem | graph::Part::Encoder => true,
+        graph::Part::Decoder => plan.transfer.part == Part::EncoderDecoder,
+        graph::Part::Head | graph::Part::Pretext => false,
     };
     let (mut faults, mut transferred, mut stem) = (Vec::new(), 0, None);
-    for (p, values) in parameters.list.iter().zip(&mut values).filter(|(p, _)| wanted(&p.name)) {
+    for (p, values) in parameters.list.iter().zip(&mut values).filter(|(p, _)| wanted(p.part)) {
         let Some(has) = file.shape(&p.name) else {
             faults.push(format!("{} is missing", p.name));
             continue;
         };
         if has == p.shape {
             *values = file.read(&p.name)?;
-        } else if STEMS.contains(&&p.name[..]) && other_channels(has, &p.shape) {
+        } else if p.part == graph::Part::Stem && other_channels(has, &p.shape) {
             stem = Some((has[1], plan.transfer.stem));
             match plan.transfer.stem {
                 Stem::Random => continue,

@@ -21,7 +21,7 @@ pub(super) use forward::record_forward;
 pub(super) use input_gradient::InputGradient;
 pub(super) use weight_gradient::weight_gradient;
 
-use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, Recorder, Role, Space, TensorId, product};
 
 /// Kernel, stride and padding along (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,9 +86,10 @@ impl Graph {
         let shape = [channels, widths.iter().sum(), kz, ky, kx];
         let packing = Packing::Convolution { out: channels, inputs: widths, taps: geometry.taps() };
         let in_quads = packing.in_quads();
-        let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing)];
+        let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape))];
         if bias != Bias::None {
-            all.push(self.parameter(&format!("{name}.bias"), &[channels], Packing::Vector { channels }));
+            let packing = Packing::Vector { channels };
+            all.push(self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape)));
         }
         all.extend(inputs);
         let y = self.feature(channels, space);

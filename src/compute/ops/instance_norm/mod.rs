@@ -8,7 +8,7 @@ pub(super) mod cases;
 pub(super) mod reference;
 
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, SpaceUniform, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, Role, SpaceUniform, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 use bytemuck::{Pod, Zeroable};
 
@@ -60,8 +60,9 @@ impl Graph {
         inputs.push(statistics);
         if let Some(name) = affine {
             let packing = Packing::Vector { channels };
-            inputs.push(self.parameter(&format!("{name}.weight"), &[channels], packing.clone()));
-            inputs.push(self.parameter(&format!("{name}.bias"), &[channels], packing));
+            let scale = Role::NormScale { before_residual: epilogue.residual.is_some() };
+            inputs.push(self.parameter(&format!("{name}.weight"), &[channels], packing.clone(), scale));
+            inputs.push(self.parameter(&format!("{name}.bias"), &[channels], packing, Role::NormShift));
         }
         inputs.extend(epilogue.residual);
         let ys: Vec<TensorId> = xs

@@ -16,10 +16,9 @@ use serde_json::Value;
 pub use loader::{LabelledLoader, LabelledPatch, LabelledPatchSettings};
 pub use prepare::{prepare_dataset, recipe};
 
-use super::manifest::{FILE, Stamp};
-use super::{store, zarr};
 use crate::base::error::{Error, Result};
 use crate::data::preprocess::case::{Grid, OUTSIDE};
+use crate::data::store::{self, FILE, Stamp, zarr};
 use crate::formats::nnunet::{Configuration, Dataset, Plans};
 use prepare::Recipe;
 

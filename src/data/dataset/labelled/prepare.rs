@@ -10,13 +10,14 @@ use serde_json::{Map, Value, json};
 
 use super::{FORMAT, IMAGE, LABELS, LOCATIONS, LabelledCase, LabelledStore, Manifest, VERSION, locations};
 use crate::base::error::{Error, Result};
-use crate::data::dataset::manifest::{FILE, Stamp};
-use crate::data::dataset::raw::{RawCase, RawDataset};
-use crate::data::dataset::store;
-use crate::data::dataset::zarr::{self, Layout};
+use crate::data::preprocess::Event;
 use crate::data::preprocess::case::{self, Prepared};
+use crate::data::preprocess::images;
 use crate::data::preprocess::pool::{self, Budget};
-use crate::data::preprocess::{Event, journal};
+use crate::data::sources::{RawCase, RawDataset};
+use crate::data::store::lock::{LOCK, lock};
+use crate::data::store::zarr::{self, Layout};
+use crate::data::store::{self, FILE, Stamp};
 use crate::formats::nifti;
 use crate::formats::nnunet::{Configuration, Labels, Plans};
 
@@ -170,13 +171,13 @@ fn out_of_order(error: &Error, out: &Path) -> bool {
 /// Makes the folder if need be and locks it.
 fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
     let path = out.join(RECIPE);
-    let ours = path.exists() || out.join(journal::LOCK).exists();
+    let ours = path.exists() || out.join(LOCK).exists();
     if !ours && fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         let cause = "it holds other files and is not a store of labelled cases";
         return Err(Error::file(out, cause, "Name a new or empty folder"));
     }
     fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let lock = journal::lock(out)?;
+    let lock = lock(out)?;
     if path.exists() {
         let before = serde_json::from_value(crate::formats::nnunet::read_json(&path)?)
             .map_err(|e| Error::file(&path, format!("it cannot be read ({e})"), "Name a new folder"))?;
@@ -241,8 +242,8 @@ impl Context<'_> {
 
     fn read(&self, case: &RawCase) -> Result<Prepared> {
         let _share = self.budget.take(self.voxels(&case.images)?);
-        let images = case::read_images(&case.images, self.plans.reader)?;
-        let labels = case::read_label_map(&case.label, self.plans.reader, &images, self.labels)?;
+        let images = images::read_images(&case.images, self.plans.reader)?;
+        let labels = images::read_label_map(&case.label, self.plans.reader, &images, self.labels)?;
         case::prepare(&images, Some(&labels), self.plans, self.configuration).map_err(|e| match e {
             Error::Plan { what, remedy } => Error::File { path: case.images[0].clone(), cause: what, remedy },
             other => other,

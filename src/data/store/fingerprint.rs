@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::manifest::{Case, Reason, Rejected};
+use super::case::{Case, Reason, Rejected};
 
 /// The name of a modality that nothing tells.
 pub const UNKNOWN: &str = "unknown";
@@ -81,8 +81,8 @@ impl Fingerprint {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::tests::case;
-    use super::super::manifest::{Before, Reason};
+    use super::super::case::tests::case;
+    use super::super::case::{Before, Reason};
     use super::*;
 
     #[test]

@@ -1,86 +1,25 @@
-//! What runs have done so far: a journal in the store, one line a scan, and the locks that keep other runs out.
+//! What runs have done so far: a journal in the store, one line a scan, taken up again by the next.
 //!
 //! A run of the whole input writes `journal.jsonl`. Runs that share an input among machines write `parts/K-of-N.jsonl` each, and
 //! the last that finishes makes the manifest of all.
 
-use std::fmt;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Settings;
+use super::case::{Case, Rejected};
+use super::lock::{LOCK, lock, lock_file, wait_for_lock};
+use super::manifest::{self, Manifest};
+use super::part::{JOURNAL, PARTS, Part};
+use super::settings::{Settings, refuse_mixture};
+use super::write;
 use crate::base::error::{Error, Result};
-use crate::data::dataset::manifest::{self, Case, Manifest, Rejected};
-use crate::data::dataset::store;
 
-const JOURNAL: &str = "journal.jsonl";
-const PARTS: &str = "parts";
 /// What is left of [`PARTS`] when their manifest is written, until it is removed.
 const MERGED: &str = ".parts-merged";
-/// Name of the file that is locked.
-pub const LOCK: &str = ".lock";
 const MERGE_LOCK: &str = ".lock-merge";
-
-/// One of `of` runs that share an input among them: it prepares every `of`-th scan, from scan `index` on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
-    pub index: usize,
-    pub of: usize,
-}
-
-impl Part {
-    /// A run that prepares every scan.
-    pub const ALL: Part = Part { index: 0, of: 1 };
-
-    /// Whether scan `n` of the list belongs to it.
-    pub fn has(self, n: usize) -> bool {
-        n % self.of == self.index
-    }
-
-    fn is_all(self) -> bool {
-        self.of == 1
-    }
-
-    fn journal(self, store: &Path) -> PathBuf {
-        if self.is_all() { store.join(JOURNAL) } else { store.join(PARTS).join(self.file()) }
-    }
-
-    fn file(self) -> String {
-        format!("{}-of-{}.jsonl", self.index, self.of)
-    }
-
-    fn siblings(self) -> impl Iterator<Item = Part> {
-        (0..self.of).map(move |index| Part { index, ..self })
-    }
-}
-
-/// Every part looks at the journals of all others.
-const MOST_PARTS: usize = 1000;
-
-impl FromStr for Part {
-    type Err = String;
-
-    /// `0/4` is the first of four.
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((index, of)) if index < of && of <= MOST_PARTS => Ok(Self { index, of }),
-            _ => {
-                Err(format!("write K/N with K from 0 to N-1, such as 0/4 for the first of four; N up to {MOST_PARTS}"))
-            }
-        }
-    }
-}
-
-impl fmt::Display for Part {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        write!(f, "{}/{}", self.index, self.of)
-    }
-}
 
 /// A line of the journal.
 #[derive(Serialize, Deserialize, Clone)]
@@ -142,7 +81,7 @@ impl Journal {
         if !waiting.is_empty() {
             return Ok(waiting);
         }
-        store::remove_unfinished(&self.store)?;
+        write::remove_unfinished(&self.store)?;
         write(replay.manifest.into_iter().chain(replay.journal).collect())?;
         drop(self.file); // Windows does not remove open files
         if self.part.is_all() {
@@ -193,7 +132,7 @@ impl Claim {
         };
         let _merging = wait_for_lock(&store.join(MERGE_LOCK))?;
         remove_merged(store)?;
-        store::create(store)?;
+        write::create(store)?;
         refuse_other_parts(store, part)?;
         let mut replay = Replay::of_manifest(store)?;
         replay.read(&part.journal(store))?;
@@ -340,72 +279,6 @@ fn refuse_other_parts(store: &Path, part: Part) -> Result<()> {
     Err(Error::file(store, cause, remedy))
 }
 
-/// Locks the store until the file is closed; the system does that, too, when a run is killed.
-///
-/// # Errors
-/// Another run holds the lock, or the folder cannot be written to.
-pub fn lock(store: &Path) -> Result<File> {
-    lock_file(store, LOCK, false)
-}
-
-/// Locks one of the store's files, for this run alone or together with others that share it.
-fn lock_file(store: &Path, name: &str, shared: bool) -> Result<File> {
-    let path = store.join(name);
-    let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
-    // A run that was killed a moment ago may not be gone yet.
-    for _ in 0..20 {
-        match if shared { file.try_lock_shared() } else { file.try_lock() } {
-            Err(fs::TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(100)),
-            // A file system that cannot lock is used without.
-            Ok(()) | Err(fs::TryLockError::Error(_)) => return Ok(file),
-        }
-    }
-    let cause = "another run is preparing scans into it";
-    Err(Error::file(store, cause, "Wait for it to end, or name another folder"))
-}
-
-/// Waits for a lock that is held for moments only.
-fn wait_for_lock(path: &Path) -> Result<File> {
-    let file = File::options().append(true).create(true).open(path).map_err(Error::io("write", path))?;
-    let _ = file.lock(); // a file system that cannot lock is used without
-    Ok(file)
-}
-
-/// A store holds volumes of one voxel size, and none that its limits exclude. Wider limits may be given later: they add.
-fn refuse_mixture(store: &Path, before: &Settings, now: &Settings) -> Result<()> {
-    let mut differences = Vec::new();
-    if before.spacing != now.spacing {
-        differences.push(format!("preprocess.spacing was {:?} and is now {:?}", before.spacing, now.spacing));
-    }
-    let mut limit = |key: &str, before: f64, now: f64, tighter: bool| {
-        if tighter {
-            differences.push(format!("preprocess.{key} was {before} and is now the tighter {now}"));
-        }
-    };
-    let (b, n) = (before.min_extent_mm, now.min_extent_mm);
-    limit("min_extent_mm", b, n, n > b);
-    let (b, n) = (before.max_spacing_mm, now.max_spacing_mm);
-    limit("max_spacing_mm", b, n, n < b);
-    let (b, n) = (before.min_file_bytes, now.min_file_bytes);
-    limit("min_file_bytes", b as f64, n as f64, n > b);
-    let (b, n) = (before.max_voxels, now.max_voxels);
-    limit("max_voxels", b as f64, n as f64, n < b);
-    let added = |wanted: &[String]| wanted.iter().all(|m| now.modality.contains(m));
-    if !now.modality.is_empty() && (before.modality.is_empty() || !added(&before.modality)) {
-        let all = |m: &[String]| if m.is_empty() { "all".into() } else { m.join(",") };
-        let (was, is) = (all(&before.modality), all(&now.modality));
-        differences.push(format!("preprocess.modality was {was} and is now {is}, which leaves out some"));
-    }
-    if before.dtype != now.dtype {
-        differences.push(format!("preprocess.dtype was {} and is now {}", before.dtype, now.dtype));
-    }
-    if differences.is_empty() {
-        return Ok(());
-    }
-    let cause = format!("it was made with other settings: {}", differences.join("; "));
-    Err(Error::file(store, cause, "Name another folder, or give the same settings"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -441,21 +314,10 @@ mod tests {
     }
 
     #[test]
-    fn parts_are_read() {
-        assert_eq!("3/4".parse(), Ok(Part { index: 3, of: 4 }));
-        for wrong in ["4/4", "1", "-1/2", "0/0", "a/b", ""] {
-            assert!(wrong.parse::<Part>().is_err(), "{wrong}");
-        }
-        let parts: Vec<Vec<usize>> =
-            Part { index: 0, of: 3 }.siblings().map(|p| (0..7).filter(|&n| p.has(n)).collect()).collect();
-        assert_eq!(parts, [vec![0, 3, 6], vec![1, 4], vec![2, 5]]);
-    }
-
-    #[test]
     fn other_settings_look_again_at_what_was_left_out() {
         let folder = tempfile::tempdir().unwrap();
         let (mut journal, _) = open(folder.path(), &Settings::default(), Part::ALL).unwrap();
-        let stamp = Some(manifest::Stamp { bytes: 1, modified: 2 });
+        let stamp = Some(super::super::case::Stamp { bytes: 1, modified: 2 });
         let rejected = Rejected { source: "a.nii".into(), stamp, modality: None, kind: None, reason: "thin".into() };
         journal.append(&Record::Rejected(rejected)).unwrap();
         drop(journal);
@@ -469,26 +331,5 @@ mod tests {
         // Twice: the first of these runs may be killed before it has looked.
         assert_eq!(stamps(&wider), [false]);
         assert_eq!(stamps(&wider), [false]);
-    }
-
-    #[test]
-    fn wider_limits_add_and_others_are_refused() {
-        let before = Settings::default();
-        let folder = Path::new("store");
-        assert!(refuse_mixture(folder, &before, &Settings { max_spacing_mm: 9.0, ..before.clone() }).is_ok());
-        let tighter = Settings { max_spacing_mm: 2.0, ..before.clone() };
-        let error = refuse_mixture(folder, &before, &tighter).unwrap_err().to_string();
-        assert!(error.contains("max_spacing_mm was 6.5 and is now the tighter 2"), "{error}");
-        let finer = Settings { spacing: [0.5; 3], ..before.clone() };
-        assert!(refuse_mixture(folder, &before, &finer).unwrap_err().to_string().contains("preprocess.spacing was"));
-        let some = Settings { modality: vec!["T1w".into()], ..before.clone() };
-        let more = Settings { modality: vec!["T2w".into(), "T1w".into()], ..before.clone() };
-        assert!(refuse_mixture(folder, &some, &more).is_ok() && refuse_mixture(folder, &some, &before).is_ok());
-        assert!(refuse_mixture(folder, &more, &some).unwrap_err().to_string().contains("was T2w,T1w and is now T1w"));
-        assert!(refuse_mixture(folder, &before, &some).is_err());
-        let half = Settings { dtype: super::super::Dtype::F16, ..before.clone() };
-        assert!(
-            refuse_mixture(folder, &before, &half).unwrap_err().to_string().contains("dtype was f32 and is now f16")
-        );
     }
 }

@@ -1,110 +1,20 @@
 //! What a store holds, in one JSON file, so that opening a store of any size is one read.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::case::{Case, Rejected};
 use super::fingerprint::Fingerprint;
+use super::settings::Settings;
 use crate::base::error::{Error, Result};
-use crate::data::preprocess::Settings;
-use crate::formats::affine::Affine;
 
 /// Name of the manifest in a store's folder.
 pub const FILE: &str = "manifest.json";
 const FORMAT: &str = "spark3d-store";
 /// Version 1 has no modalities, no fingerprint and no kinds of reasons.
 const VERSION: u32 = 2;
-
-/// One prepared scan.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Case {
-    /// Unique in the store.
-    pub id: String,
-    /// Scans of one subject are never split between training and validation.
-    pub subject: String,
-    /// Such as `T1w`, where it is known.
-    #[serde(default)]
-    pub modality: Option<String>,
-    pub source: PathBuf,
-    pub stamp: Stamp,
-    /// The scan's grid before preparation.
-    #[serde(default)]
-    pub before: Option<Before>,
-    /// Folder of the Zarr array, relative to the store.
-    pub array: String,
-    /// Voxels (z, y, x).
-    pub shape: [usize; 3],
-    /// Voxel edge lengths in mm (z, y, x).
-    pub spacing: [f64; 3],
-    /// Voxel (x, y, z) → mm.
-    pub affine: Affine,
-    /// The z-score's mean and standard deviation: `intensity = value * std + mean`.
-    pub mean: f64,
-    pub std: f64,
-}
-
-/// A scan as it was found, in canonical axes.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
-pub struct Before {
-    /// Voxels (z, y, x).
-    pub shape: [usize; 3],
-    /// Voxel edge lengths in mm (z, y, x).
-    pub spacing: [f64; 3],
-}
-
-/// One scan that was left out.
-#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
-pub struct Rejected {
-    pub source: PathBuf,
-    pub stamp: Option<Stamp>,
-    #[serde(default)]
-    pub modality: Option<String>,
-    #[serde(default)]
-    pub kind: Option<Reason>,
-    /// With the numbers, and what to do to keep it.
-    pub reason: String,
-}
-
-/// Kinds of reasons to leave a scan out.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// Not among the modalities that were asked for, or a mask.
-    Modality,
-    /// The file is too small.
-    FileSize,
-    /// It covers too little on an axis.
-    FieldOfView,
-    /// Its voxels are too long on an axis.
-    Spacing,
-    /// It would have too many voxels.
-    Voxels,
-    /// Every voxel has the same value.
-    Empty,
-    /// Voxels are NaN or infinite.
-    NotFinite,
-    /// The file is damaged, or is not one 3D scan.
-    Unreadable,
-}
-
-/// Size and time of a file when it was looked at, to see that it is still the same.
-#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    pub bytes: u64,
-    /// Last change, nanoseconds since 1970.
-    pub modified: u64,
-}
-
-impl Stamp {
-    /// The stamp of a file, or `None` if there is none.
-    pub fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok()?;
-        let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-        Some(Self { bytes: metadata.len(), modified: modified.map_or(0, |d| d.as_nanos() as u64) })
-    }
-}
 
 /// The content of `manifest.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -185,26 +95,10 @@ fn write_lines(out: &mut dyn Write, items: &[impl Serialize]) -> io::Result<()> 
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
+    use super::super::case::Reason;
+    use super::super::case::tests::case;
     use super::*;
-    use crate::formats::affine::IDENTITY;
-
-    pub fn case(id: &str, subject: &str, shape: [usize; 3]) -> Case {
-        Case {
-            id: id.into(),
-            subject: subject.into(),
-            modality: None,
-            source: PathBuf::from(format!("{id}.nii.gz")),
-            stamp: Stamp { bytes: 1, modified: 2 },
-            before: None,
-            array: format!("cases/{id}"),
-            shape,
-            spacing: [1.0; 3],
-            affine: IDENTITY,
-            mean: 10.5,
-            std: 2.25,
-        }
-    }
 
     #[test]
     fn a_written_manifest_reads_back_the_same() {
@@ -231,7 +125,7 @@ pub(super) mod tests {
             "rejected":[{"source":"/b.nii","stamp":null,"reason":"thin"}]}"#;
         std::fs::write(folder.path().join(FILE), text).unwrap();
         let manifest = Manifest::read(folder.path()).unwrap();
-        assert_eq!(manifest.settings.dtype, crate::data::preprocess::Dtype::F32);
+        assert_eq!(manifest.settings.dtype, super::super::settings::Dtype::F32);
         let (case, left_out) = (&manifest.cases[0], &manifest.rejected[0]);
         assert_eq!((case.modality.clone(), case.before, left_out.kind), (None, None, None));
         // What an old checkpoint says of its preparation still equals what the store says.

@@ -1,16 +1,20 @@
 //! Finding scans: one file, a folder of any depth (flat, BIDS, nnU-Net raw), or nnssl's `pretrain_data.json`; and telling
-//! from names which of them show the same subject, and with which contrast.
+//! from names which of them show the same subject, and with which contrast. [`raw`] finds the files of labelled data sets.
 
 pub mod modality;
 mod names;
 mod nnssl;
 mod nnunet;
+pub mod raw;
+
+pub use raw::{RawCase, RawDataset, cases_of};
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{Error, Result};
+use crate::data::store;
 
 /// A scan that may be worth preparing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +78,7 @@ impl Search {
     /// Collects scans below `folder`.
     fn walk(&mut self, folder: &Path, root: bool) -> Result<()> {
         let real = folder.canonicalize().map_err(Error::io("read", folder))?;
-        let is_store = folder.join(super::manifest::FILE).exists() && folder.join(super::store::CASES).is_dir();
+        let is_store = folder.join(store::FILE).exists() && folder.join(store::CASES).is_dir();
         if !self.seen.insert(real) || (is_store && !root) {
             return Ok(());
         }

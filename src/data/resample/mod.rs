@@ -1,0 +1,159 @@
+//! From one grid to another: cutting away what surrounds the head, and resampling as nnU-Net does it: cubic B-splines for intensities, each label on its own for segmentations, and the
+//! special treatment of thick slices.
+//!
+//! Grids share their outer faces: sample `i` of `m` lies at `(i + 0.5) n / m - 0.5` of `n`. Beyond the outermost voxel
+//! centres the image goes on with its edge value. Arithmetic is in f64, one axis after the other, in parallel.
+
+pub mod crop;
+mod intensities;
+mod labels;
+pub(crate) mod spline;
+
+pub use intensities::{resample, resample_with};
+pub(crate) use labels::winner;
+pub use labels::{resample_labels, resample_labels_with};
+
+/// Beyond this ratio of the largest to the smallest voxel edge, slices are resampled one by one.
+pub const ANISOTROPY: f64 = 3.0;
+
+/// How values between voxel centres come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    Nearest,
+    Linear,
+    Cubic,
+}
+
+impl Order {
+    /// From the usual numbers 0, 1 and 3.
+    pub fn from_degree(degree: u32) -> Option<Self> {
+        match degree {
+            0 => Some(Self::Nearest),
+            1 => Some(Self::Linear),
+            3 => Some(Self::Cubic),
+            _ => None,
+        }
+    }
+}
+
+/// The shape of an image of `shape` voxels after a change of voxel edge lengths, `round(shape * spacing / target)` with
+/// halves to even (as Python rounds) and at least one voxel.
+pub fn target_shape(shape: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> [usize; 3] {
+    std::array::from_fn(|a| (shape[a] as f64 * (spacing[a] / target[a])).round_ties_even().max(1.0) as usize)
+}
+
+/// nnU-Net's rule for thick slices: the axis along which slices are resampled one by one, if there is just one such axis,
+/// decided by the `current` voxel edge lengths or, when these are even, by the `target` ones.
+pub fn separate_axis(current: [f64; 3], target: [f64; 3]) -> Option<usize> {
+    let uneven = |s: [f64; 3]| max(s) / s.iter().copied().fold(f64::INFINITY, f64::min) > ANISOTROPY;
+    thick_axis([current, target].into_iter().find(|&s| uneven(s))?)
+}
+
+/// As [`separate_axis`], with nnU-Net's `force_separate_z` deciding where it is given: never, or by the `current` voxel.
+pub fn separate_axis_as(force: Option<bool>, current: [f64; 3], target: [f64; 3]) -> Option<usize> {
+    match force {
+        None => separate_axis(current, target),
+        Some(true) => thick_axis(current),
+        Some(false) => None,
+    }
+}
+
+/// The axis with the longest voxel edge, if there is just one.
+fn thick_axis(spacing: [f64; 3]) -> Option<usize> {
+    let mut thick = (0..3).filter(|&a| max(spacing) / spacing[a] == 1.0);
+    match (thick.next(), thick.next()) {
+        (Some(axis), None) => Some(axis),
+        _ => None, // two thick axes: nnU-Net resamples such images in one go
+    }
+}
+
+fn max(s: [f64; 3]) -> f64 {
+    s.iter().copied().fold(0.0, f64::max)
+}
+
+fn check(len: usize, shape: [usize; 3], target: [usize; 3]) {
+    assert_eq!(len, shape.iter().product::<usize>(), "{len} voxels for shape {shape:?}");
+    assert!(shape.iter().chain(&target).all(|&n| n > 0), "cannot resample {shape:?} to {target:?}");
+}
+
+/// The slices across `axis`, each as a volume one voxel thick, and their shape before and after.
+fn slices<T: Copy>(
+    data: &[T],
+    shape: [usize; 3],
+    target: [usize; 3],
+    axis: usize,
+) -> (Vec<Vec<T>>, [usize; 3], [usize; 3]) {
+    let inner: usize = shape[axis + 1..].iter().product();
+    let slices = (0..shape[axis])
+        .map(|k| {
+            data.chunks_exact(shape[axis] * inner).flat_map(|block| &block[k * inner..][..inner]).copied().collect()
+        })
+        .collect();
+    let (mut slice_shape, mut slice_target) = (shape, target);
+    (slice_shape[axis], slice_target[axis]) = (1, 1);
+    (slices, slice_shape, slice_target)
+}
+
+/// A volume of `target` voxels whose slice `i` across `axis` is the nearest of `slices`.
+fn assemble<T: Copy>(slices: &[Vec<T>], target: [usize; 3], axis: usize) -> Vec<T> {
+    let inner: usize = target[axis + 1..].iter().product();
+    let outer: usize = target[..axis].iter().product();
+    let choice: Vec<usize> = (0..target[axis]).map(|i| nearest(i, slices.len(), target[axis])).collect();
+    let mut out = Vec::with_capacity(target.iter().product());
+    for o in 0..outer {
+        for &k in &choice {
+            out.extend_from_slice(&slices[k][o * inner..][..inner]);
+        }
+    }
+    out
+}
+
+/// Where sample `i` of `m` lies among `n`.
+#[inline]
+fn position(i: usize, n: usize, m: usize) -> f64 {
+    (n as f64 / m as f64) * (i as f64 + 0.5) - 0.5
+}
+
+/// The nearest of `n` samples to sample `i` of `m`; halves go up.
+pub fn nearest(i: usize, n: usize, m: usize) -> usize {
+    (position(i, n, m).max(0.0) + 0.5).floor().min((n - 1) as f64) as usize
+}
+
+/// The two neighbours among `n` of sample `i` of `m`, and the weight of the second.
+pub fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
+    let p = position(i, n, m).clamp(0.0, (n - 1) as f64);
+    let low = p.floor() as usize;
+    (low, (low + 1).min(n - 1), p - low as f64)
+}
+
+fn pick<T: Copy>(data: &[T], shape: [usize; 3], target: [usize; 3]) -> Vec<T> {
+    let index: [Vec<usize>; 3] =
+        std::array::from_fn(|a| (0..target[a]).map(|i| nearest(i, shape[a], target[a])).collect());
+    let mut out = Vec::with_capacity(target.iter().product());
+    for &z in &index[0] {
+        for &y in &index[1] {
+            let row = &data[(z * shape[1] + y) * shape[2]..][..shape[2]];
+            out.extend(index[2].iter().map(|&x| row[x]));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn target_shapes_round_halves_to_even() {
+        assert_eq!(target_shape([5, 7, 10], [0.5, 0.5, 1.0], [1.0; 3]), [2, 4, 10]);
+        assert_eq!(target_shape([1, 3, 10], [0.1, 1.0, 1.2], [1.0; 3]), [1, 3, 12]);
+    }
+
+    #[test]
+    fn thick_slices_are_separate_only_when_there_is_one_thick_axis() {
+        assert_eq!(separate_axis([5.0, 0.9, 0.9], [1.0; 3]), Some(0));
+        assert_eq!(separate_axis([3.0, 1.0, 1.0], [1.0; 3]), None);
+        assert_eq!(separate_axis([1.0; 3], [4.0, 0.8, 0.8]), Some(0));
+        assert_eq!(separate_axis([5.0, 5.0, 0.9], [1.0; 3]), None);
+    }
+}

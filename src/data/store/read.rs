@@ -1,0 +1,177 @@
+//! A finished store, open for reading.
+
+use std::path::{Path, PathBuf};
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::case::Case;
+use super::manifest::Manifest;
+use super::settings::Dtype;
+use super::zarr;
+use crate::base::error::{Error, Result};
+use crate::base::volume::Volume;
+
+/// A finished store, open for reading. Opening reads the manifest and nothing else.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    manifest: Manifest,
+}
+
+impl Store {
+    /// # Errors
+    /// As [`Manifest::read`]; or the store holds no case.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let manifest = Manifest::read(folder)?;
+        if manifest.cases.is_empty() {
+            return Err(Error::file(folder, "the store holds no scan", "Prepare some with `spark3d preprocess`"));
+        }
+        Ok(Self { folder: folder.to_path_buf(), manifest })
+    }
+
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// The cases, in the order that indices into the store mean.
+    pub fn cases(&self) -> &[Case] {
+        &self.manifest.cases
+    }
+
+    /// Reads a whole case.
+    ///
+    /// # Errors
+    /// Its files are missing or damaged.
+    ///
+    /// # Panics
+    /// When there is no case `index`.
+    pub fn read(&self, index: usize) -> Result<Volume> {
+        let case = &self.cases()[index];
+        let data = self.region(index, [0; 3], case.shape)?;
+        Ok(Volume::new(case.shape, case.spacing, data))
+    }
+
+    /// Reads the voxels of a box that may reach beyond the image; voxels outside are 0, the mean. C order (z, y, x).
+    /// Only the chunks that the box touches are read.
+    ///
+    /// # Errors
+    /// As [`Store::read`].
+    ///
+    /// # Panics
+    /// When there is no case `index`.
+    pub fn region(&self, index: usize, start: [i64; 3], shape: [usize; 3]) -> Result<Vec<f32>> {
+        let case = &self.cases()[index];
+        let folder = self.folder.join(&case.array);
+        let data = match self.manifest.settings.dtype {
+            Dtype::F32 => zarr::region(&folder, &[], case.shape, start, shape, 0f32),
+            Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| widened(&half)),
+        };
+        data.map_err(|cause| {
+            let cause = format!("the prepared scan cannot be read ({cause})");
+            Error::file(&folder, cause, "Delete this folder and run `spark3d preprocess` again")
+        })
+    }
+}
+
+fn widened(half: &[f16]) -> Vec<f32> {
+    let mut data = vec![0.0; half.len()];
+    half.convert_to_f32_slice(&mut data);
+    data
+}
+
+#[cfg(test)]
+pub(in crate::data) mod tests {
+    use std::fs;
+
+    use super::super::case::tests::case;
+    use super::super::settings::Settings;
+    use super::super::write::{create, remove_unfinished, write_case};
+    use super::*;
+    use crate::formats::affine::IDENTITY;
+
+    pub fn prepared(shape: [usize; 3], value: impl Fn(usize) -> f32) -> Volume {
+        Volume::new(shape, [1.0; 3], (0..shape.iter().product()).map(value).collect())
+    }
+
+    /// A store of one subject a case.
+    pub fn store(folder: &Path, shapes: &[[usize; 3]], value: impl Fn(usize) -> f32) -> Store {
+        create(folder).unwrap();
+        let ids: Vec<String> = (0..shapes.len()).map(|n| format!("case{n}")).collect();
+        for (id, &shape) in ids.iter().zip(shapes) {
+            write_case(folder, id, &prepared(shape, &value), &IDENTITY, Dtype::F32).unwrap();
+        }
+        let cases = ids.iter().zip(shapes).map(|(id, &shape)| case(id, id, shape)).collect();
+        Manifest::new(Settings::default(), cases, vec![]).write(folder).unwrap();
+        Store::open(folder).unwrap()
+    }
+
+    #[test]
+    fn regions_inside_across_and_outside_the_image() {
+        let folder = tempfile::tempdir().unwrap();
+        let shape = [40, 33, 70];
+        let store = store(folder.path(), &[shape], |n| n as f32 + 1.0);
+        let whole = store.read(0).unwrap();
+        assert_eq!(whole.data, prepared(shape, |n| n as f32 + 1.0).data);
+        for (start, size) in [([3, 4, 5], [30, 20, 60]), ([-5, 20, -1], [10, 30, 80]), ([100, 0, 0], [4, 4, 4])] {
+            let region = store.region(0, start, size).unwrap();
+            for (n, &got) in region.iter().enumerate() {
+                let at = [n / (size[1] * size[2]), n / size[2] % size[1], n % size[2]];
+                let at: [i64; 3] = std::array::from_fn(|a| start[a] + at[a] as i64);
+                let inside = (0..3).all(|a| (0..shape[a] as i64).contains(&at[a]));
+                let want = if inside { whole.at(at[0] as usize, at[1] as usize, at[2] as usize) } else { 0.0 };
+                assert_eq!(got, want, "{start:?} {at:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_crop_reads_its_chunks_and_damage_is_an_error() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), &[[32, 32, 96]], |n| (n as f32).sin());
+        // Damage everything but the first of the three chunks and the index at the end of the shard.
+        let shard = folder.path().join("cases/case0/c/0/0/0");
+        let mut bytes = fs::read(&shard).unwrap();
+        let (third, index) = (bytes.len() / 3 + 2000, bytes.len() - 100);
+        bytes[third..index].fill(0x55);
+        fs::write(&shard, bytes).unwrap();
+        let first = store.region(0, [0; 3], [32; 3]).unwrap();
+        assert_eq!(first[1], 1f32.sin());
+        let error = store.read(0).unwrap_err().to_string();
+        assert!(error.contains("case0") && error.contains("cannot be read"), "{error}");
+        fs::remove_dir_all(folder.path().join("cases/case0")).unwrap();
+        assert!(store.read(0).is_err());
+    }
+
+    #[test]
+    fn unfinished_arrays_are_removed_and_finished_ones_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        store(folder.path(), &[[4, 4, 4]], |_| 1.0);
+        let left = folder.path().join("cases/.unfinished-other");
+        fs::create_dir_all(left.join("c/0")).unwrap();
+        remove_unfinished(folder.path()).unwrap();
+        assert!(!left.exists());
+        let store = store(folder.path(), &[[5, 5, 5]], |_| 2.0);
+        assert_eq!(store.read(0).unwrap().data, vec![2.0; 125]);
+    }
+
+    #[test]
+    fn half_precision_is_widened() {
+        let folder = tempfile::tempdir().unwrap();
+        create(folder.path()).unwrap();
+        let case = prepared([33, 20, 40], |n| (n as f32).sin() * 3.0);
+        write_case(folder.path(), "a", &case, &IDENTITY, Dtype::F16).unwrap();
+        let settings = Settings { dtype: Dtype::F16, ..Settings::default() };
+        let cases = vec![super::super::case::tests::case("a", "a", case.shape)];
+        Manifest::new(settings, cases, vec![]).write(folder.path()).unwrap();
+        let read = Store::open(folder.path()).unwrap().read(0).unwrap().data;
+        let rounded: Vec<f32> = case.data.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
+        assert!(read == rounded && read != case.data);
+        let metadata = fs::read_to_string(folder.path().join("cases/a/zarr.json")).unwrap();
+        assert!(metadata.contains("\"float16\""), "{metadata}");
+    }
+}
