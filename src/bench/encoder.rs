@@ -22,15 +22,20 @@ use std::time::Instant;
 /// Shares of the blocks that are hidden. The first is what the others are compared with.
 pub const RATIOS: [f64; 4] = [0.0, 0.6, 0.75, 0.9];
 
+/// The encoder at one mask ratio.
 #[derive(Clone, Debug, Serialize)]
 pub struct EncoderTimes {
     /// Share of the blocks that was asked for.
     pub mask_ratio: f64,
+    /// Blocks that it sees.
     pub visible_blocks: usize,
+    /// Blocks of the patch.
     pub blocks: usize,
     /// Seconds of each run, and their median; none where it did not fit.
     pub runs: Vec<f64>,
+    /// Median of the runs.
     pub seconds: Option<f64>,
+    /// As planned, or as allocated where it ran.
     pub memory: SessionMemory,
     /// Why there is no time.
     pub failed: Option<String>,
@@ -147,6 +152,7 @@ fn at_ratio(
     Ok(out)
 }
 
+/// The ratios as a table.
 pub fn table(rows: &[EncoderTimes]) -> String {
     let whole = rows.first();
     let seconds = whole.and_then(|r| r.seconds).unwrap_or(0.0);

@@ -19,11 +19,15 @@ use crate::tasks::plan::Plan;
 pub struct Rate {
     /// `patches`: as training takes them; `reads`: only the reading that they need.
     pub what: &'static str,
+    /// How long it was measured.
     pub seconds: f64,
+    /// Patches in this time.
     pub patches: u64,
+    /// Their rate.
     pub patches_per_s: f64,
     /// Megabytes of 32-bit voxels handed over a second.
     pub mb_per_s: f64,
+    /// Where the time went.
     pub report: LoaderReport,
 }
 
@@ -44,6 +48,7 @@ pub fn run(store: Store, plan: &Plan, threads: usize, seconds: f64) -> Result<Ve
     Ok(vec![patches, measure("reads", Arc::new(reads), Vec::len, plan.seed, threads, seconds)?])
 }
 
+/// The rates as a table.
 pub fn table(rates: &[Rate]) -> String {
     let per = |seconds: fn(&LoaderReport) -> f64| {
         rates.iter().map(move |r| Some(1e3 * seconds(&r.report) / r.report.samples as f64)).collect::<Vec<_>>()

@@ -13,13 +13,17 @@ use std::time::Instant;
 /// One operator, over all its dispatches of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Operator {
+    /// Name of the operator.
     pub operator: String,
+    /// Dispatches of one run.
     pub dispatches: usize,
     /// Seconds of each run.
     pub runs: Vec<f64>,
     /// Their median.
     pub seconds: f64,
+    /// Floating-point operations of one run.
     pub flops: f64,
+    /// Bytes that must move at least.
     pub bytes: f64,
     /// The least time on this adapter: kernels run one after the other, so it is the sum of their floors. 0 is unknown.
     pub floor_seconds: f64,
@@ -38,7 +42,9 @@ impl Operator {
 /// A case by operator.
 #[derive(Clone, Debug, Serialize)]
 pub struct CaseTimes {
+    /// Name of the case.
     pub case: String,
+    /// Its operators, forward and backward.
     pub operators: Vec<Operator>,
 }
 

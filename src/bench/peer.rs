@@ -15,12 +15,17 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Setting {
+    /// `cpu` or the name of a card.
     pub device: String,
     /// Type of autocast, if any.
     pub amp: Option<String>,
+    /// Whether `torch.compile` was used.
     pub compile: bool,
+    /// Whether products were rounded to TF32.
     pub tf32: bool,
+    /// Whether tensors were stored with their channels last.
     pub channels_last: bool,
+    /// Version of PyTorch.
     pub torch: String,
 }
 
@@ -232,36 +237,55 @@ impl Report {
 /// A step of ours against the same of a peer. Medians of all reports and lines.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRatio {
+    /// What was timed.
     #[serde(flatten)]
     pub run: Run,
+    /// Name of our adapter.
     pub adapter: String,
+    /// Type of our activations.
     pub precision: String,
+    /// Of an autoencoder.
     pub masking: Option<Masking>,
+    /// How the peer ran.
     pub peer: Setting,
     /// Reports and lines that count.
     pub reports: usize,
+    /// Lines of the peer.
     pub lines: usize,
+    /// Of a step of ours.
     pub seconds: f64,
+    /// Of a step of theirs.
     pub peer_seconds: f64,
     /// Ours by theirs.
     pub time_ratio: f64,
     /// On the device where the peer ran on one of its own, else the resident set of the process at its peak.
     pub memory_is_of_device: bool,
+    /// Ours in MiB.
     pub memory_mib: Option<f64>,
+    /// Theirs in MiB.
     pub peer_memory_mib: Option<f64>,
+    /// Ours by theirs.
     pub memory_ratio: Option<f64>,
 }
 
 /// An operator of ours against the same of a peer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OperatorRatio {
+    /// Name of the case.
     pub case: String,
+    /// Forward, or the gradient of what.
     pub operator: String,
+    /// Name of our adapter.
     pub adapter: String,
+    /// How the peer ran.
     pub peer: Setting,
+    /// Reports of ours that count.
     pub reports: usize,
+    /// Lines of the peer that count.
     pub lines: usize,
+    /// Our speed in 1e9 floating-point operations a second.
     pub gflops: f64,
+    /// Theirs.
     pub peer_gflops: f64,
     /// Our speed by theirs.
     pub speed_ratio: f64,
@@ -270,19 +294,28 @@ pub struct OperatorRatio {
 /// The encoder at one mask ratio: it has no peer, which computes hidden voxels too.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EncoderMedian {
+    /// Network, patch and blocks.
     pub encoder: String,
+    /// Name of our adapter.
     pub adapter: String,
+    /// Share of hidden blocks.
     pub mask_ratio: f64,
+    /// Reports that count.
     pub reports: usize,
+    /// Forward and backward of one patch; none where it did not fit.
     pub seconds: Option<f64>,
+    /// Bytes of the activations.
     pub activations_bytes: u64,
 }
 
 /// Ours beside theirs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Comparison {
+    /// Step by step.
     pub steps: Vec<StepRatio>,
+    /// Operator by operator.
     pub operators: Vec<OperatorRatio>,
+    /// The encoder, which has no peer.
     pub encoder: Vec<EncoderMedian>,
 }
 

@@ -9,7 +9,9 @@ use std::time::Instant;
 /// Operations and bytes a second.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Roofline {
+    /// Floating-point operations in multiply-adds.
     pub flops_per_second: f64,
+    /// Bytes read and written by a copy.
     pub bytes_per_second: f64,
 }
 

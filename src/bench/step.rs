@@ -54,7 +54,9 @@ pub enum Mode {
 pub struct Run {
     /// `L` and `tiny` are the networks of these names; any other is spelled out.
     pub arch: String,
+    /// What the network is for.
     pub task: Task,
+    /// Whether it is trained.
     pub mode: Mode,
     /// Voxels of a patch along (z, y, x).
     pub size: [usize; 3],
@@ -63,6 +65,7 @@ pub struct Run {
 }
 
 impl Run {
+    /// That of a plan.
     pub fn of(plan: &Plan, task: Task, mode: Mode) -> Self {
         Self { arch: arch(&plan.network), task, mode, size: plan.train.patch, batch: plan.train.batch }
     }
@@ -115,20 +118,26 @@ pub struct Masking {
     pub ratio: [f64; 2],
 }
 
+/// One timed step.
 #[derive(Clone, Debug, Serialize)]
 pub struct Step {
+    /// From the upload to the last result.
     pub seconds: f64,
     /// Of an autoencoder.
     pub mask_ratio: Option<f64>,
     /// Of a training.
     pub loss: Option<f64>,
+    /// L2 norm of the whole gradient before clipping, of a training.
     pub gradient_norm: Option<f64>,
 }
 
+/// Steps of one kind.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepTimes {
+    /// Of which kind.
     #[serde(flatten)]
     pub run: Run,
+    /// Of an autoencoder.
     pub masking: Option<Masking>,
     /// Type of the activations.
     pub precision: String,
@@ -138,12 +147,17 @@ pub struct StepTimes {
     pub steps: Vec<Step>,
     /// Median of the steps.
     pub seconds_per_step: f64,
+    /// At the median.
     pub patches_per_second: f64,
+    /// At the median.
     pub voxels_per_second: f64,
+    /// Bytes on the device as planned, by use.
     pub planned: SessionMemory,
+    /// Their sum.
     pub planned_bytes: u64,
     /// Activations that the backward pass computes again, of how many that it could.
     pub recomputed: usize,
+    /// How many it could.
     pub recomputable: usize,
     /// What the program asked of the device.
     pub allocated_bytes: u64,
@@ -151,6 +165,7 @@ pub struct StepTimes {
     pub allocator_bytes: Option<u64>,
     /// Resident set of the process before this part, and its largest in it; a software adapter's memory is in it.
     pub resident_before_bytes: Option<u64>,
+    /// Largest resident set in this part.
     pub peak_resident_bytes: Option<u64>,
     /// One run of one sample, by operator, at the plan's lowest mask ratio. The optimiser is not in it.
     pub profile: Option<Vec<Operator>>,
@@ -446,6 +461,7 @@ fn restart_peak() -> Option<u64> {
     crate::base::memory::peak_resident()
 }
 
+/// The steps as a table.
 pub fn table(times: &StepTimes) -> String {
     let (steps, batch) = (&times.steps, times.run.batch as f64);
     let per = |f: &dyn Fn(&Step) -> Option<f64>| steps.iter().map(f).collect::<Vec<_>>();

@@ -14,6 +14,7 @@ pub struct Train {
     pub patch: [usize; 3],
     /// Samples a step.
     pub batch: usize,
+    /// Steps in all.
     pub steps: u64,
     /// Steps between validations; the learning rate changes as often.
     pub epoch_steps: u64,
@@ -21,14 +22,18 @@ pub struct Train {
     pub validation_steps: u64,
     /// Peak learning rate; poly schedule: rate * (1 - epoch / epochs) ^ poly_exponent.
     pub learning_rate: f64,
+    /// Of the poly schedule.
     pub poly_exponent: f64,
+    /// Of stochastic gradient descent (Nesterov).
     pub momentum: f64,
+    /// Of stochastic gradient descent.
     pub weight_decay: f64,
     /// Largest global L2 norm of the gradient.
     pub clip: f64,
     /// How features are stored: `f32`, or `f16` for half their memory. Weights, statistics and sums have 32 bits either way.
     #[serde(default)]
     pub precision: Precision,
+    /// Initial weights.
     pub init: Init,
     /// Minutes between checkpoints; one is written at the end and on a stop signal as well.
     pub checkpoint_minutes: f64,

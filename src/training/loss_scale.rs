@@ -17,6 +17,7 @@ const SCALE: &str = "loss_scale";
 const GOOD_STEPS: &str = "loss_scale_good_steps";
 const SKIPPED_STEPS: &str = "skipped_steps";
 
+/// The factor of the gradients of a training in 16 bits, as PyTorch's GradScaler sets it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScale {
     dynamic: bool,
@@ -28,6 +29,7 @@ pub struct LossScale {
 }
 
 impl LossScale {
+    /// The factor of a training that begins.
     pub fn new(precision: Precision) -> Self {
         let dynamic = precision == Precision::F16;
         Self { dynamic, scale: if dynamic { FIRST } else { 1.0 }, good_steps: 0, skipped_steps: 0 }
@@ -57,6 +59,7 @@ impl LossScale {
         self.scale
     }
 
+    /// Steps whose gradient left the range of 16 bits.
     pub fn skipped_steps(&self) -> u64 {
         self.skipped_steps
     }

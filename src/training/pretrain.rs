@@ -26,22 +26,30 @@ use std::sync::Arc;
 
 /// What the command line adds to the plan; nothing here changes a result.
 pub struct Options {
+    /// Folder of the store.
     pub store: PathBuf,
+    /// Folder of the run.
     pub run: PathBuf,
+    /// Threads that read patches.
     pub threads: usize,
     /// Bytes on the device.
     pub memory: Option<u64>,
+    /// How progress is shown.
     pub progress: Mode,
+    /// Whether it is not.
     pub quiet: bool,
 }
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Outcome {
+    /// Steps in all.
     pub steps: u64,
     /// Validation loss, last and best, and what predicting zero gives, where zero is a prediction.
     pub last_validation: f64,
+    /// The lowest validation loss.
     pub best_validation: f64,
+    /// The loss of predicting zero, where zero is a prediction.
     pub zero_validation: Option<f64>,
 }
 

@@ -21,6 +21,7 @@ pub enum StopSignal {
 }
 
 impl StopSignal {
+    /// As the system spells it.
     pub fn name(self) -> &'static str {
         match self {
             StopSignal::Interrupt => "SIGINT",

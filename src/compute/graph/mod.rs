@@ -23,13 +23,19 @@ use crate::compute::device::recording::{Heap, Slice};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
+/// A tensor of one graph, for operators. What is read or written from outside has a handle.
 pub type TensorId = usize;
 
 /// What a tensor holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
     /// Channels over a space, in quads.
-    Feature { channels: usize, space: Space },
+    Feature {
+        /// Number of channels.
+        channels: usize,
+        /// The voxels of each channel.
+        space: Space,
+    },
     /// Anything else: parameters, statistics, partial sums.
     Bytes(u64),
 }
@@ -45,7 +51,9 @@ pub enum Storage {
     Input(u32),
     /// One of the values that the host reads after every step.
     Output(Output),
+    /// The values of a parameter.
     Weight(ParamId),
+    /// The gradient of a parameter, which adds up over the samples of a step.
     Gradient(ParamId),
     /// Learning rate, loss scale, ... of the step.
     StepValues,
@@ -54,7 +62,9 @@ pub enum Storage {
 /// Values that the host reads after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Output {
+    /// Sum over the samples of a step, scaled by [`StepValues::loss_scale`].
     Loss = 0,
+    /// L2 norm of the whole gradient before clipping.
     GradientNorm = 1,
 }
 
@@ -67,16 +77,22 @@ impl Output {
     }
 }
 
+/// A buffer of a graph.
 #[derive(Clone, Debug)]
 pub struct Tensor {
+    /// What it holds.
     pub kind: Kind,
+    /// Where it lives.
     pub storage: Storage,
     needs_gradient: bool,
 }
 
+/// One run of an operator.
 #[derive(Clone)]
 pub struct Node {
+    /// What it does.
     pub op: Rc<dyn Op>,
+    /// What is read: those of the operator, in its order.
     pub inputs: Vec<TensorId>,
     /// Written or added to.
     pub outputs: Vec<TensorId>,
@@ -84,6 +100,7 @@ pub struct Node {
 
 /// An operator. Its file holds parameters, shape rule, dispatches, gradient, CPU reference and cases.
 pub trait Op {
+    /// What profiles call it.
     fn name(&self) -> &'static str;
     /// Appends the dispatches of one node.
     fn record(&self, node: &Node, recorder: &mut Recorder);
@@ -99,8 +116,11 @@ pub trait Op {
 /// A network under construction.
 pub struct Graph {
     id: GraphId,
+    /// By their [`TensorId`].
     pub tensors: Vec<Tensor>,
+    /// In order of execution.
     pub nodes: Vec<Node>,
+    /// Those of the graphs before it in its session, and its own.
     pub parameters: Parameters,
     precision: Precision,
     masks: Vec<MaskTable>,
@@ -153,11 +173,13 @@ impl Graph {
         }
     }
 
+    /// A new tensor.
     pub fn tensor(&mut self, kind: Kind, storage: Storage) -> TensorId {
         self.tensors.push(Tensor { kind, storage, needs_gradient: false });
         self.tensors.len() - 1
     }
 
+    /// A new feature tensor of the arena.
     pub fn feature(&mut self, channels: usize, space: Space) -> TensorId {
         self.tensor(Kind::Feature { channels, space }, Storage::Arena)
     }
@@ -208,10 +230,12 @@ impl Graph {
         Flag(self.flags - 1)
     }
 
+    /// The place of a value that the host reads after a step.
     pub fn output(&mut self, output: Output) -> TensorId {
         self.tensor(Kind::Bytes(output.slice().size), Storage::Output(output))
     }
 
+    /// The values of [`StepValues`], for operators that read them.
     pub fn step_values(&mut self) -> TensorId {
         self.tensor(Kind::Bytes(std::mem::size_of::<StepValues>() as u64), Storage::StepValues)
     }
@@ -283,10 +307,12 @@ impl Graph {
         self.tensors[t].needs_gradient = true;
     }
 
+    /// Whether a gradient with respect to the tensor is wanted.
     pub fn needs_gradient(&self, t: TensorId) -> bool {
         self.tensors[t].needs_gradient
     }
 
+    /// Appends a node. Its outputs need gradients where one of its inputs does.
     pub fn push(&mut self, op: impl Op + 'static, inputs: &[TensorId], outputs: &[TensorId]) {
         let needs = inputs.iter().any(|&t| self.tensors[t].needs_gradient);
         for &t in outputs {

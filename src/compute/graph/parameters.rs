@@ -3,6 +3,7 @@
 use super::space::{QUAD, QUAD_BYTES};
 use crate::compute::device::recording::{Heap, Slice};
 
+/// Place of a parameter in [`Parameters::list`].
 pub type ParamId = usize;
 
 /// Weights, gradients and momentum lie in heaps of the same layout; an alignment that every adapter allows.
@@ -12,13 +13,24 @@ const ALIGNMENT: u64 = 256;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packing {
     /// One value a channel, filled up to whole quads with zeros.
-    Vector { channels: usize },
+    Vector {
+        /// Number of values.
+        channels: usize,
+    },
     /// 4x4 matrices [output quad][tap][input quad], column = input channel. The inputs are those of a concatenation, each
     /// filled up to whole quads. On the host: (out, in, kz, ky, kx).
-    Convolution { out: usize, inputs: Vec<usize>, taps: usize },
+    Convolution {
+        /// Output channels.
+        out: usize,
+        /// Channels of each input of the concatenation.
+        inputs: Vec<usize>,
+        /// Voxels of the kernel.
+        taps: usize,
+    },
 }
 
 impl Packing {
+    /// Bytes on the device.
     pub fn bytes(&self) -> u64 {
         match self {
             Packing::Vector { channels } => channels.div_ceil(QUAD) as u64 * QUAD_BYTES,
@@ -61,6 +73,10 @@ impl Packing {
         }
     }
 
+    /// From the order of the host to that of the device.
+    ///
+    /// # Panics
+    /// When there is another number of values.
     pub fn pack(&self, host: &[f32]) -> Vec<f32> {
         let places = self.places();
         assert_eq!(places.len(), host.len(), "{self:?} does not hold {} values", host.len());
@@ -71,6 +87,7 @@ impl Packing {
         device
     }
 
+    /// From the order of the device to that of the host.
     pub fn unpack(&self, device: &[f32]) -> Vec<f32> {
         self.places().into_iter().map(|p| device[p]).collect()
     }
@@ -136,8 +153,11 @@ pub struct Parameter {
     pub name: String,
     /// Shape in PyTorch.
     pub shape: Vec<usize>,
+    /// How it lies on the device.
     pub packing: Packing,
+    /// What it does in its layer.
     pub role: Role,
+    /// Where in the network it is.
     pub part: Part,
     /// Whether a gradient reaches it; PyTorch leaves parameters without one alone (no decay, no momentum).
     pub trained: bool,
@@ -146,13 +166,16 @@ pub struct Parameter {
 /// The parameters of a network in order of their creation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Parameters {
+    /// By their [`ParamId`].
     pub list: Vec<Parameter>,
 }
 
 /// Where each parameter lies: chunk and offset, the same for weights, gradients and momentum.
 #[derive(Clone, Debug)]
 pub struct ParameterLayout {
+    /// Chunk and offset of each parameter.
     pub places: Vec<(u32, u64)>,
+    /// Bytes of each parameter.
     pub sizes: Vec<u64>,
     /// Bytes of each chunk.
     pub chunks: Vec<u64>,
@@ -180,6 +203,7 @@ impl Parameters {
         self.list.len() - 1
     }
 
+    /// The parameter of a name.
     pub fn find(&self, name: &str) -> Option<ParamId> {
         self.list.iter().position(|p| p.name == name)
     }
@@ -213,10 +237,12 @@ impl Parameters {
 }
 
 impl ParameterLayout {
+    /// Where a parameter lies in one of the heaps that share the layout.
     pub fn slice(&self, heap: fn(u32) -> Heap, id: ParamId) -> Slice {
         let (chunk, offset) = self.places[id];
         Slice { heap: heap(chunk), offset, size: self.sizes[id] }
     }
+    /// Bytes of all chunks.
     pub fn bytes(&self) -> u64 {
         self.chunks.iter().sum()
     }

@@ -18,10 +18,15 @@ const ALIGNMENT: u64 = 256;
 /// A piece of a tensor: quads `first..first + quads` of a feature tensor, or the whole of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
+    /// First quad of channels.
     pub first_quad: usize,
+    /// Number of quads; 0 for tensors that are not feature tensors.
     pub quads: usize,
+    /// Which heap of the arena.
     pub heap: u32,
+    /// Bytes from its beginning.
     pub offset: u64,
+    /// Bytes.
     pub size: u64,
 }
 
@@ -42,6 +47,7 @@ impl MemoryPlan {
         &self.pieces[feature.tensor]
     }
 
+    /// Bytes of all heaps.
     pub fn bytes(&self) -> u64 {
         self.heaps.iter().sum()
     }

@@ -10,8 +10,11 @@ use bytemuck::Pod;
 /// Quads `first_quad..first_quad + quads` of a tensor, in one binding.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
+    /// First quad of channels.
     pub first_quad: usize,
+    /// Number of quads.
     pub quads: usize,
+    /// Where they lie.
     pub slice: Slice,
 }
 
@@ -32,6 +35,7 @@ pub struct Recorder<'a> {
     layout: &'a ParameterLayout,
     facts: &'a AdapterFacts,
     kernels: &'a KernelTable,
+    /// What is recorded so far.
     pub recording: Recording,
     label: &'static str,
     node: usize,
@@ -39,6 +43,7 @@ pub struct Recorder<'a> {
 }
 
 impl<'a> Recorder<'a> {
+    /// A recorder of a graph whose tensors lie as `plan` and `layout` say, for an adapter and its choice of kernels.
     pub fn new(
         graph: &'a Graph,
         plan: &'a MemoryPlan,
@@ -97,10 +102,12 @@ impl<'a> Recorder<'a> {
         self.facts
     }
 
+    /// Channels and space of a feature tensor.
     pub fn shape(&self, t: TensorId) -> (usize, Space) {
         self.graph.shape(t)
     }
 
+    /// Quads of channels of a feature tensor.
     pub fn quads(&self, t: TensorId) -> usize {
         self.shape(t).0.div_ceil(QUAD)
     }
@@ -213,6 +220,8 @@ impl<'a> Recorder<'a> {
         Workgroups::when(flag.0, items, per_group)
     }
 
+    /// Appends a dispatch of `kernel` with its uniform and its storage buffers from binding 1 on; `flops` and `bytes` are its
+    /// operations and the bytes that must move at least, at full capacity.
     pub fn dispatch<P: Pod>(
         &mut self,
         kernel: Kernel,

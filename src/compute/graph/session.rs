@@ -16,8 +16,11 @@ use std::rc::Rc;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 pub struct StepValues {
+    /// Of stochastic gradient descent.
     pub learning_rate: f32,
+    /// Share of the momentum that stays.
     pub momentum: f32,
+    /// Factor of the weights that is added to their gradients.
     pub weight_decay: f32,
     /// Factor of the loss, e.g. 1 / (masked voxels of the batch).
     pub loss_scale: f32,
@@ -41,16 +44,22 @@ const MAX_HEAP: u64 = (2 << 30) - 256;
 /// Bytes of a session, by use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct SessionMemory {
+    /// The arena.
     pub activations: u64,
     /// The least that activations can take with this graph; the rest is what the layout could not reuse.
     pub activations_floor: u64,
+    /// Parameters.
     pub weights: u64,
+    /// Their gradients.
     pub gradients: u64,
+    /// Their momentum.
     pub momentum: u64,
+    /// What the host uploads: images, masks, numbers.
     pub inputs: u64,
 }
 
 impl SessionMemory {
+    /// Bytes of all.
     pub fn total(&self) -> u64 {
         self.activations + self.weights + self.gradients + self.momentum + self.inputs
     }
@@ -92,7 +101,9 @@ pub(super) struct Program {
 /// The optimiser as a recording over the parameters' chunks; `scratch` bytes of the output heap are its own, from
 /// [`optimizer_scratch`] on.
 pub struct Optimizer {
+    /// The dispatches.
     pub recording: Recording,
+    /// Bytes of its work space.
     pub scratch: u64,
 }
 
@@ -106,8 +117,10 @@ pub fn optimizer_scratch() -> u64 {
 
 /// Graphs that share parameters and memory, ready to run.
 pub struct Session {
+    /// The device.
     pub gpu: Rc<Gpu>,
     pub(super) heaps: Heaps,
+    /// Of all programs.
     pub parameters: Parameters,
     pub(super) layout: ParameterLayout,
     pub(super) programs: Vec<Program>,
@@ -223,6 +236,7 @@ impl Session {
         self.dynamic.flags[flag.0 as usize] = on;
     }
 
+    /// Uploads the values of a step.
     pub fn set_step(&self, values: StepValues) {
         self.gpu.write(&self.heaps, Heap::Hyper, 0, bytemuck::bytes_of(&values));
     }
@@ -250,6 +264,10 @@ impl Session {
         self.gpu.run(optimizer, &self.dynamic)
     }
 
+    /// Reads a value after a step.
+    ///
+    /// # Errors
+    /// The device fails.
     pub fn output(&self, output: Output) -> Result<f32> {
         let slice = Slice { size: 4, ..output.slice() };
         Ok(bytemuck::pod_read_unaligned(&self.gpu.read(&self.heaps, slice)?))
@@ -325,15 +343,25 @@ impl Session {
     pub fn weight(&self, id: ParamId) -> Result<Vec<f32>> {
         self.read_parameter(id, Heap::Weights)
     }
+    /// The gradient of a parameter in PyTorch's order.
+    ///
+    /// # Errors
+    /// The device fails.
     pub fn gradient(&self, id: ParamId) -> Result<Vec<f32>> {
         self.read_parameter(id, Heap::Gradients)
     }
+    /// The momentum of a parameter in PyTorch's order.
+    ///
+    /// # Errors
+    /// The device fails.
     pub fn momentum(&self, id: ParamId) -> Result<Vec<f32>> {
         self.read_parameter(id, Heap::Momentum)
     }
+    /// Sets a parameter, given in PyTorch's order.
     pub fn set_weight(&self, id: ParamId, values: &[f32]) {
         self.write_parameter(id, Heap::Weights, values);
     }
+    /// Sets the momentum of a parameter, given in PyTorch's order.
     pub fn set_momentum(&self, id: ParamId, values: &[f32]) {
         self.write_parameter(id, Heap::Momentum, values);
     }
@@ -379,6 +407,7 @@ impl Drop for Session {
 }
 
 impl Limits {
+    /// Those of an adapter.
     pub fn of(gpu: &Gpu) -> Self {
         Self { max_binding: gpu.facts().max_binding, max_buffer: gpu.facts().max_buffer.min(MAX_HEAP) }
     }

@@ -11,14 +11,18 @@ pub const QUAD_BYTES: u64 = 16;
 /// Voxels in C order (axes z, y, x); with `blocks`, only those of visible blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Space {
+    /// Voxels along (z, y, x).
     pub dims: [usize; 3],
+    /// The blocks of which only the visible ones are stored; `None`: every voxel is.
     pub blocks: Option<Blocks>,
 }
 
 /// A grid of blocks of which some are visible. `grid * block == dims`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Blocks {
+    /// Blocks along (z, y, x).
     pub grid: [usize; 3],
+    /// Voxels of a block along (z, y, x).
     pub block: [usize; 3],
     /// Which of the graph's masks tells the visible blocks.
     pub mask: u32,
@@ -27,6 +31,7 @@ pub struct Blocks {
 }
 
 impl Space {
+    /// All voxels of a volume of `dims`.
     pub fn dense(dims: [usize; 3]) -> Self {
         Self { dims, blocks: None }
     }
@@ -39,6 +44,7 @@ impl Space {
         whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask: mask.index, capacity }) })
     }
 
+    /// Whether only visible blocks are stored.
     pub fn is_sparse(&self) -> bool {
         self.blocks.is_some()
     }
@@ -56,6 +62,7 @@ impl Space {
         self.blocks.map_or(self.dims[2], |b| b.block[2])
     }
 
+    /// The mask that tells the visible blocks, by its number in the graph.
     pub fn mask(&self) -> Option<u32> {
         self.blocks.map(|b| b.mask)
     }
@@ -77,6 +84,7 @@ impl Space {
     }
 }
 
+/// The number of voxels of a volume.
 pub fn product(v: [usize; 3]) -> usize {
     v[0] * v[1] * v[2]
 }
@@ -85,29 +93,40 @@ pub fn product(v: [usize; 3]) -> usize {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
 pub struct SpaceUniform {
+    /// Voxels along (z, y, x).
     pub dims: [u32; 3],
+    /// Voxels between two quads of channels.
     pub stride: u32,
+    /// Voxels of a block along (z, y, x).
     pub block: [u32; 3],
+    /// Voxels of a block.
     pub block_volume: u32,
+    /// Blocks along (z, y, x).
     pub grid: [u32; 3],
+    /// 1 where only visible blocks are stored.
     pub sparse: u32,
+    /// 1 / `block`, so that kernels multiply.
     pub inverse_block: [f32; 3],
+    /// WGSL aligns vectors to 16 bytes.
     pub padding: u32,
 }
 
 /// Which blocks of a grid are visible.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockMask {
+    /// Cells along (z, y, x).
     pub grid: [usize; 3],
     /// One flag a cell in C order; true = visible.
     pub visible: Vec<bool>,
 }
 
 impl BlockMask {
+    /// A mask that hides nothing.
     pub fn all_visible(grid: [usize; 3]) -> Self {
         Self { grid, visible: vec![true; product(grid)] }
     }
 
+    /// Number of visible cells.
     pub fn count(&self) -> usize {
         self.visible.iter().filter(|&&v| v).count()
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 /// What was measured for one problem.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Tuned {
+    /// As the kernel table spells it.
     pub problem: String,
     /// Every variant with its seconds, fastest first; the first of them is the one to use.
     pub variants: Vec<(String, f64)>,

@@ -10,17 +10,23 @@ use crate::tasks::task::{Frame, Trains};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
+/// A fine-tuning.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Plan {
     /// Everything random follows from it.
     pub seed: u64,
+    /// Which cases there are.
     pub data: Data,
+    /// How the network is trained.
     pub train: Train,
+    /// What is taken from a pre-trained network.
     pub transfer: Transfer,
     /// One after the other.
     pub phases: Vec<Phase>,
+    /// What happens to patches before the network sees them.
     pub augment: augment::segmentation::Settings,
+    /// The network.
     pub network: Network,
 }
 
@@ -40,6 +46,7 @@ pub struct Data {
     pub reorient: bool,
 }
 
+/// How the network is trained, whatever the phase.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Train {
@@ -55,8 +62,11 @@ pub struct Train {
     pub foreground: f64,
     /// Whether the Dice is made of sums over the whole batch.
     pub batch_dice: bool,
+    /// Of the poly schedule.
     pub poly_exponent: f64,
+    /// Of stochastic gradient descent (Nesterov).
     pub momentum: f64,
+    /// Of stochastic gradient descent.
     pub weight_decay: f64,
     /// Largest global L2 norm of the gradient.
     pub clip: f64,
@@ -71,10 +81,13 @@ pub struct Train {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
+    /// Which weights.
     pub part: Part,
+    /// How the first convolution takes several channels.
     pub stem: Stem,
 }
 
+/// Which weights of a pre-trained network are taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum Part {
@@ -90,6 +103,7 @@ pub enum Part {
 pub enum Stem {
     /// The pre-trained weights for every channel, divided by the number of channels.
     Replicate,
+    /// Random weights.
     Random,
 }
 
@@ -97,8 +111,11 @@ pub enum Stem {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Phase {
+    /// Which parameters.
     pub trains: Trains,
+    /// How the learning rate runs.
     pub rate: Rate,
+    /// How long.
     pub steps: u64,
     /// Largest learning rate.
     pub peak: f64,
@@ -112,6 +129,7 @@ pub enum Rate {
     WarmUp,
     /// peak * (1 - epoch / epochs) ^ poly_exponent
     Poly,
+    /// peak
     Constant,
 }
 
@@ -215,6 +233,10 @@ impl Plan {
         Self::from_table(table)
     }
 
+    /// A plan from its TOML text.
+    ///
+    /// # Errors
+    /// Names the key that is unknown or of a wrong value.
     pub fn parse(text: &str) -> Result<Self> {
         let table = text.parse().map_err(|e: toml::de::Error| Error::plan(e.to_string().trim(), "Correct the TOML"))?;
         Self::from_table(table)
@@ -225,6 +247,7 @@ impl Plan {
         table::into(table, "`spark3d finetune DATASET -o RUN --dry-run` prints a plan with every key")
     }
 
+    /// All keys as TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a plan is plain data")
     }
@@ -270,6 +293,10 @@ impl Plan {
         }
     }
 
+    /// Refuses plans that make no sense.
+    ///
+    /// # Errors
+    /// Names the key, its value and what it may be.
     pub fn validate(&self) -> Result<()> {
         let t = &self.train;
         self.network.validate(t.patch)?;

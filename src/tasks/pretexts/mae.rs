@@ -45,8 +45,11 @@ pub struct Settings {
     pub mask_ratio: [f64; 2],
     /// Whether the network sees only the visible voxels. Released code lets the stem read one hidden voxel at the border.
     pub mask_input: bool,
+    /// Whether the encoder stores and computes visible blocks only.
     pub sparse: bool,
+    /// Whether hidden positions of encoder outputs become a learnable token instead of zero.
     pub token: bool,
+    /// Whether encoder outputs are normalised, and convolved after the mask is filled.
     pub densify: bool,
 }
 

@@ -38,15 +38,18 @@ pub struct Settings {
     pub flip_probability: f64,
     /// Whether the last axis is flipped as well. The authors' code does; nnssl's draws the channel axis in its place.
     pub flip_last_axis: bool,
+    /// Share of patches whose voxels are shuffled.
     pub shuffle_probability: f64,
     /// Windows that are shuffled; each is at most a tenth of the patch along each axis.
     pub shuffle_windows: usize,
+    /// Share of patches whose intensities follow a random curve.
     pub curve_probability: f64,
     /// Points of the table of the intensity curve.
     pub curve_points: usize,
     /// Intensities are z-scores, and the curve is defined on [0, 1]: values outside take its ends, as in nnssl. With `true` the
     /// curve spans the intensities of each patch instead, and its values are scaled back.
     pub curve_rescaled: bool,
+    /// Share of patches that are painted with noise.
     pub paint_probability: f64,
     /// Of painted patches, the share whose boxes become noise; of the others everything else does.
     pub inpaint_share: f64,
@@ -78,6 +81,10 @@ const ONE_MORE: f64 = 0.95;
 const MARGIN: usize = 3;
 
 impl Settings {
+    /// Refuses settings that make no sense.
+    ///
+    /// # Errors
+    /// Names the key, its value and what it may be.
     pub fn validate(&self, patch: [usize; 3]) -> Result<()> {
         let probabilities = [
             ("flip_probability", self.flip_probability),
@@ -117,6 +124,7 @@ impl Settings {
 pub struct Draw {
     /// Axes (z, y, x) that input and target are mirrored along.
     pub mirror: [bool; 3],
+    /// Everything else.
     pub change: Change,
 }
 

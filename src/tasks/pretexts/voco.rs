@@ -80,6 +80,10 @@ impl Settings {
         product(self.grid(patch)) + self.targets
     }
 
+    /// Refuses settings that make no sense.
+    ///
+    /// # Errors
+    /// Names the key, its value and what it may be.
     pub fn validate(&self, network: &Network, patch: [usize; 3]) -> Result<()> {
         let crop = self.crop;
         if crop == 0 || patch.iter().any(|p| *p == 0 || p % crop != 0) {
@@ -166,6 +170,7 @@ pub struct Denominators {
 }
 
 impl Denominators {
+    /// Those of a batch.
     pub fn of(batch: &[Crops]) -> Self {
         let all = || batch.iter().flat_map(|c| &c.overlaps);
         let mean = |sum: f64| (sum / batch.len() as f64) as f32;

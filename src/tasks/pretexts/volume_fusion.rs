@@ -44,6 +44,7 @@ pub struct Settings {
     pub boxes: [usize; 2],
     /// Voxels of a box's edge at least, and the share of the patch that it is at most.
     pub least_edge: usize,
+    /// The share of the patch that a box's edge is at most.
     pub largest_share: f64,
     /// Whether patches are cut from the middle of their scans, as in nnssl, or from anywhere.
     pub centre: bool,
@@ -56,6 +57,10 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Refuses settings that make no sense.
+    ///
+    /// # Errors
+    /// Names the key, its value and what it may be.
     pub fn validate(&self) -> Result<()> {
         let error = |what: String, remedy: &str| Err(Error::plan(what, remedy));
         if !(2..=256).contains(&self.classes) {

@@ -41,15 +41,19 @@ pub struct Options {
     pub splits: Option<PathBuf>,
     /// Whether the validation cases are predicted and scored in the end.
     pub validate: bool,
+    /// Threads that read patches.
     pub threads: usize,
     /// Bytes on the device.
     pub memory: Option<u64>,
+    /// How progress is shown.
     pub progress: Mode,
+    /// Whether it is not.
     pub quiet: bool,
 }
 
 /// How a run ended.
 pub struct Outcome {
+    /// Steps in all.
     pub steps: u64,
     /// Mean of the classes' Dice over the patches of the last validation.
     pub pseudo_dice: f64,

@@ -26,30 +26,43 @@ pub struct Request {
     pub from: Option<PathBuf>,
     /// An nnU-Net plans.json and the name of a configuration in it.
     pub plans: Option<(PathBuf, String)>,
+    /// Name of a preset.
     pub preset: String,
+    /// Name of a schedule.
     pub schedule: Option<String>,
     /// Steps of all phases.
     pub steps: Option<u64>,
+    /// Peak of all phases.
     pub learning_rate: Option<f64>,
+    /// What is taken over.
     pub part: Option<Part>,
+    /// How the stem takes several channels.
     pub stem: Option<Stem>,
+    /// Number of a fold, or `all`.
     pub fold: String,
     /// Training cases that are used; 0 = all.
     pub cases: usize,
+    /// Everything random follows from it.
     pub seed: Option<u64>,
     /// A TOML file that changes the plan, and `key=value` pairs.
     pub file: Option<PathBuf>,
+    /// `key=value` pairs that change the plan last.
     pub set: Vec<String>,
 }
 
 /// A fine-tuning, ready to run.
 pub struct Setup {
+    /// All numbers.
     pub plan: Plan,
+    /// What the outputs are.
     pub objective: Objective,
+    /// The data set.
     pub raw: RawDataset,
     /// The model in nnU-Net's words.
     pub plans: Plans,
+    /// The one of `plans` that is trained.
     pub configuration: Configuration,
+    /// The pre-trained weights.
     pub from: Option<WeightFile>,
 }
 

@@ -83,6 +83,7 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
 
 /// Initial values of the parameters, and what was taken over.
 pub struct Initial {
+    /// Of every parameter, in PyTorch's order.
     pub values: Vec<Vec<f32>>,
     /// How many parameters were transferred.
     pub transferred: usize,

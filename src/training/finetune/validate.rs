@@ -44,6 +44,7 @@ pub struct Scans<'a> {
     pub out: PathBuf,
     /// What the progress is called.
     pub what: &'a str,
+    /// How they are predicted and scored.
     pub protocol: Protocol,
 }
 
