@@ -9,7 +9,6 @@ use crate::compute::graph::{
     Graph, Input as Upload, Mask, Node, Op, Output, Precision, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform,
     TensorId, product,
 };
-use bytemuck::{Pod, Zeroable};
 
 /// Which voxels count.
 #[derive(Clone, Copy, Debug)]
@@ -30,22 +29,22 @@ struct MaskedL2 {
     gradient: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct LossParams {
-    space: SpaceUniform,
-    visible: SpaceUniform,
-    channels: u32,
-    first_quad: u32,
-    first_partial: u32,
-    pad: u32,
+shader_struct! {
+    pub(super) struct LossParams is Params of ["masked_l2/loss"] {
+        space: SpaceUniform,
+        visible: SpaceUniform,
+        channels: u32,
+        first_quad: u32,
+        first_partial: u32,
+        pad: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct FinalizeParams {
-    count: u32,
-    pad: [u32; 3],
+shader_struct! {
+    pub(super) struct FinalizeParams is Params of ["masked_l2/finalize"] {
+        count: u32,
+        pad: [u32; 3],
+    }
 }
 
 impl Graph {
@@ -99,6 +98,7 @@ impl Graph {
     }
 }
 
+// The loss computes its gradient itself.
 impl Op for MaskedL2 {
     fn name(&self) -> &'static str {
         if self.absolute { "masked_l1" } else { "masked_l2" }
@@ -144,9 +144,6 @@ impl Op for MaskedL2 {
             partial.size as f64,
         );
     }
-
-    /// The loss computes its gradient itself.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// (loss, d loss / d p) of scale * sum over channels and voxels of w (p - t)^2; w has one channel.
