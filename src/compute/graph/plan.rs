@@ -154,7 +154,7 @@ fn too_large(dims: [usize; 3], bytes: u64, limit: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::graph::{Node, Op, Parameters, Recorder, Space};
+    use crate::compute::graph::{Node, Op, Parameters, Precision, Recorder, Space};
 
     struct Touch;
     impl Op for Touch {
@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn tensors_alive_at_the_same_time_never_overlap_and_dead_ones_are_reused() {
-        let mut g = Graph::new(Parameters::default(), &[]);
+        let mut g = Graph::new(Parameters::default(), Precision::F32);
         let space = Space::dense([8, 8, 8]);
         let chain: Vec<TensorId> = (0..12).map(|i| g.feature(4 + 8 * (i % 3), space)).collect();
         for pair in chain.windows(2) {
