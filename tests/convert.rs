@@ -100,7 +100,8 @@ fn single_checkpoints_go_both_ways() {
 /// A checkpoint of a pre-training as this program writes it, of the preset tiny.
 fn pretraining(path: &Path) -> Plan {
     let plan = Plan::preset("tiny").unwrap();
-    let parameters = spark3d::compute::model::predictor(&plan.network, plan.train.patch).graph.parameters;
+    let built = spark3d::compute::model::predictor(&plan.network, plan.train.patch, plan.train.precision);
+    let parameters = built.graph.parameters;
     let values = spark3d::compute::model::init::initial_values(&parameters, plan.train.init, 3);
     let named = parameters.list.iter().zip(values);
     let mut weights: Vec<_> =

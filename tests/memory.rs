@@ -8,7 +8,7 @@ use spark3d::compute::ops::cases::noise;
 use spark3d::data::dataset::Patch;
 use spark3d::tasks::plan::Plan;
 use spark3d::training::memory::plan_run;
-use spark3d::training::pretrain::Trainer;
+use spark3d::training::pretrain;
 use std::rc::Rc;
 
 fn gpu() -> Rc<Gpu> {
@@ -16,9 +16,11 @@ fn gpu() -> Rc<Gpu> {
     Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"))
 }
 
-fn patches(plan: &Plan) -> Vec<Patch> {
+/// Samples of one patch each.
+fn samples(plan: &Plan) -> Vec<Vec<Patch>> {
     let shape = plan.train.patch;
-    (0..plan.train.batch as u64).map(|k| Patch::plain(noise(k, shape.iter().product()), shape, "noise")).collect()
+    let sample = |k: u64| vec![Patch::plain(noise(k, shape.iter().product()), shape, "noise")];
+    (0..plan.train.batch as u64).map(sample).collect()
 }
 
 /// Two steps under a memory budget: (losses, planned bytes, allocated bytes, recomputed activations).
@@ -26,8 +28,10 @@ fn two_steps(plan: &Plan, budget: Option<u64>) -> (Vec<f64>, u64, u64, usize) {
     let gpu = gpu();
     let run = plan_run(plan, Limits::of(&gpu), budget).unwrap();
     let (planned, recomputed) = (run.memory.total(), run.recomputed);
-    let mut trainer = Trainer::new(&gpu, plan, run, None).unwrap();
-    let losses = (0..2).map(|s| trainer.step(s, &patches(plan)).unwrap().0).collect();
+    drop(run);
+    let mut trainer = pretrain::trainer(&gpu, plan, budget, None).unwrap();
+    assert_eq!(trainer.planned(), planned);
+    let losses = (0..2).map(|s| trainer.step(s, &samples(plan)).unwrap().loss).collect();
     let allocated = gpu.allocator_bytes().unwrap_or(gpu.allocated());
     (losses, planned, allocated, recomputed)
 }
@@ -77,5 +81,5 @@ fn the_papers_run_fits_small_and_large_adapters() {
     let half = plan_run(&half, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256 }, None).unwrap();
     assert!(half.memory.activations <= small.memory.activations / 100 * 52);
     assert_eq!((half.memory.weights, half.memory.inputs), (small.memory.weights, small.memory.inputs));
-    assert_eq!(small.training.parameters.count(), 110_203_205);
+    assert_eq!(small.training.graph.parameters.count(), 110_203_205);
 }

@@ -247,7 +247,7 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
     assert_eq!((id.as_str(), segmenter.runs(&grid)), ("case0", 48 * 8));
     let model = SegmentationModel::open(&options.model, &FoldChoice::Found, "final").unwrap();
     let patch = model.configuration.patch_size;
-    let built = spark3d::compute::model::predictor(&model.network, patch);
+    let built = spark3d::compute::model::predictor(&model.network, patch, Precision::F32);
     assert!(Segmenter::new(gpu.clone(), model, true, 1.5).is_err());
     let session = Session::new(gpu.clone(), vec![built.graph], None).unwrap();
     assert_eq!(session.memory().total(), planned.device());

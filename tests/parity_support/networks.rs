@@ -4,7 +4,9 @@
 use super::{Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{Graph, Output, Parameters, Session, Space, StepValues};
+use spark3d::compute::graph::{
+    Feature, Graph, Input, Output, Parameters, Precision, Session, Space, StepValues, TensorId,
+};
 use spark3d::compute::model::{self, Encoder, Network, state_dict};
 use spark3d::compute::ops::{Classes, DiceCe, sgd};
 use std::collections::HashSet;
@@ -48,25 +50,27 @@ fn outputs(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let input = f.get("input");
     let patch = triple(&f.json["config"]["size"]);
     network.validate(patch).unwrap();
-    let mut g = Graph::new(Parameters::default(), &[]);
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(network.input_channels, patch);
-    let x = g.pack(image, network.input_channels, Space::dense(patch));
+    let x = g.pack(image.tensor(), network.input_channels, Space::dense(patch));
     let spaces = model::stage_spaces(&network, patch, None).unwrap();
     let skips = model::encoder(&mut g, &network, x, &spaces);
     let outputs = model::decoder(&mut g, &network, &skips);
-    skips.iter().chain(&outputs).for_each(|&t| g.keep(t));
+    let mut kept: Vec<(String, Feature)> = Vec::new();
+    kept.extend(skips.iter().enumerate().map(|(k, &t)| (format!("skip{k}"), g.keep(t))));
+    kept.extend(outputs.iter().enumerate().map(|(k, &t)| (format!("out{k}"), g.keep(t))));
+    let graph = g.id();
     let session = Session::new(gpu.clone(), vec![g], None).unwrap();
     set_parameters(f, &session);
     let mut found: Vec<(String, Vec<f32>)> = Vec::new();
     for n in 0..input.samples() {
-        session.set_image(0, input.sample(n));
-        session.run(0).unwrap();
-        let named = skips.iter().enumerate().map(|(k, &t)| (format!("skip{k}"), t));
-        for (key, tensor) in named.chain(outputs.iter().enumerate().map(|(k, &t)| (format!("out{k}"), t))) {
-            let values = session.read(0, tensor).unwrap();
-            match found.iter_mut().find(|(n, _)| *n == key) {
+        session.set_image(image, input.sample(n));
+        session.run(graph).unwrap();
+        for (key, feature) in &kept {
+            let values = session.read(*feature).unwrap();
+            match found.iter_mut().find(|(n, _)| n == key) {
                 Some((_, all)) => all.extend(values),
-                None => found.push((key, values)),
+                None => found.push((key.clone(), values)),
             }
         }
     }
@@ -93,16 +97,20 @@ fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let loss = DiceCe { classes, background: false, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 1.0 };
     let weights: Vec<f32> =
         f.json["ds_weights"].as_array().unwrap().iter().map(|w| w.as_f64().unwrap() as f32).collect();
-    let mut g = Graph::new(Parameters::default(), &[]);
-    let outputs: Vec<Vec<usize>> = (0..samples).map(|_| model::outputs(&mut g, &network, patch)).collect();
-    let labels: Vec<usize> = (0..samples).map(|_| g.image(1, patch)).collect();
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
+    let images: Vec<Input> = (0..samples).map(|_| g.image(network.input_channels, patch)).collect();
+    let maps: Vec<Input> = (0..samples).map(|_| g.image(1, patch)).collect();
+    let labels: Vec<TensorId> = maps.iter().map(|m| m.tensor()).collect();
+    let outputs: Vec<Vec<TensorId>> =
+        images.iter().map(|image| model::outputs_of(&mut g, &network, image.tensor(), patch)).collect();
     let mut seeds = Vec::new();
     for (level, &weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
-        let logits: Vec<usize> = outputs.iter().map(|o| o[level]).collect();
+        let logits: Vec<TensorId> = outputs.iter().map(|o| o[level]).collect();
         let gradients = g.dice_ce(&logits, &labels, patch, &loss, weight, true);
         seeds.extend(logits.into_iter().zip(gradients));
     }
     g.backward(&seeds, []);
+    let graph = g.id();
     let o = &f.json["optimizer"];
     let number = |key: &str| o[key].as_f64().unwrap();
     let clip = number("clip_grad_norm") as f32;
@@ -111,8 +119,8 @@ fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     set_parameters(f, &session);
     let target = f.get("target0");
     for n in 0..samples {
-        session.set_image(n, input.sample(n));
-        session.set_image(samples + n, target.sample(n));
+        session.set_image(images[n], input.sample(n));
+        session.set_image(maps[n], target.sample(n));
     }
     let untrained: HashSet<&str> =
         f.json["params_without_grad"].as_array().unwrap().iter().map(|v| v.as_str().unwrap()).collect();
@@ -135,7 +143,7 @@ fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
             ..Default::default()
         });
         session.start_step();
-        session.run(0).unwrap();
+        session.run(graph).unwrap();
         losses.push(session.output(Output::Loss).unwrap());
         if step == 0 {
             compare_parameters(f, &session, "grad", 1e-5, report);

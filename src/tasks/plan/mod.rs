@@ -279,8 +279,8 @@ mod tests {
         }
         assert!(error("voco.crop=3").contains("the plan has no key voco"));
         assert!(error("volume_fusion.classes=3").contains("volume_fusion"));
-        for pretext in crate::tasks::pretexts::ALL {
-            Plan::resolve("tiny", None, &[format!("pretext={}", pretext.key)]).unwrap();
+        for entry in pretexts::ALL {
+            Plan::resolve("tiny", None, &[format!("pretext={}", entry.key)]).unwrap();
         }
         assert!(error("pretext=jigsaw").contains("jigsaw"));
         assert_eq!(Plan::resolve("s3d-b", None, &["network=S".into()]).unwrap().network.features[0], 16);
