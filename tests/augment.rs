@@ -12,6 +12,7 @@ use spark3d::data::augment::{self, Change};
 use spark3d::data::dataset::{LabelledPatch, Patch};
 use spark3d::data::preprocess::case::OUTSIDE;
 use spark3d::tasks::plan::{Plan, finetune};
+use spark3d::tasks::pretexts::mae::Mae;
 use spark3d::tasks::{augmentation, segmentation};
 use std::rc::Rc;
 

@@ -7,6 +7,7 @@
 
 pub mod augmentation;
 pub mod check;
+mod frame;
 pub mod plan;
 mod plan_table;
 pub mod pretexts;

@@ -1,6 +1,6 @@
 //! When a training trains what, and with which learning rate.
 
-use super::task::Frame;
+use super::frame::Frame;
 use crate::compute::graph::Part;
 use serde::{Deserialize, Serialize};
 

@@ -1,27 +1,15 @@
 //! The interface between a training and what is trained.
 
+pub use super::frame::Frame;
+
 use super::schedule::Trains;
 use crate::base::error::Result;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, Precision, Session, TensorId};
-use crate::compute::model::Network;
+use crate::compute::graph::{Graph, Parameters, Session, TensorId};
 use crate::data::dataset::SampleKey;
 use crate::evaluation::pictures::curves::Series;
 use image::RgbImage;
 use serde_json::{Map, Value, json};
-
-/// What a task and its training have in common: numbers of the plan that every graph depends on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
-    /// The network that is trained.
-    pub network: Network,
-    /// Voxels of a patch along (z, y, x).
-    pub patch: [usize; 3],
-    /// Samples of a step.
-    pub batch: usize,
-    /// How feature tensors are stored.
-    pub precision: Precision,
-}
 
 /// What a graph is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
