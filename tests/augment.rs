@@ -358,7 +358,7 @@ fn positions_are_exact_in_large_patches() {
 fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     let limits = Limits { max_binding: 128 << 20, max_buffer: 1 << 31 };
     let checked = |plan: &Plan| {
-        let augmentation = plan.settings::<Mae>().unwrap().augmentation(&plan.frame());
+        let augmentation = plan.pretext.augmentation(&plan.frame()).unwrap();
         augmentation.check(limits).map(|()| augmentation)
     };
     let mut plan = Plan::preset("s3d-b").unwrap();

@@ -71,7 +71,7 @@ fn curve_at(x: f32) -> f32 {
 
 fn in_a_box(c: vec3<u32>) -> bool {
     for (var k = drawn.zero; k < drawn.boxes; k++) {
-        let box = drawn.box[k];
+        let box = drawn.boxed[k];
         if all(c >= box.corner) && all(c < box.corner + box.size) { return true; }
     }
     return false;

@@ -10,7 +10,7 @@ struct Distortion {
     paint: u32, boxes: u32,
     // 0, which no compiler can know: see opaque_zero in space.wgsl.
     zero: u32, pad: u32,
-    box: array<Box, 8>,
+    boxed: array<Box, 8>,
 }
 
 struct Params { dims: vec3<u32>, pad: u32 }

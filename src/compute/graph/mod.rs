@@ -104,8 +104,14 @@ pub trait Op {
     fn name(&self) -> &'static str;
     /// Appends the dispatches of one node.
     fn record(&self, node: &Node, recorder: &mut Recorder);
-    /// Appends the nodes that bring the gradients of the outputs to the inputs. Gradient operators themselves have none.
-    fn backward(&self, node: &Node, graph: &mut Graph);
+    /// Appends the nodes that bring the gradients of the outputs to every input that needs one. Losses compute their gradient
+    /// themselves, and gradient operators have none: they leave this as it is.
+    ///
+    /// # Panics
+    /// When a gradient arrives at an operator without one.
+    fn backward(&self, _: &Node, _: &mut Graph) {
+        panic!("a gradient arrives at the operator {}, which has none", self.name());
+    }
     /// What computing its output again, instead of keeping it for the backward pass, costs: bytes moved for each byte of
     /// output. `None` where that is never worth it.
     fn recomputation_cost(&self) -> Option<f64> {
@@ -355,6 +361,7 @@ impl Graph {
             let reached = node.outputs.iter().any(|t| self.gradients.contains_key(t));
             if reached && node.inputs.iter().any(|&t| self.tensors[t].needs_gradient) {
                 node.op.backward(&node, self);
+                self.check_gradients(&node);
             }
         }
     }
@@ -364,6 +371,19 @@ impl Graph {
     pub fn backward_from_loss(&mut self, seeds: &[(TensorId, TensorId)], recompute: usize) {
         let chosen: Vec<TensorId> = self.recomputation_candidates().into_iter().take(recompute).collect();
         self.backward(seeds, chosen);
+    }
+
+    /// Panics where an operator forgot an input that needs a gradient: a mistake in the program. Statistics and the like have
+    /// none of their own; theirs is a part of the gradient of a feature tensor.
+    fn check_gradients(&self, node: &Node) {
+        for &t in node.inputs.iter().filter(|&&t| self.tensors[t].needs_gradient) {
+            let arrived = match (self.tensors[t].storage, self.tensors[t].kind) {
+                (Storage::Weight(id), _) => self.parameters.list[id].trained,
+                (_, Kind::Feature { .. }) => self.gradients.contains_key(&t),
+                (_, Kind::Bytes(_)) => true,
+            };
+            assert!(arrived, "the operator {} brings no gradient to tensor {t}, which needs one", node.op.name());
+        }
     }
 
     /// The gradient of a tensor, when one has arrived.

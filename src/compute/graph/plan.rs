@@ -162,7 +162,6 @@ mod tests {
             "touch"
         }
         fn record(&self, _: &Node, _: &mut Recorder) {}
-        fn backward(&self, _: &Node, _: &mut Graph) {}
     }
 
     #[test]

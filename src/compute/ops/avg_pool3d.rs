@@ -63,8 +63,6 @@ impl Op for AvgPool3dGradient {
         let params = params(self.stride, self.accumulate);
         Pair { kernel, input, output, forward: false, params, extra: vec![], flops: 1.0 }.record(r);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Mean over cells of `stride`; the odd remainder is dropped.

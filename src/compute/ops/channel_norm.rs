@@ -6,7 +6,6 @@ use super::case::{Case, Input};
 use super::cases::{noise, simple_case, stored};
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Segment, Space, TensorId};
-use bytemuck::{Pod, Zeroable};
 
 struct ChannelNorm;
 
@@ -14,18 +13,24 @@ struct ChannelNormGradient {
     accumulate: bool,
 }
 
-/// `shaders/shared/channel_norm.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    voxels: u32,
-    quads: u32,
-    first_quad: u32,
-    channels: u32,
-    segment: u32,
-    segments: u32,
-    accumulate: u32,
-    eps: f32,
+shader_struct! {
+    /// `shaders/shared/channel_norm.wgsl`.
+    struct Params is Params of [
+        "channel_norm/statistics",
+        "channel_norm/finalize",
+        "channel_norm/apply",
+        "channel_norm/backward_reduce",
+        "channel_norm/backward_apply",
+    ] {
+        voxels: u32,
+        quads: u32,
+        first_quad: u32,
+        channels: u32,
+        segment: u32,
+        segments: u32,
+        accumulate: u32,
+        eps: f32,
+    }
 }
 
 impl Graph {
@@ -134,8 +139,6 @@ impl Op for ChannelNormGradient {
             r.dispatch(kernel, p, &bindings, over(p), 5.0 * values, bytes);
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Norm over the channels of each voxel; x is (channels, voxels).

@@ -2,7 +2,6 @@
 
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, QUAD_BYTES, Recorder, Space, SpaceUniform};
-use bytemuck::{Pod, Zeroable};
 
 /// Voxels that one workgroup of a reduction takes.
 pub(super) const CHUNK: usize = 8192;
@@ -12,22 +11,22 @@ struct ChannelSum {
     hidden_of: Option<Space>,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct PartialParams {
-    pub space: SpaceUniform,
-    pub visible: SpaceUniform,
-    pub first_quad: u32,
-    pub chunks: u32,
-    pub pad: [u32; 2],
+shader_struct! {
+    pub(super) struct PartialParams is Params of ["channel_sum/partial"] {
+        pub space: SpaceUniform,
+        pub visible: SpaceUniform,
+        pub first_quad: u32,
+        pub chunks: u32,
+        pub pad: [u32; 2],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct FinalizeParams {
-    quads: u32,
-    chunks: u32,
-    pad: [u32; 2],
+shader_struct! {
+    pub(super) struct FinalizeParams is Params of ["channel_sum/finalize"] {
+        quads: u32,
+        chunks: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl Op for ChannelSum {
@@ -68,8 +67,6 @@ impl Op for ChannelSum {
             partial.size as f64,
         );
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 impl Graph {

@@ -12,7 +12,6 @@ use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{
     Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Space, Storage, TensorId, product,
 };
-use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
 
 struct Confusion {
@@ -20,11 +19,11 @@ struct Confusion {
     source: [usize; 3],
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct ClearParams {
-    size: u32,
-    pad: [u32; 3],
+shader_struct! {
+    pub(super) struct ClearParams is Params of ["confusion/clear"] {
+        size: u32,
+        pad: [u32; 3],
+    }
 }
 
 /// Rows of the counts: both, predicted, annotated.
@@ -43,6 +42,7 @@ impl Graph {
     }
 }
 
+// Counts have no gradient.
 impl Op for Confusion {
     fn name(&self) -> &'static str {
         "confusion"
@@ -73,9 +73,6 @@ impl Op for Confusion {
         let groups = Workgroups::Fixed([chunks as u32, 1, 1]);
         r.dispatch(kernel, &params, &[labels, state, counts], groups, 0.0, state.size as f64);
     }
-
-    /// Counts have no gradient.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Counts of right and wrong voxels against a plain loop, for classes and for regions.

@@ -77,8 +77,6 @@ impl Op for ConvTransposeInputGradient {
     fn record(&self, node: &Node, r: &mut Recorder) {
         record_forward(r, self.geometry, node.inputs[1], None, &node.inputs[..1], node.outputs[0], self.accumulate);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Transposed convolution with kernel = stride; w is (in, out, taps). y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c).

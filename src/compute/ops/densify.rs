@@ -77,8 +77,6 @@ impl Op for DensifyGradient {
         let params = PairParams { accumulate: u32::from(self.accumulate), ..Default::default() };
         Pair { kernel, input, output, forward: false, params, extra: vec![], flops: 0.0 }.record(r);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Visible voxels keep x, hidden ones get the token of their channel.

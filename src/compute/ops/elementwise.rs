@@ -4,15 +4,14 @@ use super::case::Case;
 use super::cases::{dense_input, simple_case};
 use crate::compute::device::recording::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, SpaceUniform, TensorId};
-use bytemuck::{Pod, Zeroable};
 
 /// y = a + b.
 struct Add;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct AddParams {
-    space: SpaceUniform,
+shader_struct! {
+    pub(super) struct AddParams is Params of ["elementwise/add"] {
+        space: SpaceUniform,
+    }
 }
 
 /// y = x > 0 ? x : slope * x (`torch.nn.LeakyReLU`; the gradient at 0 is the slope).
@@ -25,13 +24,13 @@ struct LeakyReluGradient {
     accumulate: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct LeakyReluParams {
-    space: SpaceUniform,
-    slope: f32,
-    accumulate: u32,
-    pad: [u32; 2],
+shader_struct! {
+    pub(super) struct LeakyReluParams is Params of ["elementwise/leaky_relu", "elementwise/leaky_relu_backward"] {
+        space: SpaceUniform,
+        slope: f32,
+        accumulate: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl Graph {
@@ -136,8 +135,6 @@ impl Op for LeakyReluGradient {
             );
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 pub fn leaky_relu(x: &[f64], slope: f64) -> Vec<f64> {

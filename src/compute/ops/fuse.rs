@@ -4,7 +4,6 @@
 use super::distort::Params;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{Graph, Input, Node, Op, Recorder, Session, TensorId, product};
-use bytemuck::{Pod, Zeroable};
 
 /// A box of voxels (z, y, x) and its class: the foreground's weight is class / (classes - 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,14 +31,14 @@ pub struct Fused {
     input: Input,
 }
 
-/// The WGSL struct `Box`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct BoxNumbers {
-    corner: [u32; 3],
-    class: u32,
-    size: [u32; 3],
-    pad: u32,
+shader_struct! {
+    /// The WGSL struct `Box`.
+    struct BoxNumbers is Box of ["fuse/fuse"] {
+        corner: [u32; 3],
+        class_index: u32,
+        size: [u32; 3],
+        pad: u32,
+    }
 }
 
 /// Words before the boxes in the WGSL struct `Fusion`.
@@ -71,7 +70,7 @@ impl Fused {
             .iter()
             .map(|b| BoxNumbers {
                 corner: b.corner.map(|n| n as u32),
-                class: b.class,
+                class_index: b.class,
                 size: b.size.map(|n| n as u32),
                 pad: 0,
             })
@@ -96,8 +95,6 @@ impl Op for Fuse {
         let groups = Workgroups::folded(voxels, 64, 1);
         r.dispatch(Kernel::new("fuse/fuse"), &params, &bindings, groups, 0.0, 16.0 * voxels as f64);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// The fused image and the classes of two images (z, y, x) of `shape` voxels.

@@ -8,7 +8,6 @@ use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{
     Graph, Input as Upload, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Space, TensorId, product,
 };
-use bytemuck::{Pod, Zeroable};
 
 /// y[c](voxel) = mean of x[c]; other voxels of y stay as they are.
 struct GlobalPool {
@@ -20,28 +19,28 @@ struct GlobalPoolGradient {
     accumulate: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct FinalizeParams {
-    quads: u32,
-    first_quad: u32,
-    chunks: u32,
-    voxels: u32,
-    stride: u32,
-    voxel: u32,
-    pad: [u32; 2],
+shader_struct! {
+    struct FinalizeParams is Params of ["global_pool/finalize"] {
+        quads: u32,
+        first_quad: u32,
+        chunks: u32,
+        voxels: u32,
+        stride: u32,
+        voxel: u32,
+        pad: [u32; 2],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct BackwardParams {
-    voxels: u32,
-    dx_quad: u32,
-    dy_quad: u32,
-    dy_stride: u32,
-    dy_voxel: u32,
-    accumulate: u32,
-    pad: [u32; 2],
+shader_struct! {
+    struct BackwardParams is Params of ["global_pool/backward"] {
+        voxels: u32,
+        dx_quad: u32,
+        dy_quad: u32,
+        dy_stride: u32,
+        dy_voxel: u32,
+        accumulate: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl Graph {
@@ -126,8 +125,6 @@ impl Op for GlobalPoolGradient {
             r.dispatch(Kernel::new("global_pool/backward"), &params, &[b.slice, a.slice], groups, 0.0, bytes);
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Every case, with features of this precision.

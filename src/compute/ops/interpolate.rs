@@ -59,8 +59,6 @@ impl Op for InterpolateGradient {
         let kernel = Kernel::new("interpolate/backward");
         Pair { kernel, input, output, forward: false, params, extra: vec![], flops: 24.0 }.record(r);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// Weights of trilinear interpolation: (output index, input index, weight).

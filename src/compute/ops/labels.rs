@@ -2,7 +2,6 @@
 
 use crate::compute::device::recording::Slice;
 use crate::compute::graph::{Recorder, Segment, Space, TensorId};
-use bytemuck::{Pod, Zeroable};
 
 /// Most regions, and most labels beside the background, of a region-based network: they are bits and a table in a uniform.
 pub const MAX_REGIONS: usize = 32;
@@ -18,23 +17,30 @@ pub struct Classes {
     pub ignore: Option<u32>,
 }
 
-/// The uniform of `shaders/shared/labels.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct LabelsUniform {
-    pub dims: [u32; 3],
-    pub stride: u32,
-    pub source: [u32; 3],
-    pub channels: u32,
-    pub scale: [f32; 3],
-    pub first_quad: u32,
-    pub quads: u32,
-    pub all_quads: u32,
-    pub chunks: u32,
-    pub ignore_label: u32,
-    pub sample: u32,
-    pub pad: [u32; 3],
-    pub members: [u32; 64],
+shader_struct! {
+    /// The uniform of `shaders/shared/labels.wgsl`.
+    pub(super) struct LabelsUniform is Labels of [
+        "dice_ce/state",
+        "dice_ce/sums",
+        "dice_ce/project",
+        "dice_ce/gradient",
+        "confusion/decide",
+        "confusion/count",
+    ] {
+        pub dims: [u32; 3],
+        pub stride: u32,
+        pub source: [u32; 3],
+        pub channels: u32,
+        pub scale: [f32; 3],
+        pub first_quad: u32,
+        pub quads: u32,
+        pub all_quads: u32,
+        pub chunks: u32,
+        pub ignore_label: u32,
+        pub sample: u32,
+        pub pad: [u32; 3],
+        pub members: [u32; 64],
+    }
 }
 
 impl Classes {

@@ -1,6 +1,9 @@
 //! Operators: a file or a folder each, with its shape rule, dispatches and gradient, the plain CPU reference that they are checked
 //! against, and the cases. [`cases`] is the one list that tests, `doctor` and `bench` share.
 
+#[macro_use]
+mod shader_struct;
+
 pub mod augment;
 mod avg_pool3d;
 mod case;

@@ -3,19 +3,18 @@
 
 use crate::compute::device::recording::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Recorder, Space, SpaceUniform, TensorId};
-use bytemuck::{Pod, Zeroable};
 
 struct Pack {
     channels: usize,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct PackParams {
-    space: SpaceUniform,
-    channels: u32,
-    first_quad: u32,
-    pad: [u32; 2],
+shader_struct! {
+    pub(super) struct PackParams is Params of ["layout/pack"] {
+        space: SpaceUniform,
+        channels: u32,
+        first_quad: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl Graph {
@@ -27,6 +26,7 @@ impl Graph {
     }
 }
 
+// An image is given: nothing trains it.
 impl Op for Pack {
     fn name(&self) -> &'static str {
         "pack"
@@ -48,7 +48,4 @@ impl Op for Pack {
             r.dispatch(Kernel::new("layout/pack"), &params, &bindings, groups, 0.0, bytes);
         }
     }
-
-    /// An image is given: nothing trains it.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

@@ -2,21 +2,28 @@
 
 use crate::compute::device::recording::{Kernel, Slice};
 use crate::compute::graph::{Recorder, SpaceUniform, TensorId};
-use bytemuck::{Pod, Zeroable};
 
-/// The WGSL struct `Pair` of `shaders/shared/pair.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-pub(super) struct PairParams {
-    pub input: SpaceUniform,
-    pub output: SpaceUniform,
-    pub stride: [u32; 3],
-    pub accumulate: u32,
-    pub scale: [f32; 3],
-    pub first_quad: u32,
-    pub input_quad: u32,
-    pub output_quad: u32,
-    pub pad: [u32; 2],
+shader_struct! {
+    /// The WGSL struct `Pair` of `shaders/shared/pair.wgsl`.
+    #[derive(Default)]
+    pub(super) struct PairParams is Pair of [
+        "avg_pool3d/forward",
+        "avg_pool3d/backward",
+        "densify/forward",
+        "densify/backward",
+        "interpolate/forward",
+        "interpolate/backward",
+    ] {
+        pub input: SpaceUniform,
+        pub output: SpaceUniform,
+        pub stride: [u32; 3],
+        pub accumulate: u32,
+        pub scale: [f32; 3],
+        pub first_quad: u32,
+        pub input_quad: u32,
+        pub output_quad: u32,
+        pub pad: [u32; 2],
+    }
 }
 
 /// A kernel between the forward op's `input` and `output`.

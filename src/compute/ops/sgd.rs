@@ -13,30 +13,29 @@ use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice
 use crate::compute::graph::{
     Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, Space, StepValues, optimizer_scratch,
 };
-use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct NormPartialParams {
-    size: u32,
-    first_partial: u32,
-    pad: [u32; 2],
+shader_struct! {
+    pub(super) struct NormPartialParams is Params of ["sgd/norm_partial"] {
+        size: u32,
+        first_partial: u32,
+        pad: [u32; 2],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct NormFinalizeParams {
-    count: u32,
-    clip: f32,
-    pad: [u32; 2],
+shader_struct! {
+    pub(super) struct NormFinalizeParams is Params of ["sgd/norm_finalize"] {
+        count: u32,
+        clip: f32,
+        pad: [u32; 2],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct UpdateParams {
-    size: u32,
-    pad: [u32; 3],
+shader_struct! {
+    pub(super) struct UpdateParams is Params of ["sgd/update"] {
+        size: u32,
+        pad: [u32; 3],
+    }
 }
 
 /// The optimiser step; `clip` is the largest global L2 norm that a gradient keeps.

@@ -33,6 +33,7 @@ impl Graph {
     }
 }
 
+// An image is given: nothing trains it.
 impl Op for FinishChannel {
     fn name(&self) -> &'static str {
         "augment: finish"
@@ -46,9 +47,6 @@ impl Op for FinishChannel {
         let kernel = Kernel::new("augment/finish").flag("LABELS", node.inputs.len() > 2);
         self.a.each_voxel(r, kernel, &params, &[numbers, x, labels, image], None);
     }
-
-    /// An image is given: nothing trains it.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 impl Op for FinishLabels {
@@ -61,6 +59,4 @@ impl Op for FinishLabels {
         let params = Params { mirror: AXES, ..self.a.params(0) };
         self.a.each_voxel(r, Kernel::new("augment/finish_labels"), &params, &bindings, None);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

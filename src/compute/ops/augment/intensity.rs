@@ -66,8 +66,6 @@ impl Op for Intensity {
             }
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 impl Intensity {

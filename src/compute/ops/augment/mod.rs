@@ -19,7 +19,6 @@ use crate::base::error::{Error, Result};
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::plan::Limits;
 use crate::compute::graph::{Flag, Graph, Input, Kind, Recorder, Session, Storage, TensorId, product};
-use bytemuck::{Pod, Zeroable};
 
 /// How a turned patch is interpolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,18 +96,37 @@ impl Flags {
     }
 }
 
-/// The uniform of `shaders/shared/augment.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-struct Params {
-    dims: [u32; 3],
-    channel: u32,
-    axis: u32,
-    /// Bits of the axes that the kernel mirrors where they are drawn.
-    mirror: u32,
-    chunks: u32,
-    /// Where the channel starts in what is written.
-    first: u32,
+shader_struct! {
+    /// The uniform of `shaders/shared/augment.wgsl`.
+    #[derive(Default)]
+    struct Params is Params of [
+        "augment/blur",
+        "augment/brightness",
+        "augment/contrast",
+        "augment/copy",
+        "augment/cubic",
+        "augment/finish",
+        "augment/finish_labels",
+        "augment/labels",
+        "augment/linear",
+        "augment/lower_resolution",
+        "augment/moments",
+        "augment/moments_finalize",
+        "augment/noise",
+        "augment/power",
+        "augment/prefilter",
+        "augment/restore",
+        "augment/unpack_labels",
+    ] {
+        dims: [u32; 3],
+        channel: u32,
+        axis: u32,
+        /// Bits of the axes that the kernel mirrors where they are drawn.
+        mirror: u32,
+        chunks: u32,
+        /// Where the channel starts in what is written.
+        first: u32,
+    }
 }
 
 /// All three axes.

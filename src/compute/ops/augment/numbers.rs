@@ -1,7 +1,6 @@
 //! The numbers of one sample, and how they lie in the buffer that `shaders/shared/augment.wgsl` reads.
 
 use super::Augmentation;
-use bytemuck::{Pod, Zeroable};
 
 /// What happens to one sample.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -47,34 +46,35 @@ pub struct ChannelChange {
 /// Weights of a blur from its middle to one end, at most, for each axis.
 pub(super) const REACH: usize = 64;
 
-/// The WGSL struct `Sample`, without its channels.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-struct SampleNumbers {
-    part: [u32; 3],
-    mirror: u32,
-    start: [i32; 3],
-    sigma: f32,
-    crop: [u32; 3],
-    zero: u32,
-    matrix: [[i32; 4]; 3],
-    rest: [[f32; 4]; 3],
-    seed: [u32; 2],
-    pad: [u32; 2],
+shader_struct! {
+    /// The WGSL struct `Sample`, without its channels.
+    #[derive(Default)]
+    struct SampleNumbers is Sample of ["augment/cubic", "augment/linear"] {
+        part: [u32; 3],
+        mirror: u32,
+        start: [i32; 3],
+        sigma: f32,
+        crop: [u32; 3],
+        zero: u32,
+        matrix: [[i32; 4]; 3],
+        rest: [[f32; 4]; 3],
+        seed: [u32; 2],
+        pad: [u32; 2],
+    }
 }
 
-/// The WGSL struct `Channel`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ChannelNumbers {
-    blur: [u32; 3],
-    brightness: f32,
-    few: [u32; 3],
-    contrast: f32,
-    gammas: [f32; 2],
-    masked: u32,
-    pad: u32,
-    weights: [[f32; REACH]; 3],
+shader_struct! {
+    /// The WGSL struct `Channel`.
+    struct ChannelNumbers is Channel of ["augment/blur", "augment/noise"] {
+        blur: [u32; 3],
+        brightness: f32,
+        few: [u32; 3],
+        contrast: f32,
+        gammas: [f32; 2],
+        masked: u32,
+        pad: u32,
+        weights: [[f32; REACH]; 3],
+    }
 }
 
 pub(super) fn size(a: &Augmentation) -> u64 {

@@ -46,6 +46,7 @@ impl Graph {
     }
 }
 
+// An image is given: nothing trains it.
 impl Op for Resample {
     fn name(&self) -> &'static str {
         "augment: resample"
@@ -75,9 +76,6 @@ impl Op for Resample {
         }
         self.a.each_voxel(r, Kernel::new("augment/cubic"), &params, &[numbers, coefficients, y], Some(turned));
     }
-
-    /// An image is given: nothing trains it.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 impl Op for ResampleLabels {
@@ -92,6 +90,4 @@ impl Op for ResampleLabels {
             self.a.each_voxel(r, Kernel::new(shader), &self.a.params(0), &bindings, Some(flag));
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

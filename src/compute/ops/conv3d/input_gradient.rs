@@ -3,7 +3,7 @@
 use super::pass::{Pass, Problem, Scatter};
 use super::variant::Variant;
 use super::{Geometry, flops};
-use crate::compute::graph::{Graph, Node, Op, Recorder, Space, product};
+use crate::compute::graph::{Node, Op, Recorder, Space, product};
 
 /// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias].
 #[derive(Clone, Debug)]
@@ -72,6 +72,4 @@ impl Op for InputGradient {
             }
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

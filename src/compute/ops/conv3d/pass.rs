@@ -3,7 +3,6 @@
 use super::{Geometry, u};
 use crate::compute::device::recording::{Precision, Slice};
 use crate::compute::graph::{QUAD, Recorder, Segment, Space, SpaceUniform, product};
-use bytemuck::{Pod, Zeroable};
 
 /// What is to be computed: `in_quads` to `out_quads`, one output voxel for each voxel of `grid`. For a strided input gradient
 /// that is once for each parity class.
@@ -78,28 +77,28 @@ pub(super) struct Pass {
     pub flops: f64,
 }
 
-/// The uniform of every kernel that runs a [`Pass`]: `shaders/shared/pass.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct PassParams {
-    input: SpaceUniform,
-    grid: SpaceUniform,
-    destination: SpaceUniform,
-    stride: [u32; 3],
-    in_quads: u32,
-    padding: [i32; 3],
-    out_quads: u32,
-    scatter_stride: [u32; 3],
-    accumulate: u32,
-    parity: [u32; 3],
-    has_bias: u32,
-    step_tap: [i32; 3],
-    first: i32,
-    window: [u32; 3],
-    step_out: i32,
-    step_in: i32,
-    first_out_quad: u32,
-    pad: [u32; 2],
+shader_struct! {
+    /// The uniform of every kernel that runs a [`Pass`]: `shaders/shared/pass.wgsl`.
+    pub(super) struct PassParams is Pass of ["conv3d/direct", "conv3d/staged", "conv3d/subgroup", "conv3d/matrix"] {
+        input: SpaceUniform,
+        grid: SpaceUniform,
+        destination: SpaceUniform,
+        stride: [u32; 3],
+        in_quads: u32,
+        padding: [i32; 3],
+        out_quads: u32,
+        scatter_stride: [u32; 3],
+        accumulate: u32,
+        parity: [u32; 3],
+        has_bias: u32,
+        step_tap: [i32; 3],
+        first: i32,
+        window: [u32; 3],
+        step_out: i32,
+        step_in: i32,
+        first_out_quad: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl Pass {

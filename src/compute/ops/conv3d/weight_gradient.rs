@@ -10,7 +10,6 @@ use super::{Geometry, flops, u};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, Segment, Space, SpaceUniform, TensorId};
-use bytemuck::{Pod, Zeroable};
 
 /// Adds the nodes that bring d loss / d weight for a convolution from `inputs` to a tensor whose gradient is `dy`.
 pub(in crate::compute::ops) fn weight_gradient(
@@ -51,12 +50,12 @@ struct WeightGradient {
     slabs: usize,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SlabsParams {
-    size: u32,
-    slabs: u32,
-    pad: [u32; 2],
+shader_struct! {
+    struct SlabsParams is Params of ["conv3d/slabs"] {
+        size: u32,
+        slabs: u32,
+        pad: [u32; 2],
+    }
 }
 
 impl Op for WeightGradient {
@@ -123,8 +122,6 @@ impl Op for WeightGradient {
         let bytes = r.bytes(partial) + 2.0 * r.bytes(dw);
         r.dispatch(Kernel::new("conv3d/slabs"), &params, &bindings, groups, 0.0, bytes);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// One dispatch: a segment of the input against one of dy.
@@ -142,22 +139,26 @@ pub(super) struct Pass<'a> {
     pub flops: f64,
 }
 
-/// The uniform of every kernel but the one that stages boxes: `shaders/shared/weight_gradient.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct Params {
-    input: SpaceUniform,
-    output: SpaceUniform,
-    kernel: [u32; 3],
-    in_quads: u32,
-    stride: [u32; 3],
-    weight_in_quads: u32,
-    padding: [u32; 3],
-    first_in_quad: u32,
-    first_out_quad: u32,
-    out_quads: u32,
-    slabs: u32,
-    weight_size: u32,
+shader_struct! {
+    /// The uniform of every kernel but the one that stages boxes: `shaders/shared/weight_gradient.wgsl`.
+    pub(super) struct Params is WeightGradient of [
+        "conv3d/weight_gradient",
+        "conv3d/weight_gradient_gathered",
+        "conv3d/weight_gradient_matrix",
+    ] {
+        input: SpaceUniform,
+        output: SpaceUniform,
+        kernel: [u32; 3],
+        in_quads: u32,
+        stride: [u32; 3],
+        weight_in_quads: u32,
+        padding: [u32; 3],
+        first_in_quad: u32,
+        first_out_quad: u32,
+        out_quads: u32,
+        slabs: u32,
+        weight_size: u32,
+    }
 }
 
 impl Pass<'_> {

@@ -7,7 +7,6 @@ use super::{Geometry, u};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, product};
-use bytemuck::{Pod, Zeroable};
 
 /// How the kernel with staged input cuts its work (see `shaders/conv3d/weight_gradient_staged.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,21 +66,21 @@ fn extent(space: &Space) -> [usize; 3] {
     space.blocks.map_or(space.dims, |b| b.block)
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    input: SpaceUniform,
-    output: SpaceUniform,
-    padding: [u32; 3],
-    in_quads: u32,
-    boxes: [u32; 3],
-    weight_in_quads: u32,
-    first_in_quad: u32,
-    first_out_quad: u32,
-    out_quads: u32,
-    slabs: u32,
-    weight_size: u32,
-    pad: [u32; 3],
+shader_struct! {
+    struct Params is Params of ["conv3d/weight_gradient_staged"] {
+        input: SpaceUniform,
+        output: SpaceUniform,
+        padding: [u32; 3],
+        in_quads: u32,
+        boxes: [u32; 3],
+        weight_in_quads: u32,
+        first_in_quad: u32,
+        first_out_quad: u32,
+        out_quads: u32,
+        slabs: u32,
+        weight_size: u32,
+        pad: [u32; 3],
+    }
 }
 
 impl Staged {

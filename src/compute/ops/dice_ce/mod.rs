@@ -11,7 +11,6 @@ use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, Output, QUAD, QUAD_BYTES, Recorder, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 use crate::compute::ops::labels::{Classes, LabelMap, check};
-use bytemuck::{Pod, Zeroable};
 
 /// The numbers of the loss.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,27 +34,27 @@ struct DiceCeLoss {
     gradient: bool,
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct ReduceParams {
-    chunks: u32,
-    pad: [u32; 3],
+shader_struct! {
+    pub(super) struct ReduceParams is Params of ["dice_ce/reduce"] {
+        chunks: u32,
+        pad: [u32; 3],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct FinalizeParams {
-    quads: u32,
-    channels: u32,
-    samples: u32,
-    first_class: u32,
-    batch_dice: u32,
-    ignores: u32,
-    pad: [u32; 2],
-    smooth: f32,
-    weight_ce: f32,
-    weight_dice: f32,
-    weight: f32,
+shader_struct! {
+    pub(super) struct FinalizeParams is Params of ["dice_ce/finalize"] {
+        quads: u32,
+        channels: u32,
+        samples: u32,
+        first_class: u32,
+        batch_dice: u32,
+        ignores: u32,
+        pad: [u32; 2],
+        smooth_term: f32,
+        weight_ce: f32,
+        weight_dice: f32,
+        weight: f32,
+    }
 }
 
 /// Kinds of sums in `shaders/dice_ce/sums.wgsl`.
@@ -169,6 +168,7 @@ impl DiceCeLoss {
     }
 }
 
+// The loss computes its gradient itself.
 impl Op for DiceCeLoss {
     fn name(&self) -> &'static str {
         "dice and cross entropy"
@@ -202,7 +202,7 @@ impl Op for DiceCeLoss {
             batch_dice: u32::from(self.loss.batch_dice),
             ignores: u32::from(self.loss.classes.ignore.is_some()),
             pad: [0; 2],
-            smooth: self.loss.smooth,
+            smooth_term: self.loss.smooth,
             weight_ce: self.loss.weight_ce,
             weight_dice: self.loss.weight_dice,
             weight: self.weight,
@@ -214,7 +214,4 @@ impl Op for DiceCeLoss {
             (0..samples).for_each(|sample| self.record_gradient(r, &t, sample));
         }
     }
-
-    /// The loss computes its gradient itself.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

@@ -8,7 +8,6 @@ pub use check::check;
 
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{Flag, Graph, Input, Node, Op, Recorder, Session, TensorId, product};
-use bytemuck::{Pod, Zeroable};
 
 /// A box of voxels (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,35 +65,37 @@ pub struct Distorted {
     shuffled: Flag,
 }
 
-/// The WGSL struct `Box`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-struct BoxNumbers {
-    corner: [u32; 3],
-    pad0: u32,
-    size: [u32; 3],
-    pad1: u32,
+shader_struct! {
+    /// The WGSL struct `Box`.
+    #[derive(Default)]
+    struct BoxNumbers is Box of ["distort/transform", "distort/owners", "distort/clear"] {
+        corner: [u32; 3],
+        pad0: u32,
+        size: [u32; 3],
+        pad1: u32,
+    }
 }
 
-/// The WGSL struct `Distortion`.
-#[repr(C)]
-#[derive(Clone, Copy, Default, Pod, Zeroable)]
-struct Numbers {
-    seed: [u32; 2],
-    windows: u32,
-    points: u32,
-    paint: u32,
-    boxes: u32,
-    zero: u32,
-    pad: u32,
-    boxed: [BoxNumbers; MAX_BOXES],
+shader_struct! {
+    /// The WGSL struct `Distortion`.
+    #[derive(Default)]
+    struct Numbers is Distortion of ["distort/transform", "distort/owners", "distort/clear"] {
+        seed: [u32; 2],
+        windows: u32,
+        points: u32,
+        paint: u32,
+        boxes: u32,
+        zero: u32,
+        pad: u32,
+        boxed: [BoxNumbers; MAX_BOXES],
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct Params {
-    pub dims: [u32; 3],
-    pub pad: u32,
+shader_struct! {
+    pub(super) struct Params is Params of ["distort/transform", "distort/owners", "distort/clear", "fuse/fuse"] {
+        pub dims: [u32; 3],
+        pub pad: u32,
+    }
 }
 
 impl From<&Window> for BoxNumbers {
@@ -178,6 +179,4 @@ impl Op for Distort {
         let groups = Workgroups::folded(voxels, 64, 1);
         r.dispatch(Kernel::new("distort/transform"), &params, &bindings, groups, 0.0, 8.0 * voxels as f64);
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

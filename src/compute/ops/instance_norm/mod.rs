@@ -10,7 +10,6 @@ pub(super) mod reference;
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, Role, SpaceUniform, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
-use bytemuck::{Pod, Zeroable};
 
 /// PyTorch's default, used by every network here.
 pub const EPS: f32 = 1e-5;
@@ -89,33 +88,41 @@ impl Graph {
     }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct ReduceParams {
-    space: SpaceUniform,
-    first_quad: u32,
-    chunks: u32,
-    first_chunk: u32,
-    slope: f32,
+shader_struct! {
+    pub(super) struct ReduceParams is Params of ["instance_norm/statistics", "instance_norm/backward_reduce"] {
+        space: SpaceUniform,
+        first_quad: u32,
+        chunks: u32,
+        first_chunk: u32,
+        slope: f32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct FinalizeParams {
-    quads: u32,
-    chunks: u32,
-    eps: f32,
-    pad: u32,
+shader_struct! {
+    pub(super) struct FinalizeParams is Params of ["instance_norm/finalize", "instance_norm/backward_finalize"] {
+        quads: u32,
+        chunks: u32,
+        eps: f32,
+        pad: u32,
+    }
 }
 
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-pub(super) struct ApplyParams {
-    space: SpaceUniform,
-    first_quad: u32,
-    /// Slope in `apply`, accumulate in `backward_apply`.
-    value: u32,
-    pad: [u32; 2],
+shader_struct! {
+    pub(super) struct ApplyParams is Params of ["instance_norm/apply"] {
+        space: SpaceUniform,
+        first_quad: u32,
+        slope: f32,
+        pad: [u32; 2],
+    }
+}
+
+shader_struct! {
+    pub(super) struct BackwardApplyParams is Params of ["instance_norm/backward_apply"] {
+        space: SpaceUniform,
+        first_quad: u32,
+        accumulate: u32,
+        pad: [u32; 2],
+    }
 }
 
 /// (first chunk, chunks) of each instance, and their number.
@@ -132,6 +139,7 @@ fn chunks(r: &Recorder, xs: &[TensorId]) -> (Vec<(usize, usize)>, usize) {
     (places, total)
 }
 
+// Its part of the gradient is in [`NormalizeGradient`].
 impl Op for Statistics {
     fn name(&self) -> &'static str {
         "instance_norm"
@@ -168,9 +176,6 @@ impl Op for Statistics {
             partial.size as f64,
         );
     }
-
-    /// Its part of the gradient is in [`NormalizeGradient`].
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
 /// The inputs of a [`Normalize`] node by name.
@@ -210,7 +215,7 @@ impl Op for Normalize {
                 let params = ApplyParams {
                     space: space.uniform(),
                     first_quad: segment.first_quad as u32,
-                    value: self.slope.unwrap_or(1.0).to_bits(),
+                    slope: self.slope.unwrap_or(1.0),
                     pad: [0; 2],
                 };
                 let (gamma, beta) = affine.map_or((r.dummy(), r.dummy()), |(g, b)| (r.slice(g), r.slice(b)));
@@ -318,10 +323,10 @@ impl Op for NormalizeGradient {
             let (_, space) = r.shape(xs[i]);
             let (sx, sdz, sdx) = (r.segments(xs[i]), r.segments(dys[i]), r.segments(dxs[i]));
             for k in 0..sx.len() {
-                let params = ApplyParams {
+                let params = BackwardApplyParams {
                     space: space.uniform(),
                     first_quad: sx[k].first_quad as u32,
-                    value: u32::from(self.accumulate[i]),
+                    accumulate: u32::from(self.accumulate[i]),
                     pad: [0; 2],
                 };
                 let gamma = if self.affine { r.slice(node.inputs[2 * n + 1]) } else { r.dummy() };
@@ -332,6 +337,4 @@ impl Op for NormalizeGradient {
             }
         }
     }
-
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }

@@ -11,7 +11,6 @@ pub(super) mod reference;
 
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Input, Node, Op, Output, Recorder, TensorId};
-use bytemuck::{Pod, Zeroable};
 
 /// Lower bound of a norm in a cosine (`torch.nn.functional.cosine_similarity`).
 const EPS: f32 = 1e-8;
@@ -32,18 +31,18 @@ struct VocoLoss {
     gradient: bool,
 }
 
-/// `shaders/shared/voco.wgsl`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Params {
-    crops: u32,
-    bases: u32,
-    quads: u32,
-    accumulate: u32,
-    eps: f32,
-    /// Weight of a pair of bases.
-    regularization: f32,
-    pad: [u32; 2],
+shader_struct! {
+    /// `shaders/shared/voco.wgsl`.
+    struct Params is Params of ["voco/gram", "voco/cosines", "voco/coefficients", "voco/gradient"] {
+        crops: u32,
+        bases: u32,
+        quads: u32,
+        accumulate: u32,
+        eps: f32,
+        /// Weight of a pair of bases.
+        regularization: f32,
+        pad: [u32; 2],
+    }
 }
 
 impl Params {
@@ -87,6 +86,7 @@ impl Graph {
     }
 }
 
+// Its part of the gradient is in that of the loss.
 impl Op for Cosines {
     fn name(&self) -> &'static str {
         "cosines"
@@ -104,11 +104,9 @@ impl Op for Cosines {
         let groups = Workgroups::folded(crops * crops, 64, 1);
         r.dispatch(Kernel::new("voco/cosines"), &Params::new(crops), &[gram, cosines], groups, 0.0, 0.0);
     }
-
-    /// Its part of the gradient is in that of the loss.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
 
+// The loss computes its gradient itself.
 impl Op for VocoLoss {
     fn name(&self) -> &'static str {
         "voco"
@@ -134,7 +132,4 @@ impl Op for VocoLoss {
             r.dispatch(Kernel::new("voco/gradient"), &params, &bindings, groups, flops, bytes);
         }
     }
-
-    /// The loss computes its gradient itself.
-    fn backward(&self, _: &Node, _: &mut Graph) {}
 }
