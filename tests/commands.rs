@@ -63,7 +63,7 @@ fn the_demo_leaves_what_it_promises() {
     for file in ["store/manifest.json", "run/plan.toml", "run/metrics.jsonl", "run/progress.png"] {
         assert!(demo.join(file).is_file(), "{file}\n{told}");
     }
-    assert_eq!(checkpoint::load(&demo.join("run/checkpoint_latest.safetensors")).unwrap().step, 40);
+    assert_eq!(checkpoint::load(demo.join("run/checkpoint_latest.safetensors")).unwrap().step, 40);
     let endings = |folder: &Path, ending: &str| {
         let files = std::fs::read_dir(folder).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap());
         files.filter(|name| name.ends_with(ending)).count()

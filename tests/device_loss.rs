@@ -13,7 +13,7 @@ use spark3d::tasks::plan::Plan;
 use spark3d::training::log::MetricsLog;
 use spark3d::training::pretrain;
 use spark3d::training::stop::StopFlag;
-use spark3d::training::train_loop::{Batches, Run, Timetable, past_of, train};
+use spark3d::training::train_loop::{Batches, Run, past_of, train};
 use std::path::Path;
 use std::rc::Rc;
 use support::{gpu, noise_samples, small_plan};
@@ -56,18 +56,14 @@ fn training(folder: &Path, plan: &Plan, lost_at: Option<u64>) -> (Rc<Gpu>, Resul
     let mut run = Run {
         folder: folder.to_path_buf(),
         trainer: pretrain::trainer(&gpu, plan, None, resumed).unwrap(),
-        schedule: Rc::new(plan.clone()),
         batches: Box::new(Noise { plan: plan.clone(), gpu: gpu.clone(), step: first_step, lost_at }),
-        validation_steps: 1,
         spacing: [1.0; 3],
         past,
         extra: vec![],
     };
-    let t = &plan.train;
-    let timetable = Timetable { first_step, steps: t.steps, epoch_steps: t.epoch_steps, checkpoint_minutes: 0.0 };
     let log = MetricsLog::open(folder, first_step).unwrap();
-    let progress = Progress::new(Mode::Plain, Some(t.steps), "training").quiet(true);
-    let ended = train(&mut run, timetable, log, progress, &StopFlag::install().unwrap());
+    let progress = Progress::new(Mode::Plain, Some(plan.train.steps), "training").quiet(true);
+    let ended = train(&mut run, first_step, log, progress, &StopFlag::install().unwrap());
     (gpu, ended)
 }
 
@@ -75,7 +71,13 @@ fn training(folder: &Path, plan: &Plan, lost_at: Option<u64>) -> (Rc<Gpu>, Resul
 fn a_lost_device_is_named_and_its_training_goes_on_to_the_same_bits() {
     let place = support::Place::new();
     // A checkpoint after every step; the momentum has something to forget.
-    let plan = small_plan(&["train.steps=8", "train.epoch_steps=4", "train.momentum=0.9"]);
+    let plan = small_plan(&[
+        "train.steps=8",
+        "train.epoch_steps=4",
+        "train.validation_steps=1",
+        "train.checkpoint_minutes=0",
+        "train.momentum=0.9",
+    ]);
     let path = |run: &str| place.path(run).join("checkpoint_latest.safetensors");
     training(&place.path("whole"), &plan, None).1.unwrap();
 
@@ -89,12 +91,12 @@ fn a_lost_device_is_named_and_its_training_goes_on_to_the_same_bits() {
     assert!(gpu.wait().unwrap_err().to_string().contains("lost"));
     assert!(pretrain::trainer(&gpu, &plan, None, None).is_err());
 
-    let intact = checkpoint::load(&path("lost")).unwrap();
+    let intact = checkpoint::load(path("lost")).unwrap();
     assert_eq!(intact.step, 6);
     assert!(intact.weights.iter().chain(&intact.momentum).all(|t| t.data.iter().all(|v| v.is_finite())));
     assert!(intact.momentum.iter().any(|t| t.data.iter().any(|&v| v != 0.0)));
     training(&place.path("lost"), &plan, None).1.unwrap();
     let (whole, resumed) = (std::fs::read(path("whole")).unwrap(), std::fs::read(path("lost")).unwrap());
-    assert_eq!(checkpoint::load(&path("lost")).unwrap().step, 8);
+    assert_eq!(checkpoint::load(path("lost")).unwrap().step, 8);
     assert!(whole == resumed, "the resumed training ends with other bits");
 }

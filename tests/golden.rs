@@ -73,7 +73,7 @@ fn results(folder: &Path) -> Value {
     let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let records: Vec<Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let numbers = |key: &str| records.iter().filter_map(|r| r.get(key).cloned()).collect::<Vec<Value>>();
-    let last = checkpoint::load(&folder.join("checkpoint_latest.safetensors")).unwrap();
+    let last = checkpoint::load(folder.join("checkpoint_latest.safetensors")).unwrap();
     json!({
         "loss": numbers("loss"),
         "gradient_norm": numbers("gradient_norm"),
@@ -160,7 +160,8 @@ fn ten_steps_end_as_they_did() {
         let close = CLOSE[usize::from(name.ends_with("f16"))];
         let mut check = |what: String, a: &Value, b: &Value| {
             let (a, b) = (a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN));
-            if !((a - b).abs() <= close * b.abs().max(1e-3)) {
+            let agrees = (a - b).abs() <= close * b.abs().max(1e-3);
+            if !agrees {
                 failures.push(format!("{name}: {what} is {a}, was {b}"));
             }
         };
