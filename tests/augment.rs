@@ -1,5 +1,7 @@
 //! Augmentation on the device against its CPU reference, with bounds checks in the shaders.
 
+mod support;
+
 use spark3d::base::random::{Purpose, rng};
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::plan::Limits;
@@ -15,11 +17,7 @@ use spark3d::tasks::plan::{Plan, finetune};
 use spark3d::tasks::pretexts::mae::Mae;
 use spark3d::tasks::{augmentation, segmentation};
 use std::rc::Rc;
-
-fn gpu() -> Rc<Gpu> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    Rc::new(Gpu::open_with(&adapter, true).expect("an adapter: run `sh tests/run.sh`"))
-}
+use support::checked_gpu as gpu;
 
 /// The head of a graph alone, for `samples` samples.
 struct Head {

@@ -1,5 +1,7 @@
 //! `convert`: models and checkpoints to PyTorch's form and back, number by number, and what cannot be converted.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ use spark3d::tasks::plan::Plan;
 const STEM: &str = "encoder.stem.convs.0.conv.weight";
 
 fn nnunet() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres")
+    support::fixture("nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres")
 }
 
 fn run(input: &Path, out: &Path, overwrite: bool) -> Result<Vec<PathBuf>, String> {

@@ -1,6 +1,8 @@
 //! Training with features of 16 bits: what leaves their range is skipped and counted, a resumed run has the same bits, losses are
 //! those of 32 bits but for rounding.
 
+mod support;
+
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::Precision;
 use spark3d::compute::ops::cases::noise;
@@ -11,19 +13,7 @@ use spark3d::training::loss_scale::LossScale;
 use spark3d::training::pretrain;
 use spark3d::training::trainer::{StepResult, Trainer};
 use std::rc::Rc;
-
-/// The adapter to test, or none where it has no 16-bit floats.
-fn gpu() -> Option<Rc<Gpu>> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"));
-    match gpu.require(Precision::F16) {
-        Ok(()) => Some(gpu),
-        Err(missing) => {
-            eprintln!("not tested: {missing}");
-            None
-        }
-    }
-}
+use support::gpu_with_f16;
 
 fn plan(precision: &str) -> Plan {
     let set = ["train.patch=[16,16,16]", "network.features=[4,8,8,8]", "network.blocks=[1,1,1,1]"];
@@ -51,7 +41,7 @@ fn trainer(gpu: &Rc<Gpu>, plan: &Plan, from: Option<Checkpoint>) -> Trainer<Vec<
 
 #[test]
 fn steps_that_leave_the_range_are_skipped_and_counted_until_the_scale_is_right() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu_with_f16() else { return };
     let plan = plan("f16");
     let mut trainer = trainer(&gpu, &plan, None);
     // So large that the gradient of the loss itself becomes infinite.
@@ -81,7 +71,7 @@ fn steps_that_leave_the_range_are_skipped_and_counted_until_the_scale_is_right()
 
 #[test]
 fn a_resumed_run_has_the_same_bits() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu_with_f16() else { return };
     let plan = plan("f16");
     let begin = || {
         let mut trainer = trainer(&gpu, &plan, None);
@@ -105,7 +95,7 @@ fn a_resumed_run_has_the_same_bits() {
 
 #[test]
 fn losses_are_those_of_32_bits_but_for_rounding() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu_with_f16() else { return };
     let losses = |precision: &str| -> Vec<f64> {
         let plan = plan(precision);
         let mut trainer = trainer(&gpu, &plan, None);

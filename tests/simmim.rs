@@ -1,6 +1,7 @@
 //! SimMIM: the loss is the absolute error of hidden voxels, the token is learned, and a training makes the loss fall.
 
-use spark3d::compute::device::Gpu;
+mod support;
+
 use spark3d::compute::graph::{Part, Role, Session, product};
 use spark3d::compute::ops::cases::noise;
 use spark3d::data::dataset::{Patch, SampleKey};
@@ -8,12 +9,7 @@ use spark3d::tasks::plan::Plan;
 use spark3d::tasks::pretexts::Reconstruction;
 use spark3d::training::pretrain::trainer;
 use spark3d::training::trainer::validation_key;
-use std::rc::Rc;
-
-fn gpu() -> Rc<Gpu> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    Rc::new(Gpu::open_with(&adapter, true).expect("an adapter: run `sh tests/run.sh`"))
-}
+use support::checked_gpu as gpu;
 
 fn plan() -> Plan {
     let set =

@@ -2,7 +2,8 @@
 //! 75 and 90 %: stage outputs and every gradient. The dense side is plain f64 loops over all voxels that multiply by the mask
 //! after every convolution and count visible voxels in every norm.
 
-use spark3d::compute::device::Gpu;
+mod support;
+
 use spark3d::compute::graph::{BlockMask, Graph, Mask, Parameters, Precision, Session, Space, product};
 use spark3d::compute::model::init::{Init, initial_values};
 use spark3d::compute::model::{self, Network};
@@ -10,7 +11,6 @@ use spark3d::compute::ops::cases::{noise, random_mask, relative_l2, voxel_mask};
 use spark3d::compute::ops::reference::{self as cpu, Norm, Shape};
 use spark3d::compute::ops::{EPS, Geometry};
 use std::collections::HashMap;
-use std::rc::Rc;
 
 const PATCH: [usize; 3] = [16; 3];
 const GRID: [usize; 3] = [4; 3];
@@ -214,8 +214,7 @@ impl Dense {
 
 #[test]
 fn the_sparse_encoder_equals_the_dense_masked_one() {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"));
+    let gpu = support::gpu();
     let net = network();
     for (ratio, seed) in [(0.30, 1), (0.60, 2), (0.75, 3), (0.90, 4)] {
         let mask: BlockMask = random_mask(seed, GRID, (ratio * product(GRID) as f64) as usize);

@@ -102,7 +102,7 @@ fn check(
     let hidden: usize = masks.iter().map(|m| product(m.grid) - m.count()).sum();
     let hidden_voxels = hidden * product(patch) / product(masks[0].grid);
     let steps = [1, 3];
-    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    let (mut losses, mut norms, mut compared) = (Vec::new(), Vec::new(), 0);
     for step in 0..steps[1] {
         let lr0 = optimizer["lr0"].as_f64().unwrap();
         let poly = (1.0 - f64::from(step) / optimizer["max_steps"].as_f64().unwrap())
@@ -145,16 +145,17 @@ fn check(
             let prefix = format!("step{done}");
             for (id, p) in session.parameters.list.iter().enumerate() {
                 if let Some(want) = own(&format!("{prefix}/{}", p.name)) {
-                    report.compare(
-                        &format!("{name}/{prefix}/{}", p.name),
-                        &session.weight(id).unwrap(),
-                        &want.data,
-                        error(&prefix),
-                    );
+                    let key = format!("param/{}", p.name);
+                    let before = own(&key).or_else(|| f.find(&key)).unwrap();
+                    let got = session.weight(id).unwrap();
+                    let what = format!("{name}/{prefix}/{}", p.name);
+                    report.compare_weights(&what, [&got, &want.data, &before.data], error(&prefix), p.trained);
+                    compared += 1;
                 }
             }
         }
     }
+    report.check(&format!("{name}: weights after steps are in the file"), compared > 0);
     let want = |key: &str| own(key).unwrap().data;
     report.compare(&format!("{name}/loss"), &losses[..1], &want("loss"), error("loss"));
     report.compare(&format!("{name}/step_loss"), &losses, &want("step_loss"), error("step_loss"));
