@@ -183,6 +183,7 @@ fn the_optimizer_and_the_pretexts_equal_their_references() {
         }
     }
     deviations.extend(spark3d::compute::ops::distort::check(&gpu).unwrap());
+    deviations.extend(spark3d::compute::ops::fuse::check(&gpu).unwrap());
     for deviation in deviations {
         assert!(deviation.relative < 1e-6, "{} deviates by {:.2e}", deviation.result, deviation.relative);
     }
