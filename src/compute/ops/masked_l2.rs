@@ -1,5 +1,5 @@
 //! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, with its gradient in the same
-//! pass (FACTS: nnssl MAEMSELoss; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
+//! pass (as MAEMSELoss of nnssl; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
 
 use super::case::{Case, Input, Setup};
 use super::cases::{f64s, noise, random_mask, stored, voxel_mask};

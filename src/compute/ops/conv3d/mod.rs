@@ -26,8 +26,11 @@ use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, Recorder, Role, Spac
 /// Kernel, stride and padding along (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    /// Taps along each axis.
     pub kernel: [usize; 3],
+    /// Voxels of the input from one voxel of the output to the next.
     pub stride: [usize; 3],
+    /// Voxels of zeros before and after the input.
     pub padding: [usize; 3],
 }
 
@@ -40,6 +43,7 @@ impl Geometry {
     pub fn cells(stride: [usize; 3]) -> Self {
         Self { kernel: stride, stride, padding: [0; 3] }
     }
+    /// Taps of the kernel.
     pub fn taps(&self) -> usize {
         product(self.kernel)
     }
@@ -52,9 +56,11 @@ impl Geometry {
 /// Whether the gradient of a bias is computed. Before an instance norm it is zero, exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bias {
+    /// There is no bias.
     None,
     /// Followed by a norm that removes it: it only decays.
     Removed,
+    /// It has a gradient.
     Trained,
 }
 
