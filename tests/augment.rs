@@ -1,10 +1,12 @@
 //! Augmentation on the device against its CPU reference, with bounds checks in the shaders.
 
+mod support;
+
 use spark3d::base::random::{Purpose, rng};
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::plan::Limits;
-use spark3d::compute::graph::{Graph, Parameters, Session, TensorId};
-use spark3d::compute::ops::augment::{Augmentation, Interpolation};
+use spark3d::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
+use spark3d::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use spark3d::compute::ops::cases::noise;
 use spark3d::data::augment::segmentation::{Draw, Noise};
 use spark3d::data::augment::spatial::{self, Cut, Matrix};
@@ -12,34 +14,27 @@ use spark3d::data::augment::{self, Change};
 use spark3d::data::dataset::{LabelledPatch, Patch};
 use spark3d::data::preprocess::case::OUTSIDE;
 use spark3d::tasks::plan::{Plan, finetune};
-use spark3d::training::finetune::patches as labelled;
-use spark3d::training::patches;
+use spark3d::tasks::pretexts::mae::Mae;
+use spark3d::tasks::{augmentation, segmentation};
 use std::rc::Rc;
-
-fn gpu() -> Rc<Gpu> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    Rc::new(Gpu::open_with(&adapter, true).expect("an adapter: run `sh tests/run.sh`"))
-}
+use support::checked_gpu as gpu;
 
 /// The head of a graph alone, for `samples` samples.
 struct Head {
     session: Session,
-    a: Augmentation,
-    results: Vec<(TensorId, Option<TensorId>)>,
+    graph: GraphId,
+    samples: Vec<Augmented>,
+    results: Vec<(Readout, Option<Readout>)>,
 }
 
 impl Head {
     fn new(gpu: &Rc<Gpu>, a: Augmentation, samples: usize) -> Self {
-        let mut g = Graph::new(Parameters::default(), &[]);
-        let mut results = Vec::new();
-        for _ in 0..samples {
-            let made = g.augment(&a);
-            g.keep(made.image);
-            made.labels.iter().for_each(|&t| g.keep(t));
-            results.push((made.image, made.labels));
-        }
+        let mut g = Graph::new(Parameters::default(), Precision::F32);
+        let samples: Vec<Augmented> = (0..samples).map(|_| g.augment(&a)).collect();
+        let results = samples.iter().map(|s| (g.keep_words(s.image), s.labels.map(|t| g.keep_words(t)))).collect();
+        let graph = g.id();
         let session = Session::new(gpu.clone(), vec![g], None).unwrap();
-        Self { session, a, results }
+        Self { session, graph, samples, results }
     }
 
     fn cubic(gpu: &Rc<Gpu>, patch: [usize; 3], part: [usize; 3]) -> Self {
@@ -54,26 +49,33 @@ impl Head {
         Self::new(gpu, a, 1)
     }
 
-    fn floats(&self, tensor: TensorId) -> Vec<f32> {
-        self.session.read_words(0, tensor).unwrap().into_iter().map(f32::from_bits).collect()
+    fn run(&self) {
+        self.session.run(self.graph).unwrap();
+    }
+
+    fn upload(&mut self, sample: usize, patch: &LabelledPatch) {
+        augmentation::upload_labelled(&mut self.session, &self.samples[sample], patch);
+    }
+
+    fn image(&self, sample: usize) -> Vec<f32> {
+        self.session.read_floats(self.results[sample].0).unwrap()
     }
 
     fn patch(&mut self, patch: &Patch) -> Vec<f32> {
-        patches::upload(&mut self.session, &self.a, patch);
-        self.session.run(0).unwrap();
-        self.floats(self.results[0].0)
+        augmentation::upload(&mut self.session, &self.samples[0], patch);
+        self.run();
+        self.image(0)
     }
 
     fn sample(&mut self, patch: &LabelledPatch) -> (Vec<f32>, Vec<i16>) {
-        labelled::upload(&mut self.session, &self.a, 0, patch);
-        self.session.run(0).unwrap();
+        self.upload(0, patch);
+        self.run();
         self.read(0)
     }
 
     fn read(&self, sample: usize) -> (Vec<f32>, Vec<i16>) {
-        let (image, labels) = self.results[sample];
-        let labels = self.floats(labels.expect("labels")).into_iter().map(|v| v as i16).collect();
-        (self.floats(image), labels)
+        let labels = self.session.read_floats(self.results[sample].1.expect("labels")).unwrap();
+        (self.image(sample), labels.into_iter().map(|v| v as i16).collect())
     }
 }
 
@@ -159,8 +161,8 @@ fn cubic_resampling_equals_its_reference() {
         println!("{:?} from {:?}: {worst:.1e}", cut.patch, cut.shape);
         assert!(worst < CUBIC, "{n}: {worst:.2e}");
         // What was uploaded is still there.
-        head.session.run(0).unwrap();
-        assert!(head.floats(head.results[0].0) == got, "the same upload gives the same bits");
+        head.run();
+        assert!(head.image(0) == got, "the same upload gives the same bits");
     }
 }
 
@@ -331,9 +333,9 @@ fn samples_of_one_graph_do_not_mix() {
         draw: Some(Draw { noise: Some(Noise { sigma: 0.1, seed: 2 }), mirror: [true, false, false], ..nothing(2) }),
         ..LabelledPatch::plain(noise(2, 2 * volume(shape)), label_map(shape), shape, "b")
     };
-    labelled::upload(&mut together.session, &a, 0, &first);
-    labelled::upload(&mut together.session, &a, 1, &second);
-    together.session.run(0).unwrap();
+    together.upload(0, &first);
+    together.upload(1, &second);
+    together.run();
     for (n, patch) in [first, second].iter().enumerate() {
         assert_eq!(together.read(n), Head::new(&gpu, a.clone(), 1).sample(patch), "sample {n}");
     }
@@ -356,7 +358,7 @@ fn positions_are_exact_in_large_patches() {
 fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     let limits = Limits { max_binding: 128 << 20, max_buffer: 1 << 31 };
     let checked = |plan: &Plan| {
-        let augmentation = patches::augmentation(plan);
+        let augmentation = plan.pretext.augmentation(&plan.frame()).unwrap();
         augmentation.check(limits).map(|()| augmentation)
     };
     let mut plan = Plan::preset("s3d-b").unwrap();
@@ -364,9 +366,10 @@ fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     plan.train.patch = [224; 3];
     let error = checked(&plan).unwrap_err().to_string();
     assert!(error.contains("224 x 224 x 224") && error.contains("train.patch"), "{error}");
-    plan.augment = augment::Settings { rotation_probability: 0.0, scale_probability: 0.0, ..plan.augment };
+    let mae = plan.settings_mut::<Mae>().unwrap();
+    (mae.augment.rotation_probability, mae.augment.scale_probability) = (0.0, 0.0);
     assert_eq!(checked(&plan).unwrap().part, [224; 3]);
     let mut plan = finetune::Plan::preset("paper").unwrap();
     plan.network.input_channels = 4;
-    assert!(labelled::augmentation(&plan).check(limits).is_ok());
+    assert!(segmentation::augmentation(&plan.augment, &plan.frame()).check(limits).is_ok());
 }

@@ -1,7 +1,9 @@
 //! `compare` from files of results to tables and pictures, and the arithmetic of the paper's tables.
 
+mod support;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use spark3d::evaluation::compare::{By, Options, Report, check_paper, compare};
 use spark3d::evaluation::results::{Kind, Point, Results, Run, Score};
@@ -270,8 +272,8 @@ fn the_papers_numbers_follow_from_its_scores() {
 // ---------------------------------------------------------------------------------------------------------------------
 // The command
 
-fn command(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_spark3d")).arg("compare").args(arguments).output().unwrap()
+fn command(arguments: &[&str]) -> Command {
+    support::spark3d(&[&["compare"], arguments].concat())
 }
 
 fn text(path: &Path) -> &str {
@@ -282,9 +284,9 @@ fn text(path: &Path) -> &str {
 fn the_command_prints_and_writes() {
     let file = small();
     let out = file.path().join("new/folder");
-    let output = command(&[text(&file.path()), "--bootstrap", "20", "-o", text(&out), "--paper"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let printed = String::from_utf8(output.stdout).unwrap();
+    let results = file.path();
+    let arguments = [text(&results), "--bootstrap", "20", "-o", text(&out), "--paper"];
+    let (printed, _) = support::done(&mut command(&arguments));
     assert!(printed.contains("| S3D-B") && printed.contains("## Table 8"), "{printed}");
     assert!(std::fs::read_to_string(out.join("compare.md")).unwrap().starts_with(printed.trim_end()));
     for name in ["methods_DSC.csv", "ranks_NSD.png", "tests_DSC.csv", "paper_table3_dsc.csv"] {
@@ -296,9 +298,7 @@ fn the_command_prints_and_writes() {
 fn what_is_no_result_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let fails = |arguments: &[&str], code: i32, parts: &[&str]| {
-        let output = command(arguments);
-        let message = String::from_utf8(output.stderr).unwrap();
-        assert_eq!(output.status.code(), Some(code), "{message}");
+        let message = support::refused(&mut command(arguments), code);
         parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
     };
     fails(&[text(folder.path())], 1, &["results.sqlite", "no such file"]);

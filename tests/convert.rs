@@ -1,5 +1,7 @@
 //! `convert`: models and checkpoints to PyTorch's form and back, number by number, and what cannot be converted.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -13,7 +15,7 @@ use spark3d::tasks::plan::Plan;
 const STEM: &str = "encoder.stem.convs.0.conv.weight";
 
 fn nnunet() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres")
+    support::fixture("nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres")
 }
 
 fn run(input: &Path, out: &Path, overwrite: bool) -> Result<Vec<PathBuf>, String> {
@@ -100,7 +102,8 @@ fn single_checkpoints_go_both_ways() {
 /// A checkpoint of a pre-training as this program writes it, of the preset tiny.
 fn pretraining(path: &Path) -> Plan {
     let plan = Plan::preset("tiny").unwrap();
-    let parameters = spark3d::compute::model::predictor(&plan.network, plan.train.patch).graph.parameters;
+    let built = spark3d::compute::model::predictor(&plan.network, plan.train.patch, plan.train.precision);
+    let parameters = built.graph.parameters;
     let values = spark3d::compute::model::init::initial_values(&parameters, plan.train.init, 3);
     let named = parameters.list.iter().zip(values);
     let mut weights: Vec<_> =

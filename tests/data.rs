@@ -1,5 +1,7 @@
 //! From files to patches: awkward files, whole runs, runs that were stopped, and the way back into space.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +15,7 @@ use spark3d::data::store::{Reason, Store};
 use spark3d::formats::{affine, nifti};
 
 fn fixtures() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/awkward")
+    support::fixture("awkward")
 }
 
 /// Limits that let small files pass.
@@ -70,6 +72,7 @@ fn damaged_files_do_not_panic() {
     for (name, header_only, rounds) in [("ok_big_endian.nii", true, 400), ("ok_oblique.nii.gz", false, 100)] {
         let good = fs::read(fixtures().join(name)).unwrap();
         let path = folder.path().join(name);
+        let (mut refused, mut read) = (0, 0);
         for _ in 0..rounds {
             let mut bytes = good.clone();
             for _ in 0..1 + random(6) {
@@ -78,11 +81,17 @@ fn damaged_files_do_not_panic() {
             }
             bytes.truncate(if random(4) == 0 { random(bytes.len()) } else { bytes.len() });
             fs::write(&path, bytes).unwrap();
-            if let Ok(scan) = nifti::read(&path) {
-                let settings = Settings { max_voxels: 1 << 20, ..small(8.0) };
-                let _ = preprocess::scan(&scan, &settings);
+            let Ok(scan) = nifti::read(&path) else {
+                refused += 1;
+                continue;
+            };
+            read += 1;
+            let settings = Settings { max_voxels: 1 << 20, ..small(8.0) };
+            if let Ok(case) = preprocess::scan(&scan, &settings) {
+                assert!(case.volume.data.iter().all(|v| v.is_finite()), "{name}");
             }
         }
+        assert!(refused > 10 && read > 0, "{name}: {refused} refused, {read} read");
     }
 }
 
@@ -255,7 +264,7 @@ fn a_second_run_does_what_is_left() {
 #[test]
 fn the_demo_scans_can_be_prepared() {
     let folder = tempfile::tempdir().unwrap();
-    let demo = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
+    let demo = support::repository("assets/demo");
     let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
     let summary = preprocess::run(&[demo], folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.rejected.len()), (30, 30, 0));

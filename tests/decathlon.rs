@@ -1,18 +1,21 @@
 //! `spark3d convert` of a task of the Medical Segmentation Decathlon: 4D images become nnU-Net's raw data set, through a stop.
 
+mod support;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 
 use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use spark3d::data::sources::RawDataset;
 use spark3d::formats::nifti::{read, read_labels};
+use support::{done, refused};
 
 fn hippocampus(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/hippocampus").join(name)
+    support::repository("assets/hippocampus").join(name)
 }
 
 /// Bundled cases; the last has no label map in the task.
@@ -32,14 +35,21 @@ fn packed(path: &Path, bytes: &[u8]) {
     out.finish().unwrap();
 }
 
-struct Place {
-    folder: tempfile::TempDir,
+/// A place with what the tests here work on.
+struct Place(support::Place);
+
+impl std::ops::Deref for Place {
+    type Target = support::Place;
+
+    fn deref(&self) -> &support::Place {
+        &self.0
+    }
 }
 
 impl Place {
     /// A task of two channels: a bundled hippocampus, and the same with its voxels in reverse.
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let place = Self(support::Place::new());
         for name in ["imagesTr", "labelsTr", "imagesTs"] {
             fs::create_dir_all(place.path("Task99_Two").join(name)).unwrap();
         }
@@ -70,10 +80,6 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn describe(&self, json: &Value) {
         fs::write(self.path("Task99_Two/dataset.json"), json.to_string()).unwrap();
     }
@@ -82,21 +88,16 @@ impl Place {
         serde_json::from_str(&fs::read_to_string(self.path("Task99_Two/dataset.json")).unwrap()).unwrap()
     }
 
-    fn run(&self, out: &str, more: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-        command.current_dir(self.folder.path()).args(["convert", "Task99_Two", out]).args(more).output().unwrap()
+    fn command(&self, out: &str, more: &[&str]) -> Command {
+        self.0.command(&[&["convert", "Task99_Two", out], more].concat())
     }
 
     fn done(&self, out: &str, more: &[&str]) -> String {
-        let done = self.run(out, more);
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        String::from_utf8_lossy(&done.stdout).into_owned()
+        done(&mut self.command(out, more)).0
     }
 
     fn error(&self, out: &str) -> String {
-        let done = self.run(out, &[]);
-        assert_eq!(done.status.code(), Some(1), "{}", String::from_utf8_lossy(&done.stdout));
-        String::from_utf8_lossy(&done.stderr).into_owned()
+        refused(&mut self.command(out, &[]), 1)
     }
 }
 
@@ -138,11 +139,7 @@ fn a_stopped_conversion_goes_on() {
     let damaged = place.path(&format!("Task99_Two/imagesTr/{}.nii.gz", cases[1]));
     let whole = fs::read(&damaged).unwrap();
     fs::write(&damaged, &whole[..whole.len() - 30]).unwrap();
-    let error = {
-        let done = place.run("out", &["--threads", "1"]);
-        assert_eq!(done.status.code(), Some(1));
-        String::from_utf8_lossy(&done.stderr).into_owned()
-    };
+    let error = refused(&mut place.command("out", &["--threads", "1"]), 1);
     assert!(error.contains(&format!("{}.nii.gz", cases[1])) && error.contains("ends early"), "{error}");
     assert!(RawDataset::open(&place.path("out")).is_err(), "half a data set does not look whole");
     let early = place.path(&format!("out/imagesTr/{}_0001.nii.gz", cases[0]));
@@ -183,7 +180,7 @@ fn what_is_wrong_is_said() {
     assert!(with(&|j| j["labels"] = json!({ "0": "background", "2": "a" })).contains("gaps"));
     assert!(with(&|j| j["training"] = json!([])).contains("no training cases"));
     let error = with(&|j| j["modality"] = json!({ "0": "T1" }));
-    assert!(error.contains("2 volumes") && cases[..2].iter().chain(&cases[2..]).any(|c| error.contains(c)), "{error}");
+    assert!(error.contains("2 volumes") && cases.iter().any(|c| error.contains(c)), "{error}");
     fs::create_dir(place.path("out")).unwrap();
     fs::write(place.path("out/mine.txt"), "x").unwrap();
     place.describe(&good);

@@ -1,14 +1,14 @@
 //! `spark3d experiment` as a user runs it: every job once, through kills, in parts, beside other processes; and what it says of
 //! bad files.
 
+mod support;
+
 use serde_json::{Value, json};
-use spark3d::base::volume::Volume;
 use spark3d::evaluation::results::{Kind, Results, Run};
-use spark3d::formats::affine::IDENTITY;
-use spark3d::formats::nifti::write_grid;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{ball, done, text};
 
 /// Two small stages on 16³ patches, for either training.
 const PLAN: &str = r#"
@@ -53,72 +53,40 @@ folder = "data"
 cases = [3]
 "#;
 
-/// Axes (z, y, x) of the images.
-const SHAPE: [usize; 3] = [18, 20, 24];
+/// A place with what the tests here work on.
+struct Place(support::Place);
 
-struct Place {
-    folder: tempfile::TempDir,
+impl std::ops::Deref for Place {
+    type Target = support::Place;
+
+    fn deref(&self) -> &support::Place {
+        &self.0
+    }
 }
 
 impl Place {
     /// A raw data set of five cases, each a ball on a textured ground; two of them without labels as `scans`.
     fn new() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
+        let place = Self(support::Place::new());
         place.dataset("data", 0);
-        std::fs::create_dir(place.path("scans")).unwrap();
-        for case in 0..2 {
-            let name = format!("case{case}_0000.nii.gz");
-            std::fs::copy(place.path("data/imagesTr").join(&name), place.path("scans").join(&name)).unwrap();
-        }
-        std::fs::write(place.path("plan.toml"), PLAN).unwrap();
+        place.scans();
+        place.write("plan.toml", PLAN);
         place.describe(EXPERIMENT);
         place
     }
 
     /// `first`: which ball is that of the first case.
     fn dataset(&self, name: &str, first: usize) {
-        for folder in ["imagesTr", "labelsTr"] {
-            std::fs::create_dir_all(self.path(name).join(folder)).unwrap();
-        }
         let labels = json!({ "background": 0, "ball": 1 });
-        let dataset =
-            json!({ "channel_names": { "0": "MR" }, "labels": labels, "numTraining": 5, "file_ending": ".nii.gz" });
-        std::fs::write(self.path(name).join("dataset.json"), dataset.to_string()).unwrap();
-        for case in 0..5 {
-            self.write(&format!("{name}/imagesTr/case{case}_0000.nii.gz"), |c| {
-                100.0 * label(first + case, c) + ((c[0] * 7 + c[1] * 3) % 11) as f64 + 1.0
-            });
-            self.write(&format!("{name}/labelsTr/case{case}.nii.gz"), |c| label(first + case, c));
-        }
-    }
-
-    fn write(&self, name: &str, value: impl Fn([usize; 3]) -> f64) {
-        let mut volume = Volume::zeros(SHAPE, [1.0; 3]);
-        for z in 0..SHAPE[0] {
-            for y in 0..SHAPE[1] {
-                for x in 0..SHAPE[2] {
-                    let at = volume.index(z, y, x);
-                    volume.data[at] = value([z, y, x]) as f32;
-                }
-            }
-        }
-        write_grid(&self.path(name), &volume, &IDENTITY).unwrap();
+        self.balls(name, 1, &labels, &json!({}), |case, c| ball(first + case, c).min(1));
     }
 
     fn describe(&self, text: &str) {
-        std::fs::write(self.path("e.toml"), text).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
+        self.write("e.toml", text);
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-        let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-        command.current_dir(self.folder.path()).arg("experiment").args(args).stdin(Stdio::null());
-        command.args(["--progress", "plain", "--threads", "1", "--device", &adapter]);
-        command
+        self.0.command(&[&["experiment"], args, &["--progress", "plain", "--threads", "1"]].concat())
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -127,9 +95,7 @@ impl Place {
 
     /// Runs the experiment to its end and returns stdout and stderr.
     fn finish(&self, out: &str, more: &[&str]) -> (String, String) {
-        let done = self.run(&[&["run", "e.toml", "-o", out], more].concat());
-        assert!(done.status.success(), "{}", text(&done.stderr));
-        (text(&done.stdout), text(&done.stderr))
+        done(&mut self.command(&[&["run", "e.toml", "-o", out], more].concat()))
     }
 
     fn start(&self, out: &str) -> Child {
@@ -144,15 +110,11 @@ impl Place {
     }
 
     fn table(&self, folders: &[&str]) -> String {
-        let done = self.run(&[&["table"], folders].concat());
-        assert!(done.status.success(), "{}", text(&done.stderr));
-        text(&done.stdout)
+        done(&mut self.command(&[&["table"], folders].concat())).0
     }
 
     fn status(&self, folders: &[&str]) -> String {
-        let done = self.run(&[&["status", "e.toml", "-o"], folders].concat());
-        assert!(done.status.success(), "{}", text(&done.stderr));
-        text(&done.stdout)
+        done(&mut self.command(&[&["status", "e.toml", "-o"], folders].concat())).0
     }
 
     /// How often each training was started, by the name of its folder.
@@ -166,17 +128,6 @@ impl Place {
         }
         starts
     }
-}
-
-/// The label of a voxel of a case.
-fn label(case: usize, c: [usize; 3]) -> f64 {
-    let centre = [8.0 + case as f64 % 3.0, 9.0, 11.0 + case as f64 / 2.0];
-    let distance = (0..3).map(|a| (c[a] as f64 - centre[a]).powi(2)).sum::<f64>().sqrt();
-    f64::from(u8::from(distance < 6.0))
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn ids(runs: &[Run]) -> Vec<&str> {
@@ -341,7 +292,7 @@ fn a_job_that_fails_does_not_stop_the_others() {
 fn the_examples_are_experiments() {
     let place = Place::new();
     for name in ["small", "paper", "ablations"] {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("examples/experiment_{name}.toml"));
+        let file = support::repository(&format!("examples/experiment_{name}.toml"));
         let mut command = place.command(&["run", file.to_str().unwrap(), "--dry-run"]);
         for variable in ["SPARK3D_UNLABELED", "SPARK3D_HIPPOCAMPUS", "SPARK3D_STORE", "nnUNet_raw"] {
             command.env(variable, place.path("nowhere"));

@@ -1,16 +1,16 @@
 //! `spark3d finetune` as a user runs it: from a pre-trained checkpoint to a model that predicts, through a kill, with frozen
 //! parts, several channels, regions and ignored voxels; and what it says of bad input.
 
+mod support;
+
 use serde_json::{Value, json};
-use spark3d::base::volume::Volume;
-use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::Precision;
-use spark3d::formats::affine::IDENTITY;
-use spark3d::formats::nifti::{read_labels, write_grid};
+use spark3d::formats::nifti::read_labels;
 use spark3d::inference::weights::checkpoint::{self, Checkpoint};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{BALLS, ball, done, gpu, refused, stores, text};
 
 /// Two small stages on 16³ patches.
 const NETWORK: &str = r#"
@@ -30,35 +30,23 @@ validation_steps = 1
 checkpoint_minutes = 0.0
 "#;
 
-struct Place {
-    folder: tempfile::TempDir,
-}
+/// A place with what the tests here work on.
+struct Place(support::Place);
 
-/// Axes (z, y, x) of the images.
-const SHAPE: [usize; 3] = [18, 20, 24];
+impl std::ops::Deref for Place {
+    type Target = support::Place;
+
+    fn deref(&self) -> &support::Place {
+        &self.0
+    }
+}
 
 impl Place {
     /// A raw data set of five cases: a bright ball (label 1) with a brighter core (label 2) on a textured ground.
     fn new(channels: usize, labels: Value, more: Value) -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        for folder in ["data/imagesTr", "data/labelsTr"] {
-            std::fs::create_dir_all(place.path(folder)).unwrap();
-        }
-        let names: serde_json::Map<String, Value> = (0..channels).map(|c| (c.to_string(), json!("MR"))).collect();
-        let mut dataset =
-            json!({ "channel_names": names, "labels": labels, "numTraining": 5, "file_ending": ".nii.gz" });
-        more.as_object().unwrap().iter().for_each(|(k, v)| dataset[k] = v.clone());
-        std::fs::write(place.path("data/dataset.json"), dataset.to_string()).unwrap();
-        for case in 0..5 {
-            for channel in 0..channels {
-                let name = format!("data/imagesTr/case{case}_{channel:04}.nii.gz");
-                place.write(&name, |c| {
-                    100.0 * f64::from(label(case, c)) + ((c[0] * 7 + c[1] * 3 + c[2] * channel) % 11) as f64 + 1.0
-                });
-            }
-            place.write(&format!("data/labelsTr/case{case}.nii.gz"), |c| f64::from(label(case, c)));
-        }
-        std::fs::write(place.path("plan.toml"), format!("{TRAIN}{NETWORK}")).unwrap();
+        let place = Self(support::Place::new());
+        place.balls("data", channels, &labels, &more, ball);
+        place.write("plan.toml", &format!("{TRAIN}{NETWORK}"));
         place
     }
 
@@ -66,28 +54,8 @@ impl Place {
         Self::new(channels, json!({ "background": 0, "ball": 1, "core": 2 }), json!({}))
     }
 
-    fn write(&self, name: &str, value: impl Fn([usize; 3]) -> f64) {
-        let mut volume = Volume::zeros(SHAPE, [1.0; 3]);
-        for z in 0..SHAPE[0] {
-            for y in 0..SHAPE[1] {
-                for x in 0..SHAPE[2] {
-                    let at = volume.index(z, y, x);
-                    volume.data[at] = value([z, y, x]) as f32;
-                }
-            }
-        }
-        write_grid(&self.path(name), &volume, &IDENTITY).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-        let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-        command.current_dir(self.folder.path()).args(args).args(["--progress", "plain", "--device", &adapter]);
-        command
+        self.0.command(&[args, &["--progress", "plain"]].concat())
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -96,36 +64,21 @@ impl Place {
 
     /// Fine-tunes and returns stderr.
     fn finetune(&self, args: &[&str]) -> String {
-        let done = self.run(&[&["finetune", "data", "--plan", "plan.toml"], args].concat());
-        let error = text(&done.stderr);
-        assert!(done.status.success(), "{error}");
-        error
+        done(&mut self.command(&[&["finetune", "data", "--plan", "plan.toml"], args].concat())).1
     }
 
     /// The message of a fine-tuning that must fail.
     fn error(&self, args: &[&str]) -> String {
-        let done = self.run(&[&["finetune", "data", "--plan", "plan.toml", "-o", "bad"], args].concat());
-        assert_eq!(done.status.code(), Some(1), "{}", text(&done.stdout));
-        text(&done.stderr)
+        refused(&mut self.command(&[&["finetune", "data", "--plan", "plan.toml", "-o", "bad"], args].concat()), 1)
     }
 
     /// A checkpoint of a pre-training of one channel, with the same network.
     fn pretrained(&self) -> Checkpoint {
-        std::fs::create_dir(self.path("scans")).unwrap();
-        for case in 0..2 {
-            let name = format!("case{case}_0000.nii.gz");
-            std::fs::copy(self.path("data/imagesTr").join(&name), self.path("scans").join(&name)).unwrap();
-        }
-        std::fs::write(
-            self.path("mae.toml"),
-            format!("[train]\npatch = [16, 16, 16]\nsteps = 2\n[mae]\nblock = 4\n{NETWORK}"),
-        )
-        .unwrap();
+        self.scans();
+        self.write("mae.toml", &format!("[train]\npatch = [16, 16, 16]\nsteps = 2\n[mae]\nblock = 4\n{NETWORK}"));
         let limits = ["--min-file-bytes", "1", "--min-extent-mm", "1"];
-        let store = self.run(&[&["preprocess", "-i", "scans", "-o", "store"][..], &limits[..]].concat());
-        assert!(store.status.success(), "{}", text(&store.stderr));
-        let run = self.run(&["pretrain", "store", "-o", "mae", "--plan", "mae.toml", "--set", "train.batch=1"]);
-        assert!(run.status.success(), "{}", text(&run.stderr));
+        self.done(&[&["preprocess", "-i", "scans", "-o", "store"][..], &limits[..]].concat());
+        self.done(&["pretrain", "store", "-o", "mae", "--plan", "mae.toml", "--set", "train.batch=1"]);
         self.checkpoint("mae/checkpoint_latest.safetensors")
     }
 
@@ -137,17 +90,6 @@ impl Place {
         let log = std::fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         log.lines().filter_map(|l| serde_json::from_str::<Value>(l).unwrap()["loss"].as_f64()).collect()
     }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// The label of a voxel of a case.
-fn label(case: usize, c: [usize; 3]) -> u8 {
-    let centre = [8.0 + case as f64 % 3.0, 9.0, 11.0 + case as f64 / 2.0];
-    let distance = (0..3).map(|a| (c[a] as f64 - centre[a]).powi(2)).sum::<f64>().sqrt();
-    u8::from(distance < 6.0) + u8::from(distance < 3.0)
 }
 
 fn tensor<'a>(checkpoint: &'a Checkpoint, name: &str) -> &'a [f32] {
@@ -218,7 +160,7 @@ fn from_a_pretrained_encoder_to_scores() {
     let maps = ["a.nii.gz", "b.nii.gz", "run/fold_0/validation/case0.nii.gz"].map(|n| place.path(n));
     let labels = read_labels(&maps[0]).unwrap().volume;
     assert_eq!(labels.data, read_labels(&maps[1]).unwrap().volume.data);
-    assert_eq!(labels.shape, SHAPE);
+    assert_eq!(labels.shape, BALLS);
 }
 
 #[test]
@@ -271,8 +213,7 @@ fn a_killed_run_goes_on_to_the_same_bits_across_phases() {
 
 #[test]
 fn a_killed_run_with_features_of_16_bits_goes_on_to_the_same_bits() {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    if Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`").require(Precision::F16).is_ok() {
+    if stores(&gpu(), Precision::F16) {
         killed_run("f16");
     }
 }
@@ -328,8 +269,8 @@ fn regions_ignored_voxels_and_deep_supervision() {
     for n in 0..5 {
         std::fs::create_dir(place.path(&format!("data/masks{n}"))).unwrap();
         // Every third slice of one case is not annotated.
-        let value = |c: [usize; 3]| if n == 1 && c[0].is_multiple_of(3) { 3.0 } else { f64::from(label(n, c)) };
-        place.write(&format!("data/masks{n}/m.nii.gz"), value);
+        let value = |c: [usize; 3]| if n == 1 && c[0].is_multiple_of(3) { 3.0 } else { f64::from(ball(n, c)) };
+        place.volume(&format!("data/masks{n}/m.nii.gz"), value);
     }
     let set = ["--set", "network.deep_supervision=true", "--set", "train.batch_dice=true"];
     place.finetune(
@@ -344,7 +285,7 @@ fn regions_ignored_voxels_and_deep_supervision() {
 #[test]
 fn an_empty_label_map_and_scans_smaller_than_the_patch_are_fine() {
     let place = Place::plain(1);
-    place.write("data/labelsTr/case2.nii.gz", |_| 0.0);
+    place.volume("data/labelsTr/case2.nii.gz", |_| 0.0);
     let bigger = ["--set", "train.patch=[32,32,32]"];
     let told =
         place.finetune(&[&["--from", "scratch", "-o", "run", "--length", "4", "--cases", "2"], &bigger[..]].concat());
@@ -361,8 +302,7 @@ fn an_empty_label_map_and_scans_smaller_than_the_patch_are_fine() {
 fn nnunets_checkpoints_and_its_default_network() {
     let place = Place::plain(2);
     std::fs::write(place.path("plan.toml"), TRAIN).unwrap();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres/fold_0/checkpoint_final.pth");
+    let model = support::fixture("nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres/fold_0/checkpoint_final.pth");
     let model = model.to_str().unwrap();
     let rest = ["--transfer", "encoder-decoder", "--no-validation", "--length", "3"];
     let told = place.finetune(&[&["--from", model, "-o", "whole", "--schedule", "no-warm-up"], &rest[..]].concat());
@@ -417,7 +357,7 @@ fn bad_input_is_named() {
     assert!(place.error(&["--from", "scratch", "--splits", "none.json"]).contains("none.json"));
     assert!(place.error(&["--from", "scratch", "--set", "train.patch=[15,16,16]"]).contains("total stride"));
 
-    place.write("data/labelsTr/case3.nii.gz", |c| if c == [1, 2, 3] { 7.0 } else { 0.0 });
+    place.volume("data/labelsTr/case3.nii.gz", |c| if c == [1, 2, 3] { 7.0 } else { 0.0 });
     let unknown = place.error(&["--from", "scratch"]);
     assert!(unknown.contains("case3.nii.gz") && unknown.contains('7'), "{unknown}");
     std::fs::remove_file(place.path("data/imagesTr/case4_0000.nii.gz")).unwrap();

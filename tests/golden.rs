@@ -4,10 +4,13 @@
 //!
 //! `SPARK3D_WRITE_GOLDEN=1 cargo test --release --test golden` adds the results of this machine to the fixture.
 
+mod support;
+
 use serde_json::{Map, Value, json};
+use spark3d::compute::graph::Precision;
 use spark3d::inference::weights::checkpoint::{self, Tensor};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use support::Place;
 
 /// Three small stages on 16³ patches; ten steps of two samples.
 const PLAN: &str = r#"
@@ -35,51 +38,20 @@ phases = [
 "#;
 
 fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/golden/ten_steps.json")
+    support::fixture("golden/ten_steps.json")
 }
 
 /// A store of four bundled scans, and a raw data set of bundled hippocampi.
-fn prepare(folder: &Path) {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets");
-    let copy = |from: &Path, to: &Path, count: usize| {
-        std::fs::create_dir_all(to).unwrap();
-        let mut files: Vec<PathBuf> = std::fs::read_dir(from)
-            .unwrap()
-            .map(|f| f.unwrap().path())
-            .filter(|p| p.extension().is_some_and(|e| e == "gz"))
-            .collect();
-        files.sort();
-        files[..count].iter().for_each(|f| {
-            std::fs::copy(f, to.join(f.file_name().unwrap())).unwrap();
-        });
-    };
-    copy(&assets.join("demo"), &folder.join("scans"), 4);
-    run(folder, &["preprocess", "-i", "scans", "-o", "store", "--spacing", "2", "--min-file-bytes", "100000"]);
-    copy(&assets.join("hippocampus/imagesTr"), &folder.join("data/imagesTr"), 6);
-    copy(&assets.join("hippocampus/labelsTr"), &folder.join("data/labelsTr"), 6);
-    let text = std::fs::read_to_string(assets.join("hippocampus/dataset.json")).unwrap();
+fn prepare(place: &Place) {
+    place.store();
+    place.bundled("assets/hippocampus/imagesTr", "data/imagesTr", 6);
+    place.bundled("assets/hippocampus/labelsTr", "data/labelsTr", 6);
+    let text = std::fs::read_to_string(support::repository("assets/hippocampus/dataset.json")).unwrap();
     let mut dataset: Value = serde_json::from_str(&text).unwrap();
     dataset["numTraining"] = json!(6);
-    std::fs::write(folder.join("data/dataset.json"), dataset.to_string()).unwrap();
-    std::fs::write(folder.join("pretrain.toml"), PLAN).unwrap();
-    std::fs::write(folder.join("finetune.toml"), format!("{PHASES}{PLAN}")).unwrap();
-}
-
-fn run(folder: &Path, args: &[&str]) {
-    // A runner is what starts the program with another Vulkan driver than the system's.
-    let mut command = match std::env::var("SPARK3D_RUNNER") {
-        Ok(runner) => Command::new(runner),
-        Err(_) => Command::new(env!("CARGO_BIN_EXE_spark3d")),
-    };
-    if std::env::var_os("SPARK3D_RUNNER").is_some() {
-        command.arg(env!("CARGO_BIN_EXE_spark3d"));
-    }
-    command.args(args).current_dir(folder).stdin(Stdio::null());
-    if let Ok(adapter) = std::env::var("SPARK3D_ADAPTER") {
-        command.args(["--device", &adapter]);
-    }
-    let done = command.output().unwrap();
-    assert!(done.status.success(), "{args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    place.write("data/dataset.json", &dataset.to_string());
+    place.write("pretrain.toml", PLAN);
+    place.write("finetune.toml", &format!("{PHASES}{PLAN}"));
 }
 
 /// FNV-1a of the bits of all values.
@@ -101,7 +73,7 @@ fn results(folder: &Path) -> Value {
     let metrics = std::fs::read_to_string(folder.join("metrics.jsonl")).unwrap();
     let records: Vec<Value> = metrics.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let numbers = |key: &str| records.iter().filter_map(|r| r.get(key).cloned()).collect::<Vec<Value>>();
-    let last = checkpoint::load(&folder.join("checkpoint_latest.safetensors")).unwrap();
+    let last = checkpoint::load(folder.join("checkpoint_latest.safetensors")).unwrap();
     json!({
         "loss": numbers("loss"),
         "gradient_norm": numbers("gradient_norm"),
@@ -113,7 +85,7 @@ fn results(folder: &Path) -> Value {
 }
 
 /// Ten steps of everything: name, results.
-fn everything(folder: &Path, precisions: &[&str]) -> Map<String, Value> {
+fn everything(place: &Place, precisions: &[&str]) -> Map<String, Value> {
     let mut found = Map::new();
     for precision in precisions {
         for pretext in ["mae", "models_genesis", "volume_fusion", "voco"] {
@@ -127,8 +99,8 @@ fn everything(folder: &Path, precisions: &[&str]) -> Map<String, Value> {
             let mut args = vec!["pretrain", "store", "-o", &name, "--preset", "tiny", "--plan", "pretrain.toml"];
             args.extend(["--steps", "10", "--precision", precision, "--set", &choice]);
             sizes.iter().for_each(|s| args.extend(["--set", s]));
-            run(folder, &args);
-            found.insert(name.clone(), results(&folder.join(&name)));
+            place.done(&args);
+            found.insert(name.clone(), results(&place.path(&name)));
         }
         for batch_dice in ["true", "false"] {
             let name = format!("segmentation batch_dice={batch_dice} {precision}");
@@ -136,8 +108,8 @@ fn everything(folder: &Path, precisions: &[&str]) -> Map<String, Value> {
             let mut args = vec!["finetune", "data", "-o", &name, "--from", "mae f32", "--preset", "tiny"];
             args.extend(["--plan", "finetune.toml", "--set", "train.patch=[16,16,16]", "--set", &dice]);
             args.extend(["--set", &precision, "--no-validation"]);
-            run(folder, &args);
-            found.insert(name.clone(), results(&folder.join(&name).join("fold_0")));
+            place.done(&args);
+            found.insert(name.clone(), results(&place.path(&name).join("fold_0")));
         }
     }
     found
@@ -145,15 +117,14 @@ fn everything(folder: &Path, precisions: &[&str]) -> Map<String, Value> {
 
 /// What the same bits depend on.
 fn machine() -> (String, bool) {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = spark3d::compute::device::Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`");
+    let gpu = support::gpu();
     let facts = gpu.facts();
     let processor = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let line = |key: &str| {
         let line = processor.lines().find(|l| l.starts_with(key)).unwrap_or_default();
         line.split(':').nth(1).unwrap_or_default().trim().to_string()
     };
-    let half = gpu.require(spark3d::compute::graph::Precision::F16).is_ok();
+    let half = support::stores(&gpu, Precision::F16);
     (format!("{} | {} | {} {}", facts.name, facts.driver, line("vendor_id"), line("cpu family")), half)
 }
 
@@ -162,10 +133,10 @@ const CLOSE: [f64; 2] = [2e-3, 5e-2];
 
 #[test]
 fn ten_steps_end_as_they_did() {
-    let place = tempfile::tempdir().unwrap();
-    prepare(place.path());
+    let place = Place::new();
+    prepare(&place);
     let (machine, half) = machine();
-    let found = everything(place.path(), if half { &["f32", "f16"] } else { &["f32"] });
+    let found = everything(&place, if half { &["f32", "f16"] } else { &["f32"] });
     let mut known: Map<String, Value> =
         std::fs::read_to_string(fixture()).map(|text| serde_json::from_str(&text).unwrap()).unwrap_or_default();
     if std::env::var_os("SPARK3D_WRITE_GOLDEN").is_some() {
@@ -189,7 +160,8 @@ fn ten_steps_end_as_they_did() {
         let close = CLOSE[usize::from(name.ends_with("f16"))];
         let mut check = |what: String, a: &Value, b: &Value| {
             let (a, b) = (a.as_f64().unwrap_or(f64::NAN), b.as_f64().unwrap_or(f64::NAN));
-            if !((a - b).abs() <= close * b.abs().max(1e-3)) {
+            let agrees = (a - b).abs() <= close * b.abs().max(1e-3);
+            if !agrees {
                 failures.push(format!("{name}: {what} is {a}, was {b}"));
             }
         };

@@ -1,5 +1,7 @@
 //! Labelled data sets from files to patches: awkward cases, stores that were stopped or changed, sampling with foreground.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,8 +24,7 @@ const AFFINE: [[f64; 4]; 4] = [[1.5, 0., 0., -20.], [0., 1.2, 0., -30.], [0., 0.
 
 /// Plans of two channels and the labels 1 and 2: patches of 20 x 24 x 16 voxels of 1 mm.
 fn plans() -> (Plans, Configuration) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres");
+    let folder = support::fixture("nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres");
     let plans = Plans::read(&folder.join("plans.json")).unwrap();
     let configuration = plans.configuration("3d_fullres").unwrap();
     (plans, configuration)
@@ -79,7 +80,7 @@ fn key(step: u64, index: u64) -> SampleKey {
 /// head: once normalised within the mask and resampled slice by slice, once as CT with interpolation between slices.
 #[test]
 fn cases_are_prepared_as_by_nnunet() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet/prepared");
+    let folder = support::fixture("nnunet/prepared");
     let bytes = fs::read(folder.join("expected.safetensors")).unwrap();
     let expected = SafeTensors::deserialize(&bytes).unwrap();
     let plans = Plans::read(&folder.join("plans.json")).unwrap();

@@ -57,8 +57,6 @@ const ALLOWED_CYCLES: &[&str] = &[
     "src/compute/ops/conv3d: weight_gradient → weight_gradient_staged → weight_gradient",
     "src/compute/ops: cases → voco_cases → cases",
     "src/compute/ops: distort → fuse → distort",
-    "src/training/experiment: run → work → run",
-    "src/training/finetune: run → validate → run",
 ];
 
 #[test]

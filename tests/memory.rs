@@ -1,33 +1,24 @@
 //! The memory plan is obeyed: what is allocated is what was printed, and recomputation fits a run into less without changing
 //! its numbers.
 
-use spark3d::compute::device::Gpu;
+mod support;
+
 use spark3d::compute::graph::Precision;
 use spark3d::compute::graph::plan::Limits;
-use spark3d::compute::ops::cases::noise;
-use spark3d::data::dataset::Patch;
 use spark3d::tasks::plan::Plan;
 use spark3d::training::memory::plan_run;
-use spark3d::training::pretrain::Trainer;
-use std::rc::Rc;
-
-fn gpu() -> Rc<Gpu> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"))
-}
-
-fn patches(plan: &Plan) -> Vec<Patch> {
-    let shape = plan.train.patch;
-    (0..plan.train.batch as u64).map(|k| Patch::plain(noise(k, shape.iter().product()), shape, "noise")).collect()
-}
+use spark3d::training::pretrain;
+use support::{gpu, noise_samples, stores};
 
 /// Two steps under a memory budget: (losses, planned bytes, allocated bytes, recomputed activations).
 fn two_steps(plan: &Plan, budget: Option<u64>) -> (Vec<f64>, u64, u64, usize) {
     let gpu = gpu();
     let run = plan_run(plan, Limits::of(&gpu), budget).unwrap();
     let (planned, recomputed) = (run.memory.total(), run.recomputed);
-    let mut trainer = Trainer::new(&gpu, plan, run, None).unwrap();
-    let losses = (0..2).map(|s| trainer.step(s, &patches(plan)).unwrap().0).collect();
+    drop(run);
+    let mut trainer = pretrain::trainer(&gpu, plan, budget, None).unwrap();
+    assert_eq!(trainer.planned(), planned);
+    let losses = (0..2).map(|s| trainer.step(s, &noise_samples(plan, 0)).unwrap().loss).collect();
     let allocated = gpu.allocator_bytes().unwrap_or(gpu.allocated());
     (losses, planned, allocated, recomputed)
 }
@@ -37,7 +28,7 @@ fn the_planned_peak_is_what_is_allocated() {
     let mut plan = Plan::resolve("tiny", None, &["train.patch=[64,64,64]".into()]).unwrap();
     for precision in [Precision::F32, Precision::F16] {
         plan.train.precision = precision;
-        if gpu().require(precision).is_err() {
+        if !stores(&gpu(), precision) {
             continue;
         }
         let (losses, planned, allocated, _) = two_steps(&plan, None);
@@ -66,16 +57,22 @@ fn the_papers_run_fits_small_and_large_adapters() {
     let plan = Plan::preset("s3d-b").unwrap();
     let small = plan_run(&plan, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256 }, None).unwrap();
     let large = plan_run(&plan, Limits { max_binding: (2 << 30) - 256, max_buffer: 4 << 30 }, None).unwrap();
+    // As the README says.
+    let planned = |bytes: u64, gibibytes: f64| {
+        let found = bytes as f64 / f64::from(1 << 30);
+        assert!((found / gibibytes - 1.0).abs() < 0.01, "{found} GiB, the README says {gibibytes}");
+    };
     for run in [&small, &large] {
-        let bytes = run.memory.total();
-        assert!(bytes < 12_000_000_000, "S3D-B at batch 6 and 160³ plans {bytes} bytes");
+        planned(run.memory.total(), 7.11);
+        planned(run.memory.activations, 5.81);
         assert!(run.memory.activations <= run.memory.activations_floor / 100 * 105, "the layout wastes more than 5 %");
     }
     // Features of 16 bits take half of what those of 32 bits take.
     let mut half = plan;
     half.train.precision = Precision::F16;
     let half = plan_run(&half, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256 }, None).unwrap();
+    planned(half.memory.total(), 4.19);
     assert!(half.memory.activations <= small.memory.activations / 100 * 52);
     assert_eq!((half.memory.weights, half.memory.inputs), (small.memory.weights, small.memory.inputs));
-    assert_eq!(small.training.parameters.count(), 110_203_205);
+    assert_eq!(small.training.graph.parameters.count(), 110_203_205);
 }

@@ -3,14 +3,14 @@
 //! not known fails, one that is known and not implemented yet is counted and printed.
 
 mod parity_support;
+mod support;
 
 use parity_support::{Fixture, Report};
-use spark3d::compute::device::Gpu;
-use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::path::PathBuf;
+use support::fixture;
 
 fn folders() -> Vec<PathBuf> {
-    let mut list = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity")];
+    let mut list = vec![fixture("parity")];
     match std::env::var_os("SPARK3D_PARITY") {
         Some(folder) => list.push(folder.into()),
         None => println!("SPARK3D_PARITY is not set: only the fixtures of the repository run"),
@@ -20,10 +20,9 @@ fn folders() -> Vec<PathBuf> {
 
 #[test]
 fn every_fixture_agrees() {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"));
+    let gpu = support::gpu();
     let mut report = Report::default();
-    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet/intermediates.json");
+    let model = fixture("nnunet/intermediates.json");
     parity_support::run(&gpu, &Fixture::open(&model), &mut report);
     for folder in folders() {
         let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
@@ -37,7 +36,9 @@ fn every_fixture_agrees() {
         files.extend(Some(folder.join("D_nnunet/intermediates.json")).filter(|f| f.is_file()));
         for file in files {
             let fixture = Fixture::open(&file);
+            let before = report.compared();
             parity_support::run(&gpu, &fixture, &mut report);
+            assert!(report.compared() > before, "nothing was compared with {}", fixture.path.display());
         }
     }
     report.finish();

@@ -1,11 +1,13 @@
 //! The program as a user runs it: preprocess, pre-train, kill, resume, reconstruct, and what it says of bad input.
 
-use spark3d::compute::device::Gpu;
+mod support;
+
 use spark3d::compute::graph::Precision;
 use spark3d::inference::weights::checkpoint;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use support::{gpu, repository, stores, text};
 
 /// A plan that takes a second: three small stages on 16³ patches.
 const PLAN: &str = r#"
@@ -26,49 +28,24 @@ kernels = [[3, 3, 3], [3, 3, 3], [3, 3, 3]]
 decoder_convs = [1, 1]
 "#;
 
-struct Place {
-    folder: tempfile::TempDir,
+/// A place with what the tests here work on.
+struct Place(support::Place);
+
+impl std::ops::Deref for Place {
+    type Target = support::Place;
+
+    fn deref(&self) -> &support::Place {
+        &self.0
+    }
 }
 
 impl Place {
     /// A store of four bundled scans of four subjects, and the plan.
     fn with_store() -> Self {
-        let place = Self { folder: tempfile::tempdir().unwrap() };
-        let scans = place.path("scans");
-        std::fs::create_dir(&scans).unwrap();
-        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo");
-        let mut files: Vec<PathBuf> = std::fs::read_dir(demo)
-            .unwrap()
-            .map(|f| f.unwrap().path())
-            .filter(|p| p.extension().is_some_and(|e| e == "gz"))
-            .collect();
-        files.sort();
-        for file in &files[..4] {
-            std::fs::copy(file, scans.join(file.file_name().unwrap())).unwrap();
-        }
-        let done =
-            place.run(&["preprocess", "-i", "scans", "-o", "store", "--spacing", "2", "--min-file-bytes", "100000"]);
-        assert!(done.status.success(), "{}", text(&done.stderr));
-        assert!(text(&done.stdout).contains("4 scans of 4 subjects"), "{}", text(&done.stdout));
-        std::fs::write(place.path("plan.toml"), PLAN).unwrap();
+        let place = Self(support::Place::new());
+        place.store();
+        place.write("plan.toml", PLAN);
         place
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
-        if let Ok(adapter) = std::env::var("SPARK3D_ADAPTER") {
-            command.args(["--device", &adapter]);
-        }
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
     }
 
     fn pretrain(&self, run: &str, more: &[&str]) -> Output {
@@ -76,19 +53,6 @@ impl Place {
         args.extend(more);
         self.run(&args)
     }
-
-    /// Runs and expects failure with this exit code; returns what it said.
-    fn refused(&self, args: &[&str], code: i32) -> String {
-        let done = self.run(args);
-        let said = text(&done.stderr);
-        assert_eq!(done.status.code(), Some(code), "{args:?}: {said}");
-        assert!(!said.contains("panicked"), "{args:?}: {said}");
-        said
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
 }
 
 fn latest(place: &Place, run: &str) -> Vec<u8> {
@@ -162,7 +126,7 @@ fn a_killed_run_of_another_pretext_ends_with_the_same_bits() {
         let refused = place.refused(&["reconstruct", "-m", "whole", "-i", "scans", "-o", "out"], 1);
         assert!(refused.contains("sheet.png"), "{refused}");
         // Its encoder starts a fine-tuning.
-        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/hippocampus");
+        let data = repository("assets/hippocampus");
         let mut args = vec!["finetune", data.to_str().unwrap(), "-o", "tuned", "--from", "whole", "--preset", "tiny"];
         args.extend(["--length", "2", "--set", "train.patch=[16,16,16]", "--set", "train.validation_steps=1"]);
         let done = place.run(&[&args[..], &["--no-validation"]].concat());
@@ -174,15 +138,9 @@ fn a_killed_run_of_another_pretext_ends_with_the_same_bits() {
 
 #[test]
 fn a_killed_run_with_features_of_16_bits_ends_with_the_same_bits() {
-    if has_half() {
+    if stores(&gpu(), Precision::F16) {
         killed_run(PLAN, "f16");
     }
-}
-
-/// Whether the adapter has 16-bit floats.
-fn has_half() -> bool {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`").require(Precision::F16).is_ok()
 }
 
 fn killed_run(plan: &str, precision: &str) -> Place {

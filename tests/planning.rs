@@ -1,8 +1,9 @@
 //! `spark3d plan`: the decisions of nnU-Net's own planners, number by number; and plans that the other commands work with.
 
+mod support;
+
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 use spark3d::base::volume::Volume;
@@ -20,7 +21,7 @@ const PLANNERS: [(&str, Planner); 4] = [
 ];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/planning").join(name)
+    support::fixture("planning").join(name)
 }
 
 fn read(path: &Path) -> Value {
@@ -170,8 +171,15 @@ fn some_decisions_in_plain_sight() {
     assert_eq!(strides, "111 122 122 222 222 222 122");
 }
 
-struct Place {
-    folder: tempfile::TempDir,
+/// A place with what the tests here work on.
+struct Place(support::Place);
+
+impl std::ops::Deref for Place {
+    type Target = support::Place;
+
+    fn deref(&self) -> &support::Place {
+        &self.0
+    }
 }
 
 /// Axes (z, y, x) of the images; slices of 3 mm along x, the plan's first axis.
@@ -179,36 +187,12 @@ const SHAPE: [usize; 3] = [32, 30, 16];
 
 impl Place {
     fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-        Command::new(env!("CARGO_BIN_EXE_spark3d"))
-            .current_dir(self.folder.path())
-            .args(args)
-            .args(["--progress", "plain", "--device", &adapter])
-            .output()
-            .unwrap()
-    }
-
-    /// stdout and stderr of a command that must succeed.
-    fn done(&self, args: &[&str]) -> (String, String) {
-        let done = self.run(args);
-        let (out, error) = (text(&done.stdout), text(&done.stderr));
-        assert!(done.status.success(), "{args:?}\n{error}");
-        (out, error)
+        Self(support::Place::new())
     }
 
     /// The message of a command that must fail.
     fn error(&self, args: &[&str]) -> String {
-        let done = self.run(args);
-        assert_eq!(done.status.code(), Some(1), "{args:?}\n{}", text(&done.stdout));
-        text(&done.stderr)
+        self.refused(args, 1)
     }
 
     fn write(&self, name: &str, value: impl Fn([usize; 3]) -> f32) {
@@ -254,16 +238,12 @@ impl Place {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
 /// Hippocampi of the Medical Segmentation Decathlon: fingerprint and plans are those that nnU-Net wrote, in every key. It adds up
 /// 100 million intensities in 32 bits.
 #[test]
 fn real_images_have_nnunets_fingerprint_and_plans() {
     let place = Place::new();
-    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/hippocampus");
+    let data = support::repository("assets/hippocampus");
     let (shown, _) = place.done(&["plan", data.to_str().unwrap(), "-o", "plans.json"]);
     assert!(shown.contains("40 x 56 x 40") && shown.contains("plans.json"), "{shown}");
 

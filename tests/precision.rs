@@ -1,30 +1,19 @@
 //! Training with features of 16 bits: what leaves their range is skipped and counted, a resumed run has the same bits, losses are
 //! those of 32 bits but for rounding.
 
+mod support;
+
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::Precision;
-use spark3d::compute::graph::plan::Limits;
 use spark3d::compute::ops::cases::noise;
 use spark3d::data::dataset::Patch;
 use spark3d::inference::weights::checkpoint::{self, Checkpoint};
 use spark3d::tasks::plan::Plan;
 use spark3d::training::loss_scale::LossScale;
-use spark3d::training::memory::plan_run;
-use spark3d::training::pretrain::Trainer;
+use spark3d::training::pretrain;
+use spark3d::training::trainer::{StepResult, Trainer};
 use std::rc::Rc;
-
-/// The adapter to test, or none where it has no 16-bit floats.
-fn gpu() -> Option<Rc<Gpu>> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"));
-    match gpu.require(Precision::F16) {
-        Ok(()) => Some(gpu),
-        Err(missing) => {
-            eprintln!("not tested: {missing}");
-            None
-        }
-    }
-}
+use support::gpu_with_f16;
 
 fn plan(precision: &str) -> Plan {
     let set = ["train.patch=[16,16,16]", "network.features=[4,8,8,8]", "network.blocks=[1,1,1,1]"];
@@ -32,8 +21,8 @@ fn plan(precision: &str) -> Plan {
     Plan::resolve("tiny", None, &set).unwrap()
 }
 
-/// Smooth waves, from which the hidden voxels can be told.
-fn patches(plan: &Plan, step: u64) -> Vec<Patch> {
+/// Samples of one patch each: smooth waves, from which the hidden voxels can be told.
+fn samples(plan: &Plan, step: u64) -> Vec<Vec<Patch>> {
     let shape = plan.train.patch;
     let patch = |k: u64| {
         let phase = noise(1000 * step + k, 3);
@@ -41,30 +30,30 @@ fn patches(plan: &Plan, step: u64) -> Vec<Patch> {
             let c = [v / (shape[1] * shape[2]), v / shape[2] % shape[1], v % shape[2]];
             (0..3).map(|a| (0.35 * c[a] as f32 + phase[a]).sin()).sum()
         };
-        Patch::plain((0..shape.iter().product()).map(wave).collect(), shape, "waves")
+        vec![Patch::plain((0..shape.iter().product()).map(wave).collect(), shape, "waves")]
     };
     (0..plan.train.batch as u64).map(patch).collect()
 }
 
-fn trainer(gpu: &Rc<Gpu>, plan: &Plan, from: Option<&Checkpoint>) -> Trainer {
-    Trainer::new(gpu, plan, plan_run(plan, Limits::of(gpu), None).unwrap(), from).unwrap()
+fn trainer(gpu: &Rc<Gpu>, plan: &Plan, from: Option<Checkpoint>) -> Trainer<Vec<Patch>> {
+    pretrain::trainer(gpu, plan, None, from).unwrap()
 }
 
 #[test]
 fn steps_that_leave_the_range_are_skipped_and_counted_until_the_scale_is_right() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu_with_f16() else { return };
     let plan = plan("f16");
     let mut trainer = trainer(&gpu, &plan, None);
     // So large that the gradient of the loss itself becomes infinite.
     let first = 2f32.powi(36);
     trainer.loss_scale = LossScale::new(Precision::F16).starting_at(first);
-    let batch = patches(&plan, 0);
+    let batch = samples(&plan, 0);
     let (before, mut losses) = (trainer.checkpoint(0, None).unwrap(), Vec::new());
     for skipped in 0.. {
         assert!(skipped < 36, "no scale is good enough: {losses:?}");
         assert_eq!(trainer.loss_scale.skipped_steps(), skipped);
         assert_eq!(trainer.loss_scale.factor(), first / 2f32.powi(skipped as i32));
-        let (loss, norm) = trainer.step(0, &batch).unwrap();
+        let StepResult { loss, gradient_norm: norm } = trainer.step(0, &batch).unwrap();
         losses.push(loss);
         let after = trainer.checkpoint(0, None).unwrap();
         if norm.is_finite() {
@@ -82,15 +71,15 @@ fn steps_that_leave_the_range_are_skipped_and_counted_until_the_scale_is_right()
 
 #[test]
 fn a_resumed_run_has_the_same_bits() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu_with_f16() else { return };
     let plan = plan("f16");
     let begin = || {
         let mut trainer = trainer(&gpu, &plan, None);
         trainer.loss_scale = LossScale::new(Precision::F16).starting_at(2f32.powi(30));
         trainer
     };
-    let run = |trainer: &mut Trainer, steps: std::ops::Range<u64>| {
-        steps.for_each(|s| _ = trainer.step(s, &patches(&plan, s)).unwrap());
+    let run = |trainer: &mut Trainer<Vec<Patch>>, steps: std::ops::Range<u64>| {
+        steps.for_each(|s| _ = trainer.step(s, &samples(&plan, s)).unwrap());
         trainer.checkpoint(14, None).unwrap()
     };
     let whole = run(&mut begin(), 0..14);
@@ -98,7 +87,7 @@ fn a_resumed_run_has_the_same_bits() {
     let file = folder.path().join("checkpoint");
     checkpoint::save(&file, &run(&mut begin(), 0..3)).unwrap();
     let stopped = checkpoint::load(&file).unwrap();
-    let resumed = run(&mut trainer(&gpu, &plan, Some(&stopped)), 3..14);
+    let resumed = run(&mut trainer(&gpu, &plan, Some(stopped.clone())), 3..14);
     assert_eq!(whole, resumed);
     let skipped = |c: &Checkpoint| c.extra["skipped_steps"].parse::<u64>().unwrap();
     assert!(skipped(&stopped) == 3 && skipped(&whole) > 3 && skipped(&whole) < 14, "stopped among the skipped steps");
@@ -106,12 +95,12 @@ fn a_resumed_run_has_the_same_bits() {
 
 #[test]
 fn losses_are_those_of_32_bits_but_for_rounding() {
-    let Some(gpu) = gpu() else { return };
+    let Some(gpu) = gpu_with_f16() else { return };
     let losses = |precision: &str| -> Vec<f64> {
         let plan = plan(precision);
         let mut trainer = trainer(&gpu, &plan, None);
-        let batch = patches(&plan, 0);
-        (0..120).map(|s| trainer.step(s, &batch).unwrap().0).collect()
+        let batch = samples(&plan, 0);
+        (0..120).map(|s| trainer.step(s, &batch).unwrap().loss).collect()
     };
     let (single, half) = (losses("f32"), losses("f16"));
     let mean = |l: &[f64]| l.iter().sum::<f64>() / l.len() as f64;

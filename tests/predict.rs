@@ -1,6 +1,8 @@
 //! `spark3d predict` as a user runs it, with a model folder of nnU-Net: what is written, what is left alone, and what is said of
 //! bad input. Whether the label maps are right is for `tests/parity.rs`.
 
+mod support;
+
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::{Precision, Session};
 use spark3d::formats::nifti;
@@ -8,53 +10,34 @@ use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
 use spark3d::inference::predict::segmenter::{Event, Options, Segmenter, plan_first, predict as run};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::rc::Rc;
+use support::{copy, gpu, stores, text};
 
 const MODEL: &str = "nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres";
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet").join(name)
-}
-
-fn adapter() -> String {
-    std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into())
+    support::fixture("nnunet").join(name)
 }
 
 fn predict(arguments: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-    command.args(["predict", "--device", &adapter(), "--progress", "plain", "--step-size", "1", "--no-mirror"]);
-    command.args(arguments).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
+    let first = ["predict", "--progress", "plain", "--step-size", "1", "--no-mirror"];
+    support::spark3d(&[&first[..], arguments].concat()).output().unwrap()
 }
 
 fn path(folder: &tempfile::TempDir, name: &str) -> String {
     folder.path().join(name).to_str().unwrap().to_string()
 }
 
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
-        match entry.path().is_dir() {
-            true => copy(&entry.path(), &to.join(entry.file_name())),
-            false => _ = std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap(),
-        }
-    }
-}
-
 /// Regions, two folds, a transposed patch of thick slices, a plain encoder, a mask, mirroring along two axes. The reference adds
 /// up tiles in 32-bit floats, so nothing but the rounding of single operations differs.
 #[test]
 fn everything_at_once_agrees_with_nnunet() {
-    let gpu = Rc::new(Gpu::open(&adapter()).expect("an adapter: run `sh tests/run.sh`"));
+    let gpu = gpu();
     let (wrong, error) = compared_with_nnunet(&gpu, Precision::F32);
     assert!(wrong <= 1e-3 && error < 1e-4, "{wrong} of the voxels differ, probabilities by {error}");
     // Of a probability in the middle, 16 bits of features leave two to three decimal places.
-    if gpu.require(Precision::F16).is_ok() {
+    if stores(&gpu, Precision::F16) {
         let (wrong, error) = compared_with_nnunet(&gpu, Precision::F16);
         assert!(
             wrong <= 1e-2 && (1e-5..1e-2).contains(&error),
@@ -65,7 +48,7 @@ fn everything_at_once_agrees_with_nnunet() {
 
 /// Share of the voxels with another label, and the largest difference of probabilities.
 fn compared_with_nnunet(gpu: &Rc<Gpu>, precision: Precision) -> (f64, f32) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/nnunet_regions");
+    let folder = support::fixture("nnunet_regions");
     let out = tempfile::tempdir().unwrap();
     let options = Options {
         model: folder.join("nnUNetTrainer__nnUNetPlans__3d_fullres"),
@@ -221,7 +204,7 @@ fn bad_models_and_options_are_told_what_is_wrong() {
 
 #[test]
 fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
-    let gpu = Rc::new(Gpu::open(&adapter()).expect("an adapter: run `sh tests/run.sh`"));
+    let gpu = gpu();
     let file = fixture(MODEL).join("fold_0/checkpoint_final.pth");
     let (alone, folder) = (
         SegmentationModel::open(&file, &FoldChoice::Found, "final").unwrap(),
@@ -247,7 +230,7 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
     assert_eq!((id.as_str(), segmenter.runs(&grid)), ("case0", 48 * 8));
     let model = SegmentationModel::open(&options.model, &FoldChoice::Found, "final").unwrap();
     let patch = model.configuration.patch_size;
-    let built = spark3d::compute::model::predictor(&model.network, patch);
+    let built = spark3d::compute::model::predictor(&model.network, patch, Precision::F32);
     assert!(Segmenter::new(gpu.clone(), model, true, 1.5).is_err());
     let session = Session::new(gpu.clone(), vec![built.graph], None).unwrap();
     assert_eq!(session.memory().total(), planned.device());

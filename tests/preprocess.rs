@@ -1,19 +1,21 @@
 //! `spark3d preprocess` as it is used on a large collection: killed and resumed, shared among machines, on a full disk.
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
+use support::{spark3d, text};
 
 /// 30 bundled brains of 2 mm.
 fn scans() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("assets/demo")
+    support::repository("assets/demo")
 }
 
 fn preprocess(store: &Path, more: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-    command.args(["preprocess", "--spacing", "2", "--min-file-bytes", "0", "--threads", "2", "-i"]).arg(scans());
-    command.arg("-o").arg(store).args(more).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = spark3d(&["preprocess", "--spacing", "2", "--min-file-bytes", "0", "--threads", "2", "-i"]);
+    command.arg(scans()).arg("-o").arg(store).args(more).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -23,7 +25,7 @@ fn run(store: &Path, more: &[&str]) -> Output {
 
 fn succeeded(done: &Output) -> String {
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    String::from_utf8_lossy(&done.stdout).into_owned()
+    text(&done.stdout)
 }
 
 /// Every file of a store but its locks.
@@ -97,7 +99,7 @@ fn parts_wait_for_each_other() {
     let refused = |more: &[&str]| {
         let done = run(&store, more);
         assert_eq!(done.status.code(), Some(1));
-        String::from_utf8_lossy(&done.stderr).into_owned()
+        text(&done.stderr)
     };
     assert!(refused(&[]).contains("runs that share the work are under way"));
     assert!(refused(&["--part", "1/2", "--modality", "T1w"]).contains("begun with other scans or other settings"));
@@ -112,9 +114,8 @@ fn the_loader_is_measured() {
     let store = folder.path().join("store");
     succeeded(&run(&store, &["--dtype", "f16"]));
     let bench = |more: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_spark3d"));
-        command.args(["bench", "--only", "loader", "--preset", "tiny", "--threads", "2", "--seconds", "0.2", "--json"]);
-        command.args(more).output().unwrap()
+        let options = ["--preset", "tiny", "--threads", "2", "--seconds", "0.2", "--json"];
+        spark3d(&[&["bench", "--only", "loader"], &options[..], more].concat()).output().unwrap()
     };
     let done = bench(&["--store", store.to_str().unwrap(), "--set", "train.patch=[32,32,32]"]);
     let report: serde_json::Value = serde_json::from_str(&succeeded(&done)).unwrap();

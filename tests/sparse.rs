@@ -2,15 +2,15 @@
 //! 75 and 90 %: stage outputs and every gradient. The dense side is plain f64 loops over all voxels that multiply by the mask
 //! after every convolution and count visible voxels in every norm.
 
-use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{BlockMask, Graph, Parameters, Session, Space, product};
+mod support;
+
+use spark3d::compute::graph::{BlockMask, Graph, Mask, Parameters, Precision, Session, Space, product};
 use spark3d::compute::model::init::{Init, initial_values};
 use spark3d::compute::model::{self, Network};
 use spark3d::compute::ops::cases::{noise, random_mask, relative_l2, voxel_mask};
 use spark3d::compute::ops::reference::{self as cpu, Norm, Shape};
 use spark3d::compute::ops::{EPS, Geometry};
 use std::collections::HashMap;
-use std::rc::Rc;
 
 const PATCH: [usize; 3] = [16; 3];
 const GRID: [usize; 3] = [4; 3];
@@ -214,12 +214,11 @@ impl Dense {
 
 #[test]
 fn the_sparse_encoder_equals_the_dense_masked_one() {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    let gpu = Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"));
+    let gpu = support::gpu();
     let net = network();
     for (ratio, seed) in [(0.30, 1), (0.60, 2), (0.75, 3), (0.90, 4)] {
         let mask: BlockMask = random_mask(seed, GRID, (ratio * product(GRID) as f64) as usize);
-        let spaces = model::stage_spaces(&net, PATCH, Some((GRID, mask.count()))).unwrap();
+        let spaces = model::stage_spaces(&net, PATCH, Some((Mask::nth(0, GRID), mask.count()))).unwrap();
         assert!(spaces.iter().all(Space::is_sparse));
         let voxels: Vec<Vec<f64>> = spaces.iter().map(|s| voxel_mask(s, std::slice::from_ref(&mask))).collect();
         let image = noise(seed, product(PATCH));
@@ -229,17 +228,20 @@ fn the_sparse_encoder_equals_the_dense_masked_one() {
             .map(|(k, s)| noise(10 * seed + k as u64, net.features[k] * product(s.dims)))
             .collect();
 
-        let mut g = Graph::new(Parameters::default(), &[GRID]);
+        let mut g = Graph::new(Parameters::default(), Precision::F32);
+        let visible = g.mask(GRID);
         let input = g.image(1, PATCH);
-        let x = g.pack(input, 1, spaces[0]);
+        let x = g.pack(input.tensor(), 1, spaces[0]);
         let stages = model::encoder(&mut g, &net, x, &spaces);
-        let mut seeds = Vec::new();
+        let (mut kept, mut arrives, mut seeds) = (Vec::new(), Vec::new(), Vec::new());
         for (k, &stage) in stages.iter().enumerate() {
-            g.keep(stage);
+            kept.push(g.keep(stage));
             let image = g.image(net.features[k], spaces[k].dims);
-            seeds.push((stage, g.pack(image, net.features[k], spaces[k])));
+            seeds.push((stage, g.pack(image.tensor(), net.features[k], spaces[k])));
+            arrives.push(image);
         }
         g.backward(&seeds, []);
+        let graph = g.id();
         let mut session = Session::new(gpu.clone(), vec![g], None).unwrap();
         let values = initial_values(&session.parameters, Init::Torch, seed);
         let mut dense = Dense { parameters: HashMap::new(), gradients: HashMap::new() };
@@ -249,17 +251,17 @@ fn the_sparse_encoder_equals_the_dense_masked_one() {
                 .parameters
                 .insert(session.parameters.list[id].name.clone(), v.iter().map(|&x| f64::from(x)).collect());
         }
-        session.set_mask(0, &mask).unwrap();
-        session.set_image(0, &image);
-        upstream.iter().enumerate().for_each(|(k, u)| session.set_image(1 + k, u));
+        session.set_mask(visible, &mask).unwrap();
+        session.set_image(input, &image);
+        arrives.iter().zip(&upstream).for_each(|(&input, u)| session.set_image(input, u));
         session.start_step();
-        session.run(0).unwrap();
+        session.run(graph).unwrap();
 
         let f64s = |v: &[f32]| -> Vec<f64> { v.iter().map(|&x| f64::from(x)).collect() };
         let dense_upstream: Vec<Vec<f64>> = upstream.iter().zip(&voxels).map(|(u, m)| masked(&f64s(u), m)).collect();
         let want = dense.run(&net, &masked(&f64s(&image), &voxels[0]), &voxels, &dense_upstream);
-        for (k, &stage) in stages.iter().enumerate() {
-            let deviation = relative_l2(&session.read(0, stage).unwrap(), &want[k]);
+        for (k, &stage) in kept.iter().enumerate() {
+            let deviation = relative_l2(&session.read(stage).unwrap(), &want[k]);
             assert!(deviation < 3e-6, "{ratio}: stage {k} deviates by {deviation:.1e}");
         }
         for (id, p) in session.parameters.list.iter().enumerate() {

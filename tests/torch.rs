@@ -1,6 +1,8 @@
 //! PyTorch checkpoints: real ones are read number for number, what is written comes back, and files that are broken or
 //! mean harm are refused with a reason and little memory.
 
+mod support;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -15,14 +17,11 @@ use serde_json::json;
 use spark3d::base::random::{Purpose, rng};
 use spark3d::formats::npz;
 use spark3d::formats::torch::{self, Archive, Entry, Numbers, Value, Weight};
+use support::fixture;
 use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipArchive, ZipWriter};
 
 const NNUNET: &str = "nnunet/nnUNetTrainer__nnUNetResEncTestPlans__3d_fullres";
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
 
 fn nnunet() -> PathBuf {
     fixture(NNUNET).join("fold_0/checkpoint_final.pth")

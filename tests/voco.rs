@@ -1,24 +1,18 @@
 //! VoCo against PyTorch (tests/fixtures/voco): embeddings, loss, every gradient, optimiser steps.
 
+mod support;
+
 use safetensors::SafeTensors;
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{Output, Parameters, Precision, Session, StepValues, TensorId};
+use spark3d::compute::graph::{
+    Graph, GraphId, Input, Output, Parameters, Precision, Readout, Session, StepValues, TensorId,
+};
 use spark3d::compute::model::Network;
 use spark3d::compute::ops::sgd;
-use spark3d::tasks::pretext::mae::Use;
-use spark3d::tasks::pretext::voco::{self, Crops, Denominators, Settings};
-use std::path::Path;
+use spark3d::tasks::pretexts::voco::{self, Crops, Denominators, Settings};
 use std::rc::Rc;
-
-const TRAINING: usize = 0;
-const VALIDATION: usize = 1;
-const READING: usize = 2;
-
-fn gpu() -> Rc<Gpu> {
-    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
-    Rc::new(Gpu::open(&adapter).expect("an adapter: run `sh tests/run.sh`"))
-}
+use support::tolerance::{largest_difference, tolerance, tolerance_of_weights};
 
 struct Fixture {
     json: Value,
@@ -27,7 +21,7 @@ struct Fixture {
 
 impl Fixture {
     fn open() -> Self {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/voco/voco.json");
+        let file = support::fixture("voco/voco.json");
         let json = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         Self { json, bytes: std::fs::read(file.with_extension("safetensors")).unwrap() }
     }
@@ -37,18 +31,28 @@ impl Fixture {
         tensors.tensor(key).unwrap().data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
     }
 
-    /// As tests/fixtures/parity/SOURCES.md: 20 times what PyTorch's own f32 loses.
     fn compare(&self, key: &str, got: &[f32]) {
         let want = self.get(key);
-        assert_eq!(got.len(), want.len(), "{key}");
-        let largest = want.iter().fold(0f64, |m, &w| m.max(f64::from(w).abs()));
-        let loses = self.json["fp32_err"][key].as_f64().unwrap();
-        let error = got.iter().zip(&want).fold(0f64, |m, (&g, &w)| {
-            let d = (f64::from(g) - f64::from(w)).abs();
-            if d.is_finite() { m.max(d) } else { f64::INFINITY }
-        });
-        let allowed = (20.0 * loses).max(2e-6 * largest).max(1e-7);
-        println!("{key}: differs by {error:.1e} of {largest:.1e}, allowed {allowed:.1e}");
+        self.compare_within(key, got, tolerance(&want, self.fp32_err(key)));
+    }
+
+    /// Weights after `steps` steps, which must have moved.
+    fn compare_weights(&self, steps: usize, name: &str, got: &[f32]) {
+        let key = format!("step{steps}/{name}");
+        let want = self.get(&key);
+        let moved = largest_difference(&want, &self.get(&format!("param/{name}")));
+        let allowed = tolerance_of_weights(name, &want, self.fp32_err(&key), moved);
+        assert!(moved > allowed, "{key}: moves by {moved:.1e}, and {allowed:.1e} is allowed");
+        self.compare_within(&key, got, allowed);
+    }
+
+    fn fp32_err(&self, key: &str) -> f64 {
+        self.json["fp32_err"][key].as_f64().unwrap()
+    }
+
+    fn compare_within(&self, key: &str, got: &[f32], allowed: f64) {
+        let error = largest_difference(got, &self.get(key));
+        println!("{key}: differs by {error:.1e}, allowed {allowed:.1e}");
         assert!(error <= allowed, "{key}: differs by {error:.3e}, allowed {allowed:.3e}");
     }
 }
@@ -67,28 +71,52 @@ fn network(features: &[usize], blocks: &[usize]) -> Network {
     }
 }
 
-/// A session with a graph for each purpose, over one image a crop; where the overlaps go, and the cosines.
-fn session(
-    gpu: &Rc<Gpu>,
-    network: &Network,
-    settings: &Settings,
-    patch: [usize; 3],
+/// A graph of VoCo over one image a crop, with its handles.
+#[derive(Clone)]
+struct Handles {
+    graph: GraphId,
+    crops: Vec<Input>,
+    overlaps: Input,
+    similarity: Readout,
+}
+
+/// What trains, what validates, and what only reads, in one session.
+struct Programs {
+    session: Session,
+    training: Handles,
+    validation: Handles,
+    reading: Handles,
+}
+
+/// How the sessions of the tests differ.
+struct Way {
     clip: f32,
     recompute: usize,
     precision: Precision,
-) -> (Session, usize, TensorId) {
-    let mut parameters = Parameters::default();
-    let (mut graphs, mut overlaps, mut similarity) = (Vec::new(), 0, 0);
-    for purpose in [Use::Train { recompute }, Use::Validate, Use::Reconstruct] {
-        let mut built = voco::build(parameters, network, settings, patch, &purpose, &mut |g, _| {
-            g.image(network.input_channels, [settings.crop; 3])
-        });
-        built.graph.precision = precision;
-        (overlaps, similarity, parameters) = (built.overlaps, built.similarity, built.graph.parameters.clone());
-        graphs.push(built.graph);
-    }
-    let optimizer = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
-    (Session::new(gpu.clone(), graphs, Some(&optimizer)).unwrap(), overlaps, similarity)
+}
+
+fn programs(gpu: &Rc<Gpu>, network: &Network, settings: &Settings, patch: [usize; 3], way: Way) -> Programs {
+    let (mut parameters, mut graphs) = (Parameters::default(), Vec::new());
+    let mut add = |trains: bool| {
+        let mut g = Graph::new(std::mem::take(&mut parameters), way.precision);
+        let image = |g: &mut Graph| g.image(network.input_channels, [settings.crop; 3]);
+        let crops: Vec<Input> = (0..settings.crops(patch)).map(|_| image(&mut g)).collect();
+        let images: Vec<TensorId> = crops.iter().map(|c| c.tensor()).collect();
+        let made = voco::contrast(&mut g, network, settings, &images, trains);
+        let similarity = g.keep_words(made.similarity);
+        if trains {
+            let gradient = made.gradient.expect("it was asked for");
+            g.backward_from_loss(&[(made.embeddings, gradient)], way.recompute);
+        }
+        parameters = g.parameters.clone();
+        let handles = Handles { graph: g.id(), crops, overlaps: made.overlaps, similarity };
+        graphs.push(g);
+        handles
+    };
+    let (training, validation, reading) = (add(true), add(false), add(false));
+    let optimizer = move |p: &_, l: &_| sgd::optimizer(p, l, way.clip);
+    let session = Session::new(gpu.clone(), graphs, Some(&optimizer)).unwrap();
+    Programs { session, training, validation, reading }
 }
 
 /// The voxels of a crop of an image of one channel.
@@ -97,23 +125,17 @@ fn cut(image: &[f32], patch: [usize; 3], [z, y, x]: [usize; 3], crop: usize) -> 
     rows.flat_map(|at| image[at..at + crop].iter().copied()).collect()
 }
 
-/// Runs a program over a batch; returns the loss.
-fn run(
-    session: &Session,
-    program: usize,
-    overlaps: usize,
-    patch: [usize; 3],
-    crop: usize,
-    batch: &[(Vec<f32>, Crops)],
-) -> f32 {
+/// Runs a graph over a batch; returns the loss.
+fn run(session: &Session, of: &Handles, patch: [usize; 3], crop: usize, batch: &[(Vec<f32>, Crops)]) -> f32 {
     let all: Vec<Crops> = batch.iter().map(|(_, c)| c.clone()).collect();
     session.start_step();
     for (image, crops) in batch {
-        for (k, &corner) in crops.corners.iter().enumerate() {
-            session.set_image(k, &cut(image, patch, corner, crop));
+        assert_eq!(crops.corners.len(), of.crops.len());
+        for (&input, &corner) in of.crops.iter().zip(&crops.corners) {
+            session.set_image(input, &cut(image, patch, corner, crop));
         }
-        voco::upload_overlaps(session, overlaps, crops, &Denominators::of(&all));
-        session.run(program).unwrap();
+        voco::upload_overlaps(session, of.overlaps, crops, &Denominators::of(&all));
+        session.run(of.graph).unwrap();
     }
     session.output(Output::Loss).unwrap()
 }
@@ -172,20 +194,22 @@ fn embeddings_loss_gradients_and_steps_are_pytorchs() {
     };
     // The second time the backward pass computes activations again.
     for recompute in [0, 1000] {
-        let (s, overlaps, similarity) =
-            session(&gpu(), &network, &settings, patch, value("clip"), recompute, Precision::F32);
-        load(&s, &f);
+        let way = Way { clip: value("clip"), recompute, precision: Precision::F32 };
+        let made = programs(&support::gpu(), &network, &settings, patch, way);
+        let s = &made.session;
+        load(s, &f);
         s.set_step(values);
         let mut cosines = Vec::new();
         for sample in &batch {
-            run(&s, READING, overlaps, patch, settings.crop, std::slice::from_ref(sample));
-            cosines.extend(voco::read_similarity(&s, READING, similarity, settings.targets).unwrap());
+            run(s, &made.reading, patch, settings.crop, std::slice::from_ref(sample));
+            let similarity = s.read_floats(made.reading.similarity).unwrap();
+            cosines.extend(voco::cosines_of_targets(&similarity, settings.targets));
         }
         f.compare("similarity", &cosines);
-        let validation = run(&s, VALIDATION, overlaps, patch, settings.crop, &batch);
+        let validation = run(s, &made.validation, patch, settings.crop, &batch);
         let (mut losses, mut norms) = (Vec::new(), Vec::new());
         for step in 0..number(&o["steps"]) {
-            losses.push(run(&s, TRAINING, overlaps, patch, settings.crop, &batch));
+            losses.push(run(s, &made.training, patch, settings.crop, &batch));
             if step == 0 {
                 assert_eq!(validation, losses[0]);
                 for (id, p) in s.parameters.list.iter().enumerate() {
@@ -198,23 +222,22 @@ fn embeddings_loss_gradients_and_steps_are_pytorchs() {
         f.compare("loss", &losses);
         f.compare("norm", &norms);
         for (id, p) in s.parameters.list.iter().enumerate() {
-            f.compare(&format!("step{}/{}", number(&o["steps"]), p.name), &s.weight(id).unwrap());
+            f.compare_weights(number(&o["steps"]), &p.name, &s.weight(id).unwrap());
         }
     }
 }
 
 #[test]
 fn with_features_of_16_bits_the_loss_differs_by_rounding() {
-    let gpu = gpu();
-    if let Err(missing) = gpu.require(Precision::F16) {
-        return eprintln!("not tested: {missing}");
-    }
+    let Some(gpu) = support::gpu_with_f16() else { return };
     let f = Fixture::open();
     let (network, settings, patch, batch) = case(&f);
-    let (s, overlaps, _) = session(&gpu, &network, &settings, patch, 12.0, 0, Precision::F16);
-    load(&s, &f);
+    let way = Way { clip: 12.0, recompute: 0, precision: Precision::F16 };
+    let made = programs(&gpu, &network, &settings, patch, way);
+    let s = &made.session;
+    load(s, &f);
     s.set_step(StepValues { loss_scale: 1.0 / batch.len() as f32, ..Default::default() });
-    let (got, want) = (run(&s, TRAINING, overlaps, patch, settings.crop, &batch), f.get("loss")[0]);
+    let (got, want) = (run(s, &made.training, patch, settings.crop, &batch), f.get("loss")[0]);
     // A thousandth or so of the features, whose differences between crops are a few times smaller than they are.
     assert!((got - want).abs() < 0.02 * want && got != want, "{got}, with 32 bits {want}");
 }

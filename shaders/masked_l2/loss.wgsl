@@ -1,5 +1,5 @@
 // Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2,
-// dp = 2 loss_scale gradient_scale w (p - t).
+// dp = 2 loss_scale gradient_scale w (p - t). With ABSOLUTE |p - t| instead of the square, and dp = loss_scale gradient_scale w sign(p - t).
 // w is the value of `weights` with VOXEL_WEIGHTS, with MASKED 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image
 // (channels, z, y, x); p is dense. partial[quad * chunks + chunk] = the sum of a chunk of voxels of a quad of channels.
 // With GRADIENT false nothing is written to dp.
@@ -20,6 +20,7 @@ struct Params { space: Space, visible: Space, channels: u32, first_quad: u32, fi
 override WORKGROUP: u32 = 64u;
 override CHUNK: u32 = 8192u;
 override VOXEL_WEIGHTS: bool = false;
+override ABSOLUTE: bool = false;
 override MASKED: bool = true;
 override GRADIENT: bool = true;
 
@@ -41,8 +42,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         for (var k = 0u; k < 4u; k++) {
             if quad * 4u + k < channels { d[k] = vec4<f32>(p[group.z * params.space.stride + v])[k] - image[(quad * 4u + k) * count + v]; }
         }
-        sum = fma(d * w, d, sum);
-        if GRADIENT { dp[group.z * params.space.stride + v] = Feature(2.0 * values.loss_scale * values.gradient_scale * w * d); }
+        if ABSOLUTE { sum += w * abs(d); } else { sum = fma(d * w, d, sum); }
+        if GRADIENT {
+            let slope = select(2.0 * values.loss_scale * values.gradient_scale * w * d, values.loss_scale * values.gradient_scale * w * sign(d), ABSOLUTE);
+            dp[group.z * params.space.stride + v] = Feature(slope);
+        }
     }
     sum = workgroup_sum(lane, sum);
     if lane == 0u { partial[params.first_partial + group.z * groups.x + group.x] = sum * values.loss_scale; }

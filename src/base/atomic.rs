@@ -8,11 +8,17 @@ use std::path::Path;
 use crate::base::error::{Error, Result};
 
 /// Replaces the content of `path` by `bytes`. Its folder must exist.
+///
+/// # Errors
+/// The file cannot be written; what was there before is untouched.
 pub fn write_atomic(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write_atomic_with(path, |out| out.write_all(bytes))
 }
 
 /// Like [`write_atomic`], for content that is produced piece by piece: `fill` writes it into a buffered file.
+///
+/// # Errors
+/// As [`write_atomic`]; or `fill` fails.
 pub fn write_atomic_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
     let path = path.as_ref();
     replace(path, fill).map_err(Error::io("write", path))

@@ -3,21 +3,42 @@
 
 use std::path::{Path, PathBuf};
 
+/// What a fallible function of the program gives.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// What can go wrong, in the words that the user reads: what it is, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that cannot be used: which, what is wrong with it, what to do.
     #[error("{}: {cause}. {remedy}", path.display())]
-    File { path: PathBuf, cause: String, remedy: String },
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        cause: String,
+        /// What to do, as one sentence without its full stop.
+        remedy: String,
+    },
 
     /// The operating system refused something.
     #[error("cannot {action} {}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    Io {
+        /// What was tried, as a verb: `read`, `write`.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// The system's own reason.
+        source: std::io::Error,
+    },
 
     /// A plan, an option or a combination of them that makes no sense.
     #[error("{what}. {remedy}")]
-    Plan { what: String, remedy: String },
+    Plan {
+        /// What makes no sense.
+        what: String,
+        /// What to do, as one sentence without its full stop.
+        remedy: String,
+    },
 
     /// The command line itself is wrong (exit code 2).
     #[error("{0}")]
@@ -25,24 +46,40 @@ pub enum Error {
 
     /// No adapter, too little memory, a lost device.
     #[error("{what}. {remedy}")]
-    Device { what: String, remedy: String },
+    Device {
+        /// What the device cannot do, or did.
+        what: String,
+        /// What to do, as one sentence without its full stop.
+        remedy: String,
+    },
 
     /// Stopped by a signal or a limit after writing a checkpoint (exit code 75).
     #[error("stopped at step {step}; checkpoint written to {}. Run the same command again to go on", checkpoint.display())]
-    Stopped { step: u64, checkpoint: PathBuf },
+    Stopped {
+        /// Steps that are done.
+        step: u64,
+        /// The checkpoint that goes on from there.
+        checkpoint: PathBuf,
+    },
 
     /// Stopped by a signal where there is no checkpoint to write (exit code 75).
     #[error("stopped {when}. Run the same command again to go on")]
-    Interrupted { when: String },
+    Interrupted {
+        /// What the program was at, such as `while scans were prepared`.
+        when: String,
+    },
 }
 
 impl Error {
+    /// An [`Error::File`].
     pub fn file(path: impl AsRef<Path>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::File { path: path.as_ref().to_path_buf(), cause: cause.into(), remedy: remedy.into() }
     }
+    /// An [`Error::Plan`].
     pub fn plan(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::Plan { what: what.into(), remedy: remedy.into() }
     }
+    /// An [`Error::Device`].
     pub fn device(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::Device { what: what.into(), remedy: remedy.into() }
     }

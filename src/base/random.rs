@@ -8,13 +8,21 @@ use rand_chacha::rand_core::SeedableRng;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
+    /// Values of parameters before the first step.
     Weights = 1,
+    /// Which case a patch is of, and where it lies.
     Sampling = 2,
+    /// What becomes of a patch.
     Augmentation = 3,
+    /// The share of blocks that a step hides.
     MaskRatio = 4,
+    /// Which blocks are hidden.
     Mask = 5,
+    /// Which subjects are set aside for validation.
     Split = 6,
+    /// Patches and masks of a validation.
     Validation = 7,
+    /// Data of the program's own tests.
     Test = 8,
     /// Voxels of each class that a labelled case remembers.
     Locations = 9,

@@ -4,9 +4,11 @@
 /// posterior→anterior, left→right).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Volume {
+    /// Voxels (z, y, x).
     pub shape: [usize; 3],
     /// Voxel edge lengths in mm, in the order of `shape`.
     pub spacing: [f64; 3],
+    /// In C order: x runs fastest.
     pub data: Vec<f32>,
 }
 
@@ -16,13 +18,16 @@ impl Volume {
         assert_eq!(data.len(), shape.iter().product::<usize>(), "{} voxels for shape {shape:?}", data.len());
         Self { shape, spacing, data }
     }
+    /// A volume whose voxels are all 0.
     pub fn zeros(shape: [usize; 3], spacing: [f64; 3]) -> Self {
         Self::new(shape, spacing, vec![0.0; shape.iter().product()])
     }
+    /// The place of a voxel in `data`.
     #[inline]
     pub fn index(&self, z: usize, y: usize, x: usize) -> usize {
         (z * self.shape[1] + y) * self.shape[2] + x
     }
+    /// The value of a voxel.
     #[inline]
     pub fn at(&self, z: usize, y: usize, x: usize) -> f32 {
         self.data[self.index(z, y, x)]

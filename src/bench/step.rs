@@ -316,7 +316,7 @@ impl Job {
             (Task::Seg, Mode::Train) => {
                 let (made, seed) = (segmentation(plan)?, plan.seed);
                 let task = Segmentation { objective: objective(), augment: made.augment.clone() };
-                let mut trainer = Trainer::new(gpu, Rc::new(made.clone()), Rc::new(task), budget);
+                let mut trainer = Trainer::new(gpu, made.hyperparameters(), Rc::new(task), budget);
                 let planned = trainer.plan(0)?;
                 trainer.start(0, &transfer::initial(&trainer.parameters(), &made, None)?.values)?;
                 let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, seed, k as u64)).collect();
@@ -609,7 +609,10 @@ mod tests {
         let made = segmentation(&plan).unwrap();
         assert_eq!((made.train.patch, made.train.batch, made.network.output_channels), ([16, 24, 32], 3, CLASSES));
         assert!(made.network.deep_supervision && made.network.features == plan.network.features);
-        assert_eq!((made.rate(0), made.train.momentum), (plan.train.rate(0), plan.train.momentum));
+        assert_eq!(
+            (made.schedule().rate(0), made.train.momentum),
+            (plan.train.schedule().rate(0), plan.train.momentum)
+        );
         let patch = labelled(random_patch(&plan, 0), 1, 0);
         let found: std::collections::BTreeSet<i16> = patch.labels.iter().copied().collect();
         assert_eq!((found, patch.image.len()), ([0, 1, 2].into(), 16 * 24 * 32));

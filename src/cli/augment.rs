@@ -16,9 +16,7 @@ use crate::evaluation::pictures::save_png;
 use crate::inference::reconstruct::SHEET;
 use crate::tasks::augmentation::{upload, upload_labelled};
 use crate::tasks::plan::{Plan, finetune};
-use crate::tasks::pretexts::mae::Mae;
 use crate::tasks::segmentation::augmentation as augmentation_of;
-use crate::tasks::task::Task;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,7 +66,8 @@ impl Augment {
 
     fn unlabelled(&self, store: Store, set: &[String], common: &Common) -> Result<()> {
         let plan = Plan::resolve("s3d-b", self.plan.as_deref(), set)?;
-        let Some(mae) = plan.settings::<Mae>() else {
+        let frame = plan.frame();
+        let Some(augmentation) = plan.pretext.augmentation(&frame) else {
             return Err(Error::Usage(format!(
                 "augment shows patches of masked autoencoders and of labelled data sets; what {} makes of a patch is in the \
                  {SHEET} of its run",
@@ -76,9 +75,9 @@ impl Augment {
             )));
         };
         let gpu = common.gpu()?;
-        let (frame, store) = (plan.frame(), Arc::new(store));
-        mae.check_limits(&frame, Limits::of(&gpu))?;
-        let mut device = Alone::new(&gpu, &mae.augmentation(&frame))?;
+        let store = Arc::new(store);
+        augmentation.check(Limits::of(&gpu))?;
+        let mut device = Alone::new(&gpu, &augmentation)?;
         let settings = plan.pretext.patch_settings(&frame, true);
         let loader = Loader::new(store.clone(), split::split(store.cases(), plan.seed).train, settings);
         let mut shown = Vec::new();

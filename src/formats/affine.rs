@@ -6,6 +6,7 @@
 /// A 4 x 4 matrix in row order; the last row is `0 0 0 1`.
 pub type Affine = [[f64; 4]; 4];
 
+/// The matrix that leaves every place where it is.
 pub const IDENTITY: Affine = [[1., 0., 0., 0.], [0., 1., 0., 0.], [0., 0., 1., 0.], [0., 0., 0., 1.]];
 
 /// `a · b`: first `b`, then `a`.
@@ -37,7 +38,9 @@ pub fn is_usable(a: &Affine) -> bool {
 /// axis `source[a]`, backwards where `flip[a]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orientation {
+    /// The file's axis (0 = i, 1 = j, 2 = k) that each canonical axis (x, y, z) runs along.
     pub source: [usize; 3],
+    /// Which canonical axes run against the file's.
     pub flip: [bool; 3],
 }
 

@@ -21,15 +21,25 @@ const CONVERT: &str = "Convert it to a 3D NIfTI-1 file or leave it out";
 /// How the voxels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
+    /// Unsigned, 8 bits.
     U8,
+    /// Signed, 8 bits.
     I8,
+    /// Unsigned, 16 bits.
     U16,
+    /// Signed, 16 bits.
     I16,
+    /// Unsigned, 32 bits.
     U32,
+    /// Signed, 32 bits.
     I32,
+    /// Unsigned, 64 bits.
     U64,
+    /// Signed, 64 bits.
     I64,
+    /// Floating point, 32 bits.
     F32,
+    /// Floating point, 64 bits.
     F64,
 }
 
@@ -73,7 +83,9 @@ pub struct Header {
     pub raw: NiftiHeader,
     /// Voxels along i (fastest), j and k.
     pub dims: [usize; 3],
+    /// How a voxel is stored.
     pub element: Element,
+    /// Whether the most significant byte comes first.
     pub big_endian: bool,
     /// Byte at which the voxels begin, in the file that holds them.
     pub offset: u64,
@@ -81,6 +93,7 @@ pub struct Header {
     pub pair: bool,
     /// `value = stored * slope + intercept`.
     pub slope: f64,
+    /// What is added to the scaled value.
     pub intercept: f64,
     /// Voxel (i, j, k) → mm.
     pub affine: Affine,

@@ -199,7 +199,7 @@ impl Value for i16 {}
 /// `.nii.gz`.
 ///
 /// # Errors
-/// As [`write`].
+/// As [`write()`].
 pub fn write_grid(path: &Path, volume: &Volume, affine: &Affine) -> Result<()> {
     let [nz, ny, nx] = volume.shape;
     let mut header = NiftiHeader { qform_code: 0, sform_code: 1, xyzt_units: 2, ..NiftiHeader::default() };

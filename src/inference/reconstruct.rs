@@ -24,28 +24,40 @@ use std::rc::Rc;
 /// Picture of what a validation's sample looks like, in the folder of a pre-training.
 pub const SHEET: &str = "sheet.png";
 
+/// What is reconstructed, with what, and where it goes.
 pub struct Options {
     /// A run folder or a checkpoint.
     pub model: PathBuf,
+    /// A NIfTI file of any grid.
     pub scan: PathBuf,
+    /// A folder, which is made where it is missing.
     pub out: PathBuf,
     /// Share of hidden blocks; `None` = the middle of the plan's range.
     pub mask_ratio: Option<f64>,
+    /// Seed of the hidden blocks.
     pub seed: u64,
 }
 
 /// What was measured and written.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
+    /// The scan.
     pub scan: PathBuf,
+    /// Share of blocks that were hidden.
     pub mask_ratio: f64,
     /// Mean squared error of the hidden voxels, in units of the z-score, and that of predicting zero.
     pub loss: f64,
+    /// The mean squared error that predicting zero, the mean, would have.
     pub loss_of_zero: f64,
+    /// What was written.
     pub files: Vec<PathBuf>,
 }
 
 /// Reconstructs a scan tile by tile and writes a PNG sheet and four NIfTI volumes on the grid the network sees.
+///
+/// # Errors
+/// There is no checkpoint, it is not of an autoencoder, or does not fit the device; the scan cannot be read; the folder cannot be
+/// written to.
 pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let path = checkpoint_of(&options.model)?;
     let checkpoint = checkpoint::load_weights(&path)?;

@@ -7,9 +7,11 @@
 
 pub mod augmentation;
 pub mod check;
+mod frame;
 pub mod plan;
 mod plan_table;
 pub mod pretexts;
+pub mod schedule;
 pub mod segmentation;
 pub mod task;
 pub mod train_table;

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
     use crate::compute::graph::Precision;
     use crate::compute::model::Network;
-    use crate::tasks::task::Trains;
+    use crate::tasks::schedule::Trains;
 
     #[test]
     fn weights_of_the_outputs_are_nnunets() {

@@ -1,51 +1,15 @@
 //! The interface between a training and what is trained.
 
+pub use super::frame::Frame;
+
+use super::schedule::Trains;
 use crate::base::error::Result;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, Part, Precision, Session, TensorId};
-use crate::compute::model::Network;
+use crate::compute::graph::{Graph, Parameters, Session, TensorId};
 use crate::data::dataset::SampleKey;
 use crate::evaluation::pictures::curves::Series;
 use image::RgbImage;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
-/// What a task and its training have in common: numbers of the plan that every graph depends on.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Frame {
-    /// The network that is trained.
-    pub network: Network,
-    /// Voxels of a patch along (z, y, x).
-    pub patch: [usize; 3],
-    /// Samples of a step.
-    pub batch: usize,
-    /// How feature tensors are stored.
-    pub precision: Precision,
-}
-
-/// Which parameters are trained. The optimiser starts anew where this changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Trains {
-    /// The whole network.
-    #[default]
-    All,
-    /// All but the encoder.
-    Decoder,
-    /// The decoder and the first convolution with its norm.
-    DecoderAndStem,
-}
-
-impl Trains {
-    /// The parts that stay as they are.
-    pub fn frozen(self) -> &'static [Part] {
-        match self {
-            Trains::All => &[],
-            Trains::Decoder => &[Part::Stem, Part::Encoder],
-            Trains::DecoderAndStem => &[Part::Encoder],
-        }
-    }
-}
+use serde_json::{Map, Value, json};
 
 /// What a graph is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,14 +98,21 @@ pub trait Task {
         Map::new()
     }
 
-    /// What a validation came to, of what was measured; `past` is carried on from validation to validation.
-    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult;
+    /// What a validation came to, of what was measured; `past` is carried on from validation to validation. The network with the
+    /// lowest loss is the best, unless the task says otherwise.
+    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
+        by_loss(measured, past)
+    }
 
-    /// The curves of a run's picture beside learning rate and speed.
-    fn series(&self, records: &[Value]) -> Vec<Series>;
+    /// The curves of a run's picture beside learning rate and speed: losses, unless the task says otherwise.
+    fn series(&self, records: &[Value]) -> Vec<Series> {
+        losses(records)
+    }
 
     /// What else could be made smaller where a run does not fit into memory.
-    fn smaller(&self) -> &'static str;
+    fn smaller(&self) -> &'static str {
+        "choose a smaller train.patch or network"
+    }
 }
 
 /// Feeds and reads one graph of a task: holds its handles.
@@ -219,6 +190,33 @@ impl Counts {
             target.iter_mut().zip(&words[row * channels..]).for_each(|(t, &w)| *t += u64::from(w));
         }
     }
+}
+
+/// The network with the lowest loss is the best.
+fn by_loss(measured: &Measured, past: &mut Past) -> ValidationResult {
+    let (loss, zero) = (measured.loss(), measured.loss_of_zero());
+    let is_best = past.best.is_none_or(|best| loss < best);
+    if is_best {
+        past.best = Some(loss);
+    }
+    let mut record = Map::new();
+    record.insert("validation_loss".into(), json!(loss));
+    record.extend(zero.map(|zero| ("validation_loss_of_zero".to_string(), json!(zero))));
+    let message = match zero {
+        Some(zero) => format!("validation loss {loss:.4} = {:.2} of predicting zero ({zero:.4})", loss / zero),
+        None => format!("validation loss {loss:.4}"),
+    };
+    ValidationResult { record, message, is_best }
+}
+
+/// Losses over the steps of a run, and what predicting zero gives where the log has it.
+fn losses(records: &[Value]) -> Vec<Series> {
+    let mut curves =
+        vec![Series::of(records, "training", "loss"), Series::of(records, "validation", "validation_loss")];
+    if records.iter().any(|r| r.get("validation_loss_of_zero").is_some()) {
+        curves.push(Series::of(records, "predicting zero", "validation_loss_of_zero"));
+    }
+    curves
 }
 
 /// What a run remembers of its validations.

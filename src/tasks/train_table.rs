@@ -1,6 +1,7 @@
 //! The `[train]` table of a pre-training.
 
 use super::check;
+use super::schedule::{Phase, Rate, Schedule, Trains};
 use crate::base::error::Result;
 use crate::compute::graph::Precision;
 use crate::compute::model::init::Init;
@@ -80,10 +81,10 @@ impl Train {
         check::minutes("train.checkpoint_minutes", self.checkpoint_minutes)
     }
 
-    /// Learning rate of a step (nnU-Net's PolyLRScheduler, by epoch).
-    pub fn rate(&self, step: u64) -> f64 {
-        let epochs = self.steps.div_ceil(self.epoch_steps).max(1);
-        let epoch = (step / self.epoch_steps).min(epochs - 1);
-        self.learning_rate * (1.0 - epoch as f64 / epochs as f64).powf(self.poly_exponent)
+    /// When the learning rate is what: one poly phase.
+    pub fn schedule(&self) -> Schedule {
+        let Self { steps, epoch_steps, poly_exponent, learning_rate: peak, .. } = *self;
+        let phase = Phase { trains: Trains::All, rate: Rate::Poly, steps, peak };
+        Schedule { phases: vec![phase], epoch_steps, poly_exponent }
     }
 }

@@ -7,7 +7,8 @@ use crate::compute::graph::{Parameters, SessionMemory, session_memory};
 use crate::data::dataset::Patch;
 use crate::tasks::plan::Plan;
 use crate::tasks::pretexts::Pretext;
-use crate::tasks::task::{Frame, GraphMode, Program, Task, Trains};
+use crate::tasks::schedule::Trains;
+use crate::tasks::task::{Frame, GraphMode, Program, Task};
 
 /// The graphs of a training run and what they need.
 pub struct RunPlan<S> {

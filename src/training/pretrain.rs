@@ -3,7 +3,7 @@
 use super::log::{MetricsLog, run_json};
 use super::memory;
 use super::stop::StopFlag;
-use super::train_loop::{Batches, Run, Timetable, past_of, train};
+use super::train_loop::{Batches, Run, past_of, train};
 use super::trainer::Trainer;
 use crate::base::error::{Error, Result};
 use crate::base::memory::{budget, gib};
@@ -107,7 +107,6 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let mut run = Run {
         folder: options.run.clone(),
         trainer,
-        schedule: Rc::new(plan.clone()),
         batches: Box::new(Patches {
             store: options.store.clone(),
             stream,
@@ -116,16 +115,14 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
             patches: patches as u64,
             reported: LoaderReport::default(),
         }),
-        validation_steps: t.validation_steps,
         spacing: settings.spacing,
         past,
         extra: vec![(PREPROCESSING.into(), serde_json::to_string(settings).unwrap_or_default())],
     };
-    let (steps, epoch_steps, checkpoint_minutes) = (t.steps, t.epoch_steps, t.checkpoint_minutes);
-    train(&mut run, Timetable { first_step, steps, epoch_steps, checkpoint_minutes }, log, progress, &stop)?;
+    train(&mut run, first_step, log, progress, &stop)?;
     let (last, zero) = last_validation(&options.run)?.unwrap_or((f64::NAN, None));
     let Past { best, .. } = run.past;
-    Ok(Outcome { steps, last_validation: last, best_validation: best.unwrap_or(last), zero_validation: zero })
+    Ok(Outcome { steps: t.steps, last_validation: last, best_validation: best.unwrap_or(last), zero_validation: zero })
 }
 
 /// A trainer for a plan, with weights from the checkpoint or the plan's initialisation.
@@ -139,7 +136,7 @@ pub fn trainer(
     from: Option<Checkpoint>,
 ) -> Result<Trainer<Vec<Patch>>> {
     let task: Rc<dyn Task<Sample = Vec<Patch>>> = Rc::from(plan.pretext.boxed() as Box<dyn Task<Sample = Vec<Patch>>>);
-    let mut trainer = Trainer::new(gpu, Rc::new(plan.clone()), task, budget);
+    let mut trainer = Trainer::new(gpu, plan.hyperparameters(), task, budget);
     match from {
         Some(checkpoint) => trainer.resume(checkpoint)?,
         None => trainer.start(0, &initial_values(&trainer.parameters(), plan.train.init, plan.seed))?,

@@ -3,7 +3,7 @@
 
 use super::log::MetricsLog;
 use super::stop::StopFlag;
-use super::trainer::{Schedule, StepResult, Trainer, validation_key};
+use super::trainer::{StepResult, Trainer, validation_key};
 use crate::base::error::{Error, Result};
 use crate::base::memory::{self, gib};
 use crate::base::progress::Progress;
@@ -13,10 +13,10 @@ use crate::evaluation::pictures::save_png;
 use crate::inference::reconstruct::SHEET;
 use crate::inference::weights::checkpoint::{self, Checkpoint};
 use crate::inference::weights::{BEST, LATEST};
+use crate::tasks::schedule::Hyperparameters;
 use crate::tasks::task::{Past, ValidationResult};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
-use std::rc::Rc;
 use std::time::Instant;
 
 /// Batches of a training: those of the steps in order, and the samples of validations.
@@ -43,12 +43,8 @@ pub struct Run<S> {
     pub folder: PathBuf,
     /// What is trained.
     pub trainer: Trainer<S>,
-    /// Numbers of the plan.
-    pub schedule: Rc<dyn Schedule>,
     /// Where samples come from.
     pub batches: Box<dyn Batches<S>>,
-    /// Batches of a validation.
-    pub validation_steps: u64,
     /// Voxel edge lengths in mm along (z, y, x), for pictures.
     pub spacing: [f64; 3],
     /// What validations found.
@@ -71,34 +67,22 @@ pub fn record<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> 
     fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
-/// When things happen.
-#[derive(Clone, Copy, Debug)]
-pub struct Timetable {
-    /// Steps that are done.
-    pub first_step: u64,
-    /// Steps in all.
-    pub steps: u64,
-    /// Steps between validations.
-    pub epoch_steps: u64,
-    /// Minutes between checkpoints.
-    pub checkpoint_minutes: f64,
-}
-
 /// Steps whose loss is not a number before a run gives up, as nnssl.
 const MAX_NOT_FINITE: usize = 20;
 
-/// Trains until the last step or a stop signal.
+/// Trains from `first_step` on until the last step or a stop signal.
 ///
 /// # Errors
 /// A case cannot be read, the device fails, a file cannot be written, too many steps are not finite, or a stop signal came.
 pub fn train<S>(
     run: &mut Run<S>,
-    timetable: Timetable,
+    first_step: u64,
     mut log: MetricsLog,
     mut progress: Progress,
     stop: &StopFlag,
 ) -> Result<()> {
-    let Timetable { first_step, steps, epoch_steps, checkpoint_minutes } = timetable;
+    let Hyperparameters { schedule, checkpoint_minutes, .. } = run.trainer.hyperparameters().clone();
+    let (steps, epoch_steps) = (schedule.steps(), schedule.epoch_steps);
     let save = |run: &Run<S>, done: u64, log: &MetricsLog| {
         log.sync()?;
         checkpoint::save(run.folder.join(LATEST), &run.checkpoint(done)?)
@@ -192,8 +176,9 @@ impl<S> Run<S> {
         let batch = self.batches.next()?;
         let waited = start.elapsed().as_secs_f64();
         let result = self.trainer.step(step, &batch)?;
-        let mut record = record([("learning_rate", json!(self.schedule.rate(step)))]);
-        record.extend(self.trainer.task().record(self.schedule.seed(), step));
+        let hyper = self.trainer.hyperparameters();
+        let mut record = record([("learning_rate", json!(hyper.schedule.rate(step)))]);
+        record.extend(self.trainer.task().record(hyper.seed, step));
         record.extend(self.trainer.loss_scale.record());
         let overflow = self.trainer.loss_scale.explains(result.loss, result.gradient_norm);
         Ok(Step { result, samples: batch.len(), overflow, waited, record })
@@ -201,9 +186,9 @@ impl<S> Run<S> {
 
     /// Judges the network by the same samples every time, so that numbers of a run can be compared.
     fn validate(&mut self) -> Result<ValidationResult> {
-        let Self { trainer, schedule, batches, .. } = self;
-        let samples =
-            (0..self.validation_steps).map(|step| batches.validation(validation_key(schedule.seed(), step, 0)));
+        let Self { trainer, batches, .. } = self;
+        let Hyperparameters { seed, validation_steps, .. } = *trainer.hyperparameters();
+        let samples = (0..validation_steps).map(|step| batches.validation(validation_key(seed, step, 0)));
         let (measured, last) = trainer.validate(samples)?;
         if let Some((key, sample)) = last
             && let Some(picture) = self.trainer.picture(key, &sample, self.spacing)?

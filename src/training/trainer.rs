@@ -10,101 +10,10 @@ use crate::compute::ops::sgd;
 use crate::data::dataset::SampleKey;
 use crate::inference::weights::checkpoint::Checkpoint;
 use crate::inference::weights::state::{parameters_of, save_kernels, set_parameters};
-use crate::tasks::plan::{Plan, finetune};
-use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Program, Task, Trains};
+use crate::tasks::schedule::{Hyperparameters, Trains};
+use crate::tasks::task::{Binding, GraphMode, Measured, Program, Task};
 use image::RgbImage;
 use std::rc::Rc;
-
-/// What a training needs of its plan beside the task.
-pub trait Schedule {
-    /// What the graphs depend on.
-    fn frame(&self) -> Frame;
-    /// Number of steps in all.
-    fn steps(&self) -> u64;
-    /// Learning rate of a step.
-    fn rate(&self, step: u64) -> f64;
-    /// What a step trains.
-    fn trains(&self, step: u64) -> Trains;
-    /// Numbers of the optimiser.
-    fn optimizer(&self) -> Optimizer;
-    /// Everything random follows from it.
-    fn seed(&self) -> u64;
-    /// The plan as it is kept in checkpoints.
-    fn toml(&self) -> String;
-}
-
-/// Numbers of stochastic gradient descent with Nesterov momentum.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Optimizer {
-    /// Share of the momentum that stays from step to step.
-    pub momentum: f64,
-    /// Share of each weight that is taken off, times the learning rate.
-    pub weight_decay: f64,
-    /// Largest global L2 norm of the gradient.
-    pub clip: f64,
-}
-
-impl Schedule for Plan {
-    fn frame(&self) -> Frame {
-        self.frame()
-    }
-
-    fn steps(&self) -> u64 {
-        self.train.steps
-    }
-
-    fn rate(&self, step: u64) -> f64 {
-        self.train.rate(step)
-    }
-
-    fn trains(&self, _: u64) -> Trains {
-        Trains::All
-    }
-
-    fn optimizer(&self) -> Optimizer {
-        let t = &self.train;
-        Optimizer { momentum: t.momentum, weight_decay: t.weight_decay, clip: t.clip }
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn toml(&self) -> String {
-        self.to_toml()
-    }
-}
-
-impl Schedule for finetune::Plan {
-    fn frame(&self) -> Frame {
-        self.frame()
-    }
-
-    fn steps(&self) -> u64 {
-        self.steps()
-    }
-
-    fn rate(&self, step: u64) -> f64 {
-        self.rate(step)
-    }
-
-    fn trains(&self, step: u64) -> Trains {
-        self.phase(step).0.trains
-    }
-
-    fn optimizer(&self) -> Optimizer {
-        let t = &self.train;
-        Optimizer { momentum: t.momentum, weight_decay: t.weight_decay, clip: t.clip }
-    }
-
-    fn seed(&self) -> u64 {
-        self.seed
-    }
-
-    fn toml(&self) -> String {
-        self.to_toml()
-    }
-}
 
 /// Keeps what a validation samples apart from what a training does.
 const VALIDATION_SEED: u64 = 0x7661_6c69_6461_7465;
@@ -118,9 +27,8 @@ pub fn validation_key(seed: u64, step: u64, index: u64) -> SampleKey {
 /// gradients nor time.
 pub struct Trainer<S> {
     gpu: Rc<Gpu>,
-    schedule: Rc<dyn Schedule>,
+    hyper: Hyperparameters,
     task: Rc<dyn Task<Sample = S>>,
-    frame: Frame,
     /// Bytes on the device that the plan may use.
     budget: Option<u64>,
     current: Option<Current<S>>,
@@ -154,10 +62,9 @@ pub struct StepResult {
 
 impl<S> Trainer<S> {
     /// A trainer without a session; [`Trainer::start`] or [`Trainer::resume`] opens it.
-    pub fn new(gpu: &Rc<Gpu>, schedule: Rc<dyn Schedule>, task: Rc<dyn Task<Sample = S>>, budget: Option<u64>) -> Self {
-        let frame = schedule.frame();
-        let loss_scale = LossScale::new(frame.precision);
-        Self { gpu: gpu.clone(), schedule, task, frame, budget, current: None, loss_scale }
+    pub fn new(gpu: &Rc<Gpu>, hyper: Hyperparameters, task: Rc<dyn Task<Sample = S>>, budget: Option<u64>) -> Self {
+        let loss_scale = LossScale::new(hyper.frame.precision);
+        Self { gpu: gpu.clone(), hyper, task, budget, current: None, loss_scale }
     }
 
     /// What is trained.
@@ -165,9 +72,14 @@ impl<S> Trainer<S> {
         &*self.task
     }
 
+    /// Numbers of the plan.
+    pub fn hyperparameters(&self) -> &Hyperparameters {
+        &self.hyper
+    }
+
     /// The network's parameters, in their order.
     pub fn parameters(&self) -> Parameters {
-        self.task.build(&self.frame, Parameters::default(), GraphMode::Validate).graph.parameters
+        self.task.build(&self.hyper.frame, Parameters::default(), GraphMode::Validate).graph.parameters
     }
 
     /// The graphs of the phase of `step` within the budget.
@@ -175,7 +87,7 @@ impl<S> Trainer<S> {
     /// # Errors
     /// They do not fit.
     pub fn plan(&self, step: u64) -> Result<RunPlan<S>> {
-        memory::fit(&*self.task, &self.frame, self.schedule.trains(step), Limits::of(&self.gpu), self.budget)
+        memory::fit(&*self.task, &self.hyper.frame, self.trains(step), Limits::of(&self.gpu), self.budget)
     }
 
     /// Opens the session for the phase of `step` with these values of the parameters, in their order.
@@ -183,7 +95,7 @@ impl<S> Trainer<S> {
     /// # Errors
     /// It does not fit, or the device fails.
     pub fn start(&mut self, step: u64, weights: &[Vec<f32>]) -> Result<()> {
-        self.open(self.schedule.trains(step))?;
+        self.open(self.trains(step))?;
         weights.iter().enumerate().for_each(|(id, values)| self.session().set_weight(id, values));
         Ok(())
     }
@@ -193,22 +105,27 @@ impl<S> Trainer<S> {
     /// # Errors
     /// It does not fit, the device fails, or the checkpoint is of another network.
     pub fn resume(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
-        let (step, steps) = (checkpoint.step, self.schedule.steps());
-        let trains = self.schedule.trains(step.min(steps - 1));
+        let (step, steps) = (checkpoint.step, self.hyper.schedule.steps());
+        let trains = self.trains(step.min(steps - 1));
         self.open(trains)?;
-        if step > 0 && self.schedule.trains(step - 1) != trains {
+        if step > 0 && self.trains(step - 1) != trains {
             // A new part is a new optimiser.
             checkpoint.momentum.clear();
         }
-        self.loss_scale = LossScale::resume(self.frame.precision, &checkpoint)?;
+        self.loss_scale = LossScale::resume(self.hyper.frame.precision, &checkpoint)?;
         set_parameters(self.session(), &checkpoint)
+    }
+
+    /// What a step trains.
+    fn trains(&self, step: u64) -> Trains {
+        self.hyper.schedule.phase(step).0.trains
     }
 
     fn open(&mut self, trains: Trains) -> Result<()> {
         // The memory of the phase before is given back first.
         self.current = None;
-        let run = memory::fit(&*self.task, &self.frame, trains, Limits::of(&self.gpu), self.budget)?;
-        let clip = self.schedule.optimizer().clip as f32;
+        let run = memory::fit(&*self.task, &self.hyper.frame, trains, Limits::of(&self.gpu), self.budget)?;
+        let clip = self.hyper.clip as f32;
         let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
         let planned = run.memory.total();
         let bound = |program: Program<S>| {
@@ -250,7 +167,7 @@ impl<S> Trainer<S> {
 
     /// Makes the session that of the phase of `step`.
     fn enter_phase(&mut self, step: u64) -> Result<()> {
-        if self.current().trains == self.schedule.trains(step) {
+        if self.current().trains == self.trains(step) {
             return Ok(());
         }
         let ids = 0..self.session().parameters.list.len();
@@ -260,12 +177,11 @@ impl<S> Trainer<S> {
 
     /// Loss over a batch, whose first sample has this key; adds gradients, or measures what a validation wants to know.
     fn batch(&mut self, rate: f64, key: SampleKey, batch: &[S], mut measured: Option<&mut Measured>) -> Result<f64> {
-        let optimizer = self.schedule.optimizer();
         let values = StepValues {
             learning_rate: rate as f32,
-            momentum: optimizer.momentum as f32,
-            weight_decay: optimizer.weight_decay as f32,
-            loss_scale: self.task.loss_weight(&self.frame, key, batch.len()) as f32,
+            momentum: self.hyper.momentum as f32,
+            weight_decay: self.hyper.weight_decay as f32,
+            loss_scale: self.task.loss_weight(&self.hyper.frame, key, batch.len()) as f32,
             gradient_scale: self.loss_scale.factor(),
         };
         let joined = self.task.joined(batch.len());
@@ -294,8 +210,8 @@ impl<S> Trainer<S> {
     /// The device fails, or the next phase does not fit.
     pub fn step(&mut self, step: u64, batch: &[S]) -> Result<StepResult> {
         self.enter_phase(step)?;
-        let key = SampleKey { seed: self.schedule.seed(), step, index: 0 };
-        let loss = self.batch(self.schedule.rate(step), key, batch, None)?;
+        let key = SampleKey { seed: self.hyper.seed, step, index: 0 };
+        let loss = self.batch(self.hyper.schedule.rate(step), key, batch, None)?;
         let mut gradient_norm = f64::NAN;
         if loss.is_finite() {
             self.session().update()?;
@@ -317,7 +233,7 @@ impl<S> Trainer<S> {
         let (mut measured, mut last) = (Measured::default(), None);
         for (step, batch) in (0..).zip(batches) {
             let mut batch = batch?;
-            let key = validation_key(self.schedule.seed(), step, 0);
+            let key = validation_key(self.hyper.seed, step, 0);
             self.batch(0.0, key, &batch, Some(&mut measured))?;
             last = batch.pop().map(|sample| (SampleKey { index: batch.len() as u64, ..key }, sample));
         }
@@ -339,7 +255,7 @@ impl<S> Trainer<S> {
     /// The device fails.
     pub fn checkpoint(&self, step: u64, best: Option<f64>) -> Result<Checkpoint> {
         let (weights, momentum) = parameters_of(self.session())?;
-        let (plan_toml, seed) = (self.schedule.toml(), self.schedule.seed());
+        let (plan_toml, seed) = (self.hyper.toml.clone(), self.hyper.seed);
         let mut extra = Default::default();
         self.loss_scale.save(&mut extra);
         save_kernels(&self.gpu, &mut extra);

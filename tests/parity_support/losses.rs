@@ -4,7 +4,9 @@ use super::operators::mask_of;
 use super::{Array, Fixture, Report};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{BlockMask, Graph, Output, Parameters, Session, Space, StepValues, TensorId, product};
+use spark3d::compute::graph::{
+    BlockMask, Feature, Graph, Input, Output, Parameters, Precision, Session, Space, StepValues, TensorId, product,
+};
 use spark3d::compute::ops::{Classes, DiceCe, Weights};
 use std::rc::Rc;
 
@@ -28,34 +30,38 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     };
 
     let masks: Vec<BlockMask> = active.iter().flat_map(|a| (0..logits.samples()).map(|n| mask_of(a, n))).collect();
-    let grids: Vec<[usize; 3]> = masks.iter().take(1).map(|m| m.grid).collect();
-    let mut g = Graph::new(Parameters::default(), &grids);
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
+    let mask = masks.first().map(|m| g.mask(m.grid));
     let image = g.image(channels, dims);
     let goal = g.image(channels, dims);
-    let p = g.pack(image, channels, Space::dense(dims));
-    let counted = match masks.first() {
-        Some(m) => {
-            Weights::HiddenOf(Space::sparse(dims, m.grid, 0, masks.iter().map(|m| m.count()).max().unwrap()).unwrap())
+    let p = g.pack(image.tensor(), channels, Space::dense(dims));
+    // The weights of voxels are uploaded where no mask says them.
+    let voxel_weights = mask.is_none().then(|| g.image(1, dims));
+    let counted = match (mask, voxel_weights) {
+        (Some(mask), _) => {
+            Weights::HiddenOf(Space::sparse(dims, mask, masks.iter().map(|m| m.count()).max().unwrap()).unwrap())
         }
-        None => Weights::Voxels(g.image(1, dims)),
+        (_, Some(weights)) => Weights::Voxels(weights.tensor()),
+        _ => unreachable!("there is a mask or there are weights"),
     };
-    let dp = g.masked_l2(p, goal, counted, true).unwrap();
-    g.keep(dp);
+    let dp = g.masked_l2(p, goal.tensor(), counted, true).unwrap();
+    let dp = g.keep(dp);
+    let graph = g.id();
     let mut session = Session::new(gpu.clone(), vec![g], None).unwrap();
     session.set_step(StepValues { loss_scale: (1.0 / hidden) as f32, ..Default::default() });
     session.start_step();
     let mut gradient = Vec::new();
     for n in 0..logits.samples() {
-        if let Some(mask) = masks.get(n) {
-            session.set_mask(0, mask).unwrap();
+        if let (Some(handle), Some(mask)) = (mask, masks.get(n)) {
+            session.set_mask(handle, mask).unwrap();
         }
-        session.set_image(0, &logits.sample(n)[..channels * voxels]);
-        session.set_image(1, &target.sample(n)[..channels * voxels]);
-        if let Some(w) = &weights {
-            session.set_image(2, &w[n * voxels..(n + 1) * voxels]);
+        session.set_image(image, &logits.sample(n)[..channels * voxels]);
+        session.set_image(goal, &target.sample(n)[..channels * voxels]);
+        if let (Some(input), Some(w)) = (voxel_weights, &weights) {
+            session.set_image(input, &w[n * voxels..(n + 1) * voxels]);
         }
-        session.run(0).unwrap();
-        gradient.extend(session.read(0, dp).unwrap());
+        session.run(graph).unwrap();
+        gradient.extend(session.read(dp).unwrap());
     }
     if channels != all {
         want_gradient = want_gradient.chunks(voxels).step_by(all).flatten().copied().collect();
@@ -95,21 +101,20 @@ pub fn segmentation(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report
     let logits: Vec<Array> = (0..weights.len()).map(|k| get(&format!("logits{k}")).unwrap()).collect();
     let target = get("target").or_else(|| get("target0")).unwrap();
     let (samples, source) = (target.samples(), target.dims());
-    let mut g = Graph::new(Parameters::default(), &[]);
-    let labels: Vec<TensorId> = (0..samples).map(|_| g.image(1, source)).collect();
-    let mut gradients = Vec::new();
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
+    let maps: Vec<Input> = (0..samples).map(|_| g.image(1, source)).collect();
+    let labels: Vec<TensorId> = maps.iter().map(|m| m.tensor()).collect();
+    let (mut inputs, mut gradients): (Vec<Vec<Input>>, Vec<Vec<Feature>>) = (Vec::new(), Vec::new());
     for (x, &weight) in logits.iter().zip(&weights) {
-        let packed: Vec<TensorId> = (0..samples)
-            .map(|_| {
-                let image = g.image(x.channels(), x.dims());
-                g.pack(image, x.channels(), Space::dense(x.dims()))
-            })
-            .collect();
+        let images: Vec<Input> = (0..samples).map(|_| g.image(x.channels(), x.dims())).collect();
+        let packed: Vec<TensorId> =
+            images.iter().map(|i| g.pack(i.tensor(), x.channels(), Space::dense(x.dims()))).collect();
+        inputs.push(images);
         // The lowest resolution counts for nothing: nnU-Net leaves it out.
         let d = if weight > 0.0 { g.dice_ce(&packed, &labels, source, &loss, weight, true) } else { vec![] };
-        d.iter().for_each(|&d| g.keep(d));
-        gradients.push(d);
+        gradients.push(d.into_iter().map(|d| g.keep(d)).collect());
     }
+    let graph = g.id();
     let session = Session::new(gpu.clone(), vec![g], None).unwrap();
     session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
     session.start_step();
@@ -123,12 +128,12 @@ pub fn segmentation(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report
                 target.sample(n)[v]
             }
         };
-        session.set_image(n, &(0..voxels).map(label).collect::<Vec<f32>>());
-        for (k, x) in logits.iter().enumerate() {
-            session.set_image((1 + k) * samples + n, x.sample(n));
+        session.set_image(maps[n], &(0..voxels).map(label).collect::<Vec<f32>>());
+        for (images, x) in inputs.iter().zip(&logits) {
+            session.set_image(images[n], x.sample(n));
         }
     }
-    session.run(0).unwrap();
+    session.run(graph).unwrap();
     let want = get("loss").unwrap().data;
     report.compare_within(
         &format!("{name}/loss"),
@@ -140,7 +145,7 @@ pub fn segmentation(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report
         let want = get(&format!("dlogits{k}")).unwrap().data;
         let got: Vec<f32> = match tensors.is_empty() {
             true => vec![0.0; want.len()],
-            false => tensors.iter().flat_map(|&t| session.read(0, t).unwrap()).collect(),
+            false => tensors.iter().flat_map(|&t| session.read(t).unwrap()).collect(),
         };
         let largest = want.iter().fold(0f64, |m, &v| m.max(f64::from(v).abs()));
         report.compare_within(&format!("{name}/dlogits{k}"), &got, &want, 1e-5 * largest);
@@ -155,23 +160,27 @@ pub fn label_resolutions(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Re
     let channels = shifted.iter().fold(0f32, |m, &v| m.max(v)) as usize + 1;
     let classes = Classes { regions: None, ignore: None };
     let loss = DiceCe { classes, background: false, batch_dice: false, smooth: 1e-5, weight_ce: 1.0, weight_dice: 0.0 };
+    let mut compared = 0;
     for k in 0.. {
         let Some(want) = f.find(&format!("{name}/out{k}")) else { break };
         let dims = want.dims();
-        let mut g = Graph::new(Parameters::default(), &[]);
+        let mut g = Graph::new(Parameters::default(), Precision::F32);
         let (labels, image) = (g.image(1, source), g.image(channels, dims));
-        let x = g.pack(image, channels, Space::dense(dims));
-        let d = g.dice_ce(&[x], &[labels], source, &loss, 1.0, true)[0];
-        g.keep(d);
+        let x = g.pack(image.tensor(), channels, Space::dense(dims));
+        let d = g.dice_ce(&[x], &[labels.tensor()], source, &loss, 1.0, true)[0];
+        let d = g.keep(d);
+        let graph = g.id();
         let session = Session::new(gpu.clone(), vec![g], None).unwrap();
         session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
-        session.set_image(0, &shifted);
-        session.set_image(1, &vec![0.0; channels * product(dims)]);
-        session.run(0).unwrap();
-        let d = session.read(0, d).unwrap();
+        session.set_image(labels, &shifted);
+        session.set_image(image, &vec![0.0; channels * product(dims)]);
+        session.run(graph).unwrap();
+        let d = session.read(d).unwrap();
         let at =
             |v: usize| (0..channels).find(|&c| d[c * product(dims) + v] < 0.0).map_or(f32::NAN, |c| c as f32 + lowest);
         let got: Vec<f32> = (0..product(dims)).map(at).collect();
         report.compare_within(&format!("{name}/out{k}"), &got, &want.data, 0.0);
+        compared += 1;
     }
+    report.check(&format!("{name}: there are coarser label maps"), compared > 0);
 }

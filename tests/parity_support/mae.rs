@@ -4,10 +4,10 @@ use super::operators::mask_of;
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{BlockMask, Output, Parameters, Session, StepValues, product};
+use spark3d::compute::graph::{BlockMask, Feature, Graph, Output, Parameters, Precision, Session, StepValues, product};
 use spark3d::compute::model::Network;
-use spark3d::compute::ops::sgd;
-use spark3d::tasks::pretext::mae::{self, Settings, Use};
+use spark3d::compute::ops::{Weights, sgd};
+use spark3d::tasks::pretexts::mae::{self, Settings};
 use std::rc::Rc;
 
 fn settings(variant: &str, block: usize, shown: f64) -> Option<Settings> {
@@ -75,14 +75,19 @@ fn check(
     let own = |key: &str| f.find(&format!("{variant}/{key}"));
     let error = |prefix: &str| case["fp32_err_max_abs_by_prefix"][prefix].as_f64().unwrap();
     let input = f.get("input");
-    let mut training = mae::build(Parameters::default(), network, settings, patch, &Use::Train { recompute: 0 });
-    training.graph.keep(training.reconstruction);
-    training.encoder.iter().for_each(|&t| training.graph.keep(t));
-    let (reconstruction, encoder) = (training.reconstruction, training.encoder.clone());
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
+    let image = g.image(network.input_channels, patch);
+    let size = (patch, settings.masking().capacity(patch));
+    let made = mae::autoencoder(&mut g, network, settings, size, image.tensor());
+    let gradient = g.masked_l2(made.reconstruction, image.tensor(), Weights::HiddenOf(made.visible), true);
+    g.backward_from_loss(&[(made.reconstruction, gradient.expect("it was asked for"))], 0);
+    let reconstruction = g.keep(made.reconstruction);
+    let encoder: Vec<Feature> = made.encoder.iter().map(|&t| g.keep(t)).collect();
+    let graph = g.id();
     let optimizer = &f.json["optimizer"];
     let clip = optimizer["clip_grad_norm"].as_f64().unwrap() as f32;
     let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
-    let mut session = Session::new(gpu.clone(), vec![training.graph], Some(&make)).unwrap();
+    let mut session = Session::new(gpu.clone(), vec![g], Some(&make)).unwrap();
     for (id, p) in session.parameters.list.iter().enumerate() {
         let key = format!("param/{}", p.name);
         // Heads without deep supervision are not in the files: nothing reads them.
@@ -97,7 +102,7 @@ fn check(
     let hidden: usize = masks.iter().map(|m| product(m.grid) - m.count()).sum();
     let hidden_voxels = hidden * product(patch) / product(masks[0].grid);
     let steps = [1, 3];
-    let (mut losses, mut norms) = (Vec::new(), Vec::new());
+    let (mut losses, mut norms, mut compared) = (Vec::new(), Vec::new(), 0);
     for step in 0..steps[1] {
         let lr0 = optimizer["lr0"].as_f64().unwrap();
         let poly = (1.0 - f64::from(step) / optimizer["max_steps"].as_f64().unwrap())
@@ -112,13 +117,13 @@ fn check(
         session.start_step();
         let (mut outputs, mut stages) = (Vec::new(), vec![Vec::new(); encoder.len()]);
         for (n, mask) in masks.iter().enumerate() {
-            session.set_mask(0, mask).unwrap();
-            session.set_image(0, input.sample(n));
-            session.run(0).unwrap();
+            session.set_mask(made.mask, mask).unwrap();
+            session.set_image(image, input.sample(n));
+            session.run(graph).unwrap();
             if step == 0 {
-                outputs.extend(session.read(0, reconstruction).unwrap());
+                outputs.extend(session.read(reconstruction).unwrap());
                 for (stage, &t) in stages.iter_mut().zip(&encoder) {
-                    stage.extend(session.read(0, t).unwrap());
+                    stage.extend(session.read(t).unwrap());
                 }
             }
         }
@@ -140,16 +145,17 @@ fn check(
             let prefix = format!("step{done}");
             for (id, p) in session.parameters.list.iter().enumerate() {
                 if let Some(want) = own(&format!("{prefix}/{}", p.name)) {
-                    report.compare(
-                        &format!("{name}/{prefix}/{}", p.name),
-                        &session.weight(id).unwrap(),
-                        &want.data,
-                        error(&prefix),
-                    );
+                    let key = format!("param/{}", p.name);
+                    let before = own(&key).or_else(|| f.find(&key)).unwrap();
+                    let got = session.weight(id).unwrap();
+                    let what = format!("{name}/{prefix}/{}", p.name);
+                    report.compare_weights(&what, [&got, &want.data, &before.data], error(&prefix), p.trained);
+                    compared += 1;
                 }
             }
         }
     }
+    report.check(&format!("{name}: weights after steps are in the file"), compared > 0);
     let want = |key: &str| own(key).unwrap().data;
     report.compare(&format!("{name}/loss"), &losses[..1], &want("loss"), error("loss"));
     report.compare(&format!("{name}/step_loss"), &losses, &want("step_loss"), error("step_loss"));

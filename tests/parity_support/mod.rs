@@ -15,6 +15,8 @@ use spark3d::compute::device::Gpu;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+pub use crate::support::tolerance::{largest, largest_difference, tolerance, tolerance_of_weights};
+
 /// One `.json` and its tensors.
 pub struct Fixture {
     pub path: PathBuf,
@@ -102,10 +104,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// max_abs <= max(20 * fp32_err, 2e-6 * ref_max_abs, 1e-7), as parity/README.md asks.
     pub fn compare(&mut self, what: &str, got: &[f32], want: &[f32], fp32_err: f64) {
-        let largest = want.iter().fold(0f64, |m, &w| m.max(f64::from(w).abs()));
-        self.compare_within(what, got, want, (20.0 * fp32_err).max(2e-6 * largest).max(1e-7));
+        self.compare_within(what, got, want, tolerance(want, fp32_err));
     }
 
     pub fn compare_within(&mut self, what: &str, got: &[f32], want: &[f32], tolerance: f64) {
@@ -113,15 +113,24 @@ impl Report {
             self.fail(format!("{what}: {} values, expected {}", got.len(), want.len()));
             return;
         }
-        let error = got.iter().zip(want).fold(0f64, |m, (&g, &w)| {
-            let d = (f64::from(g) - f64::from(w)).abs();
-            if d.is_finite() { m.max(d) } else { f64::INFINITY }
-        });
+        let error = largest_difference(got, want);
         if error <= tolerance {
             self.passed += 1;
         } else {
             self.fail(format!("{what}: differs by {error:.3e}, allowed {tolerance:.3e}"));
         }
+    }
+
+    /// Weights after some steps of the optimiser: those that are trained have moved by more than is allowed, the others not at all.
+    pub fn compare_weights(&mut self, what: &str, [got, want, before]: [&[f32]; 3], fp32_err: f64, trained: bool) {
+        let moved = largest_difference(want, before);
+        if !trained {
+            self.check(&format!("{what}: not trained, yet it moves by {moved:.1e}"), moved == 0.0 && got == want);
+            return;
+        }
+        let tolerance = tolerance_of_weights(what, want, fp32_err, moved);
+        self.check(&format!("{what}: moves by {moved:.1e}, and {tolerance:.1e} is allowed"), moved > tolerance);
+        self.compare_within(what, got, want, tolerance);
     }
 
     pub fn fail(&mut self, what: String) {
@@ -130,6 +139,11 @@ impl Report {
 
     pub fn check(&mut self, what: &str, ok: bool) {
         if ok { self.passed += 1 } else { self.fail(what.to_string()) }
+    }
+
+    /// How many comparisons there have been.
+    pub fn compared(&self) -> usize {
+        self.passed + self.failures.len()
     }
 
     pub fn finish(self) {

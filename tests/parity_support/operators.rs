@@ -3,7 +3,7 @@
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{BlockMask, Space};
+use spark3d::compute::graph::{BlockMask, Mask, Space};
 use spark3d::compute::ops::cases::{Build, Input, Setup};
 use spark3d::compute::ops::{Bias, Epilogue, Geometry};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ pub fn mask_of(active: &Array, sample: usize) -> BlockMask {
 fn space_under(dims: [usize; 3], mask: Option<&BlockMask>) -> Space {
     match mask {
         Some(m) if (0..3).any(|a| dims[a] >= m.grid[a]) => {
-            Space::sparse(dims, m.grid, 0, m.count()).expect("whole voxels")
+            Space::sparse(dims, Mask::nth(0, m.grid), m.count()).expect("whole voxels")
         }
         _ => Space::dense(dims),
     }
@@ -63,22 +63,22 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Re
         let build: Build = match op {
             "conv3d" | "nnssl SparseConv3d" => {
                 let g = geometry();
-                Box::new(move |graph, x| vec![graph.conv3d(x, "p", channels, out_space, g, bias)])
+                Box::new(move |graph, x, _| vec![graph.conv3d(x, "p", channels, out_space, g, bias)])
             }
             "conv_transpose3d" => {
                 let stride = triple(&case["stride"]);
-                Box::new(move |graph, x| vec![graph.conv_transpose3d(x[0], "p", channels, stride)])
+                Box::new(move |graph, x, _| vec![graph.conv_transpose3d(x[0], "p", channels, stride)])
             }
             "avg_pool3d" => {
                 let stride = triple(&case["stride"]);
-                Box::new(move |graph, x| vec![graph.avg_pool3d(x[0], stride, out_space)])
+                Box::new(move |graph, x, _| vec![graph.avg_pool3d(x[0], stride, out_space)])
             }
             "leaky_relu" => {
                 let slope = case["slope"].as_f64().unwrap() as f32;
-                Box::new(move |graph, x| vec![graph.leaky_relu(x[0], slope)])
+                Box::new(move |graph, x, _| vec![graph.leaky_relu(x[0], slope)])
             }
-            _ if normalises => Box::new(move |graph, x| graph.joint_norm(x, Some("p"), Epilogue::default())),
-            _ if op.contains("trilinear") => Box::new(move |graph, x| vec![graph.interpolate(x[0], dims)]),
+            _ if normalises => Box::new(move |graph, x, _| graph.joint_norm(x, Some("p"), Epilogue::default())),
+            _ if op.contains("trilinear") => Box::new(move |graph, x, _| vec![graph.interpolate(x[0], dims)]),
             _ => return report.fail(format!("{name}: the operator {op} is not known")),
         };
         let upstream = samples.iter().map(|&n| gy.sample(n).to_vec()).collect();

@@ -3,10 +3,10 @@
 use super::{Fixture, Report};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{Graph, Parameters, Session};
+use spark3d::compute::graph::{Graph, Parameters, Precision, Session};
 use spark3d::compute::ops::distort::{Change, Distortion, plain};
 use spark3d::compute::ops::fuse::{self, Fusion, FusionBox};
-use spark3d::tasks::pretext::models_genesis::bezier;
+use spark3d::tasks::pretexts::models_genesis::bezier;
 use std::rc::Rc;
 
 /// The curve, and what the device makes of an image with it.
@@ -30,15 +30,15 @@ pub fn curve(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut 
     report.compare_within(&format!("{name}/y (CPU)"), &cpu, &y.data, 1e-4);
 
     let distortion = Distortion { patch: x.dims(), windows: 2, points };
-    let mut graph = Graph::new(Parameters::default(), &[]);
+    let mut graph = Graph::new(Parameters::default(), Precision::F32);
     let image = graph.image(1, x.dims());
-    let distorted = graph.distort(distortion, image);
-    graph.keep(distorted.image);
+    let distorted = graph.distort(distortion, image.tensor());
+    let (result, id) = (graph.keep_words(distorted.image), graph.id());
     let mut session = Session::new(gpu.clone(), vec![graph], None).unwrap();
-    session.set_image(0, &x.data);
+    session.set_image(image, &x.data);
     distorted.upload(&mut session, &Change { curve: Some(curve), ..Default::default() });
-    session.run(0).unwrap();
-    report.compare_within(&format!("{name}/y"), &read(&session, distorted.image), &y.data, 1e-4);
+    session.run(id).unwrap();
+    report.compare_within(&format!("{name}/y"), &session.read_floats(result).unwrap(), &y.data, 1e-4);
 }
 
 /// Fused images and labels of a batch, on the CPU and on the device.
@@ -63,22 +63,21 @@ pub fn fusion(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut
         report.compare_within(&format!("{name}/fused {n} (CPU)"), &image, want.sample(n), 1e-6);
         report.compare_within(&format!("{name}/label {n} (CPU)"), &map, labels.sample(n), 0.0);
 
-        let mut graph = Graph::new(Parameters::default(), &[]);
+        let mut graph = Graph::new(Parameters::default(), Precision::F32);
         let inputs = [graph.image(1, patch), graph.image(1, patch)];
-        let fused = graph.fuse(Fusion { patch, classes, boxes: boxes.len() }, inputs[0], inputs[1]);
-        [fused.image, fused.classes].into_iter().for_each(|t| graph.keep(t));
+        let fusion = Fusion { patch, classes, boxes: boxes.len() };
+        let fused = graph.fuse(fusion, inputs[0].tensor(), inputs[1].tensor());
+        let [image_there, map_there] = [fused.image, fused.classes].map(|t| graph.keep_words(t));
+        let id = graph.id();
         let mut session = Session::new(gpu.clone(), vec![graph], None).unwrap();
-        session.set_image(0, foreground);
-        session.set_image(1, background);
+        session.set_image(inputs[0], foreground);
+        session.set_image(inputs[1], background);
         fused.upload(&mut session, &boxes);
-        session.run(0).unwrap();
-        report.compare_within(&format!("{name}/fused {n}"), &read(&session, fused.image), want.sample(n), 1e-6);
-        report.compare_within(&format!("{name}/label {n}"), &read(&session, fused.classes), labels.sample(n), 0.0);
+        session.run(id).unwrap();
+        let read = |readout| session.read_floats(readout).unwrap();
+        report.compare_within(&format!("{name}/fused {n}"), &read(image_there), want.sample(n), 1e-6);
+        report.compare_within(&format!("{name}/label {n}"), &read(map_there), labels.sample(n), 0.0);
         let alpha: Vec<f32> = map.iter().map(|c| c / (classes - 1) as f32).collect();
         report.compare_within(&format!("{name}/alpha {n}"), &alpha, get("alpha").sample(n), 1e-6);
     }
-}
-
-fn read(session: &Session, tensor: usize) -> Vec<f32> {
-    session.read_words(0, tensor).unwrap().into_iter().map(f32::from_bits).collect()
 }

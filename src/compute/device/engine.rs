@@ -86,10 +86,8 @@ impl Gpu {
         let (device, queue) = adapter::open(&adapter)?;
         let failure = Arc::new(Mutex::new(None));
         let slot = failure.clone();
-        device.set_device_lost_callback(move |reason, message| {
-            if !matches!(reason, wgpu::DeviceLostReason::Destroyed) {
-                *slot.lock().unwrap_or_else(|e| e.into_inner()) = Some(format!("device lost: {message}"));
-            }
+        device.set_device_lost_callback(move |_, message| {
+            *slot.lock().unwrap_or_else(|e| e.into_inner()) = Some(format!("device lost: {message}"));
         });
         let slot = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
@@ -128,6 +126,12 @@ impl Gpu {
         self.facts.max_binding = self.facts.max_binding.min(bytes);
     }
 
+    /// Loses the device, as a driver that resets or a card that falls off the bus does: whatever runs on it fails from now on.
+    /// For tests.
+    pub fn lose(&self) {
+        self.device.destroy();
+    }
+
     /// What the adapter is and has.
     pub fn facts(&self) -> &AdapterFacts {
         &self.facts
@@ -159,7 +163,7 @@ impl Gpu {
         match self.failure.lock().unwrap_or_else(|e| e.into_inner()).clone() {
             None => Ok(()),
             Some(what) => Err(Error::device(
-                format!("the device failed: {what}"),
+                format!("{} failed: {what}", self.facts.name),
                 "Run the same command again: it goes on from the last checkpoint. If it comes back, lower --memory or \
                  choose another adapter with --device",
             )),

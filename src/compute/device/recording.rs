@@ -33,7 +33,7 @@ impl Precision {
 /// A compute pipeline by name: a shader file with values for its template variables and its `override` constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
-    /// Path below `shaders/` without the ending, e.g. `conv3d/forward`.
+    /// Path below `shaders/` without the ending, e.g. `conv3d/direct`.
     pub shader: &'static str,
     /// Values of the variables of the shader's template.
     pub variables: Vec<(&'static str, u32)>,

@@ -1,5 +1,5 @@
-//! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, with its gradient in the same
-//! pass (as MAEMSELoss of nnssl; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
+//! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, or the absolute one, with its
+//! gradient in the same pass (as nnssl's MAEMSELoss; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
 
 use super::case::{Case, Input, Setup};
 use super::cases::{f64s, noise, random_mask, stored, voxel_mask};
@@ -22,6 +22,8 @@ pub enum Weights {
 }
 
 struct MaskedL2 {
+    /// The absolute error rather than the squared one.
+    absolute: bool,
     visible: Option<Space>,
     channels: usize,
     gradient: bool,
@@ -55,6 +57,28 @@ impl Graph {
         weights: Weights,
         gradient: bool,
     ) -> Option<TensorId> {
+        self.masked_error(false, prediction, target, weights, gradient)
+    }
+
+    /// As [`Graph::masked_l2`], for `loss_scale * sum w |p - t|`.
+    pub fn masked_l1(
+        &mut self,
+        prediction: TensorId,
+        target: TensorId,
+        weights: Weights,
+        gradient: bool,
+    ) -> Option<TensorId> {
+        self.masked_error(true, prediction, target, weights, gradient)
+    }
+
+    fn masked_error(
+        &mut self,
+        absolute: bool,
+        prediction: TensorId,
+        target: TensorId,
+        weights: Weights,
+        gradient: bool,
+    ) -> Option<TensorId> {
         let (channels, space) = self.shape(prediction);
         assert!(!space.is_sparse(), "the prediction is dense");
         let (visible, voxels) = match weights {
@@ -69,7 +93,7 @@ impl Graph {
         inputs.extend(voxels);
         let mut outputs = vec![loss, partial];
         outputs.extend(dp);
-        self.push(MaskedL2 { visible, channels, gradient }, &inputs, &outputs);
+        self.push(MaskedL2 { absolute, visible, channels, gradient }, &inputs, &outputs);
         dp
     }
 }
@@ -77,7 +101,7 @@ impl Graph {
 // The loss computes its gradient itself.
 impl Op for MaskedL2 {
     fn name(&self) -> &'static str {
-        "masked_l2"
+        if self.absolute { "masked_l1" } else { "masked_l2" }
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
@@ -100,6 +124,7 @@ impl Op for MaskedL2 {
             let kernel = Kernel::new("masked_l2/loss")
                 .with("CHUNK", CHUNK as u32)
                 .flag("VOXEL_WEIGHTS", node.inputs.len() > 3)
+                .flag("ABSOLUTE", self.absolute)
                 .flag("MASKED", self.visible.is_some())
                 .flag("GRADIENT", self.gradient);
             let bindings = [r.mask(&[&visible]), p.slice, target, weights, dp.slice, partial, values];
@@ -128,23 +153,36 @@ pub fn masked_l2(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>)
     (loss, d.iter().enumerate().map(|(k, d)| 2.0 * scale * w[k % w.len()] * d).collect())
 }
 
-/// Every case, with features of this precision.
-pub(super) fn cases(precision: Precision) -> Vec<Case> {
-    vec![loss_case("masked_l2", false, precision), loss_case("masked_l2 of all voxels", true, precision)]
+/// (loss, d loss / d p) of scale * sum over channels and voxels of w |p - t|; w has one channel. The gradient of |0| is 0.
+pub fn masked_l1(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
+    let d: Vec<f64> = p.iter().zip(t).map(|(p, t)| p - t).collect();
+    let loss = d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * d.abs()).sum();
+    let sign = |d: f64| if d == 0.0 { 0.0 } else { d.signum() };
+    (loss, d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * sign(*d)).collect())
 }
 
-/// The squared error of hidden voxels, or of all: its gradient as `y`, and the loss.
-fn loss_case(name: &str, all: bool, precision: Precision) -> Case {
+/// Every case, with features of this precision.
+pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    vec![
+        loss_case("masked_l2", false, false, precision),
+        loss_case("masked_l2 of all voxels", false, true, precision),
+        loss_case("masked_l1", true, false, precision),
+    ]
+}
+
+/// The squared or absolute error of hidden voxels, or of all: its gradient as `y`, and the loss.
+fn loss_case(name: &str, absolute: bool, all: bool, precision: Precision) -> Case {
     let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
     let mask = random_mask(8, grid, 17);
     let visible = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
     let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
     let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
     let weights = if all { vec![1.0; hidden.len()] } else { hidden };
-    let (loss, gradient) = masked_l2(&f64s(&p), &f64s(&t), &weights, 1.0);
+    let reference = if absolute { masked_l1 } else { masked_l2 };
+    let (loss, gradient) = reference(&f64s(&p), &f64s(&t), &weights, 1.0);
     let build = Box::new(move |g: &mut Graph, x: &[TensorId], images: &[Upload]| {
         let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
-        g.masked_l2(x[0], images[0].tensor(), weights, true).into_iter().collect()
+        g.masked_error(absolute, x[0], images[0].tensor(), weights, true).into_iter().collect()
     });
     let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
     let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };

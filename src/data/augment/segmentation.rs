@@ -24,30 +24,41 @@ pub struct Settings {
     pub plane_degrees: f64,
     /// Probability of a change of scale, the same along all axes; larger shows more of the image.
     pub scale_probability: f64,
+    /// The smallest and the largest scale.
     pub scale_range: [f64; 2],
     /// Probability of Gaussian noise in all channels, and its standard deviation.
     pub noise_probability: f64,
+    /// The smallest and the largest standard deviation of the noise.
     pub noise_sigma: [f64; 2],
     /// Probability of a blur, then of each channel's, and its standard deviation along each axis in voxels.
     pub blur_probability: f64,
+    /// Probability that a channel is blurred, where there is a blur.
     pub blur_channel_probability: f64,
+    /// The smallest and the largest standard deviation of the blur, in voxels.
     pub blur_sigma: [f64; 2],
     /// Probability of a change of brightness, and each channel's factor: half of them below 1.
     pub brightness_probability: f64,
+    /// The smallest and the largest factor of brightness.
     pub brightness_range: [f64; 2],
     /// Probability of a change of contrast, and each channel's factor: half of them below 1.
     pub contrast_probability: f64,
+    /// The smallest and the largest factor of contrast.
     pub contrast_range: [f64; 2],
     /// Probability of a lower resolution, then of each channel's, and the share of voxels along each axis that is left.
     pub low_resolution_probability: f64,
+    /// Probability that a channel loses resolution, where any does.
     pub low_resolution_channel_probability: f64,
+    /// The smallest and the largest share of voxels that is left along each axis.
     pub low_resolution_range: [f64; 2],
     /// Probability of a gamma correction of the negative, and of the image; each channel's exponent: half of them below 1.
     pub inverted_gamma_probability: f64,
+    /// Probability of a gamma correction of the image as it is.
     pub gamma_probability: f64,
+    /// The smallest and the largest exponent.
     pub gamma_range: [f64; 2],
     /// Probability of mirroring, for each axis (z, y, x) that may be mirrored.
     pub mirror_probability: f64,
+    /// Which axes (z, y, x) may be mirrored.
     pub mirror_axes: [bool; 3],
 }
 
@@ -86,15 +97,19 @@ impl Default for Settings {
 pub struct Draw {
     /// Rotation and scale: output offset from the centre → input offset, both (z, y, x) in voxels. `None`: neither fired.
     pub matrix: Option<Matrix>,
+    /// Added to all channels.
     pub noise: Option<Noise>,
     /// Standard deviations in voxels.
     pub blur: Vec<Option<[f64; 3]>>,
+    /// The factor of each channel.
     pub brightness: Vec<Option<f64>>,
+    /// The factor of each channel's contrast.
     pub contrast: Vec<Option<f64>>,
     /// Share of the voxels along each axis.
     pub low_resolution: Vec<Option<[f64; 3]>>,
     /// Exponents on the negative.
     pub inverted_gamma: Vec<Option<f64>>,
+    /// Exponents on the image as it is.
     pub gamma: Vec<Option<f64>>,
     /// Axes that are mirrored at the end.
     pub mirror: [bool; 3],
@@ -103,7 +118,9 @@ pub struct Draw {
 /// Gaussian noise: its standard deviation, and the seed of its values.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Noise {
+    /// Standard deviation.
     pub sigma: f64,
+    /// What the noise is drawn from, voxel by voxel.
     pub seed: u64,
 }
 
@@ -169,7 +186,7 @@ impl Settings {
     }
 
     /// Whether patches of this shape are rotated and zoomed in the plane of their last two axes only.
-    pub fn in_plane(&self, patch: [usize; 3]) -> bool {
+    fn in_plane(&self, patch: [usize; 3]) -> bool {
         let longest = patch.iter().copied().max().unwrap_or(1);
         longest as f64 / patch[0].max(1) as f64 > self.plane_ratio
     }

@@ -49,9 +49,11 @@ pub struct Cut {
     pub matrix: Matrix,
     /// Voxels of the patch and of the crop.
     pub patch: [usize; 3],
+    /// Voxels (z, y, x) of the crop.
     pub crop: [usize; 3],
     /// The part of the crop that has to be read: first voxel, relative to the crop, and shape.
     pub start: [usize; 3],
+    /// Voxels (z, y, x) of the part.
     pub shape: [usize; 3],
 }
 

@@ -22,6 +22,7 @@ const SEED: u32 = 12345;
 /// Which cross-validation fold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fold {
+    /// One of the splits, counted from 0.
     Number(usize),
     /// All cases train, and the same ones validate.
     All,
@@ -50,7 +51,9 @@ impl std::fmt::Display for Fold {
 /// Names of cases; an entry of `splits_final.json`.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq, Eq)]
 pub struct Cases {
+    /// Ids of the cases that train.
     pub train: Vec<String>,
+    /// Ids of the cases that validate.
     #[serde(rename = "val")]
     pub validation: Vec<String>,
 }
@@ -163,6 +166,7 @@ impl Mt19937 {
     const N: usize = 624;
     const M: usize = 397;
 
+    /// The generator that Python and NumPy start from this seed.
     pub fn new(seed: u32) -> Self {
         let mut state = [seed; Self::N];
         for i in 1..Self::N {
@@ -172,7 +176,8 @@ impl Mt19937 {
         Self { state, index: Self::N }
     }
 
-    pub fn next_u32(&mut self) -> u32 {
+    /// The next 32 random bits.
+    fn next_u32(&mut self) -> u32 {
         if self.index == Self::N {
             for i in 0..Self::N {
                 let y = (self.state[i] & 0x8000_0000) | (self.state[(i + 1) % Self::N] & 0x7fff_ffff);

@@ -19,6 +19,7 @@ pub struct PatchSettings {
     pub patch: [usize; 3],
     /// `None`: patches are cut as they are.
     pub augment: Option<augment::Settings>,
+    /// Where in a scan they lie.
     pub place: Place,
 }
 
@@ -46,6 +47,7 @@ impl Loader {
         Self { store, cases, settings }
     }
 
+    /// What its patches look like.
     pub fn settings(&self) -> &PatchSettings {
         &self.settings
     }

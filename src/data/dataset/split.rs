@@ -10,6 +10,7 @@ use crate::data::store::Case;
 /// Indices of cases.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
+    /// Indices of the cases that train.
     pub train: Vec<usize>,
     /// Empty when there is only one subject.
     pub validation: Vec<usize>,

@@ -16,13 +16,17 @@ use crate::data::store::meter;
 /// Which patch: sample `index` of step `step` of a run with seed `seed`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SampleKey {
+    /// Seed of the run.
     pub seed: u64,
+    /// Step of the run, counted from 0.
     pub step: u64,
+    /// Place within the step's batch, counted from 0.
     pub index: u64,
 }
 
 /// Something that gives a sample for a key: always the same one.
 pub trait Source: Send + Sync + 'static {
+    /// What it gives.
     type Sample: Send + 'static;
 
     /// # Errors
@@ -39,7 +43,9 @@ pub struct LoaderReport {
     pub bytes_read: u64,
     /// Seconds of all threads with a sample: reading, decoding and whatever else makes one.
     pub work_s: f64,
+    /// Seconds of those that the disk was waited for.
     pub read_s: f64,
+    /// Seconds of those that went into decompression.
     pub decode_s: f64,
     /// Seconds that the consumer waited for a batch.
     pub wait_s: f64,

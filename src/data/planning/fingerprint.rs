@@ -41,7 +41,9 @@ pub struct Fingerprint {
 /// Files of a data set at a glance, to see that they are still the same.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Files {
+    /// How many files there are.
     pub number: u64,
+    /// Their sizes, added up.
     pub bytes: u64,
     /// Last change of the newest, nanoseconds since 1970.
     pub modified: u64,
@@ -135,7 +137,7 @@ struct Sketch {
     counts: Vec<Counts>,
 }
 
-/// Takes the fingerprint of a data set: several cases at once, within the memory that [`pool`] allows. Cases that cannot be
+/// Takes the fingerprint of a data set: several cases at once, within the memory that `preprocess::pool` allows. Cases that cannot be
 /// read do not stop the others, but are an error in the end.
 ///
 /// # Errors

@@ -15,12 +15,19 @@ pub const SAMPLES: u32 = 100_000_000;
 /// Foreground intensities of one channel over the data set.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
 pub struct Intensities {
+    /// The largest value.
     pub max: f64,
+    /// The mean.
     pub mean: f64,
+    /// The median.
     pub median: f64,
+    /// The smallest value.
     pub min: f64,
+    /// The 0.5th percentile, below which nnU-Net clips a CT.
     pub percentile_00_5: f64,
+    /// The 99.5th percentile, above which nnU-Net clips a CT.
     pub percentile_99_5: f64,
+    /// The standard deviation.
     pub std: f64,
 }
 

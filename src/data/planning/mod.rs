@@ -36,6 +36,7 @@ pub struct Request {
     pub dataset: PathBuf,
     /// The plans to write; in the data set, under nnU-Net's name for them, where it is not given. The fingerprint lies beside.
     pub out: Option<PathBuf>,
+    /// What the planner is told.
     pub options: Options,
     /// Whether the cases are read although their fingerprint is there.
     pub anew: bool,
@@ -46,8 +47,11 @@ pub struct Request {
 /// What was done.
 #[derive(Clone, Debug)]
 pub struct Outcome {
+    /// What was decided.
     pub plan: Plan,
+    /// The file of the plans.
     pub plans: PathBuf,
+    /// The file of the fingerprint.
     pub fingerprint: PathBuf,
     /// Whether the fingerprint was there already.
     pub reused: bool,

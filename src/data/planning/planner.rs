@@ -92,6 +92,7 @@ impl Planner {
 /// What a user may choose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Options {
+    /// Whose rules are followed.
     pub planner: Planner,
     /// Memory to plan for in GB; the planner's own where it is not given.
     pub gigabytes: Option<f64>,
@@ -123,8 +124,11 @@ pub struct Stage {
     pub spacing: [f64; 3],
     /// Median voxels of the images at this voxel size.
     pub median: [f64; 3],
+    /// Voxels (z, y, x) of a patch.
     pub patch: [usize; 3],
+    /// Patches of a step.
     pub batch: usize,
+    /// The network that fits both into the memory.
     pub architecture: Architecture,
     /// Values that convolutions put out for a patch.
     pub feature_maps: f64,
@@ -133,15 +137,19 @@ pub struct Stage {
 /// All that is decided. Axes are those after `transpose`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// Of the full resolution.
     pub full: Stage,
     /// Where the patch is small beside the images.
     pub low: Option<Stage>,
     /// The image's axis that each axis of the plan is: the one with the largest voxels first.
     pub transpose: [usize; 3],
+    /// What happens to the intensities of each channel.
     pub normalization: Vec<Normalization>,
+    /// For each channel, whether only what is not 0 counts for that.
     pub use_mask_for_norm: Vec<bool>,
     /// Medians of spacing and of shape after cropping, before anything is resampled.
     pub original_spacing: [f64; 3],
+    /// Median voxels after cropping.
     pub original_shape: [f64; 3],
 }
 

@@ -12,7 +12,9 @@ const MOST_FEATURES: usize = 320;
 /// Strides and kernels of the stages, from the highest resolution down.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Topology {
+    /// Of each stage, from the highest resolution down.
     pub strides: Vec<[usize; 3]>,
+    /// Edges of each stage's convolutions, from the highest resolution down.
     pub kernels: Vec<[usize; 3]>,
     /// The patch that was asked for, enlarged to a multiple of `divisor`.
     pub patch: [usize; 3],

@@ -39,9 +39,11 @@ pub struct Grid {
 pub struct Prepared {
     /// Channel by channel, C order on `grid.prepared`.
     pub data: Vec<f32>,
+    /// Channels of `data`.
     pub channels: usize,
     /// On the same voxels; [`OUTSIDE`] where nothing is labelled and every channel is 0.
     pub labels: Option<Vec<i16>>,
+    /// Where the case lies on its image.
     pub grid: Grid,
 }
 

@@ -8,6 +8,7 @@ const MIN_STD: f64 = 1e-8;
 /// What was subtracted and what divided by: `original = z * std + mean`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Statistics {
+    /// What was subtracted.
     pub mean: f64,
     /// Population standard deviation, at least 1e-8.
     pub std: f64,

@@ -22,11 +22,30 @@ use crate::formats::nifti::{self, Defect};
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The scans are known: how many there are, and how many of them an earlier run has done with.
-    Found { scans: usize, done: usize },
+    Found {
+        /// Scans of this run's part of the input.
+        scans: usize,
+        /// Those among them that are done.
+        done: usize,
+    },
     /// A scan is in the store.
-    Prepared { id: String, source: PathBuf, shape: [usize; 3], took: Duration },
+    Prepared {
+        /// Its id in the store.
+        id: String,
+        /// The file it came from.
+        source: PathBuf,
+        /// Voxels (z, y, x) in the store.
+        shape: [usize; 3],
+        /// From opening the file to the finished array.
+        took: Duration,
+    },
     /// A scan was left out, and why.
-    Rejected { source: PathBuf, reason: String },
+    Rejected {
+        /// The file.
+        source: PathBuf,
+        /// With the numbers, and what to do to keep it.
+        reason: String,
+    },
 }
 
 /// What a run leaves behind.
@@ -34,6 +53,7 @@ pub enum Event {
 pub struct Summary {
     /// Scans in the store, from this run and earlier ones.
     pub cases: usize,
+    /// Subjects that these scans show.
     pub subjects: usize,
     /// Scans prepared by this run.
     pub prepared: usize,

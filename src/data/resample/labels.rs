@@ -9,7 +9,7 @@ use super::{Order, assemble, check, nearest, neighbours, pick, slices};
 /// shares, the nearest voxel's wins, else the lowest. `Order::Nearest` takes the nearest voxel's label throughout.
 ///
 /// # Panics
-/// As [`resample`].
+/// As [`resample`](super::resample()).
 pub fn resample_labels(
     labels: &[i16],
     shape: [usize; 3],
@@ -23,7 +23,7 @@ pub fn resample_labels(
 /// As [`resample_labels`], with the order of interpolation along the separate axis (nearest or linear).
 ///
 /// # Panics
-/// As [`resample`].
+/// As [`resample`](super::resample()).
 pub fn resample_labels_with(
     labels: &[i16],
     shape: [usize; 3],

@@ -1,5 +1,5 @@
-//! From one grid to another: cutting away what surrounds the head, and resampling as nnU-Net does it: cubic B-splines for intensities, each label on its own for segmentations, and the
-//! special treatment of thick slices.
+//! From one grid to another: cutting away what surrounds the head ([`crop`]), and resampling as nnU-Net does it, with cubic
+//! B-splines for intensities, each label on its own for segmentations, and the special treatment of thick slices.
 //!
 //! Grids share their outer faces: sample `i` of `m` lies at `(i + 0.5) n / m - 0.5` of `n`. Beyond the outermost voxel
 //! centres the image goes on with its edge value. Arithmetic is in f64, one axis after the other, in parallel.
@@ -19,8 +19,11 @@ pub const ANISOTROPY: f64 = 3.0;
 /// How values between voxel centres come about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
+    /// The value of the nearest voxel; halves go up.
     Nearest,
+    /// Between the two neighbours along each axis.
     Linear,
+    /// By cubic B-splines, clipped to the range of the input.
     Cubic,
 }
 

@@ -19,9 +19,11 @@ use crate::data::store;
 /// A scan that may be worth preparing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// The file.
     pub path: PathBuf,
     /// Proposed name of the case: letters, digits, `-`, `_`, `.`; not yet unique.
     pub name: String,
+    /// Who is shown; scans of one subject are never split between training and validation.
     pub subject: String,
     /// Such as `T1w`, in the spelling of [`modality`]; `None` where nothing says it.
     pub modality: Option<String>,

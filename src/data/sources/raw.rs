@@ -10,7 +10,9 @@ use crate::formats::nnunet::Dataset;
 /// A labelled data set as nnU-Net lays it out.
 #[derive(Clone, Debug)]
 pub struct RawDataset {
+    /// The data set's folder.
     pub folder: PathBuf,
+    /// Its `dataset.json`.
     pub dataset: Dataset,
     /// In the order of their ids.
     pub cases: Vec<RawCase>,
@@ -19,9 +21,11 @@ pub struct RawDataset {
 /// One case of a raw data set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RawCase {
+    /// The part of its files' names that they share.
     pub id: String,
     /// One file a channel.
     pub images: Vec<PathBuf>,
+    /// The label map.
     pub label: PathBuf,
 }
 

@@ -17,7 +17,9 @@ pub struct Case {
     /// Such as `T1w`, where it is known.
     #[serde(default)]
     pub modality: Option<String>,
+    /// The file it came from, as a real path: another path to it is the same scan.
     pub source: PathBuf,
+    /// Of that file when it was prepared.
     pub stamp: Stamp,
     /// The scan's grid before preparation.
     #[serde(default)]
@@ -32,6 +34,7 @@ pub struct Case {
     pub affine: Affine,
     /// The z-score's mean and standard deviation: `intensity = value * std + mean`.
     pub mean: f64,
+    /// The z-score's standard deviation, at least 1e-8.
     pub std: f64,
 }
 
@@ -47,10 +50,14 @@ pub struct Before {
 /// One scan that was left out.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Rejected {
+    /// The file, as a real path.
     pub source: PathBuf,
+    /// Of that file when it was looked at. None where the scan is to be looked at again.
     pub stamp: Option<Stamp>,
+    /// Such as `T1w`, where it is known.
     #[serde(default)]
     pub modality: Option<String>,
+    /// What sort of reason it is; stores of version 1 do not say it.
     #[serde(default)]
     pub kind: Option<Reason>,
     /// With the numbers, and what to do to keep it.
@@ -82,6 +89,7 @@ pub enum Reason {
 /// Size and time of a file when it was looked at, to see that it is still the same.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stamp {
+    /// Size of the file.
     pub bytes: u64,
     /// Last change, nanoseconds since 1970.
     pub modified: u64,

@@ -13,7 +13,9 @@ pub const UNKNOWN: &str = "unknown";
 #[derive(Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(default)]
 pub struct Fingerprint {
+    /// Scans in the store.
     pub scans: usize,
+    /// Subjects that they show.
     pub subjects: usize,
     /// Scans of each modality.
     pub modalities: BTreeMap<String, usize>,
@@ -28,12 +30,19 @@ pub struct Fingerprint {
 /// Percentiles along each axis (z, y, x), each axis by itself; between two values linearly, as NumPy's default.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct Percentiles {
+    /// The smallest value.
     pub min: [f64; 3],
+    /// The 10th percentile.
     pub p10: [f64; 3],
+    /// The 25th percentile.
     pub p25: [f64; 3],
+    /// The 50th percentile.
     pub median: [f64; 3],
+    /// The 75th percentile.
     pub p75: [f64; 3],
+    /// The 90th percentile.
     pub p90: [f64; 3],
+    /// The largest value.
     pub max: [f64; 3],
 }
 
@@ -58,6 +67,7 @@ impl Percentiles {
 }
 
 impl Fingerprint {
+    /// Sums up the scans of a store, and those that were left out of it.
     pub fn of(cases: &[Case], rejected: &[Rejected]) -> Self {
         let mut modalities = BTreeMap::new();
         for case in cases {

@@ -21,7 +21,9 @@ const VERSION: u32 = 2;
 pub struct Manifest {
     format: String,
     version: u32,
+    /// How the scans were chosen and prepared.
     pub settings: Settings,
+    /// What they are like.
     #[serde(default)]
     pub fingerprint: Fingerprint,
     /// In the order of their ids.
@@ -31,6 +33,7 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// Puts cases and rejected scans into their order, so that the file does not depend on how they came about.
     pub fn new(settings: Settings, mut cases: Vec<Case>, mut rejected: Vec<Rejected>) -> Self {
         cases.sort_by(|a, b| a.id.cmp(&b.id));
         rejected.sort_by(|a, b| a.source.cmp(&b.source));

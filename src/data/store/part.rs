@@ -12,7 +12,9 @@ pub(super) const PARTS: &str = "parts";
 /// One of `of` runs that share an input among them: it prepares every `of`-th scan, from scan `index` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Part {
+    /// Which of them it is, counted from 0.
     pub index: usize,
+    /// How many there are.
     pub of: usize,
 }
 

@@ -30,10 +30,12 @@ impl Store {
         Ok(Self { folder: folder.to_path_buf(), manifest })
     }
 
+    /// The store's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
+    /// What the store says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }

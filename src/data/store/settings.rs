@@ -32,6 +32,7 @@ pub struct Settings {
 #[derive(Serialize, Deserialize, clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
+    /// As they are computed.
     #[default]
     F32,
     /// Half the space; z-scores keep three decimal digits.

@@ -11,11 +11,15 @@ use crate::evaluation::results::{Results, Run};
 /// What a table can keep apart, besides method and data set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum By {
+    /// What was predicted and scored.
     TestSet,
+    /// How many cases were trained on.
     Cases,
     /// Trained on all cases, or one of several folds.
     FoldSet,
+    /// The fold of the cross-validation.
     Fold,
+    /// The variant of the experiment.
     Option,
 }
 

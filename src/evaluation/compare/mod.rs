@@ -22,6 +22,7 @@ use cells::Tested;
 pub use paper::{Difference, check as check_paper};
 pub use report::Report;
 
+/// What is compared, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     /// Files of results, or folders with one.
@@ -32,13 +33,16 @@ pub struct Options {
     pub methods: Vec<String>,
     /// Draws of test cases; 0: no bootstrap.
     pub bootstrap: usize,
+    /// Seed of those draws.
     pub seed: u64,
     /// The paper's tables too.
     pub paper: bool,
 }
 
-/// Everything that the results of some files and, where asked for, the paper's tables say. An error when the files hold no run, or
-/// two of them other scores of the same run.
+/// Everything that the results of some files and, where asked for, the paper's tables say.
+///
+/// # Errors
+/// The files hold no run, or two of them other scores of the same run; or one cannot be read.
 pub fn compare(options: &Options) -> Result<Report> {
     let mut report = Report::default();
     if !options.files.is_empty() {

@@ -62,10 +62,15 @@ const TABLES: [Table; 11] = [
 /// A printed number that is not the computed one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
+    /// The table of the paper.
     pub table: &'static str,
+    /// The row in it.
     pub row: String,
+    /// What is printed there.
     pub quantity: &'static str,
+    /// The number as the paper has it.
     pub printed: f64,
+    /// The number as the other columns give it.
     pub computed: f64,
     /// No more than what scores rounded to two digits explain.
     pub rounding: bool,
@@ -110,6 +115,9 @@ pub fn paper(report: &mut Report) -> Result<()> {
 }
 
 /// Of all tables: how many numbers were computed again, and those that differ from what is printed.
+///
+/// # Errors
+/// One of the tables that travel with the program cannot be read.
 pub fn check() -> Result<(usize, Vec<Difference>)> {
     let (mut checked, mut differences) = (0, Vec::new());
     for table in &TABLES {

@@ -10,8 +10,10 @@ use crate::base::atomic::write_atomic;
 use crate::base::error::{Error, Result};
 use crate::evaluation::pictures::save_png;
 
+/// What a comparison gives: a text to read, and tables and pictures to go with it.
 #[derive(Default)]
 pub struct Report {
+    /// The whole as one document.
     pub markdown: String,
     /// Name without ending, and lines of cells.
     pub tables: Vec<(String, Vec<Vec<String>>)>,
@@ -21,6 +23,9 @@ pub struct Report {
 
 impl Report {
     /// Writes compare.md, NAME.csv and NAME.png into `folder`, which is made when it is missing.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
     pub fn write(&self, folder: &Path) -> Result<()> {
         fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
         for (name, lines) in &self.tables {

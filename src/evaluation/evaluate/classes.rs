@@ -9,7 +9,9 @@ use std::path::Path;
 /// One label, or a region: several labels that count as one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Class {
+    /// The name in tables and on pictures.
     pub name: String,
+    /// The labels that belong to it; one, unless it is a region.
     pub labels: Vec<i32>,
     /// The name in `summary.json`: `1`, or `(1, 2)` as Python writes a tuple.
     pub key: String,
@@ -30,6 +32,7 @@ impl Class {
 /// The classes to score, and every value that a label map may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Classes {
+    /// The classes that are scored, in their order.
     pub scored: Vec<Class>,
     /// With the background and the label to ignore.
     pub known: BTreeSet<i32>,

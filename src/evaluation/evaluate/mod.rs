@@ -34,17 +34,20 @@ pub struct Options {
     pub predicted: PathBuf,
     /// References without a prediction are passed over instead of being an error.
     pub chill: bool,
+    /// What is measured and written.
     pub measures: Measures,
 }
 
 /// What is measured, and where it goes.
 #[derive(Clone, Debug)]
 pub struct Measures {
+    /// Which labels are scored as what.
     pub classes: Classes,
     /// Within how many mm an outline counts as met, for the NSD.
     pub tolerance: f64,
     /// Where the summary goes.
     pub out: Option<PathBuf>,
+    /// Pictures of the outlines, where they are wanted.
     pub overlays: Option<Overlays>,
 }
 
@@ -60,6 +63,7 @@ pub struct Overlays {
 /// One class of one case.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Scores {
+    /// Voxels of each kind of agreement.
     pub counts: Counts,
     /// Normalised surface distance at the tolerance; NaN where neither map has the class.
     pub nsd: f64,
@@ -70,16 +74,22 @@ pub struct Scores {
 /// The scores of one case, in the order of the classes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Case {
+    /// File name without its ending.
     pub name: String,
+    /// The label map that is taken for the truth.
     pub reference: PathBuf,
+    /// The label map that is judged.
     pub predicted: PathBuf,
+    /// Of each scored class, in their order.
     pub scores: Vec<Scores>,
 }
 
 /// All that was measured.
 #[derive(Clone, Debug)]
 pub struct Evaluation {
+    /// What was scored, in the order of each case's scores.
     pub classes: Vec<Class>,
+    /// Within how many mm an outline counts as met.
     pub tolerance: f64,
     /// In the order of their names.
     pub cases: Vec<Case>,

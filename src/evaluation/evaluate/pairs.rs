@@ -14,7 +14,9 @@ const LISTED: usize = 8;
 pub struct Pair {
     /// File name without its ending.
     pub name: String,
+    /// The label map that is taken for the truth.
     pub reference: PathBuf,
+    /// The label map that is judged.
     pub predicted: PathBuf,
 }
 

@@ -52,10 +52,13 @@ impl Confusion {
 /// Voxels of one class, by whether the prediction (positive or negative) is true or false.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Voxels of the class in both maps.
     pub tp: u64,
+    /// Voxels of the class in the predicted map alone.
     pub fp: u64,
-    /// `fn` is a keyword.
+    /// Voxels of the class in the reference alone; `fn` is a keyword.
     pub fn_: u64,
+    /// Voxels of the class in neither map.
     pub tn: u64,
 }
 

@@ -15,7 +15,9 @@ use serde_json::Value;
 /// A named curve; `points` are (step, value) in order of the steps. Values that are not finite are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Series {
+    /// Its name in the legend.
     pub name: String,
+    /// (x, y) from left to right.
     pub points: Vec<(f64, f64)>,
 }
 
@@ -56,6 +58,9 @@ pub(super) type Drawn =
 /// Draws the progress of a run to `path`. `series` are losses: the first is the training loss, drawn with a smoothed
 /// line when it has many points; the second the validation loss, drawn with dots; any further one a reference such as
 /// the loss of predicting zero, drawn dashed.
+///
+/// # Errors
+/// The picture cannot be written.
 pub fn progress_png(
     path: impl AsRef<Path>,
     title: &str,
@@ -67,7 +72,7 @@ pub fn progress_png(
 }
 
 /// The picture that [`progress_png`] writes.
-pub fn progress_picture(title: &str, series: &[Series], lr: &Series, throughput: &Series) -> RgbImage {
+fn progress_picture(title: &str, series: &[Series], lr: &Series, throughput: &Series) -> RgbImage {
     let (width, height) = (WIDTH, TITLE_HEIGHT + LOSS_HEIGHT + 2 * SMALL_HEIGHT);
     let mut pixels = vec![255; (3 * width * height) as usize];
     // Drawing into memory with a font that is part of the program: nothing is left that can fail.

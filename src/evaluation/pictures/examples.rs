@@ -15,15 +15,18 @@ use crate::base::volume::Volume;
 pub struct Example {
     /// Both of one shape and spacing.
     pub before: Volume,
+    /// What became of it.
     pub after: Volume,
     /// Label maps on the same voxels.
     pub labels: Option<[Vec<i32>; 2]>,
+    /// The line below the pictures.
     pub caption: String,
 }
 
 /// What the sheet says of itself.
 #[derive(Clone, Copy, Debug)]
 pub struct Heading<'a> {
+    /// The line above all examples.
     pub title: &'a str,
     /// Classes whose outlines are drawn.
     pub classes: &'a [Class<'a>],

@@ -12,17 +12,24 @@ use super::text_style;
 /// One method's values: (x, mean, standard deviation), in order of x.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Line {
+    /// Its name in the legend.
     pub name: String,
+    /// (x, mean, standard deviation), in order of x.
     pub points: Vec<(f64, f64, f64)>,
 }
 
+/// Lines of several methods over one axis.
 #[derive(Clone, Debug, Default)]
 pub struct Chart {
+    /// The line above it.
     pub title: String,
+    /// What the horizontal axis is.
     pub x: String,
+    /// What the vertical axis is.
     pub y: String,
     /// Names of the places 0, 1, ... of the axis, where it is no scale.
     pub ticks: Vec<String>,
+    /// In the order of the legend.
     pub lines: Vec<Line>,
 }
 

@@ -23,6 +23,9 @@ use crate::base::error::{Error, Result};
 const FONT: &str = "sans-serif";
 
 /// Writes `picture` as PNG; the file appears whole or not at all.
+///
+/// # Errors
+/// The picture cannot be written.
 pub fn save_png(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
     let mut bytes = Vec::new();
     picture

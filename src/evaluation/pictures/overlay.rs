@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 /// A class of the segmentation.
 #[derive(Clone, Copy, Debug)]
 pub struct Class<'a> {
+    /// Its name in the legend.
     pub name: &'a str,
     /// The labels that belong to it; a label may belong to several classes.
     pub labels: &'a [i32],

@@ -14,6 +14,7 @@ pub struct Panel<'a> {
     pub title: &'a str,
     /// Oriented: axes (inferior→superior, posterior→anterior, left→right).
     pub volume: &'a Volume,
+    /// Which values become which colours.
     pub window: Window<'a>,
 }
 
@@ -25,7 +26,14 @@ pub enum Window<'a> {
     /// Black through red to light yellow, with a scale below the column: for errors.
     Heat(f32, f32),
     /// Grey, but voxels where `hidden` is above one half are drawn in a flat dark blue.
-    GrayMasked { lo: f32, hi: f32, hidden: &'a Volume },
+    GrayMasked {
+        /// The value that is black.
+        lo: f32,
+        /// The value that is white.
+        hi: f32,
+        /// Of the volume's shape.
+        hidden: &'a Volume,
+    },
 }
 
 /// The 0.5th and 99.5th percentile of the finite values: a window that one bright vessel does not spoil. The second is

@@ -15,11 +15,14 @@ pub const FILE: &str = "results.sqlite";
 /// What a run did. In the file: `pretrain`, `finetune`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
+    /// A pre-training, which has curves and no scores.
     Pretrain,
+    /// A fine-tuning and its scores.
     Finetune,
 }
 
 impl Kind {
+    /// The name in the database.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Pretrain => "pretrain",
@@ -28,16 +31,22 @@ impl Kind {
     }
 }
 
+/// One training in the results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Run {
     /// Hash of everything that makes the result (plan, data): the primary key.
     pub id: String,
+    /// What sort of training it is.
     pub kind: Kind,
+    /// What the experiment calls the method.
     pub method: String,
+    /// What the experiment calls the data set; empty for a pre-training.
     pub dataset: String,
     /// Training cases; 0 = all.
     pub cases: u64,
+    /// A number or `all`; empty for a pre-training.
     pub fold: String,
+    /// Seed of the training.
     pub seed: u64,
     /// Name of a variant ("" = none): another schedule, length, stem.
     pub option: String,
@@ -47,7 +56,9 @@ pub struct Run {
     pub code: String,
     /// Adapter and driver.
     pub adapter: String,
+    /// Steps that it took.
     pub steps: u64,
+    /// Seconds that they took.
     pub seconds: f64,
     /// UTC, RFC 3339.
     pub finished: String,
@@ -56,18 +67,26 @@ pub struct Run {
 /// Scores of one class of one test case, as fractions; none where neither the reference nor the prediction has the class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
+    /// What the experiment calls the test set.
     pub test_set: String,
+    /// The case's id.
     pub case: String,
+    /// The class's name.
     pub class: String,
+    /// Dice similarity coefficient, 0 to 1.
     pub dice: Option<f64>,
+    /// Normalised surface distance, 0 to 1.
     pub nsd: Option<f64>,
 }
 
 /// A number that changes during a run (loss, pseudo Dice).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Point {
+    /// The curve's name.
     pub series: String,
+    /// Steps that were done.
     pub step: u64,
+    /// The curve's value there.
     pub value: f64,
 }
 
@@ -80,35 +99,51 @@ pub struct Results {
 impl Results {
     /// Opens a file, or [`FILE`] of a folder, for reading and writing; makes it when it is missing. Waits half a minute for other
     /// writers before it gives up.
+    ///
+    /// # Errors
+    /// It cannot be read or made, or holds something else.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = file::locate(path.as_ref());
         Ok(Results { connection: file::open(&path)?, path })
     }
 
     /// Opens an existing file, or [`FILE`] of a folder, for reading.
+    ///
+    /// # Errors
+    /// There is none, or it holds something else.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let path = file::locate(path.as_ref());
         Ok(Results { connection: file::read(&path)?, path })
     }
 
     /// Empty results that live in memory, to merge files into.
+    ///
+    /// # Errors
+    /// The library refuses to make a database.
     pub fn in_memory() -> Result<Self> {
         let path = PathBuf::from(":memory:");
         Ok(Results { connection: file::open(&path)?, path })
     }
 
+    /// The file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// Whether a run of this id is there.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn has(&self, id: &str) -> Result<bool> {
         let found = self.connection.query_row("SELECT 1 FROM runs WHERE id = ?1", [id], |_| Ok(())).optional();
         Ok(found.map_err(|e| file::error(&self.path, e))?.is_some())
     }
 
     /// Adds a run with all that belongs to it, in one transaction. The last of several points of one series and step counts. A
-    /// value that is no number is stored as NULL: a point reads back as NaN, a score as none. An error when the id is there.
+    /// value that is no number is stored as NULL: a point reads back as NaN, a score as none.
+    ///
+    /// # Errors
+    /// A run of the id is there, or the file cannot be written to.
     pub fn insert(&mut self, run: &Run, scores: &[Score], points: &[Point]) -> Result<()> {
         if self.has(&run.id)? {
             let what = format!("already holds run {}", describe(run));
@@ -124,6 +159,9 @@ impl Results {
     }
 
     /// Gives a run other names; what makes its result is not touched.
+    ///
+    /// # Errors
+    /// The file cannot be written to.
     pub fn rename(&mut self, id: &str, method: &str, dataset: &str, option: &str) -> Result<()> {
         let sql = "UPDATE runs SET method = ?2, dataset = ?3, option = ?4 WHERE id = ?1";
         let changed = self.connection.execute(sql, [id, method, dataset, option]);
@@ -131,11 +169,17 @@ impl Results {
     }
 
     /// All runs, in the order in which they came.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn runs(&self) -> Result<Vec<Run>> {
         self.query(&format!("SELECT {RUN_COLUMNS} FROM runs ORDER BY number"), [], run_of)
     }
 
     /// The scores of a run, sorted by test set, case and class.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn scores(&self, id: &str) -> Result<Vec<Score>> {
         let sql = "SELECT test_set, case_name, class, dice, nsd FROM scores JOIN runs ON run = number WHERE id = ?1 \
                    ORDER BY test_set, case_name, class";
@@ -151,6 +195,9 @@ impl Results {
     }
 
     /// The points of a run, sorted by series and step.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn points(&self, id: &str) -> Result<Vec<Point>> {
         let sql =
             "SELECT series, step, value FROM points JOIN runs ON run = number WHERE id = ?1 ORDER BY series, step";
@@ -160,8 +207,10 @@ impl Results {
         })
     }
 
-    /// Takes over the runs that `other` has and this one has not, in one transaction, and says how many. A run in both with other
-    /// scores is an error that names it, and nothing is taken over.
+    /// Takes over the runs that `other` has and this one has not, in one transaction, and says how many.
+    ///
+    /// # Errors
+    /// A run is in both with other scores: it is named, and nothing is taken over. Or a file cannot be read or written to.
     pub fn merge(&mut self, other: &Results) -> Result<usize> {
         let mut added = Vec::new();
         for run in other.runs()? {

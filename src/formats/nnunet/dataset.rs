@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 pub struct Dataset {
     /// Name of each channel, by its number.
     pub channels: Vec<String>,
+    /// Its classes and what is ignored.
     pub labels: Labels,
     /// Ending of all images and label maps, such as `.nii.gz`.
     pub file_ending: String,
@@ -33,6 +34,7 @@ pub struct Labels {
 /// A foreground class.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Class {
+    /// The name in `dataset.json`.
     pub name: String,
     /// The labels that belong to it; one, unless it is a region.
     pub values: Vec<i16>,
@@ -64,7 +66,10 @@ impl Dataset {
         Self::from_json(super::read_json(path)?).map_err(|cause| bad(path, cause))
     }
 
-    /// As [`Dataset::read`] from a value, such as the copy inside a checkpoint. The error is the cause alone.
+    /// As [`Dataset::read`] from a value, such as the copy inside a checkpoint.
+    ///
+    /// # Errors
+    /// Something is missing or makes no sense: the cause alone, for callers that know where the value is from.
     pub fn from_json(json: Value) -> std::result::Result<Self, String> {
         let named = json.get("channel_names").or_else(|| json.get("modality")).and_then(Value::as_object);
         let mut channels: Vec<(usize, String)> = Vec::new();

@@ -14,7 +14,10 @@ pub enum Reader {
 }
 
 impl Reader {
-    /// By the name of nnU-Net's class. The error is the cause alone.
+    /// By the name of nnU-Net's class.
+    ///
+    /// # Errors
+    /// The class reads no NIfTI files: the cause alone.
     pub fn from_name(name: &str) -> Cause<Self> {
         match name {
             "SimpleITKIO" | "NibabelIO" | "" => Ok(Self::AsStored),
@@ -27,26 +30,35 @@ impl Reader {
 /// What happens to the intensities of a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Normalization {
+    /// To zero mean and unit variance.
     ZScore,
     /// Clipped to the 0.5 and 99.5 percentiles of the data set's foreground, then its mean and deviation.
     Ct,
+    /// Left as they are.
     None,
+    /// To the range 0 to 1 of each image.
     RescaleTo01,
+    /// Divided by 255.
     RgbTo01,
 }
 
 /// Foreground intensities of a channel over the whole data set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Intensity {
+    /// The mean.
     pub mean: f64,
+    /// The standard deviation.
     pub std: f64,
+    /// The 0.5th percentile.
     pub percentile_00_5: f64,
+    /// The 99.5th percentile.
     pub percentile_99_5: f64,
 }
 
 /// How arrays change their voxel size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resampling {
+    /// Order of interpolation: 0, 1 or 3.
     pub order: u32,
     /// Order along the thick axis when slices are resampled one by one.
     pub order_z: u32,
@@ -59,37 +71,53 @@ pub struct Resampling {
 pub struct Architecture {
     /// Residual encoder (ResidualEncoderUNet) or plain (PlainConvUNet).
     pub residual: bool,
+    /// Channels of each stage.
     pub features: Vec<usize>,
     /// Residual blocks or convolutions of each stage.
     pub blocks: Vec<usize>,
+    /// Edges of each stage's convolutions, along the axes after the plans' transposition.
     pub kernels: Vec<[usize; 3]>,
+    /// Of each stage's first convolution; 1 throughout for the first stage.
     pub strides: Vec<[usize; 3]>,
+    /// Convolutions of each stage of the decoder.
     pub decoder_convs: Vec<usize>,
 }
 
 /// One configuration, such as `3d_fullres`. Axes are those after `transpose_forward`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Configuration {
+    /// Its name in the plans.
     pub name: String,
+    /// Patches of a step.
     pub batch_size: usize,
+    /// Voxels of a patch.
     pub patch_size: [usize; 3],
     /// Voxel edge lengths in mm.
     pub spacing: [f64; 3],
     /// One a channel.
     pub normalization: Vec<Normalization>,
+    /// For each channel, whether only what is not 0 counts for its normalisation.
     pub use_mask_for_norm: Vec<bool>,
+    /// How images change their voxel size.
     pub data: Resampling,
+    /// How label maps change their voxel size.
     pub segmentation: Resampling,
+    /// How logits change their voxel size on their way back.
     pub probabilities: Resampling,
+    /// Whether the Dice loss is of all samples of a step as one.
     pub batch_dice: bool,
+    /// The network.
     pub architecture: Architecture,
 }
 
 /// What a `plans.json` says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plans {
+    /// The data set that they were made for; empty where the file does not say.
     pub dataset_name: String,
+    /// What nnU-Net calls them; empty where the file does not say.
     pub plans_name: String,
+    /// How images are read.
     pub reader: Reader,
     /// Axis of the image (z, y, x) that each axis of prepared arrays is.
     pub transpose_forward: [usize; 3],
@@ -110,7 +138,10 @@ impl Plans {
         })
     }
 
-    /// As [`Plans::read`] from a value, such as the copy inside a checkpoint. The error is the cause alone.
+    /// As [`Plans::read`] from a value, such as the copy inside a checkpoint.
+    ///
+    /// # Errors
+    /// Something is missing or makes no sense: the cause alone, for callers that know where the value is from.
     pub fn from_json(json: Value) -> Cause<Self> {
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
         let reader = Reader::from_name(&text("image_reader_writer"))?;
@@ -162,7 +193,10 @@ impl Plans {
         list.map(|l| l.keys().map(String::as_str).collect()).unwrap_or_default()
     }
 
-    /// A configuration by name. The error is the cause alone.
+    /// A configuration by name.
+    ///
+    /// # Errors
+    /// There is no such configuration, or it asks for something that is not supported: the cause alone.
     pub fn configuration(&self, name: &str) -> Cause<Configuration> {
         let json = self.inherited(name, 0)?;
         if json.get("previous_stage").is_some_and(|v| !v.is_null()) {

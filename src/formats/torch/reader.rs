@@ -38,6 +38,9 @@ pub struct Archive {
 impl Archive {
     /// Opens a checkpoint and interprets its dictionary; nothing that it holds is executed. Refuses files of other
     /// formats, and archives whose storages are not what the dictionary says.
+    ///
+    /// # Errors
+    /// The file is missing, damaged, of another format, or holds more than a checkpoint does.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let size = file.metadata().map_err(Error::io("read", path))?.len();
@@ -92,6 +95,9 @@ impl Archive {
 
     /// Names and shapes of the tensors in the dictionary at `key`, in its order, without reading their numbers. An empty
     /// `key` is the root itself, for files that hold nothing but a state_dict.
+    ///
+    /// # Errors
+    /// There is no dictionary at `key`, or it holds other things than tensors.
     pub fn state_dict(&self, key: &str) -> Result<Vec<(String, Vec<usize>)>> {
         let entries = self.entries(key)?.iter();
         let shape = |(name, value): &(Value, Value)| {
@@ -105,6 +111,9 @@ impl Archive {
 
     /// Reads the tensor `name` of the dictionary at `key` (empty: the root) as f32 in C order, whatever the type and
     /// layout of its numbers. 64-bit numbers are rounded.
+    ///
+    /// # Errors
+    /// There is no such tensor, its numbers are not floating-point, or they do not lie within its storage.
     pub fn tensor(&self, key: &str, name: &str) -> Result<Tensor> {
         let is_name = |candidate: &Value| matches!(candidate, Value::Str(text) if text == name);
         let entry = self.entries(key)?.iter().find(|(candidate, _)| is_name(candidate));

@@ -7,13 +7,17 @@ use serde_json::{Map, Number};
 /// A value of a checkpoint's dictionary.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Value {
+    /// Python's `None`.
     None,
+    /// Also numpy's.
     Bool(bool),
+    /// A whole number that 64 bits hold.
     Int(i64),
     /// Also numpy scalars, as the other numbers.
     Float(f64),
     /// Also `torch.device`, as Python prints it (`cuda:0`).
     Str(String),
+    /// Also `bytearray`.
     Bytes(Vec<u8>),
     /// Also sets, in the order of the file.
     List(Vec<Value>),
@@ -21,6 +25,7 @@ pub enum Value {
     Tuple(Vec<Value>),
     /// In the order of the file; every key once. Also `OrderedDict`.
     Dict(Vec<(Value, Value)>),
+    /// Also parameters of modules, without their gradients.
     Tensor(Box<TensorRef>),
     /// An object that was not interpreted, by the name of its class or function.
     Opaque(String),
@@ -29,12 +34,15 @@ pub enum Value {
 /// A tensor whose numbers are still in the file. Equal ones show the same numbers of the same storage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorRef {
+    /// Type of its numbers.
     pub dtype: Dtype,
+    /// Empty for a single number.
     pub shape: Vec<usize>,
     /// Distance of neighbours along each axis, in elements.
     pub strides: Vec<usize>,
     /// Of the first element within the storage, in elements.
     pub offset: usize,
+    /// Where the numbers lie; tensors may share it.
     pub storage: Arc<Storage>,
 }
 
@@ -43,24 +51,38 @@ pub struct TensorRef {
 pub struct Storage {
     /// Its name in the archive, below `data/`.
     pub key: String,
+    /// Its size.
     pub bytes: u64,
 }
 
 /// Type of a tensor's numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dtype {
+    /// Floating point, 64 bits.
     F64,
+    /// Floating point, 32 bits.
     F32,
+    /// Floating point, 16 bits, 5 of them the exponent.
     F16,
+    /// Floating point, 16 bits, 8 of them the exponent.
     Bf16,
+    /// Signed, 64 bits.
     I64,
+    /// Signed, 32 bits.
     I32,
+    /// Signed, 16 bits.
     I16,
+    /// Signed, 8 bits.
     I8,
+    /// Unsigned, 64 bits.
     U64,
+    /// Unsigned, 32 bits.
     U32,
+    /// Unsigned, 16 bits.
     U16,
+    /// Unsigned, 8 bits.
     U8,
+    /// One byte, 0 or 1.
     Bool,
 }
 

@@ -24,8 +24,11 @@ pub enum Entry<'a> {
 /// A tensor of a state_dict.
 #[derive(Clone, Debug)]
 pub struct Weight<'a> {
+    /// Its key in the dictionary.
     pub name: &'a str,
+    /// Empty for a single number.
     pub shape: &'a [usize],
+    /// As many as the shape says.
     pub numbers: Numbers<'a>,
 }
 
@@ -41,6 +44,9 @@ pub enum Numbers<'a> {
 
 /// Writes a dictionary of `entries` to `path`, which `torch.load` reads with and without `weights_only`. The file is
 /// replaced as a whole, and the same entries give the same bytes.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn write(path: &Path, entries: &[(&str, Entry)]) -> Result<()> {
     let mut pickler = Pickler::default();
     let pickled = pickler.checkpoint(entries);

@@ -25,8 +25,11 @@ const FOLDERS: [&str; 3] = ["imagesTr", "labelsTr", "imagesTs"];
 /// What was converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Converted {
+    /// Labelled cases.
     pub training: usize,
+    /// Cases without labels.
     pub test: usize,
+    /// Images of each case.
     pub channels: usize,
     /// Files that an earlier run had written.
     pub before: usize,

@@ -2,7 +2,7 @@
 //! Segmentation Decathlon as nnU-Net has them ([`convert_task`]).
 //!
 //! Both lay out a model in the same way: `plans.json`, `dataset.json` and `fold_*` with checkpoints. What differs is the file of
-//! a checkpoint. [`read`] takes what there is to know from either kind, [`torch`] and [`native`] write it as the other.
+//! a checkpoint. `read` takes what there is to know from either kind, `torch` and `native` write it as the other.
 
 mod adaptation;
 mod decathlon;
@@ -29,8 +29,11 @@ const CHECKPOINTS: [&str; 2] = ["final", "best"];
 const INPUT_REMEDY: &str = "Name a run folder of `spark3d finetune`, nnU-Net's model folder (plans.json, dataset.json, fold_*), a \
                             checkpoint (.safetensors, .pth), or a task of the Medical Segmentation Decathlon";
 
+/// What is converted, and where it goes.
 pub struct Options {
+    /// A model folder, a checkpoint, or a task of the Medical Segmentation Decathlon.
     pub input: PathBuf,
+    /// A folder where the input is one, else a file; its ending says of which kind.
     pub out: PathBuf,
     /// Whether files that are there are replaced.
     pub overwrite: bool,

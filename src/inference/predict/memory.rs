@@ -17,6 +17,7 @@ pub struct MemoryPlan {
     pub network: SessionMemory,
     /// At most while the scan is read and prepared; the rest does not exist yet.
     pub preparing: u64,
+    /// The prepared scan, all channels.
     pub image: u64,
     /// One tile on its way to the device, and its logits on their way back.
     pub tile: u64,
@@ -32,10 +33,15 @@ pub struct MemoryPlan {
 
 /// What is planned for: a network over patches of an image.
 pub struct Work<'a> {
+    /// Between the scan's channels and the logits.
     pub network: &'a Network,
+    /// Voxels (z, y, x) of a tile.
     pub patch: [usize; 3],
+    /// How features are stored.
     pub precision: Precision,
+    /// Distance of tiles in patches, within (0, 1].
     pub step: f64,
+    /// Whether probabilities are wanted.
     pub probabilities: bool,
 }
 

@@ -27,9 +27,13 @@ pub enum FoldChoice {
 
 /// A model of one or more folds, ready to be run.
 pub struct SegmentationModel {
+    /// How its data were prepared.
     pub plans: Plans,
+    /// Its channels and labels.
     pub dataset: Dataset,
+    /// The configuration that it was trained with.
     pub configuration: Configuration,
+    /// Between the data set's channels and the outputs of its labels.
     pub network: Network,
     /// Name and weights of each fold.
     pub folds: Vec<(String, WeightFile)>,

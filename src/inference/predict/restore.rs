@@ -65,6 +65,9 @@ impl Restorer {
 
     /// Takes the next slice (channels, y, x) of the prepared grid, and hands every slice of the crop that is complete with it
     /// to `sink`, with its number: (channels, y, x) as well.
+    ///
+    /// # Errors
+    /// Those of `sink`.
     pub fn push(&mut self, slice: &[f32], sink: &mut Sink) -> Result<()> {
         self.held.swap(0, 1);
         self.resize_plane(slice);
@@ -127,6 +130,7 @@ pub struct Decision {
 }
 
 impl Decision {
+    /// As `dataset.json` asks for it: one label a voxel, or regions that are painted over one another.
     pub fn new(labels: &Labels) -> Self {
         let background = if labels.regions { None } else { Some(0) };
         let written = background.into_iter().chain(labels.classes.iter().map(|c| c.written)).collect();

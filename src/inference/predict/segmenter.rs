@@ -28,6 +28,7 @@ pub struct Options {
     pub input: PathBuf,
     /// A folder, or a file when the input is one.
     pub out: PathBuf,
+    /// Which of the model's folds predict; their probabilities are averaged.
     pub folds: FoldChoice,
     /// `final` or `best`.
     pub checkpoint: String,
@@ -49,26 +50,39 @@ pub struct Options {
 pub enum Event<'a> {
     /// Scans in all, and how many of them have their result already.
     Found {
+        /// Scans of the input.
         scans: usize,
+        /// Those that have their result.
         done: usize,
     },
     /// A scan is prepared and its tiles begin: `runs` of the network.
     Started {
+        /// The scan's name.
         id: &'a str,
+        /// Tiles, times folds and mirrored variants.
         runs: u64,
+        /// What this scan takes.
         memory: &'a MemoryPlan,
     },
     /// The network has run this many times for the present scan.
     Ran {
+        /// How often so far.
         runs: u64,
     },
+    /// A scan has its result.
     Written {
+        /// The scan's name.
         id: &'a str,
+        /// The label map.
         path: &'a Path,
+        /// From reading the scan to the finished file.
         took: Duration,
     },
+    /// A scan cannot be predicted; the others go on.
     Failed {
+        /// The scan's name.
         id: &'a str,
+        /// Why.
         error: &'a Error,
     },
 }
@@ -76,6 +90,7 @@ pub enum Event<'a> {
 /// What became of the scans.
 #[derive(Debug, Default)]
 pub struct Summary {
+    /// The label maps of this call.
     pub written: Vec<PathBuf>,
     /// Had their results already.
     pub skipped: usize,
@@ -86,6 +101,7 @@ pub struct Summary {
 /// A model on a device.
 pub struct Segmenter {
     gpu: Rc<Gpu>,
+    /// What it runs.
     pub model: SegmentationModel,
     decision: Decision,
     mirrors: Vec<[bool; 3]>,
@@ -135,7 +151,7 @@ impl Segmenter {
     ///
     /// # Errors
     /// The adapter does not have it.
-    pub fn with_precision(self, precision: Precision) -> Result<Self> {
+    fn with_precision(self, precision: Precision) -> Result<Self> {
         self.gpu.require(precision)?;
         Ok(Self { precision, ..self })
     }

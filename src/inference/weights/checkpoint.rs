@@ -20,8 +20,11 @@ pub const FORMAT: &str = "spark3d-checkpoint-1";
 /// A named array in C order.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
+    /// Its name in PyTorch's `state_dict`.
     pub name: String,
+    /// Empty for a single number.
     pub shape: Vec<usize>,
+    /// As many as the shape says.
     pub data: Vec<f32>,
 }
 
@@ -32,17 +35,22 @@ pub struct Checkpoint {
     pub plan_toml: String,
     /// Number of optimiser steps done.
     pub step: u64,
+    /// Seed of the run.
     pub seed: u64,
     /// In the order of their names when read from a file.
     pub weights: Vec<Tensor>,
     /// Named as the weights they belong to; empty when the optimiser has not started.
     pub momentum: Vec<Tensor>,
+    /// The best value that a validation has given so far.
     pub best_validation: Option<f64>,
     /// Anything else worth keeping, as text.
     pub extra: BTreeMap<String, String>,
 }
 
 /// Writes `checkpoint` to `path`. The file is replaced as a whole: a kill or a full disk leaves the old one intact.
+///
+/// # Errors
+/// The file cannot be written; or two tensors have one name, or one has not as many values as its shape says.
 pub fn save(path: impl AsRef<Path>, checkpoint: &Checkpoint) -> Result<()> {
     let path = path.as_ref();
     let tensors = named(path, checkpoint)?;
@@ -115,11 +123,17 @@ fn write_f32(out: &mut dyn Write, values: &[f32]) -> io::Result<()> {
 }
 
 /// Reads a whole checkpoint.
+///
+/// # Errors
+/// The file is missing, damaged, or of another format.
 pub fn load(path: impl AsRef<Path>) -> Result<Checkpoint> {
     read(path.as_ref(), true)
 }
 
 /// Reads a checkpoint without its momentum, for everything but going on with the training: half the memory.
+///
+/// # Errors
+/// As [`load`].
 pub fn load_weights(path: impl AsRef<Path>) -> Result<Checkpoint> {
     read(path.as_ref(), false)
 }

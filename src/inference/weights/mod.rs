@@ -23,6 +23,7 @@ use mapped::Mapped;
 
 /// The checkpoint that a run goes on from, and that of its best validation, in the run's folder.
 pub const LATEST: &str = "checkpoint_latest.safetensors";
+/// The checkpoint of a run's best validation, in the run's folder.
 pub const BEST: &str = "checkpoint_best.safetensors";
 /// The checkpoint after the last step of a fine-tuning.
 pub const FINAL: &str = "checkpoint_final.safetensors";
@@ -67,6 +68,7 @@ pub struct Description {
     pub plans: Option<Value>,
     /// `dataset.json`.
     pub dataset: Option<Value>,
+    /// Which of the plans' configurations the model is.
     pub configuration: Option<String>,
     /// Axes of the patch (0 to 2) along which training mirrored, so that predictions may.
     pub mirror_axes: Option<Vec<usize>>,

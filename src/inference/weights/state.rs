@@ -9,6 +9,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Weights, and momentum of the trained parameters, from the device.
+///
+/// # Errors
+/// The device cannot be read from.
 pub fn parameters_of(session: &Session) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
     let (mut weights, mut momentum) = (Vec::new(), Vec::new());
     for (id, p) in session.parameters.list.iter().enumerate() {
@@ -22,6 +25,9 @@ pub fn parameters_of(session: &Session) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
 }
 
 /// Weights (and momentum, where the session has it) from a checkpoint. Every parameter must be there in its shape.
+///
+/// # Errors
+/// One of them is not there, or has another shape.
 pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> {
     for (id, p) in session.parameters.list.iter().enumerate() {
         let find = |list: &[Tensor]| list.iter().position(|t| t.name == p.name && t.shape == p.shape);
@@ -60,6 +66,9 @@ pub fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
 }
 
 /// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
+///
+/// # Errors
+/// The folder has no checkpoint.
 pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     if !path.is_dir() {
         return Ok(path.to_path_buf());
@@ -75,6 +84,9 @@ pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
 
 /// The checkpoint that a run goes on from, if there is one. The plan must be the same, or what went before would not be what it
 /// says: `differences` tells how it differs from that of the checkpoint.
+///
+/// # Errors
+/// The checkpoint cannot be read, or is of another plan; or `differences` fails.
 pub fn resume_point(
     run: &Path,
     differences: impl FnOnce(&Checkpoint) -> Result<Vec<String>>,

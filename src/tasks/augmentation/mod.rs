@@ -8,8 +8,8 @@ use super::task::Frame;
 use crate::base::random::{Purpose, rng};
 use crate::compute::graph::Session;
 use crate::compute::ops::augment::{Augmentation, Augmented, Change, ChannelChange, Cut, Interpolation};
-use crate::data::augment::filter;
 use crate::data::augment::segmentation::{Draw, Settings};
+use crate::data::augment::{self, filter};
 use crate::data::dataset::{LabelledPatch, Patch, SampleKey};
 use rand::RngExt;
 
@@ -23,6 +23,11 @@ pub fn plain(frame: &Frame) -> Augmentation {
         intensities: false,
         labels: false,
     }
+}
+
+/// Patches that are rotated and zoomed as `settings` let them.
+pub fn turned(frame: &Frame, settings: &augment::Settings) -> Augmentation {
+    Augmentation { part: settings.largest_part(frame.patch), ..plain(frame) }
 }
 
 /// Uploads a patch, with what is to become of it.

@@ -6,7 +6,8 @@ use crate::compute::model::Network;
 use crate::data::augment;
 use crate::tasks::check;
 use crate::tasks::plan_table as table;
-use crate::tasks::task::{Frame, Trains};
+use crate::tasks::schedule::{Hyperparameters, Phase, Rate, Schedule, Trains};
+use crate::tasks::task::Frame;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -105,32 +106,6 @@ pub enum Stem {
     Replicate,
     /// Random weights.
     Random,
-}
-
-/// A stretch of steps with one way to set the learning rate.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Phase {
-    /// Which parameters.
-    pub trains: Trains,
-    /// How the learning rate runs.
-    pub rate: Rate,
-    /// How long.
-    pub steps: u64,
-    /// Largest learning rate.
-    pub peak: f64,
-}
-
-/// The learning rate over the epochs of a phase.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Rate {
-    /// peak * (epoch + 1) / epochs
-    WarmUp,
-    /// peak * (1 - epoch / epochs) ^ poly_exponent
-    Poly,
-    /// peak
-    Constant,
 }
 
 /// Names of the schedules of the paper's Table 2 with a sentence each. All end with a poly phase.
@@ -263,33 +238,25 @@ impl Plan {
         table::differences(self, other)
     }
 
-    /// Steps of all phases.
-    pub fn steps(&self) -> u64 {
-        self.phases.iter().fold(0, |sum, phase| sum.saturating_add(phase.steps))
+    /// When the learning rate is what.
+    pub fn schedule(&self) -> Schedule {
+        let Train { epoch_steps, poly_exponent, .. } = self.train;
+        Schedule { phases: self.phases.clone(), epoch_steps, poly_exponent }
     }
 
-    /// The phase of a step, and how many of its steps went before.
-    pub fn phase(&self, step: u64) -> (Phase, u64) {
-        let mut before = step;
-        for phase in &self.phases {
-            if before < phase.steps {
-                return (*phase, before);
-            }
-            before -= phase.steps;
-        }
-        let last = self.phases.last().expect("validated: there is a phase");
-        (*last, last.steps)
-    }
-
-    /// Learning rate of a step; it changes from epoch to epoch, as nnU-Net's.
-    pub fn rate(&self, step: u64) -> f64 {
-        let (phase, within) = self.phase(step);
-        let epochs = phase.steps.div_ceil(self.train.epoch_steps).max(1) as f64;
-        let epoch = ((within / self.train.epoch_steps) as f64).min(epochs - 1.0);
-        match phase.rate {
-            Rate::WarmUp => phase.peak * (epoch + 1.0) / epochs,
-            Rate::Poly => phase.peak * (1.0 - epoch / epochs).powf(self.train.poly_exponent),
-            Rate::Constant => phase.peak,
+    /// What a training needs of the plan beside the task.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let t = &self.train;
+        Hyperparameters {
+            frame: self.frame(),
+            schedule: self.schedule(),
+            momentum: t.momentum,
+            weight_decay: t.weight_decay,
+            clip: t.clip,
+            validation_steps: t.validation_steps,
+            checkpoint_minutes: t.checkpoint_minutes,
+            seed: self.seed,
+            toml: self.to_toml(),
         }
     }
 
@@ -306,7 +273,7 @@ impl Plan {
             ("train.epoch_steps", t.epoch_steps as f64),
             ("train.validation_steps", t.validation_steps as f64),
             ("train.clip", t.clip),
-            ("the sum of phases.steps", self.steps() as f64),
+            ("the sum of phases.steps", self.schedule().steps() as f64),
         ] {
             check::above_zero(key, value)?;
         }
@@ -332,7 +299,7 @@ mod tests {
                 let mut plan = Plan::preset(name).unwrap();
                 plan.phases = schedule(schedule_name, 1000, 100, 1e-3).unwrap();
                 plan.validate().unwrap();
-                assert_eq!(plan.steps(), 1000);
+                assert_eq!(plan.schedule().steps(), 1000);
                 assert_eq!(Plan::parse(&plan.to_toml()).unwrap(), plan);
             }
         }
@@ -388,8 +355,8 @@ mod tests {
             (525, 1e-3 * 0.5f64.powf(0.9)),
             (999, 1e-3 * (1.0 / 950.0f64).powf(0.9)),
         ] {
-            assert!((plan.rate(epoch * 250) / rate - 1.0).abs() < 1e-9, "{epoch}");
-            assert_eq!(plan.rate(epoch * 250), plan.rate(epoch * 250 + 249));
+            assert!((plan.schedule().rate(epoch * 250) / rate - 1.0).abs() < 1e-9, "{epoch}");
+            assert_eq!(plan.schedule().rate(epoch * 250), plan.schedule().rate(epoch * 250 + 249));
         }
     }
 }

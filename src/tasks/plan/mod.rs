@@ -5,6 +5,7 @@ pub mod finetune;
 
 use super::plan_table as table;
 use super::pretexts::{self, Entry, Pretext, Tables};
+use super::schedule::Hyperparameters;
 use super::task::Frame;
 use super::train_table::Train;
 use crate::base::error::{Error, Result};
@@ -167,6 +168,22 @@ impl Plan {
         Frame { network: self.network.clone(), patch: t.patch, batch: t.batch, precision: t.precision }
     }
 
+    /// What a training needs of the plan beside the task.
+    pub fn hyperparameters(&self) -> Hyperparameters {
+        let t = &self.train;
+        Hyperparameters {
+            frame: self.frame(),
+            schedule: t.schedule(),
+            momentum: t.momentum,
+            weight_decay: t.weight_decay,
+            clip: t.clip,
+            validation_steps: t.validation_steps,
+            checkpoint_minutes: t.checkpoint_minutes,
+            seed: self.seed,
+            toml: self.to_toml(),
+        }
+    }
+
     /// Refuses plans that make no sense.
     ///
     /// # Errors
@@ -234,7 +251,7 @@ mod tests {
         // FACTS 2.7: epochs 0, 1, 500 and 999 of 1000.
         let train = Plan::preset("s3d-b").unwrap().train;
         for (epoch, rate) in [(0, 0.01), (1, 0.00999099955), (500, 0.00535886731), (999, 1.9952623e-5)] {
-            assert!((train.rate(epoch * 250) / rate - 1.0).abs() < 1e-6, "{epoch}");
+            assert!((train.schedule().rate(epoch * 250) / rate - 1.0).abs() < 1e-6, "{epoch}");
         }
     }
 
@@ -262,8 +279,8 @@ mod tests {
         }
         assert!(error("voco.crop=3").contains("the plan has no key voco"));
         assert!(error("volume_fusion.classes=3").contains("volume_fusion"));
-        for pretext in crate::tasks::pretexts::ALL {
-            Plan::resolve("tiny", None, &[format!("pretext={}", pretext.key)]).unwrap();
+        for entry in pretexts::ALL {
+            Plan::resolve("tiny", None, &[format!("pretext={}", entry.key)]).unwrap();
         }
         assert!(error("pretext=jigsaw").contains("jigsaw"));
         assert_eq!(Plan::resolve("s3d-b", None, &["network=S".into()]).unwrap().network.features[0], 16);

@@ -3,6 +3,7 @@
 use super::masking::Masking;
 use crate::base::error::{Error, Result};
 use crate::compute::graph::{Feature, Graph, Input, Mask};
+use crate::compute::ops::augment::Augmentation;
 use crate::data::dataset::{Patch, PatchSettings, Place};
 use crate::tasks::plan_table as table;
 use crate::tasks::task::{Frame, Task};
@@ -38,6 +39,12 @@ pub trait Pretext: Task<Sample = Vec<Patch>> + Described {
     /// Patch (z, y, x) for networks that go on from this pre-training, where its own says something about it.
     fn downstream_patch(&self, frame: &Frame) -> Option<[usize; 3]> {
         Some(frame.patch)
+    }
+
+    /// What `spark3d augment` shows: what the device does to a patch, where that is all that is done to it.
+    fn augmentation(&self, frame: &Frame) -> Option<Augmentation> {
+        let _ = frame;
+        None
     }
 
     /// Which blocks are hidden, where the pretext hides blocks.

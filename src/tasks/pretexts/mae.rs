@@ -6,22 +6,19 @@
 //! (every stage but the first).
 
 use super::common::{Pretext, Reconstruction, Tables};
-use super::judgement;
-use super::masking::Masking;
-use super::pictures::Shown;
+use super::masking::{MaskedBinding, Masking};
+use super::zero;
 use crate::base::error::{Error, Result};
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Feature, Graph, Mask, Parameters, Readout, Session, Space, TensorId, product};
+use crate::compute::graph::{Graph, Mask, Parameters, Space, TensorId, product};
 use crate::compute::model::{self, Network};
-use crate::compute::ops::augment::{Augmentation, Augmented};
+use crate::compute::ops::augment::Augmentation;
 use crate::compute::ops::{Bias, Epilogue, Geometry, Weights};
 use crate::data::augment;
 use crate::data::dataset::{Patch, PatchSettings, Place, SampleKey};
-use crate::evaluation::pictures::curves::Series;
 use crate::tasks::augmentation;
-use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};
+use crate::tasks::task::{Frame, GraphMode, Program, Task, finish};
 use crate::tasks::train_table::Train;
-use image::RgbImage;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
@@ -178,6 +175,10 @@ impl Pretext for Mae {
         PatchSettings { patch: frame.patch, augment, place: Place::Random }
     }
 
+    fn augmentation(&self, frame: &Frame) -> Option<Augmentation> {
+        Some(augmentation::turned(frame, &self.augment))
+    }
+
     fn masking(&self) -> Option<Masking> {
         Some(self.mae.masking())
     }
@@ -192,13 +193,6 @@ impl Pretext for Mae {
     }
 }
 
-impl Mae {
-    /// What the device does to a patch before the network reads it.
-    pub fn augmentation(&self, frame: &Frame) -> Augmentation {
-        Augmentation { part: self.augment.largest_part(frame.patch), ..augmentation::plain(frame) }
-    }
-}
-
 impl Task for Mae {
     type Sample = Vec<Patch>;
 
@@ -207,12 +201,12 @@ impl Task for Mae {
     }
 
     fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
-        self.augmentation(frame).check(limits)
+        augmentation::turned(frame, &self.augment).check(limits)
     }
 
     fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
         let mut g = Graph::new(parameters, frame.precision);
-        let sample = g.augment(&self.augmentation(frame));
+        let sample = g.augment(&augmentation::turned(frame, &self.augment));
         let size = (frame.patch, self.mae.masking().capacity(frame.patch));
         let made = autoencoder(&mut g, &frame.network, &self.mae, size, sample.image);
         let weights = Weights::HiddenOf(made.visible);
@@ -220,8 +214,14 @@ impl Task for Mae {
         let shown = finish(&mut g, mode, made.reconstruction, gradient, |g| {
             (g.keep_words(sample.image), g.keep(made.reconstruction))
         });
-        let masking = self.mae.masking();
-        let binding = MaeBinding { masking, patch: frame.patch, sample, mask: made.mask, shown };
+        let binding = MaskedBinding {
+            masking: self.mae.masking(),
+            patch: frame.patch,
+            sample,
+            mask: made.mask,
+            error: zero::square,
+            shown,
+        };
         Program { graph: g, binding: Box::new(binding) }
     }
 
@@ -233,52 +233,7 @@ impl Task for Mae {
         [("mask_ratio".to_string(), json!(self.mae.masking().step_ratio(seed, step)))].into_iter().collect()
     }
 
-    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
-        judgement::by_loss(measured, past)
-    }
-
-    fn series(&self, records: &[Value]) -> Vec<Series> {
-        judgement::curves(records)
-    }
-
     fn smaller(&self) -> &'static str {
         "choose a smaller train.patch or network, or a higher mae.mask_ratio"
-    }
-}
-
-/// The handles of a graph.
-struct MaeBinding {
-    masking: Masking,
-    patch: [usize; 3],
-    sample: Augmented,
-    mask: Mask,
-    /// The patch and its reconstruction, in a validation.
-    shown: Option<(Readout, Feature)>,
-}
-
-impl Binding<Vec<Patch>> for MaeBinding {
-    fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
-        session.set_mask(self.mask, &self.masking.mask(self.patch, key))?;
-        augmentation::upload(session, &self.sample, &samples[0][0]);
-        Ok(())
-    }
-
-    fn measure(&self, _: &Session, key: SampleKey, samples: &[Vec<Patch>], measured: &mut Measured) -> Result<()> {
-        let mask = self.masking.mask(self.patch, key);
-        measured.of_zero.push(judgement::hidden_mean_square(&mask, &samples[0][0]));
-        Ok(())
-    }
-
-    fn picture(
-        &self,
-        session: &Session,
-        key: SampleKey,
-        _: &Vec<Patch>,
-        spacing: [f64; 3],
-    ) -> Result<Option<RgbImage>> {
-        let Some((image, reconstruction)) = self.shown else { return Ok(None) };
-        let mask = self.masking.mask(self.patch, key);
-        let shown = Shown { patch: self.patch, spacing };
-        Ok(Some(shown.filled(session.read_floats(image)?, session.read(reconstruction)?, &mask)))
     }
 }

@@ -1,9 +1,15 @@
 //! Hidden blocks: how many, which, and how they weigh. What every pretext that hides blocks has in common.
 
+use super::pictures::Shown;
+use super::zero;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
-use crate::compute::graph::{BlockMask, product};
-use crate::data::dataset::SampleKey;
+use crate::compute::graph::{BlockMask, Feature, Mask, Readout, Session, product};
+use crate::compute::ops::augment::Augmented;
+use crate::data::dataset::{Patch, SampleKey};
+use crate::tasks::augmentation;
+use crate::tasks::task::{Binding, Measured};
+use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -86,4 +92,47 @@ pub fn random_mask(grid: [usize; 3], ratio: f64, key: SampleKey) -> BlockMask {
     let mut visible: Vec<bool> = (0..cells).map(|c| c < shown).collect();
     visible.shuffle(&mut rng(key.seed, Purpose::Mask, key.step, key.index));
     BlockMask { grid, visible }
+}
+
+/// The handles of a graph that fills in the hidden blocks of a patch.
+pub struct MaskedBinding {
+    /// Which blocks are hidden.
+    pub masking: Masking,
+    /// Voxels (z, y, x).
+    pub patch: [usize; 3],
+    /// Where the patch is uploaded.
+    pub sample: Augmented,
+    /// Where its mask is uploaded.
+    pub mask: Mask,
+    /// The loss of a voxel that differs by so much.
+    pub error: fn(f64) -> f64,
+    /// The patch and what the network makes of it, in a validation.
+    pub shown: Option<(Readout, Feature)>,
+}
+
+impl Binding<Vec<Patch>> for MaskedBinding {
+    fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
+        session.set_mask(self.mask, &self.masking.mask(self.patch, key))?;
+        augmentation::upload(session, &self.sample, &samples[0][0]);
+        Ok(())
+    }
+
+    fn measure(&self, _: &Session, key: SampleKey, samples: &[Vec<Patch>], measured: &mut Measured) -> Result<()> {
+        let mask = self.masking.mask(self.patch, key);
+        measured.of_zero.push(zero::hidden_mean(&mask, &samples[0][0], self.error));
+        Ok(())
+    }
+
+    fn picture(
+        &self,
+        session: &Session,
+        key: SampleKey,
+        _: &Vec<Patch>,
+        spacing: [f64; 3],
+    ) -> Result<Option<RgbImage>> {
+        let Some((image, output)) = self.shown else { return Ok(None) };
+        let mask = self.masking.mask(self.patch, key);
+        let shown = Shown { patch: self.patch, spacing };
+        Ok(Some(shown.filled(session.read_floats(image)?, session.read(output)?, &mask)))
+    }
 }

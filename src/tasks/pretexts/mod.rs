@@ -5,14 +5,15 @@
 
 pub mod mae;
 pub mod models_genesis;
+pub mod simmim;
 pub mod voco;
 pub mod volume_fusion;
 
 mod common;
 mod intensities;
-mod judgement;
 pub mod masking;
 mod pictures;
+mod zero;
 
 pub use common::{Described, Entry, Pretext, Reconstruction, Tables};
 pub use masking::Masking;
@@ -23,4 +24,5 @@ pub const ALL: &[Entry] = &[
     Entry::of::<models_genesis::ModelsGenesis>(),
     Entry::of::<volume_fusion::VolumeFusion>(),
     Entry::of::<voco::Voco>(),
+    Entry::of::<simmim::SimMim>(),
 ];

@@ -2,8 +2,8 @@
 //! parts of which became noise (Zhou et al., *Models Genesis*, 2021; parameters of its `pytorch/config.py`, as nnssl has them).
 
 use super::common::{Pretext, Tables};
-use super::judgement;
 use super::pictures::Shown;
+use super::zero;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
 use crate::compute::graph::plan::Limits;
@@ -13,14 +13,12 @@ use crate::compute::ops::Weights;
 use crate::compute::ops::augment::Augmented;
 use crate::compute::ops::distort::{Change, Curve, Distorted, Distortion, MAX_BOXES, Paint, Window as Region};
 use crate::data::dataset::{Patch, SampleKey};
-use crate::evaluation::pictures::curves::Series;
 use crate::evaluation::pictures::sheet::{Panel, Window, window_of};
 use crate::tasks::augmentation;
-use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};
+use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Program, Task, finish};
 use image::RgbImage;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The table of Models Genesis.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -258,18 +256,6 @@ impl Task for ModelsGenesis {
     fn loss_weight(&self, frame: &Frame, _: SampleKey, samples: usize) -> f64 {
         1.0 / (samples * product(frame.patch)) as f64
     }
-
-    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
-        judgement::by_loss(measured, past)
-    }
-
-    fn series(&self, records: &[Value]) -> Vec<Series> {
-        judgement::curves(records)
-    }
-
-    fn smaller(&self) -> &'static str {
-        "choose a smaller train.patch or network"
-    }
 }
 
 /// The handles of a graph.
@@ -292,7 +278,7 @@ impl Binding<Vec<Patch>> for GenesisBinding {
     }
 
     fn measure(&self, _: &Session, _: SampleKey, samples: &[Vec<Patch>], measured: &mut Measured) -> Result<()> {
-        measured.of_zero.push(judgement::mean_square(samples[0][0].data.iter().copied()));
+        measured.of_zero.push(zero::mean(samples[0][0].data.iter().copied(), zero::square));
         Ok(())
     }
 

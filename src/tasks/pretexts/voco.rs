@@ -8,8 +8,8 @@
 //! Only the encoder is trained: there is no decoder.
 
 use super::common::{Pretext, Tables};
+use super::intensities;
 use super::pictures::Shown;
-use super::{intensities, judgement};
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
 use crate::base::volume::Volume;
@@ -20,15 +20,13 @@ use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Bias, Contrast, Geometry};
 use crate::data::augment::segmentation;
 use crate::data::dataset::{Patch, SampleKey};
-use crate::evaluation::pictures::curves::Series;
 use crate::evaluation::pictures::sheet::{Panel, Window, sheet, window_of};
 use crate::tasks::augmentation;
-use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};
+use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Program, Task, finish};
 use crate::tasks::train_table::Train;
 use image::RgbImage;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The tables of VoCo.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -345,14 +343,6 @@ impl Task for Voco {
     /// The loss of a sample is a mean already.
     fn loss_weight(&self, _: &Frame, _: SampleKey, samples: usize) -> f64 {
         1.0 / samples as f64
-    }
-
-    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
-        judgement::by_loss(measured, past)
-    }
-
-    fn series(&self, records: &[Value]) -> Vec<Series> {
-        judgement::curves(records)
     }
 
     fn smaller(&self) -> &'static str {

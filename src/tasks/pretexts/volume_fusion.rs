@@ -2,8 +2,8 @@
 //! segmentation without labels (Wang et al., *Volume Fusion*, 2023; parameters as nnssl has them).
 
 use super::common::{Pretext, Tables};
+use super::intensities;
 use super::pictures::Shown;
-use super::{intensities, judgement};
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
 use crate::base::volume::Volume;
@@ -15,14 +15,12 @@ use crate::compute::ops::fuse::{Fused, Fusion, FusionBox};
 use crate::compute::ops::{Classes, DiceCe};
 use crate::data::augment::segmentation;
 use crate::data::dataset::{Patch, PatchSettings, Place, SampleKey};
-use crate::evaluation::pictures::curves::Series;
 use crate::evaluation::pictures::sheet::{Panel, Window, window_of};
 use crate::tasks::augmentation;
-use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};
+use crate::tasks::task::{Binding, Frame, GraphMode, Measured, Program, Task, finish};
 use image::RgbImage;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// The tables of Volume Fusion.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -188,18 +186,6 @@ impl Task for VolumeFusion {
     /// The loss of a sample is a mean already.
     fn loss_weight(&self, _: &Frame, _: SampleKey, samples: usize) -> f64 {
         1.0 / samples as f64
-    }
-
-    fn judge(&self, measured: &Measured, past: &mut Past) -> ValidationResult {
-        judgement::by_loss(measured, past)
-    }
-
-    fn series(&self, records: &[Value]) -> Vec<Series> {
-        judgement::curves(records)
-    }
-
-    fn smaller(&self) -> &'static str {
-        "choose a smaller train.patch or network"
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Experiment {
+    /// Its name in reports.
     pub name: String,
     /// Folds of the cross-validation: numbers, or `all` to train on all cases.
     #[serde(default)]
@@ -32,7 +33,9 @@ pub struct Experiment {
     /// Of all methods.
     #[serde(default)]
     pub finetune: Finetune,
+    /// What is compared.
     pub methods: Vec<Method>,
+    /// What every method is fine-tuned on.
     pub datasets: Vec<Dataset>,
     /// Variants of the whole; where there are any, nothing else is run.
     #[serde(default)]
@@ -62,6 +65,7 @@ pub struct Pretrain {
     pub scans: Option<Paths>,
     /// How scans are prepared.
     pub preprocess: Option<preprocess::Settings>,
+    /// Preset of the plan, as `spark3d pretrain --preset`.
     pub preset: Option<String>,
     /// TOML file that changes the preset.
     pub plan: Option<PathBuf>,
@@ -75,12 +79,17 @@ pub struct Pretrain {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Finetune {
+    /// Preset of the plan.
     pub preset: Option<String>,
+    /// Which phases train which part of the network.
     pub schedule: Option<String>,
     /// Steps of all phases.
     pub length: Option<u64>,
+    /// The learning rate that the schedule begins with.
     pub learning_rate: Option<f64>,
+    /// The part of the network that is taken from the checkpoint.
     pub transfer: Option<Part>,
+    /// What becomes of the stem where the data set has several channels.
     pub stem: Option<Stem>,
     /// TOML file that changes the plan.
     pub plan: Option<PathBuf>,
@@ -92,17 +101,22 @@ pub struct Finetune {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Method {
+    /// Its name in tables.
     pub name: String,
+    /// The pre-training that it begins with.
     pub pretrain: Option<Pretrain>,
     /// A checkpoint that is there already.
     pub from: Option<PathBuf>,
+    /// How it is fine-tuned.
     #[serde(default)]
     pub finetune: Finetune,
 }
 
+/// A labelled data set that methods are fine-tuned on.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Dataset {
+    /// Its name in tables.
     pub name: String,
     /// A raw data set of nnU-Net's form.
     pub folder: PathBuf,
@@ -113,6 +127,7 @@ pub struct Dataset {
     pub splits: Option<PathBuf>,
     /// Plans of the data set, as `spark3d finetune --plans`, and the configuration in it.
     pub plans: Option<PathBuf>,
+    /// The configuration of the plans, `3d_fullres` where nothing is said.
     #[serde(default = "default_configuration")]
     pub configuration: String,
     /// `key=value` pairs for its fine-tunings.
@@ -127,6 +142,7 @@ pub struct Dataset {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Test {
+    /// Its name in tables.
     pub name: String,
     /// Images, named `CASE_0000.nii.gz`.
     pub images: Option<PathBuf>,
@@ -138,9 +154,12 @@ pub struct Test {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Variant {
+    /// Its name in tables.
     pub name: String,
+    /// What is different in pre-training.
     #[serde(default)]
     pub pretrain: Pretrain,
+    /// What is different in fine-tuning.
     #[serde(default)]
     pub finetune: Finetune,
 }
@@ -149,11 +168,14 @@ pub struct Variant {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub enum Paths {
+    /// As a string.
     One(PathBuf),
+    /// As a list of strings.
     Many(Vec<PathBuf>),
 }
 
 impl Paths {
+    /// All of them.
     pub fn list(&self) -> Vec<PathBuf> {
         match self {
             Paths::One(path) => vec![path.clone()],
@@ -293,6 +315,9 @@ impl Experiment {
     }
 
     /// Folds as text, in their order.
+    ///
+    /// # Errors
+    /// They are neither numbers nor `all`: what is wrong, and what to do.
     pub fn folds(&self) -> Result<Vec<String>, (String, &'static str)> {
         let one = |value: &toml::Value| match value {
             toml::Value::Integer(n) if *n >= 0 => Some(n.to_string()),

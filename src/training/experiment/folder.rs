@@ -18,12 +18,16 @@ const SHORT: usize = 10;
 /// Between looks at a lock that another process holds.
 const POLL: Duration = Duration::from_millis(500);
 
+/// The folder of an experiment.
 pub struct Folder {
     root: PathBuf,
 }
 
 impl Folder {
     /// Makes it when it is missing.
+    ///
+    /// # Errors
+    /// It cannot be made.
     pub fn create(root: &Path) -> Result<Self> {
         for name in [RUNS, LOCKS] {
             let path = root.join(name);
@@ -32,15 +36,20 @@ impl Folder {
         Ok(Self::at(root))
     }
 
+    /// A folder that may not be there yet.
     pub fn at(root: &Path) -> Self {
         Self { root: root.to_path_buf() }
     }
 
+    /// The folder itself.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
     /// The results, for a moment: nothing is locked between two of them.
+    ///
+    /// # Errors
+    /// They cannot be read or made.
     pub fn results(&self) -> Result<Results> {
         Results::open(&self.root)
     }
@@ -55,15 +64,20 @@ impl Folder {
         found.map_or_else(|| runs.join(format!("{}-{key}", slug(&job.title()))), |entry| entry.path())
     }
 
+    /// Where scans are prepared into a store of this key.
     pub fn store(&self, key: &str) -> PathBuf {
         self.root.join("stores").join(short(key))
     }
 
+    /// Where labelled cases are prepared into a store of this key.
     pub fn prepared(&self, key: &str) -> PathBuf {
         self.root.join("prepared").join(short(key))
     }
 
     /// Locks the training of a job, unless another process is at it.
+    ///
+    /// # Errors
+    /// The lock cannot be made.
     pub fn claim(&self, job: &Job) -> Result<Option<File>> {
         // `status` may hold the lock for a moment.
         for pause in [20, 50, 0] {
@@ -76,6 +90,9 @@ impl Folder {
     }
 
     /// Waits for a lock, or for a stop signal.
+    ///
+    /// # Errors
+    /// A stop was asked for, or the lock cannot be made.
     pub fn wait(&self, key: &str, stop: &StopFlag) -> Result<File> {
         loop {
             if let Some(file) = self.try_lock(key)? {
@@ -116,6 +133,7 @@ fn training(job: &Job) -> &str {
     }
 }
 
+/// The digits of a key that stand in names of folders.
 pub fn short(key: &str) -> &str {
     key.get(..SHORT).unwrap_or(key)
 }
@@ -127,6 +145,9 @@ pub fn slug(text: &str) -> String {
 }
 
 /// Removes checkpoints of a fine-tuning that is in the results: those with momentum, and the final weights unless `model`.
+///
+/// # Errors
+/// One of them cannot be removed.
 pub fn tidy(fold: &Path, model: bool) -> Result<()> {
     let unwanted: &[&str] = if model { &[LATEST, BEST] } else { &[LATEST, BEST, FINAL] };
     for path in unwanted.iter().map(|name| fold.join(name)).filter(|path| path.exists()) {

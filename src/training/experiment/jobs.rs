@@ -10,7 +10,7 @@ use crate::data::store::Store;
 use crate::inference::weights::WeightFile;
 use crate::inference::weights::state::checkpoint_of;
 use crate::tasks::plan::{self, Plan};
-use crate::training::finetune::run::fold_cases;
+use crate::training::finetune::folder::fold_cases;
 use crate::training::finetune::setup::{Origin, Request, Setup};
 use crate::training::finetune::validate::Protocol;
 use std::collections::BTreeMap;
@@ -21,65 +21,90 @@ use std::rc::Rc;
 pub struct Job {
     /// Hash of all that makes the result.
     pub id: String,
+    /// What the file calls it.
     pub names: Names,
+    /// Seed of the training.
     pub seed: u64,
+    /// Steps of the training, all phases.
     pub steps: u64,
     /// The resolved plan, TOML.
     pub plan: String,
+    /// What is to be done.
     pub work: Work,
 }
 
 /// What the file calls a job; those of a pre-training are of the first fine-tuning that needs it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Names {
+    /// Its method.
     pub method: String,
+    /// Its variant; empty where there are none.
     pub option: String,
     /// Empty for a pre-training, as are the next two.
     pub dataset: String,
+    /// Training cases; 0 = all.
     pub cases: usize,
+    /// A number or `all`.
     pub fold: String,
 }
 
+/// The two kinds of trainings.
 pub enum Work {
+    /// On scans without labels.
     Pretrain(Box<Pretraining>),
+    /// On labelled cases, and the scores of what it predicts.
     Finetune(Box<FineTuning>),
 }
 
+/// All that a pre-training is made of.
 pub struct Pretraining {
+    /// The resolved plan.
     pub plan: Plan,
+    /// What it learns from.
     pub scans: Scans,
 }
 
 /// What a pre-training learns from.
 #[derive(Clone)]
 pub enum Scans {
+    /// A store that is there already.
     Store(PathBuf),
     /// To be prepared into a store of this key.
     Raw {
+        /// Files and folders of scans.
         inputs: Vec<PathBuf>,
+        /// How they are prepared.
         settings: preprocess::Settings,
+        /// Hash of both.
         key: String,
     },
 }
 
+/// All that a fine-tuning and its judgement are made of.
 pub struct FineTuning {
     /// Without the checkpoint, which need not be there yet.
     pub request: Request,
+    /// Where it begins.
     pub from: From,
     origin: Option<Rc<Origin>>,
     raw: Rc<RawDataset>,
+    /// Splits of the cases, where they are given.
     pub splits: Option<PathBuf>,
     /// Hash of what makes the trained network. It can be judged in several ways.
     pub training: String,
     /// Of the prepared cases, which all trainings with the same preparation share.
     pub prepared: String,
+    /// What is predicted and scored.
     pub tests: Vec<TestSet>,
+    /// How that is done.
     pub protocol: Protocol,
 }
 
 /// Where a fine-tuning begins.
 pub enum From {
+    /// At random.
     Scratch,
+    /// At the weights of a file.
     Checkpoint(PathBuf),
     /// Id of a pre-training.
     Job(String),
@@ -88,7 +113,9 @@ pub enum From {
 /// Labelled scans to be scored.
 #[derive(Clone)]
 pub struct TestSet {
+    /// Its name in tables.
     pub name: String,
+    /// In the order of their ids.
     pub cases: Vec<RawCase>,
     /// Hash of the name, the cases and the protocol.
     pub id: String,
@@ -96,6 +123,9 @@ pub struct TestSet {
 
 impl FineTuning {
     /// As it will be, before the pre-training is there.
+    ///
+    /// # Errors
+    /// Plan, data set and checkpoint do not fit one another.
     pub fn planned(&self) -> Result<Setup> {
         Setup::planned(&self.request, (*self.raw).clone(), self.origin.as_deref())
     }
@@ -113,6 +143,7 @@ impl Job {
         }
     }
 
+    /// Whether it learns from scans without labels.
     pub fn is_pretraining(&self) -> bool {
         matches!(self.work, Work::Pretrain(_))
     }
@@ -136,7 +167,9 @@ impl Job {
 
 /// The jobs in the order in which they are done, and the titles of combinations that are the same job as an earlier one.
 pub struct Jobs {
+    /// A pre-training stands before the fine-tunings that need it.
     pub list: Vec<Job>,
+    /// Of each such combination its title, and that of the job that it is.
     pub same: Vec<(String, String)>,
 }
 
@@ -336,7 +369,7 @@ impl Maker<'_> {
             id: judged.finish(),
             names,
             seed,
-            steps: setup.plan.steps(),
+            steps: setup.plan.schedule().steps(),
             plan: setup.plan.to_toml(),
             work: Work::Finetune(Box::new(work)),
         });

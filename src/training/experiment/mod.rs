@@ -1,7 +1,7 @@
 //! Experiments: methods x data sets x training cases x folds x seeds x options, described in one TOML file, run job by job.
 //!
-//! [`file`] reads the description; [`jobs`] makes jobs of it, each with an [`identity`] that says what makes its result; [`run`]
-//! does those that are missing, one after the other, by means of [`work`]; [`folder`] says where things lie and who works on
+//! [`mod@file`] reads the description; [`jobs`] makes jobs of it, each with an `identity` that says what makes its result; [`run`]
+//! does those that are missing, one after the other, by means of `work`; [`folder`] says where things lie and who works on
 //! what; [`status`] counts.
 //!
 //! A pre-training or fine-tuning is one job. Its id is a hash of all that decides its result: the resolved plan, the data, the
@@ -21,3 +21,21 @@ pub mod memory;
 pub mod run;
 pub mod status;
 mod work;
+
+use crate::base::progress::Mode;
+use crate::data::preprocess::Part;
+
+/// What the command line adds to the file; nothing here changes a result.
+#[derive(Clone)]
+pub struct Options {
+    /// Of several processes that share the jobs, which this is.
+    pub part: Part,
+    /// Threads that read patches.
+    pub threads: usize,
+    /// Bytes on the device.
+    pub memory: Option<u64>,
+    /// How progress is shown.
+    pub progress: Mode,
+    /// Whether only errors are shown.
+    pub quiet: bool,
+}

@@ -1,14 +1,14 @@
 //! Runs what is missing: one job after the other in this process, beside others that may work in the same folder.
 
+use super::Options;
 use super::file::Experiment;
 use super::folder::{Folder, short};
 use super::jobs::{Job, Jobs, deal, jobs};
 use super::status::time_left;
 use super::work::Worker;
 use crate::base::error::{Error, Result};
-use crate::base::progress::{Mode, Progress, human};
+use crate::base::progress::{Progress, human};
 use crate::compute::device::Gpu;
-use crate::data::preprocess::Part;
 use crate::evaluation::results::Run;
 use crate::training::stop::StopFlag;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,17 +16,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
-
-/// What the command line adds to the file; nothing here changes a result.
-#[derive(Clone)]
-pub struct Options {
-    pub part: Part,
-    pub threads: usize,
-    /// Bytes on the device.
-    pub memory: Option<u64>,
-    pub progress: Mode,
-    pub quiet: bool,
-}
 
 /// How a process ended.
 #[derive(Debug, Default)]

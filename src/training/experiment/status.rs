@@ -13,23 +13,30 @@ use std::time::Duration;
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
+    /// It is in the results.
     Done {
+        /// How long it took.
         seconds: f64,
     },
     /// A process is at it, after so many steps.
     Running {
+        /// Steps that are done.
         steps: u64,
     },
     /// Nobody is at it; so many steps were done before a stop.
     Missing {
+        /// Steps that are done.
         steps: u64,
     },
 }
 
 /// The jobs of the experiment in the file with their states, over several folders, and the time that is left.
 pub struct Status {
+    /// The experiment's name.
     pub name: String,
+    /// In the order in which they are done.
     pub jobs: Vec<(Job, State)>,
+    /// Estimated from what is done; none where nothing is.
     pub left: Option<Duration>,
 }
 

@@ -1,9 +1,9 @@
 //! One job: trained, predicted, scored, and what the results keep of it.
 
+use super::Options;
 use super::file::Keep;
 use super::folder::{Folder, tidy};
 use super::jobs::{FineTuning, From, Job, Pretraining, Scans, Work};
-use super::run::Options;
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::compute::device::{Gpu, KernelTable};
@@ -12,7 +12,9 @@ use crate::data::preprocess::{self, Event, Part};
 use crate::evaluation::evaluate::Evaluation;
 use crate::evaluation::results::{Kind, Point, Run, Score};
 use crate::inference::weights::FINAL;
-use crate::training::finetune::run::{self as finetuning, finetune, prepared};
+use crate::training::finetune::Options as FinetuneOptions;
+use crate::training::finetune::folder::prepared;
+use crate::training::finetune::run::finetune;
 use crate::training::finetune::setup::{Request, Setup};
 use crate::training::finetune::validate::{Scans as Labelled, predict_and_score};
 use crate::training::log::{MetricsLog, utc};
@@ -145,7 +147,7 @@ impl Worker<'_> {
             From::Job(_) => pretraining.map(Path::to_path_buf),
         };
         let fold = fold_of(job, run);
-        let options = finetuning::Options {
+        let options = FinetuneOptions {
             run: run.to_path_buf(),
             store: None,
             splits: work.splits.clone(),
@@ -164,7 +166,7 @@ impl Worker<'_> {
                 return Err(Error::plan(what, "Please report this"));
             }
             let store = Some(self.prepared(&setup, &work.prepared)?);
-            finetune(&self.gpu, &setup, &finetuning::Options { store, ..options.clone() })?;
+            finetune(&self.gpu, &setup, &FinetuneOptions { store, ..options.clone() })?;
         }
         let start = Instant::now();
         let mut scores = Vec::new();

@@ -1,55 +1,35 @@
 //! A fine-tuning from the raw data set to a model: prepare, train, predict the validation cases, score them. The run folder is a
 //! model folder of nnU-Net's layout.
 
+use super::Options;
+use super::folder::{describe_model, extra_texts, prepared, split};
 use super::setup::Setup;
 use super::transfer::{Initial, initial};
 use super::validate::{Protocol, Scans, predict_and_score};
 use crate::base::atomic::write_atomic;
 use crate::base::error::{Error, Result};
 use crate::base::memory::{budget, gib};
-use crate::base::progress::{Mode, Progress};
+use crate::base::progress::Progress;
 use crate::compute::device::Gpu;
 use crate::compute::graph::Parameters;
 use crate::data::dataset::{
     Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, LoaderReport, SampleKey, Source,
-    Stream, folds, prepare_dataset, stream,
+    Stream, stream,
 };
-use crate::data::preprocess::Event;
 use crate::evaluation::evaluate::Evaluation;
 use crate::inference::weights::FINAL;
-use crate::inference::weights::checkpoint::{self, Checkpoint};
+use crate::inference::weights::checkpoint;
 use crate::inference::weights::state::{restore_kernels, resume_point};
 use crate::tasks::plan::finetune::{Plan, Stem};
 use crate::tasks::task::Past;
 use crate::training::log::{MetricsLog, run_json};
 use crate::training::stop::StopFlag;
-use crate::training::train_loop::{Batches, Run, Timetable, past_of, train};
+use crate::training::train_loop::{Batches, Run, past_of, train};
 use crate::training::trainer::Trainer;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
-
-/// What the command line adds to the plan.
-#[derive(Clone)]
-pub struct Options {
-    /// Folder of the run: plans.json, dataset.json and a folder a fold.
-    pub run: PathBuf,
-    /// Prepared cases that several runs share; otherwise they are prepared into the run's folder.
-    pub store: Option<Arc<LabelledStore>>,
-    /// Splits of the cases; nnU-Net's where the file is missing.
-    pub splits: Option<PathBuf>,
-    /// Whether the validation cases are predicted and scored in the end.
-    pub validate: bool,
-    /// Threads that read patches.
-    pub threads: usize,
-    /// Bytes on the device.
-    pub memory: Option<u64>,
-    /// How progress is shown.
-    pub progress: Mode,
-    /// Whether it is not.
-    pub quiet: bool,
-}
 
 /// How a run ended.
 pub struct Outcome {
@@ -61,8 +41,6 @@ pub struct Outcome {
     pub evaluation: Option<Evaluation>,
 }
 
-/// Key of the training and validation cases in a checkpoint's metadata.
-const CASES: &str = "cases";
 /// Batches that wait for the device.
 const QUEUE: usize = 4;
 
@@ -104,7 +82,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     )?;
     let first_step = resumed.as_ref().map_or(0, |c| c.step);
     let log = MetricsLog::open(&folder, first_step)?;
-    let progress = Progress::new(options.progress, Some(plan.steps()), "fine-tuning").quiet(options.quiet);
+    let progress = Progress::new(options.progress, Some(plan.schedule().steps()), "fine-tuning").quiet(options.quiet);
 
     let extra = extra_texts(setup, fold, &cases);
     let mut past = Past::default();
@@ -124,31 +102,17 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         cases.validation.len(),
         if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
     ));
-    let t = &plan.train;
-    let loader = |ids: &[String], augment| -> Result<Arc<LabelledLoader>> {
-        let settings = LabelledPatchSettings { patch: t.patch, batch: t.batch, foreground: t.foreground, augment };
-        Ok(Arc::new(LabelledLoader::new(store.clone(), store.indices(ids)?, settings)?))
-    };
-    let training = loader(&cases.train, Some(plan.augment.clone()))?;
     let mut run = Run {
         folder: folder.clone(),
         trainer,
-        schedule: Rc::new(plan.clone()),
-        batches: Box::new(LabelledPatches {
-            folder: folder.clone(),
-            stream: stream::start(training, plan.seed, first_step, t.batch, options.threads, QUEUE),
-            validation: loader(&cases.validation, None)?,
-            batch: t.batch as u64,
-        }),
-        validation_steps: t.validation_steps,
+        batches: Box::new(LabelledPatches::new(plan, &folder, &store, &cases, first_step, options.threads)?),
         spacing: plan.data.spacing,
         past,
         extra,
     };
-    let (steps, epoch_steps, checkpoint_minutes) = (plan.steps(), t.epoch_steps, t.checkpoint_minutes);
-    let timetable = Timetable { first_step, steps, epoch_steps, checkpoint_minutes };
+    let steps = plan.schedule().steps();
     let stop = StopFlag::install()?;
-    train(&mut run, timetable, log, progress, &stop)?;
+    train(&mut run, first_step, log, progress, &stop)?;
 
     // Written once: predictions that are newer are its own.
     if first_step < steps || !folder.join(FINAL).exists() {
@@ -158,21 +122,30 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     }
     drop(run);
     let evaluation = match options.validate {
-        true => {
-            let cases = setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect();
-            let (weights, out) = (folder.join(FINAL), folder.join("validation"));
-            let scans =
-                Scans { weights, cases, out, what: "predicting validation cases", protocol: Protocol::default() };
-            Some(predict_and_score(gpu, &scans, options, &stop)?)
-        }
+        true => Some(predict_validation(gpu, setup, &cases, &folder, options, &stop)?),
         false => None,
     };
     Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
 }
 
+/// Predicts the validation cases with the final checkpoint of a fold's folder, and scores them.
+fn predict_validation(
+    gpu: &Rc<Gpu>,
+    setup: &Setup,
+    cases: &Cases,
+    folder: &Path,
+    options: &Options,
+    stop: &StopFlag,
+) -> Result<Evaluation> {
+    let cases = setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect();
+    let (weights, out) = (folder.join(FINAL), folder.join("validation"));
+    let scans = Scans { weights, cases, out, what: "predicting validation cases", protocol: Protocol::default() };
+    predict_and_score(gpu, &scans, options, stop)
+}
+
 /// A trainer for a fine-tuning, before its session is opened.
 pub fn trainer(gpu: &Rc<Gpu>, setup: &Setup, budget: Option<u64>) -> Trainer<LabelledPatch> {
-    Trainer::new(gpu, Rc::new(setup.plan.clone()), Rc::new(setup.task()), budget)
+    Trainer::new(gpu, setup.plan.hyperparameters(), Rc::new(setup.task()), budget)
 }
 
 /// Bytes that the largest phase needs on the device.
@@ -190,132 +163,6 @@ pub fn most_memory(gpu: &Rc<Gpu>, setup: &Setup, allowed: Option<u64>) -> Result
         first_step += phase.steps;
     }
     Ok(most)
-}
-
-/// The cases of the fold. The splits lie beside the model, so that all folds have the same; a run that goes on keeps its cases.
-fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
-    let ids = setup.raw.ids();
-    let own = options.run.join(folds::FILE);
-    if let Some(file) = &options.splits
-        && own.exists()
-        && folds::read(file)? != folds::read(&own)?
-    {
-        let cause = "the folds of this run have other splits";
-        return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
-    }
-    let beside = setup.raw.folder.join(folds::FILE);
-    let file = match &options.splits {
-        Some(file) => file.clone(),
-        None if own.exists() => own.clone(),
-        None => beside,
-    };
-    if options.splits.is_some() && !file.exists() {
-        return Err(Error::file(&file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
-    }
-    let cases = fold_cases(setup, fold, &file)?;
-    let before = resumed.and_then(|c| c.extra.get(CASES)).and_then(|text| serde_json::from_str::<Cases>(text).ok());
-    if before.is_some_and(|before| before != cases) {
-        let cause = "the run was started with other training and validation cases";
-        let remedy = "Bring data set and splits back to what they were, or give another -o for a new run";
-        return Err(Error::file(options.run.join(format!("fold_{fold}")), cause, remedy));
-    }
-    if let Fold::Number(_) = fold
-        && !own.exists()
-    {
-        std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
-        let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&ids) };
-        folds::write(&own, &splits)?;
-    }
-    Ok(cases)
-}
-
-/// Training and validation cases of a fold by a file of splits, or nnU-Net's where there is none.
-///
-/// # Errors
-/// The splits are none of this data set, or there are no cases.
-pub fn fold_cases(setup: &Setup, fold: Fold, splits: &Path) -> Result<Cases> {
-    let mut cases = folds::split(&setup.raw.ids(), Some(splits), fold)?;
-    if setup.plan.data.cases > 0 {
-        cases = folds::limit(cases, setup.plan.data.cases, setup.plan.seed);
-    }
-    if cases.train.is_empty() || cases.validation.is_empty() {
-        let what =
-            format!("fold {fold} has {} training and {} validation cases", cases.train.len(), cases.validation.len());
-        return Err(Error::plan(what, "Use --fold all, or correct the splits"));
-    }
-    Ok(cases)
-}
-
-/// Writes plans.json and dataset.json, which make the folder a model. Folds of another model do not belong into it.
-fn describe_model(setup: &Setup, run: &Path) -> Result<()> {
-    for (name, json) in [("plans.json", &setup.plans.json), ("dataset.json", &setup.raw.dataset.json)] {
-        let path = run.join(name);
-        if path.exists()
-            && let Some(key) = first_difference(&crate::formats::nnunet::read_json(&path)?, json)
-        {
-            let cause = format!("the folds of this run were started with another value of {key}");
-            return Err(Error::file(&path, cause, "Give the settings of the other folds, or another -o"));
-        }
-        let text = serde_json::to_string_pretty(json).unwrap_or_default();
-        write_atomic(&path, text.as_bytes())?;
-    }
-    Ok(())
-}
-
-/// Path of the first value in which two JSON documents differ.
-fn first_difference(a: &Value, b: &Value) -> Option<String> {
-    if let (Value::Object(x), Value::Object(y)) = (a, b) {
-        let keys = x.keys().chain(y.keys().filter(|k| !x.contains_key(*k)));
-        return keys.into_iter().find_map(|key| {
-            let deeper = first_difference(x.get(key).unwrap_or(&Value::Null), y.get(key).unwrap_or(&Value::Null))?;
-            Some(if deeper.is_empty() { key.clone() } else { format!("{key}.{deeper}") })
-        });
-    }
-    (a != b).then(String::new)
-}
-
-/// The data set's cases, prepared in `folder`: every fold uses the same.
-pub fn prepared(setup: &Setup, folder: &Path, mode: Mode, quiet: bool) -> Result<LabelledStore> {
-    let mut progress: Option<Progress> = None;
-    let mut done = 0;
-    let store = prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, folder, &mut |event| match event {
-        Event::Found { scans, done: before } => {
-            done = before as u64;
-            progress = Some(Progress::new(mode, Some(scans as u64), "preparing cases").quiet(quiet));
-        }
-        Event::Prepared { id, .. } => {
-            done += 1;
-            if let Some(p) = &mut progress {
-                p.update(done, &[("case", id)]);
-            }
-        }
-        Event::Rejected { source, reason } => {
-            if let Some(p) = &mut progress {
-                p.message(&format!("{}: {reason}", source.display()));
-            }
-        }
-    })?;
-    if let Some(p) = progress {
-        p.finish();
-    }
-    Ok(store)
-}
-
-/// What makes a checkpoint a model by itself: read by [`crate::inference::weights::WeightFile::description`].
-fn extra_texts(setup: &Setup, fold: Fold, cases: &Cases) -> Vec<(String, String)> {
-    let augment = &setup.plan.augment;
-    let mirrors = augment.mirror_probability > 0.0;
-    let axes: Vec<usize> = (0..3).filter(|&a| mirrors && augment.mirror_axes[a]).collect();
-    [
-        ("plans", setup.plans.json.clone()),
-        ("dataset", setup.raw.dataset.json.clone()),
-        ("configuration", json!(setup.configuration.name)),
-        ("mirror_axes", json!(axes)),
-        ("fold", json!(fold.to_string())),
-        (CASES, json!(cases)),
-    ]
-    .map(|(key, value)| (key.to_string(), value.to_string()))
-    .to_vec()
 }
 
 fn transferred(setup: &Setup, parameters: &Parameters, initial: &Initial) -> String {
@@ -337,6 +184,30 @@ struct LabelledPatches {
     validation: Arc<LabelledLoader>,
     /// Samples of a batch.
     batch: u64,
+}
+
+impl LabelledPatches {
+    fn new(
+        plan: &Plan,
+        folder: &Path,
+        store: &Arc<LabelledStore>,
+        cases: &Cases,
+        first_step: u64,
+        threads: usize,
+    ) -> Result<Self> {
+        let t = &plan.train;
+        let loader = |ids: &[String], augment| -> Result<Arc<LabelledLoader>> {
+            let settings = LabelledPatchSettings { patch: t.patch, batch: t.batch, foreground: t.foreground, augment };
+            Ok(Arc::new(LabelledLoader::new(store.clone(), store.indices(ids)?, settings)?))
+        };
+        let training = loader(&cases.train, Some(plan.augment.clone()))?;
+        Ok(Self {
+            folder: folder.to_path_buf(),
+            stream: stream::start(training, plan.seed, first_step, t.batch, threads, QUEUE),
+            validation: loader(&cases.validation, None)?,
+            batch: t.batch as u64,
+        })
+    }
 }
 
 impl Batches<LabelledPatch> for LabelledPatches {

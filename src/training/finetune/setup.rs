@@ -108,7 +108,7 @@ impl Setup {
         // The paper's best for a pre-trained network; nnU-Net's from scratch.
         let (name, peak) = if from.is_some() { ("two-warm-ups", 1e-3) } else { ("no-warm-up", 1e-2) };
         let name = request.schedule.as_deref().unwrap_or(name);
-        let steps = request.steps.unwrap_or_else(|| plan.steps());
+        let steps = request.steps.unwrap_or_else(|| plan.schedule().steps());
         plan.phases = schedule(name, steps, warm_up(&request.preset), request.learning_rate.unwrap_or(peak))?;
         plan.transfer.part = request.part.unwrap_or(plan.transfer.part);
         plan.transfer.stem = request.stem.unwrap_or(plan.transfer.stem);

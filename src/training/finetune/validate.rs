@@ -1,6 +1,6 @@
 //! Whole scans, predicted as any scan is and scored: the last step of a fine-tuning, on its validation cases, and tests.
 
-use super::run::Options;
+use super::Options;
 use crate::base::error::{Error, Result};
 use crate::base::memory::budget;
 use crate::base::progress::Progress;

@@ -28,8 +28,11 @@ const VERSION: u32 = 1;
 /// One prepared case.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
 pub struct LabelledCase {
+    /// The case's name in the raw data set.
     pub id: String,
+    /// Channels of the image.
     pub channels: usize,
+    /// Where the prepared case lies on the image it came from.
     pub grid: Grid,
     /// Stored voxels of each class (see [`LabelledStore::location`]), in the order of `dataset.json`'s classes. With an ignore
     /// label one more entry: voxels that somebody annotated.
@@ -94,6 +97,7 @@ impl LabelledStore {
         &self.cases
     }
 
+    /// The names of the cases, in their order.
     pub fn ids(&self) -> Vec<String> {
         self.cases.iter().map(|c| c.id.clone()).collect()
     }
@@ -116,6 +120,7 @@ impl LabelledStore {
         &self.dataset
     }
 
+    /// The configuration that the cases were prepared for.
     pub fn configuration(&self) -> &Configuration {
         &self.configuration
     }

@@ -1,0 +1,140 @@
+//! The folder of a fine-tuning: the model's description, the splits, the prepared cases.
+
+use super::Options;
+use super::setup::Setup;
+use crate::base::atomic::write_atomic;
+use crate::base::error::{Error, Result};
+use crate::base::progress::{Mode, Progress};
+use crate::data::dataset::{Cases, Fold, LabelledStore, folds, prepare_dataset};
+use crate::data::preprocess::Event;
+use crate::inference::weights::checkpoint::Checkpoint;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Key of the training and validation cases in a checkpoint's metadata.
+const CASES: &str = "cases";
+/// The cases of the fold. The splits lie beside the model, so that all folds have the same; a run that goes on keeps its cases.
+pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
+    let ids = setup.raw.ids();
+    let own = options.run.join(folds::FILE);
+    if let Some(file) = &options.splits
+        && own.exists()
+        && folds::read(file)? != folds::read(&own)?
+    {
+        let cause = "the folds of this run have other splits";
+        return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
+    }
+    let beside = setup.raw.folder.join(folds::FILE);
+    let file = match &options.splits {
+        Some(file) => file.clone(),
+        None if own.exists() => own.clone(),
+        None => beside,
+    };
+    if options.splits.is_some() && !file.exists() {
+        return Err(Error::file(&file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
+    }
+    let cases = fold_cases(setup, fold, &file)?;
+    let before = resumed.and_then(|c| c.extra.get(CASES)).and_then(|text| serde_json::from_str::<Cases>(text).ok());
+    if before.is_some_and(|before| before != cases) {
+        let cause = "the run was started with other training and validation cases";
+        let remedy = "Bring data set and splits back to what they were, or give another -o for a new run";
+        return Err(Error::file(options.run.join(format!("fold_{fold}")), cause, remedy));
+    }
+    if let Fold::Number(_) = fold
+        && !own.exists()
+    {
+        std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
+        let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&ids) };
+        folds::write(&own, &splits)?;
+    }
+    Ok(cases)
+}
+
+/// Training and validation cases of a fold by a file of splits, or nnU-Net's where there is none.
+///
+/// # Errors
+/// The splits are none of this data set, or there are no cases.
+pub fn fold_cases(setup: &Setup, fold: Fold, splits: &Path) -> Result<Cases> {
+    let mut cases = folds::split(&setup.raw.ids(), Some(splits), fold)?;
+    if setup.plan.data.cases > 0 {
+        cases = folds::limit(cases, setup.plan.data.cases, setup.plan.seed);
+    }
+    if cases.train.is_empty() || cases.validation.is_empty() {
+        let what =
+            format!("fold {fold} has {} training and {} validation cases", cases.train.len(), cases.validation.len());
+        return Err(Error::plan(what, "Use --fold all, or correct the splits"));
+    }
+    Ok(cases)
+}
+
+/// Writes plans.json and dataset.json, which make the folder a model. Folds of another model do not belong into it.
+pub(super) fn describe_model(setup: &Setup, run: &Path) -> Result<()> {
+    for (name, json) in [("plans.json", &setup.plans.json), ("dataset.json", &setup.raw.dataset.json)] {
+        let path = run.join(name);
+        if path.exists()
+            && let Some(key) = first_difference(&crate::formats::nnunet::read_json(&path)?, json)
+        {
+            let cause = format!("the folds of this run were started with another value of {key}");
+            return Err(Error::file(&path, cause, "Give the settings of the other folds, or another -o"));
+        }
+        let text = serde_json::to_string_pretty(json).unwrap_or_default();
+        write_atomic(&path, text.as_bytes())?;
+    }
+    Ok(())
+}
+
+/// Path of the first value in which two JSON documents differ.
+fn first_difference(a: &Value, b: &Value) -> Option<String> {
+    if let (Value::Object(x), Value::Object(y)) = (a, b) {
+        let keys = x.keys().chain(y.keys().filter(|k| !x.contains_key(*k)));
+        return keys.into_iter().find_map(|key| {
+            let deeper = first_difference(x.get(key).unwrap_or(&Value::Null), y.get(key).unwrap_or(&Value::Null))?;
+            Some(if deeper.is_empty() { key.clone() } else { format!("{key}.{deeper}") })
+        });
+    }
+    (a != b).then(String::new)
+}
+
+/// The data set's cases, prepared in `folder`: every fold uses the same.
+pub fn prepared(setup: &Setup, folder: &Path, mode: Mode, quiet: bool) -> Result<LabelledStore> {
+    let mut progress: Option<Progress> = None;
+    let mut done = 0;
+    let store = prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, folder, &mut |event| match event {
+        Event::Found { scans, done: before } => {
+            done = before as u64;
+            progress = Some(Progress::new(mode, Some(scans as u64), "preparing cases").quiet(quiet));
+        }
+        Event::Prepared { id, .. } => {
+            done += 1;
+            if let Some(p) = &mut progress {
+                p.update(done, &[("case", id)]);
+            }
+        }
+        Event::Rejected { source, reason } => {
+            if let Some(p) = &mut progress {
+                p.message(&format!("{}: {reason}", source.display()));
+            }
+        }
+    })?;
+    if let Some(p) = progress {
+        p.finish();
+    }
+    Ok(store)
+}
+
+/// What makes a checkpoint a model by itself: read by [`crate::inference::weights::WeightFile::description`].
+pub(super) fn extra_texts(setup: &Setup, fold: Fold, cases: &Cases) -> Vec<(String, String)> {
+    let augment = &setup.plan.augment;
+    let mirrors = augment.mirror_probability > 0.0;
+    let axes: Vec<usize> = (0..3).filter(|&a| mirrors && augment.mirror_axes[a]).collect();
+    [
+        ("plans", setup.plans.json.clone()),
+        ("dataset", setup.raw.dataset.json.clone()),
+        ("configuration", json!(setup.configuration.name)),
+        ("mirror_axes", json!(axes)),
+        ("fold", json!(fold.to_string())),
+        (CASES, json!(cases)),
+    ]
+    .map(|(key, value)| (key.to_string(), value.to_string()))
+    .to_vec()
+}
