@@ -1,4 +1,4 @@
-// Sum of squares of a chunk of the gradient. group = chunk, folded over x and y.
+// Sum of squares of a chunk of the gradient. group.x = chunk.
 
 struct Params { size: u32, first_partial: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -6,9 +6,13 @@ use serde::Serialize;
 /// What the rest of the program may know of the adapter.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct AdapterFacts {
+    /// Place among the adapters of the machine, best first.
     pub index: usize,
+    /// As the driver spells it.
     pub name: String,
+    /// `Vulkan`, `Metal` or `Dx12`.
     pub backend: String,
+    /// Name and version of the driver.
     pub driver: String,
     /// `DiscreteGpu`, `IntegratedGpu`, `Cpu` (a software rasterizer), ...
     pub kind: String,
@@ -16,10 +20,15 @@ pub struct AdapterFacts {
     pub max_binding: u64,
     /// Largest buffer in bytes.
     pub max_buffer: u64,
+    /// Storage buffers that a kernel may bind.
     pub max_storage_buffers: u32,
+    /// Invocations that a workgroup may have.
     pub max_invocations: u32,
+    /// Bytes that a workgroup may share.
     pub workgroup_memory: u32,
+    /// Whether dispatches can be timed on the device.
     pub timestamps: bool,
+    /// Whether shaders have 16-bit floats.
     pub shader_f16: bool,
     /// Invocations of a subgroup, where shaders have subgroup operations and every subgroup is that large.
     pub subgroup: Option<u32>,

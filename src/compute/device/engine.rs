@@ -62,9 +62,13 @@ pub struct Executable {
 /// One operator's share of a timed run.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Timing {
+    /// The operator.
     pub label: &'static str,
+    /// Time that its dispatches took on the device.
     pub seconds: f64,
+    /// Floating-point operations that were planned for them.
     pub flops: f64,
+    /// Bytes that they must move at least.
     pub bytes: f64,
 }
 
@@ -76,6 +80,7 @@ impl Gpu {
         Self::open_with(request, checked)
     }
 
+    /// As [`Gpu::open`], with bounds checks in shaders as `checked` says.
     pub fn open_with(request: &str, checked: bool) -> Result<Self> {
         let (index, adapter) = adapter::choose(request)?;
         let (device, queue) = adapter::open(&adapter)?;
@@ -111,6 +116,7 @@ impl Gpu {
         *current = KernelTable { forced, ..kernels };
     }
 
+    /// Which kernels operators use.
     pub fn kernels(&self) -> KernelTable {
         self.kernels.lock().unwrap_or_else(|e| e.into_inner()).clone()
     }
@@ -126,6 +132,7 @@ impl Gpu {
         self.device.destroy();
     }
 
+    /// What the adapter is and has.
     pub fn facts(&self) -> &AdapterFacts {
         &self.facts
     }

@@ -33,14 +33,18 @@ impl Precision {
 /// A compute pipeline by name: a shader file with values for its template variables and its `override` constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {
-    /// Path below `shaders/` without the ending, e.g. `conv3d/forward`.
+    /// Path below `shaders/` without the ending, e.g. `conv3d/direct`.
     pub shader: &'static str,
+    /// Values of the variables of the shader's template.
     pub variables: Vec<(&'static str, u32)>,
+    /// Values of its `override` constants.
     pub constants: Vec<(&'static str, f64)>,
+    /// How feature tensors are stored.
     pub precision: Precision,
 }
 
 impl Kernel {
+    /// The kernel of a shader file with the defaults of its variables and constants.
     pub fn new(shader: &'static str) -> Self {
         Self { shader, variables: Vec::new(), constants: Vec::new(), precision: Precision::F32 }
     }
@@ -49,10 +53,12 @@ impl Kernel {
         self.variables.push((name, value as u32));
         self
     }
+    /// Sets an `override` constant of the shader.
     pub fn with(mut self, name: &'static str, value: impl Into<f64>) -> Self {
         self.constants.push((name, value.into()));
         self
     }
+    /// Sets an `override` constant that is true or false.
     pub fn flag(self, name: &'static str, value: bool) -> Self {
         self.with(name, f64::from(u8::from(value)))
     }
@@ -83,8 +89,11 @@ pub enum Heap {
     Input(u32),
     /// Values that the host reads: losses, norms.
     Output,
+    /// Parameters, in chunks that can be bound.
     Weights(u32),
+    /// Gradients of parameters, laid out as the weights.
     Gradients(u32),
+    /// Momentum of the optimiser, laid out as the weights.
     Momentum(u32),
     /// Learning rate, momentum and weight decay of the step.
     Hyper,
@@ -93,26 +102,36 @@ pub enum Heap {
 /// `size` bytes from `offset` of a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slice {
+    /// The buffer.
     pub heap: Heap,
+    /// First byte.
     pub offset: u64,
+    /// Number of bytes.
     pub size: u64,
 }
 
 /// The number of workgroups of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Workgroups {
+    /// Always these along x, y and z.
     Fixed([u32; 3]),
     /// Enough groups of `per_group` items for `per_block` items a visible block of mask `mask`, in x (folded into y past the
     /// adapter's limit) by `z`. The number of visible blocks is known when the recording runs.
     PerBlock {
+        /// Number of the mask.
         mask: u32,
+        /// Items of a visible block.
         per_block: u32,
+        /// Items of a workgroup.
         per_group: u32,
+        /// Workgroups along z.
         z: u32,
     },
     /// These groups while flag `flag` is set, else none.
     When {
+        /// Number of the flag.
         flag: u32,
+        /// Workgroups along x, y and z.
         groups: [u32; 3],
     },
 }
@@ -168,11 +187,13 @@ fn fold(groups: u64, z: u32) -> [u32; 3] {
 /// One run of a kernel.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
+    /// The pipeline.
     pub kernel: Kernel,
     /// The bytes of the shader's `Params` uniform.
     pub params: Vec<u8>,
     /// Storage buffers from binding 1 on, in the order of the shader.
     pub bindings: Vec<Slice>,
+    /// How many workgroups run.
     pub workgroups: Workgroups,
     /// Operator it belongs to, for profiles.
     pub label: &'static str,
@@ -185,5 +206,6 @@ pub struct Dispatch {
 /// Dispatches in order.
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
+    /// What runs, the first first.
     pub dispatches: Vec<Dispatch>,
 }

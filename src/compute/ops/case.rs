@@ -15,8 +15,11 @@ use std::rc::Rc;
 /// An input of a case: (channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
 #[derive(Clone, Debug)]
 pub struct Input {
+    /// Number of channels.
     pub channels: usize,
+    /// Where it is stored: all voxels, or those of visible blocks.
     pub space: Space,
+    /// One value a channel and voxel, C order.
     pub values: Vec<f32>,
 }
 
@@ -25,10 +28,13 @@ pub type Build = Box<dyn Fn(&mut Graph, &[TensorId], &[Upload]) -> Vec<TensorId>
 
 /// A graph around an operator, and everything that goes in.
 pub struct Setup {
+    /// The masks of the graph, in order.
     pub masks: Vec<BlockMask>,
+    /// Feature tensors that go in.
     pub inputs: Vec<Input>,
     /// Values of parameters by name, in PyTorch's order.
     pub parameters: Vec<(String, Vec<f32>)>,
+    /// Adds the operator to the graph.
     pub build: Build,
     /// Values of what else is uploaded: targets, label maps.
     pub images: Vec<Vec<f32>>,
@@ -143,8 +149,11 @@ impl Setup {
 
 /// A case with what the reference says.
 pub struct Case {
+    /// What is tested, the operator first.
     pub name: String,
+    /// The graph and what goes in.
     pub setup: Setup,
+    /// Results of the reference by name, as in [`Results`].
     pub expected: Vec<(String, Vec<f64>)>,
     /// How features are stored when it runs; what goes in has been rounded to it.
     pub precision: Precision,
@@ -156,18 +165,23 @@ pub struct Case {
 /// 16 bits the largest distance of a value in units of the largest value.
 #[derive(Clone, Debug, serde::Serialize)]
 pub struct Deviation {
+    /// Name of the result.
     pub result: String,
+    /// Distance from the reference.
     pub relative: f64,
+    /// Largest distance that is accepted.
     pub tolerance: f64,
 }
 
 /// Largest relative L2 deviation that f32 arithmetic explains: forward, and gradients.
 pub const TOLERANCE: f64 = 2e-6;
+/// As [`TOLERANCE`], of gradients, which sum over more.
 pub const GRADIENT_TOLERANCE: f64 = 5e-6;
 /// Largest relative error of rounding to 16 bits: half a unit in the last of 11 binary places.
 pub const HALF_EPSILON: f64 = 1.0 / 2048.0;
 
 impl Deviation {
+    /// Whether the distance is within the tolerance.
     pub fn accepted(&self) -> bool {
         self.relative <= self.tolerance
     }

@@ -33,6 +33,7 @@ shader_struct! {
 }
 
 impl Graph {
+    /// a + b, of tensors of one shape.
     pub fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
         assert_eq!(self.shape(a), self.shape(b), "operands of an addition");
         let (channels, space) = self.shape(a);
@@ -41,6 +42,7 @@ impl Graph {
         y
     }
 
+    /// x where it is positive, else `slope` * x (`torch.nn.LeakyReLU`).
     pub fn leaky_relu(&mut self, x: TensorId, slope: f32) -> TensorId {
         let (channels, space) = self.shape(x);
         let y = self.feature(channels, space);
@@ -136,10 +138,12 @@ impl Op for LeakyReluGradient {
     }
 }
 
+/// x where it is positive, else `slope` * x.
 pub fn leaky_relu(x: &[f64], slope: f64) -> Vec<f64> {
     x.iter().map(|&v| if v > 0.0 { v } else { slope * v }).collect()
 }
 
+/// dx of [`leaky_relu`].
 pub fn leaky_relu_backward(x: &[f64], dy: &[f64], slope: f64) -> Vec<f64> {
     x.iter().zip(dy).map(|(&v, &d)| if v > 0.0 { d } else { slope * d }).collect()
 }

@@ -13,15 +13,20 @@ use std::rc::Rc;
 /// A box of voxels (z, y, x) and its class: the foreground's weight is class / (classes - 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FusionBox {
+    /// First voxel (z, y, x).
     pub corner: [usize; 3],
+    /// Voxels along (z, y, x).
     pub size: [usize; 3],
+    /// How much of the foreground it shows: all of it is the last class.
     pub class: u32,
 }
 
 /// What becomes of two patches (z, y, x), without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fusion {
+    /// Voxels (z, y, x) of a patch.
     pub patch: [usize; 3],
+    /// Number of classes.
     pub classes: usize,
     /// The most boxes.
     pub boxes: usize,
@@ -30,7 +35,9 @@ pub struct Fusion {
 /// A fusion in a graph: the fused image and the map of classes, both (z, y, x), and where the boxes are uploaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Fused {
+    /// The fused image (z, y, x).
     pub image: TensorId,
+    /// The class of each voxel (z, y, x), as a float.
     pub classes: TensorId,
     fusion: Fusion,
     input: Input,

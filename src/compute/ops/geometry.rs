@@ -5,8 +5,11 @@ use crate::compute::graph::product;
 /// Kernel, stride and padding along (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
+    /// Taps along each axis.
     pub kernel: [usize; 3],
+    /// Voxels of the input from one voxel of the output to the next.
     pub stride: [usize; 3],
+    /// Voxels of zeros before and after the input.
     pub padding: [usize; 3],
 }
 
@@ -19,6 +22,7 @@ impl Geometry {
     pub fn cells(stride: [usize; 3]) -> Self {
         Self { kernel: stride, stride, padding: [0; 3] }
     }
+    /// Taps of the kernel.
     pub fn taps(&self) -> usize {
         product(self.kernel)
     }

@@ -80,6 +80,7 @@ fn trilinear(input: [usize; 3], output: [usize; 3]) -> Vec<(usize, usize, f64)> 
     list
 }
 
+/// `x` resampled to `dims`.
 pub fn interpolate(x: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
     let (n_in, n_out) = (product(input.dims), product(dims));
     let mut y = vec![0.0; input.channels * n_out];
@@ -89,6 +90,7 @@ pub fn interpolate(x: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
     y
 }
 
+/// dx of [`interpolate`].
 pub fn interpolate_backward(dy: &[f64], input: Shape, dims: [usize; 3]) -> Vec<f64> {
     let (n_in, n_out) = (product(input.dims), product(dims));
     let mut dx = vec![0.0; input.len()];

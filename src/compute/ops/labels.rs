@@ -5,6 +5,7 @@ use crate::compute::graph::{Recorder, Segment, Space, TensorId};
 
 /// Most regions, and most labels beside the background, of a region-based network: they are bits and a table in a uniform.
 pub const MAX_REGIONS: usize = 32;
+/// See [`MAX_REGIONS`].
 pub const MAX_REGION_LABELS: usize = 63;
 
 /// What the outputs of a network mean.
@@ -44,6 +45,7 @@ shader_struct! {
 }
 
 impl Classes {
+    /// Whether outputs are regions, each by a sigmoid of its own.
     pub fn are_regions(&self) -> bool {
         self.regions.is_some()
     }

@@ -6,14 +6,18 @@ use crate::compute::graph::product;
 /// Size of a tensor: channels and voxels along (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
+    /// Number of channels.
     pub channels: usize,
+    /// Voxels along (z, y, x).
     pub dims: [usize; 3],
 }
 
 impl Shape {
+    /// Number of values.
     pub fn len(&self) -> usize {
         self.channels * product(self.dims)
     }
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -6,6 +6,7 @@ use crate::compute::device::Gpu;
 use crate::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
 use std::rc::Rc;
 
+/// A session whose one program is the augmentation of a patch.
 pub struct Alone {
     session: Session,
     graph: GraphId,

@@ -32,11 +32,13 @@ pub enum Interpolation {
 /// What may happen to a sample, without its numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Augmentation {
+    /// Channels of the image.
     pub channels: usize,
     /// Voxels (z, y, x) of a patch.
     pub patch: [usize; 3],
     /// The most voxels along each axis that are uploaded for a patch.
     pub part: [usize; 3],
+    /// How values between voxels are found.
     pub interpolation: Interpolation,
     /// Whether intensities may change (all of [`ChannelChange`], and noise).
     pub intensities: bool,

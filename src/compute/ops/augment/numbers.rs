@@ -24,6 +24,7 @@ pub struct Cut {
     pub matrix: [[f64; 3]; 3],
     /// Voxels of the crop, and the first voxel of the part in it.
     pub crop: [usize; 3],
+    /// First voxel of the part along (z, y, x) of the crop.
     pub start: [usize; 3],
 }
 
@@ -32,12 +33,15 @@ pub struct Cut {
 pub struct ChannelChange {
     /// Weights of a blur along each axis, an odd number of them.
     pub blur: Option<[Vec<f32>; 3]>,
+    /// Factor of all values.
     pub brightness: Option<f32>,
+    /// Factor of the distance to the mean.
     pub contrast: Option<f32>,
     /// Voxels along each axis that a lower resolution leaves.
     pub low_resolution: Option<[usize; 3]>,
     /// Exponent on the negative.
     pub inverted_gamma: Option<f32>,
+    /// Exponent of the values, scaled to 0 to 1.
     pub gamma: Option<f32>,
     /// Whether the channel is set to 0 outside of the label map's mask (labels below 0).
     pub masked: bool,

@@ -28,9 +28,11 @@ use crate::compute::ops::geometry::Geometry;
 /// Whether the gradient of a bias is computed. Before an instance norm it is zero, exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bias {
+    /// There is no bias.
     None,
     /// Followed by a norm that removes it: it only decays.
     Removed,
+    /// It has a gradient.
     Trained,
 }
 

@@ -15,13 +15,17 @@ use crate::compute::ops::labels::{Classes, LabelMap, check};
 /// The numbers of the loss.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiceCe {
+    /// What the outputs of the network mean.
     pub classes: Classes,
     /// Whether label 0 of a softmax has a Dice like the others.
     pub background: bool,
     /// Whether sums over voxels go over the whole batch before the Dice is made of them.
     pub batch_dice: bool,
+    /// Added above and below the fraction of a Dice.
     pub smooth: f32,
+    /// Factor of the cross entropy.
     pub weight_ce: f32,
+    /// Factor of the Dice.
     pub weight_dice: f32,
 }
 

@@ -13,20 +13,25 @@ use crate::compute::graph::{Flag, Graph, Input, Node, Op, Recorder, Session, Ten
 /// A box of voxels (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
+    /// First voxel (z, y, x).
     pub corner: [usize; 3],
+    /// Voxels along (z, y, x).
     pub size: [usize; 3],
 }
 
 /// Points of a function, x ascending: linear between them, constant beyond.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
+    /// Intensities before.
     pub x: Vec<f64>,
+    /// Intensities after.
     pub y: Vec<f64>,
 }
 
 /// Which voxels become noise from [0, 1).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Paint {
+    /// The boxes, of which later ones cover earlier ones.
     pub boxes: Vec<Window>,
     /// Everything but the boxes, rather than the boxes.
     pub outside: bool,
@@ -39,16 +44,20 @@ pub struct Change {
     pub seed: u64,
     /// Their voxels are shuffled, each window's within it; where windows overlap, the last one counts.
     pub windows: Vec<Window>,
+    /// The change of intensities, if there is one.
     pub curve: Option<Curve>,
+    /// What is painted over, if anything is.
     pub paint: Option<Paint>,
 }
 
 /// What may happen to a patch (z, y, x) of one channel, without its numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Distortion {
+    /// Voxels (z, y, x) of a patch.
     pub patch: [usize; 3],
     /// The most windows, and points of the curve.
     pub windows: usize,
+    /// Points of the curve at most.
     pub points: usize,
 }
 
@@ -58,6 +67,7 @@ pub const MAX_BOXES: usize = 8;
 /// A distortion in a graph: the distorted image (z, y, x), and where its numbers are uploaded.
 #[derive(Clone, Copy, Debug)]
 pub struct Distorted {
+    /// The distorted image (z, y, x).
     pub image: TensorId,
     distortion: Distortion,
     numbers: Input,

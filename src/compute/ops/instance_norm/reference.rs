@@ -3,20 +3,31 @@
 /// Norm with joint statistics over the instances, affine, residual and leaky ReLU; `masks` are 1 where a voxel counts.
 /// y is zero where the mask is.
 pub struct Norm<'a> {
+    /// Values of each instance, (channels, voxels).
     pub xs: &'a [Vec<f64>],
+    /// For each instance, 1 where a voxel counts and 0 elsewhere.
     pub masks: &'a [Vec<f64>],
+    /// Factor of each channel.
     pub gamma: &'a [f64],
+    /// Offset of each channel.
     pub beta: &'a [f64],
+    /// What is added before the activation.
     pub residual: Option<&'a [f64]>,
+    /// Negative slope of the activation; 1 for none.
     pub slope: f64,
+    /// Added to the variance.
     pub eps: f64,
 }
 
 /// Gradients of [`Norm`].
 pub struct NormGradient {
+    /// Of the values of each instance.
     pub dxs: Vec<Vec<f64>>,
+    /// Of the factors.
     pub dgamma: Vec<f64>,
+    /// Of the offsets.
     pub dbeta: Vec<f64>,
+    /// Of the residual.
     pub dresidual: Vec<f64>,
 }
 
@@ -35,6 +46,7 @@ impl Norm<'_> {
         self.gamma[c] * (self.xs[i][k] - mean) * rstd + self.beta[c] + self.residual.map_or(0.0, |r| r[k])
     }
 
+    /// y of each instance.
     pub fn forward(&self) -> Vec<Vec<f64>> {
         let voxels = self.masks[0].len();
         let mut ys: Vec<Vec<f64>> = self.xs.iter().map(|x| vec![0.0; x.len()]).collect();
@@ -50,6 +62,7 @@ impl Norm<'_> {
         ys
     }
 
+    /// The gradients for those of y of each instance.
     pub fn backward(&self, dys: &[Vec<f64>]) -> NormGradient {
         let (voxels, channels) = (self.masks[0].len(), self.gamma.len());
         let mut out = NormGradient {
