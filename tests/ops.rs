@@ -1,85 +1,140 @@
 //! Every operator on the adapter of the machine against its CPU reference, with bounds checks in the shaders off and on.
 
+use spark3d::compute::device::recording::Kernel;
 use spark3d::compute::device::{Gpu, KernelTable};
-use spark3d::compute::graph::Precision;
-use spark3d::compute::ops::cases;
+use spark3d::compute::graph::plan::{Limits, plan};
+use spark3d::compute::graph::{Graph, Kind, Node, Op, Parameters, Precision, QUAD, Recorder, Space};
+use spark3d::compute::ops::cases::{self, Case};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
-fn check(checked: bool, precision: Precision, kernels: KernelTable, filter: &str) {
-    let gpu = Gpu::open_with(&adapter(), checked).expect("an adapter: run `sh tests/run.sh`");
+/// The adapter to test: `SPARK3D_ADAPTER`, or the machine's first.
+fn open(checked: bool) -> Gpu {
+    let adapter = std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into());
+    Gpu::open_with(&adapter, checked).expect("an adapter: run `sh tests/run.sh`")
+}
+
+/// What deviates too far from the reference.
+fn failures(case: &Case, gpu: &Rc<Gpu>) -> Vec<String> {
+    let deviations = case.check(gpu).expect(&case.name);
+    let failed = deviations.iter().filter(|d| !d.accepted());
+    failed.map(|d| format!("{}: {} deviates by {:.2e}", case.name, d.result, d.relative)).collect()
+}
+
+fn check(checked: bool, precision: Precision) {
+    let gpu = Rc::new(open(checked));
     if let Err(missing) = gpu.require(precision) {
         return eprintln!("not tested: {missing}");
     }
-    gpu.set_kernels(kernels);
-    let gpu = Rc::new(gpu);
-    let mut failures = Vec::new();
-    for case in cases::cases_in(precision).into_iter().filter(|c| c.name.contains(filter)) {
-        for deviation in case.check(&gpu).expect(&case.name) {
-            if !deviation.accepted() {
-                failures.push(format!("{}: {} deviates by {:.2e}", case.name, deviation.result, deviation.relative));
-            }
-        }
-    }
+    let failures: Vec<String> = cases::cases_in(precision).iter().flat_map(|case| failures(case, &gpu)).collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
-}
-
-/// The adapter to test: `SPARK3D_ADAPTER`, or the machine's first.
-fn adapter() -> String {
-    std::env::var("SPARK3D_ADAPTER").unwrap_or_else(|_| "auto".into())
 }
 
 #[test]
 fn every_operator_equals_its_reference() {
-    check(false, Precision::F32, KernelTable::default(), "");
+    check(false, Precision::F32);
 }
 
 #[test]
 fn every_operator_equals_its_reference_with_features_of_16_bits() {
-    check(false, Precision::F16, KernelTable::default(), "");
+    check(false, Precision::F16);
 }
 
 #[test]
 fn every_operator_equals_its_reference_with_bounds_checks() {
-    check(true, Precision::F32, KernelTable::default(), "");
+    check(true, Precision::F32);
 }
 
 #[test]
 fn every_operator_equals_its_reference_with_features_of_16_bits_and_bounds_checks() {
-    check(true, Precision::F16, KernelTable::default(), "");
+    check(true, Precision::F16);
 }
 
-/// The first `cuts` kernels of a family, wherever a convolution has one; an adapter that lacks the family falls back on another.
-fn check_family(family: &str, cuts: usize) {
+/// The kernels that a graph runs on an adapter, and the variants among which each of its problems chooses.
+fn recorded(graph: &Graph, gpu: &Gpu, kernels: &KernelTable) -> (Vec<Kernel>, Vec<Vec<String>>) {
+    let facts = gpu.facts();
+    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
+    let (plan, layout) = (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding));
+    let recorder = || Recorder::new(graph, &plan, &layout, facts, kernels);
+    let dispatches = recorder().record().dispatches;
+    let variants = recorder().choices().into_iter().map(|choice| choice.variants);
+    (dispatches.into_iter().map(|d| d.kernel).collect(), variants.collect())
+}
+
+/// Tiles of a family that the wide cases run with: what is unrolled for them takes long to compile.
+const WIDE_TILES: usize = 2;
+
+/// Every kernel of a family, `shaders` its shaders: each case runs with the first of its tiles, and with the others where those
+/// bring a kernel that has not run. The text of a kernel hardly depends on the precision: wide cases, and tiles after the first,
+/// run in one of the two.
+fn check_family(family: &str, shaders: [&str; 2]) {
     for precision in [Precision::F32, Precision::F16] {
-        for n in 0..cuts {
-            check(true, precision, KernelTable::force(&format!("{family}:{n}")), "conv");
+        let gpu = Rc::new(open(true));
+        if let Err(missing) = gpu.require(precision) {
+            eprintln!("not tested: {missing}");
+            continue;
         }
+        let small = cases::cases_in(precision).into_iter().filter(|case| case.name.contains("conv"));
+        let (mut kernels, mut runs, mut failed) = (BTreeSet::new(), 0, Vec::new());
+        let thorough = (precision == Precision::F16) == (family == "matrix");
+        let wide = if thorough { cases::wide_convolutions(precision) } else { Vec::new() };
+        for case in small.chain(wide) {
+            let graph = case.graph();
+            let of_family =
+                |variants: &Vec<String>| variants.iter().filter(|v| v.split(' ').next() == Some(family)).count();
+            let tiles = recorded(&graph, &gpu, &KernelTable::default()).1.iter().map(of_family).max().unwrap_or(0);
+            let most = if !thorough {
+                1
+            } else if case.name.starts_with("wide") {
+                WIDE_TILES
+            } else {
+                tiles
+            };
+            for n in 0..tiles.min(most) {
+                let forced = KernelTable::force(&format!("{family}:{n}"));
+                let dispatched = recorded(&graph, &gpu, &forced).0;
+                let keys: BTreeSet<String> =
+                    dispatched.iter().filter(|k| shaders.contains(&k.shader)).map(Kernel::key).collect();
+                assert!(!keys.is_empty(), "{}: {family} was forced, and another family would run", case.name);
+                if n == 0 || !keys.is_subset(&kernels) {
+                    gpu.set_kernels(forced);
+                    failed.extend(failures(&case, &gpu).into_iter().map(|f| format!("{family}:{n}, {f}")));
+                    runs += 1;
+                    kernels.extend(keys);
+                }
+            }
+        }
+        match runs {
+            0 => eprintln!("not tested: {} has no {family} kernels for {}", gpu.facts().name, precision.name()),
+            _ => eprintln!("{family}, {}: {} kernels in {runs} runs", precision.name(), kernels.len()),
+        }
+        assert!(failed.is_empty(), "{}", failed.join("\n"));
     }
 }
 
 #[test]
 fn direct_kernels_of_a_convolution_equal_their_reference() {
-    check_family("direct", 1);
+    check_family("direct", ["conv3d/direct", "conv3d/weight_gradient"]);
 }
 
 #[test]
 fn staged_kernels_of_a_convolution_equal_their_reference() {
-    check_family("staged", 4);
+    check_family("staged", ["conv3d/staged", "conv3d/weight_gradient_staged"]);
 }
 
 #[test]
 fn gathered_kernels_of_a_convolution_equal_their_reference() {
-    check_family("gathered", 2);
+    check_family("gathered", ["conv3d/weight_gradient_gathered"; 2]);
 }
 
 #[test]
 fn subgroup_kernels_of_a_convolution_equal_their_reference() {
-    check_family("subgroup", 2);
+    check_family("subgroup", ["conv3d/subgroup"; 2]);
 }
 
 #[test]
 fn matrix_kernels_of_a_convolution_equal_their_reference() {
-    check_family("matrix", 4);
+    check_family("matrix", ["conv3d/matrix", "conv3d/weight_gradient_matrix"]);
 }
 
 #[test]
@@ -95,29 +150,32 @@ fn every_operator_equals_its_reference_with_features_of_16_bits_cut_into_small_s
 /// A segment holds one quad of the largest tensor, or little more.
 fn check_segments(precision: Precision) {
     for mut case in cases::cases_in(precision) {
-        // A convolution stores its sum after each segment of what it reads; the widest case has 22 channels, six quads.
-        case.roundings *= 6;
-        let inputs = case.setup.inputs.iter();
-        let largest: usize = match case.name.split(' ').next() {
-            Some("densify") => inputs.map(|i| i.space.dims.iter().product()).max(),
-            Some("conv_transpose3d" | "interpolate") => inputs.map(|i| 8 * i.space.voxels()).max(),
-            _ => inputs.map(|i| i.space.voxels()).max(),
+        let features: Vec<(usize, Space)> = case
+            .graph()
+            .tensors
+            .iter()
+            .filter_map(|t| match t.kind {
+                Kind::Feature { channels, space } => Some((channels, space)),
+                Kind::Bytes(_) => None,
+            })
+            .collect();
+        // A convolution stores its sum after each segment of what it reads.
+        let quads = features.iter().map(|f| f.0.div_ceil(QUAD)).max().unwrap();
+        let voxels = features.iter().map(|f| f.1.voxels()).max().unwrap();
+        case.roundings *= quads as u32;
+        let mut gpu = open(true);
+        gpu.limit_binding(voxels as u64 * precision.quad_bytes());
+        if let Err(missing) = gpu.require(precision) {
+            return eprintln!("not tested: {missing}");
         }
-        .unwrap();
-        let mut gpu = Gpu::open_with(&adapter(), true).expect("an adapter: run `sh tests/run.sh`");
-        gpu.limit_binding(largest as u64 * precision.quad_bytes());
-        if gpu.require(precision).is_err() {
-            return;
-        }
-        for deviation in case.check(&Rc::new(gpu)).expect(&case.name) {
-            assert!(deviation.accepted(), "{}: {} deviates by {:.2e}", case.name, deviation.result, deviation.relative);
-        }
+        let failures = failures(&case, &Rc::new(gpu));
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
     }
 }
 
 #[test]
 fn the_optimizer_and_the_pretexts_equal_their_references() {
-    let gpu = Rc::new(Gpu::open_with(&adapter(), true).expect("an adapter: run `sh tests/run.sh`"));
+    let gpu = Rc::new(open(true));
     let mut deviations = cases::check_optimizer(&gpu).unwrap();
     for precision in [Precision::F32, Precision::F16] {
         if gpu.require(precision).is_ok() {
@@ -125,7 +183,66 @@ fn the_optimizer_and_the_pretexts_equal_their_references() {
         }
     }
     deviations.extend(spark3d::compute::ops::distort::check(&gpu).unwrap());
+    deviations.extend(spark3d::compute::ops::fuse::check(&gpu).unwrap());
     for deviation in deviations {
         assert!(deviation.relative < 1e-6, "{} deviates by {:.2e}", deviation.result, deviation.relative);
     }
+}
+
+/// An operator whose author thought of no gradient, or of that of its first input only.
+struct Forgetful {
+    first: bool,
+}
+
+impl Op for Forgetful {
+    fn name(&self) -> &'static str {
+        "forgetful"
+    }
+
+    fn record(&self, _: &Node, _: &mut Recorder) {}
+
+    fn backward(&self, node: &Node, g: &mut Graph) {
+        if self.first {
+            g.gradient_target(node.inputs[0]);
+        }
+    }
+}
+
+/// An operator that does not say how its gradient is made.
+struct Silent;
+
+impl Op for Silent {
+    fn name(&self) -> &'static str {
+        "silent"
+    }
+
+    fn record(&self, _: &Node, _: &mut Recorder) {}
+}
+
+/// A graph in which a gradient arrives at an operator of two inputs that need one.
+fn backward_through(op: impl Op + 'static) {
+    let mut g = Graph::new(Parameters::default(), Precision::F32);
+    let [a, b, y, dy] = std::array::from_fn(|_| g.feature(4, Space::dense([2; 3])));
+    g.require_gradient(a);
+    g.require_gradient(b);
+    g.push(op, &[a, b], &[y]);
+    g.backward(&[(y, dy)], []);
+}
+
+#[test]
+#[should_panic(expected = "a gradient arrives at the operator silent, which has none")]
+fn an_operator_without_a_gradient_is_an_error_where_one_arrives() {
+    backward_through(Silent);
+}
+
+#[test]
+#[should_panic(expected = "the operator forgetful brings no gradient to tensor 0")]
+fn an_operator_whose_gradient_does_nothing_is_an_error() {
+    backward_through(Forgetful { first: false });
+}
+
+#[test]
+#[should_panic(expected = "the operator forgetful brings no gradient to tensor 1")]
+fn an_operator_that_forgets_one_of_its_inputs_is_an_error() {
+    backward_through(Forgetful { first: true });
 }

@@ -5,7 +5,7 @@ use crate::base::error::{Error, Result};
 use crate::compute::device::adapters;
 use crate::compute::graph::Precision;
 use crate::compute::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};
-use crate::compute::ops::distort;
+use crate::compute::ops::{distort, fuse};
 use crate::tasks::augmentation::{check_labelled, check_unlabelled};
 use clap::Args;
 use serde_json::json;
@@ -62,7 +62,8 @@ impl Doctor {
         let augmentation = [
             ("augmentation of pre-training".to_string(), check_unlabelled(&gpu)),
             ("augmentation of fine-tuning".to_string(), check_labelled(&gpu)),
-            ("distortions and fusion of pretexts".to_string(), distort::check(&gpu)),
+            ("distortions of pretexts".to_string(), distort::check(&gpu)),
+            ("fusion of two images".to_string(), fuse::check(&gpu)),
         ];
         for (name, deviations) in check(Precision::F32).chain(sgd).chain(augmentation).chain(half) {
             let deviations = deviations?;

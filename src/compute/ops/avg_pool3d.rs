@@ -2,8 +2,7 @@
 //! Hidden voxels count as zeros; odd remainders are dropped.
 
 use super::Geometry;
-use super::case::{Case, Input};
-use super::cases::{dense_input, masked, noise, random_mask, simple_case, stored, voxel_mask};
+use super::case::{Case, Input, dense_input, masked, noise, random_mask, simple_case, stored, voxel_mask};
 use super::loops::{Shape, reads};
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;

@@ -1,13 +1,15 @@
 //! What a case of an operator is: a small graph around it, run forward and backward from a given upstream gradient, and what the
 //! CPU reference gives.
 
-use super::cases::numbered;
 use crate::base::error::Result;
+use crate::base::random::{Purpose, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
     BlockMask, Feature, Graph, GraphId, Input as Upload, Mask, Output, Parameters, Precision, Session, Space,
-    StepValues, TensorId,
+    StepValues, TensorId, product,
 };
+use rand::RngExt;
+use rand::seq::SliceRandom;
 use std::rc::Rc;
 
 /// An input of a case: (channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
@@ -231,4 +233,82 @@ impl Case {
             })
             .collect())
     }
+}
+
+/// Normally distributed enough: sum of four uniform numbers, unit variance.
+pub fn noise(seed: u64, n: usize) -> Vec<f32> {
+    let mut r = rng(seed, Purpose::Test, n as u64, 0);
+    (0..n).map(|_| ((0..4).map(|_| r.random::<f32>()).sum::<f32>() - 2.0) * 3f32.sqrt()).collect()
+}
+
+/// The values as features of this precision hold them: what goes into a case is exact, so that its results differ by the
+/// roundings of the operator alone, and no sign by the rounding of what it is the sign of.
+pub(super) fn stored(values: Vec<f32>, precision: Precision) -> Vec<f32> {
+    match precision {
+        Precision::F32 => values,
+        Precision::F16 => values.into_iter().map(|v| half::f16::from_f32(v).to_f32()).collect(),
+    }
+}
+
+/// A mask with `hidden` of the cells hidden, in random places.
+pub fn random_mask(seed: u64, grid: [usize; 3], hidden: usize) -> BlockMask {
+    let mut visible: Vec<bool> = (0..product(grid)).map(|i| i >= hidden).collect();
+    visible.shuffle(&mut rng(seed, Purpose::Test, 1, hidden as u64));
+    BlockMask { grid, visible }
+}
+
+/// 1 at visible voxels of a space, 0 at hidden ones.
+pub fn voxel_mask(space: &Space, masks: &[BlockMask]) -> Vec<f64> {
+    let d = space.dims;
+    (0..product(d))
+        .map(|v| {
+            let c = [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]];
+            f64::from(u8::from(space.mask().is_none_or(|m| masks[m as usize].at(c, d))))
+        })
+        .collect()
+}
+
+pub(super) fn f64s(v: &[f32]) -> Vec<f64> {
+    v.iter().map(|&x| f64::from(x)).collect()
+}
+
+pub(super) fn masked(values: &[f64], mask: &[f64]) -> Vec<f64> {
+    values.iter().enumerate().map(|(k, v)| v * mask[k % mask.len()]).collect()
+}
+
+/// A case of an operator with one input and one output.
+#[allow(clippy::too_many_arguments)] // what tells one operator from another
+pub(super) fn simple_case(
+    precision: Precision,
+    name: &str,
+    input: Input,
+    masks: Vec<BlockMask>,
+    parameters: Vec<(String, Vec<f32>)>,
+    build: impl Fn(&mut Graph, TensorId) -> TensorId + 'static,
+    reference: impl Fn(&[f64]) -> Vec<f64>,
+    backward: impl Fn(&[f64], &[f64]) -> Vec<(&'static str, Vec<f64>)>,
+) -> Case {
+    let x = masked(&f64s(&input.values), &voxel_mask(&input.space, &masks));
+    let y = reference(&x);
+    let upstream = stored(noise(50, y.len()), precision);
+    let mut expected = vec![("y".to_string(), y)];
+    expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
+    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| vec![build(g, x[0])]);
+    Case {
+        name: name.to_string(),
+        setup: Setup { masks, inputs: vec![input], parameters, build, images: vec![], upstream: vec![upstream] },
+        expected,
+        precision,
+        roundings: 1,
+    }
+}
+
+/// A dense input of noise.
+pub(super) fn dense_input(channels: usize, dims: [usize; 3], seed: u64, precision: Precision) -> Input {
+    Input { channels, space: Space::dense(dims), values: stored(noise(seed, channels * product(dims)), precision) }
+}
+
+/// The name of the k-th result of its kind: `y`, `y1`, ...
+pub(super) fn numbered(base: &str, k: usize) -> String {
+    if k == 0 { base.to_string() } else { format!("{base}{k}") }
 }

@@ -2,8 +2,7 @@
 //! samples, it is `torch.nn.InstanceNorm1d` of a tensor (samples, features), which PyTorch takes for (channels, length).
 
 use super::EPS;
-use super::case::{Case, Input};
-use super::cases::{noise, simple_case, stored};
+use super::case::{Case, Input, noise, simple_case, stored};
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{Graph, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Segment, Space, TensorId};
 

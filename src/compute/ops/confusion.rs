@@ -1,8 +1,7 @@
 //! How often a network is right: voxels that are predicted and annotated, predicted, and annotated as each class, of which hard
 //! Dice scores are made.
 
-use super::case::{Deviation, relative_l2};
-use super::cases::{noise, stored};
+use super::case::{Deviation, noise, relative_l2, stored};
 use super::channel_sum::CHUNK;
 use super::labels::samples::{overlapping_regions, random_labels};
 use super::labels::{Classes, check};

@@ -3,11 +3,11 @@
 //! convolution's input gradient forward, its forward backward, its weight gradient with the roles of input and output
 //! exchanged.
 
-use super::case::Case;
-use super::cases::{dense_input, f64s, noise, simple_case, stored};
+use super::case::{Case, dense_input, f64s, noise, simple_case, stored};
 use super::channel_sum::channel_sum;
 use super::conv3d::reference::{conv3d, conv3d_backward};
-use super::conv3d::{Geometry, InputGradient, record_forward, weight_gradient};
+use super::conv3d::{InputGradient, record_forward, weight_gradient};
+use super::geometry::Geometry;
 use super::loops::Shape;
 use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
 

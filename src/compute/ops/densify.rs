@@ -1,8 +1,7 @@
 //! From the visible blocks to a dense tensor: hidden voxels become a learnable mask token, or zero
 //! (SparK; paper section "Mask Token").
 
-use super::case::{Case, Input};
-use super::cases::{f64s, noise, random_mask, simple_case, stored, voxel_mask};
+use super::case::{Case, Input, f64s, noise, random_mask, simple_case, stored, voxel_mask};
 use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;

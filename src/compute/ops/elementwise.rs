@@ -1,7 +1,6 @@
 //! Addition and leaky ReLU of feature tensors of one space.
 
-use super::case::Case;
-use super::cases::{dense_input, simple_case};
+use super::case::{Case, dense_input, simple_case};
 use crate::compute::device::recording::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, SpaceUniform, TensorId};
 

@@ -1,9 +1,14 @@
 //! Volume Fusion on the device: two images become one, weighted box by box, with the class of each voxel. The host uploads the
 //! boxes; [`plain`] is the same on the CPU. Nothing here has a gradient.
 
-use super::distort::Params;
+use super::case::{Deviation, noise};
+use super::distort::{PATCH, Params, Window, deviation, window};
+use crate::base::error::Result;
+use crate::base::random::{Purpose, rng};
+use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Input, Node, Op, Recorder, Session, TensorId, product};
+use crate::compute::graph::{Graph, Input, Node, Op, Parameters, Precision, Recorder, Session, TensorId, product};
+use std::rc::Rc;
 
 /// A box of voxels (z, y, x) and its class: the foreground's weight is class / (classes - 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,4 +122,32 @@ pub fn plain(
     let weight = |v: usize| class[v] / (classes - 1) as f32;
     let fused = (0..class.len()).map(|v| weight(v) * foreground[v] + (1.0 - weight(v)) * background[v]).collect();
     (fused, class)
+}
+
+/// How far a fusion of two images lies from the CPU's.
+///
+/// # Errors
+/// The device fails.
+pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
+    let fusion = Fusion { patch: PATCH, classes: 5, boxes: 30 };
+    let mut graph = Graph::new(Parameters::default(), Precision::F32);
+    let images = [graph.image(1, PATCH), graph.image(1, PATCH)];
+    let fused = graph.fuse(fusion, images[0].tensor(), images[1].tensor());
+    let results = [fused.image, fused.classes].map(|t| graph.keep_words(t));
+    let id = graph.id();
+    let mut session = Session::new(gpu.clone(), vec![graph], None)?;
+    let mut rng = rng(5, Purpose::Test, 0, 0);
+    let boxes: Vec<FusionBox> = (0..30)
+        .map(|k| {
+            let Window { corner, size } = window(&mut rng, [13, 12, 9]);
+            FusionBox { corner, size, class: k % 5 }
+        })
+        .collect();
+    let data = [noise(6, product(PATCH)), noise(7, product(PATCH))];
+    images.iter().zip(&data).for_each(|(&image, d)| session.set_image(image, d));
+    fused.upload(&mut session, &boxes);
+    session.run(id)?;
+    let [got_image, got_classes] = results.map(|r| session.read_floats(r));
+    let (image, classes) = plain(&data[0], &data[1], PATCH, 5, &boxes);
+    Ok(vec![deviation("fused", &got_image?, &image), deviation("classes", &got_classes?, &classes)])
 }

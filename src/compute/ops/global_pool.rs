@@ -1,8 +1,7 @@
 //! Mean over all voxels of a tensor, channel by channel (`torch.nn.AdaptiveAvgPool3d(1)`), as one voxel of another: the pooled
 //! tensors of several samples lie side by side, so that a convolution of kernel 1 is a linear layer over all of them.
 
-use super::case::{Case, Input, Setup};
-use super::cases::{f64s, noise, numbered, stored};
+use super::case::{Case, Input, Setup, f64s, noise, numbered, stored};
 use super::channel_sum::{CHUNK, PartialParams, channel_sum};
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{

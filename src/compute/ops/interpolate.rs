@@ -1,7 +1,6 @@
 //! Trilinear interpolation of dense tensors (`torch.nn.functional.interpolate`, align_corners = False).
 
-use super::case::Case;
-use super::cases::{dense_input, simple_case};
+use super::case::{Case, dense_input, simple_case};
 use super::loops::{Shape, coordinates, index};
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;

@@ -1,6 +1,6 @@
 //! What the plain loops of the references are made of: shapes, coordinates, and which voxels a window reads.
 
-use super::Geometry;
+use super::geometry::Geometry;
 use crate::compute::graph::product;
 
 /// Size of a tensor: channels and voxels along (z, y, x).

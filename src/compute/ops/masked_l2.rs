@@ -1,8 +1,7 @@
 //! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, or the absolute one, with its
 //! gradient in the same pass (FACTS: nnssl MAEMSELoss; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
 
-use super::case::{Case, Input, Setup};
-use super::cases::{f64s, noise, random_mask, stored, voxel_mask};
+use super::case::{Case, Input, Setup, f64s, noise, random_mask, stored, voxel_mask};
 use super::channel_sum::CHUNK;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{

@@ -18,6 +18,7 @@ mod dice_ce;
 pub mod distort;
 mod elementwise;
 pub mod fuse;
+mod geometry;
 mod global_pool;
 mod instance_norm;
 mod interpolate;
@@ -30,8 +31,9 @@ pub mod reference;
 pub mod sgd;
 mod voco;
 
-pub use conv3d::{Bias, Geometry};
+pub use conv3d::Bias;
 pub use dice_ce::DiceCe;
+pub use geometry::Geometry;
 pub use instance_norm::{EPS, Epilogue};
 pub use labels::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
 pub use masked_l2::Weights;

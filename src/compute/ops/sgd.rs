@@ -3,8 +3,7 @@
 //! PyTorch's order: g = clip * dw + decay * w; m = momentum * m + g; w -= rate * (g + momentum * m). Parameters that no
 //! gradient reaches are left alone.
 
-use super::case::{Deviation, GRADIENT_TOLERANCE, relative_l2};
-use super::cases::{f64s, noise};
+use super::case::{Deviation, GRADIENT_TOLERANCE, f64s, noise, relative_l2};
 use super::channel_sum::CHUNK;
 use super::{Bias, Geometry};
 use crate::base::error::Result;

@@ -1,9 +1,9 @@
 //! Cases of the convolution: odd sizes, one to several quads, strides, anisotropy, masks.
 
-use super::{Bias, Geometry, reference};
+use super::{Bias, reference};
 use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, Space, TensorId, product};
-use crate::compute::ops::case::{Case, Input, Setup};
-use crate::compute::ops::cases::{f64s, masked, noise, random_mask, stored, voxel_mask};
+use crate::compute::ops::case::{Case, Input, Setup, f64s, masked, noise, random_mask, stored, voxel_mask};
+use crate::compute::ops::geometry::Geometry;
 use crate::compute::ops::loops::Shape;
 
 struct ConvCase {

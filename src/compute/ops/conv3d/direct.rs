@@ -1,7 +1,6 @@
 //! The convolution that reads inputs and weights where it needs them.
 
-use super::pass::Pass;
-use super::variant::SOFTWARE_WORKGROUP;
+use super::pass::{Pass, SOFTWARE_WORKGROUP};
 use crate::compute::device::recording::Kernel;
 use crate::compute::graph::{Recorder, Space};
 

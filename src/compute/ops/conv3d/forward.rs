@@ -1,9 +1,10 @@
 //! The convolution itself.
 
+use super::flops;
 use super::pass::{Pass, Problem};
 use super::variant::Variant;
-use super::{Geometry, flops};
 use crate::compute::graph::{Recorder, TensorId};
+use crate::compute::ops::geometry::Geometry;
 
 /// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`.
 pub(in crate::compute::ops) fn record_forward(

@@ -1,9 +1,10 @@
 //! The gradient of a convolution with respect to its input, which is also the transposed convolution.
 
+use super::flops;
 use super::pass::{Pass, Problem, Scatter};
 use super::variant::Variant;
-use super::{Geometry, flops};
 use crate::compute::graph::{Node, Op, Recorder, Space, product};
+use crate::compute::ops::geometry::Geometry;
 
 /// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias].
 #[derive(Clone, Debug)]

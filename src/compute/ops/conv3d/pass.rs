@@ -1,8 +1,12 @@
 //! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
 
-use super::{Geometry, u};
+use super::u;
 use crate::compute::device::recording::{Precision, Slice};
 use crate::compute::graph::{QUAD, Recorder, Segment, Space, SpaceUniform, product};
+use crate::compute::ops::geometry::Geometry;
+
+/// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
+pub(super) const SOFTWARE_WORKGROUP: usize = 16;
 
 /// What is to be computed: `in_quads` to `out_quads`, one output voxel for each voxel of `grid`. For a strided input gradient
 /// that is once for each parity class.

@@ -1,8 +1,8 @@
 //! The convolution as plain loops in f64.
 
-use super::Geometry;
 use crate::compute::graph::product;
 use crate::compute::ops::channel_sum::channel_sum;
+use crate::compute::ops::geometry::Geometry;
 use crate::compute::ops::loops::{Shape, reads};
 
 /// y[o](c) = b[o] + sum w[o,i,t] x[i](c * stride + t - padding).

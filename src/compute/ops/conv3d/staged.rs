@@ -1,7 +1,6 @@
 //! The convolution whose weights are staged in workgroup memory or broadcast by subgroups.
 
-use super::pass::{Pass, Problem, Window};
-use super::variant::SOFTWARE_WORKGROUP;
+use super::pass::{Pass, Problem, SOFTWARE_WORKGROUP, Window};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Precision};
 use crate::compute::graph::{QUAD_BYTES, Recorder, Space};

@@ -35,8 +35,6 @@ impl std::fmt::Display for Variant {
 
 /// Fewer voxels use each weight too rarely for staging it.
 const FEW_VOXELS: usize = 64;
-/// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
-pub(super) const SOFTWARE_WORKGROUP: usize = 16;
 /// Cuts of the kernel with broadcasts that are worth trying.
 const SUBGROUP_CUTS: usize = 2;
 

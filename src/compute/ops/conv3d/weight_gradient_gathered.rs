@@ -1,8 +1,7 @@
 //! The weight gradient whose input is gathered voxel by voxel in workgroup memory.
 
-use super::pass::Problem;
-use super::variant::SOFTWARE_WORKGROUP;
-use super::weight_gradient::Pass;
+use super::pass::{Problem, SOFTWARE_WORKGROUP};
+use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{QUAD, Recorder};

@@ -2,7 +2,7 @@
 
 use super::matrix::{PAD, STAGED_BYTES, SUM_BYTES, tiles, units};
 use super::pass::Problem;
-use super::weight_gradient::Pass;
+use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{QUAD, Recorder};

@@ -1,12 +1,12 @@
 //! The weight gradient whose input is staged in workgroup memory.
 
-use super::pass::Problem;
-use super::variant::SOFTWARE_WORKGROUP;
-use super::weight_gradient::Pass;
-use super::{Geometry, u};
+use super::pass::{Problem, SOFTWARE_WORKGROUP};
+use super::u;
+use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, product};
+use crate::compute::ops::geometry::Geometry;
 
 /// How the kernel with staged input cuts its work (see `shaders/conv3d/weight_gradient_staged.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,7 @@
 use super::DiceCe;
 use super::reference::dice_ce;
 use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId, product};
-use crate::compute::ops::case::{Case, Input, Setup};
-use crate::compute::ops::cases::{f64s, noise, stored};
+use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, stored};
 use crate::compute::ops::labels::Classes;
 use crate::compute::ops::labels::samples::{overlapping_regions, random_labels};
 

@@ -1,4 +1,4 @@
-//! The device's distortions, and its fusion of two images, against the plain loops.
+//! The device's distortions against the plain loops.
 
 use super::plain;
 use super::{Change, Curve, Distortion, Paint, Window};
@@ -6,12 +6,11 @@ use crate::base::error::Result;
 use crate::base::random::{Purpose, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{Graph, Parameters, Precision, Session, product};
-use crate::compute::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
-use crate::compute::ops::fuse::{self, Fusion, FusionBox};
+use crate::compute::ops::case::{Deviation, TOLERANCE, noise, relative_l2};
 use rand::{Rng, RngExt};
 use std::rc::Rc;
 
-const PATCH: [usize; 3] = [13, 21, 19];
+pub(in crate::compute::ops) const PATCH: [usize; 3] = [13, 21, 19];
 
 /// How far everything that can happen to a patch, one by one and together, lies from the CPU's.
 pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
@@ -46,41 +45,16 @@ pub fn check(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
         let got = session.read_floats(result)?;
         deviations.push(deviation(name, &got, &plain::distort(&data, PATCH, &change)));
     }
-    deviations.extend(check_fusion(gpu)?);
     Ok(deviations)
 }
 
-fn check_fusion(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
-    let fusion = Fusion { patch: PATCH, classes: 5, boxes: 30 };
-    let mut graph = Graph::new(Parameters::default(), Precision::F32);
-    let images = [graph.image(1, PATCH), graph.image(1, PATCH)];
-    let fused = graph.fuse(fusion, images[0].tensor(), images[1].tensor());
-    let results = [fused.image, fused.classes].map(|t| graph.keep_words(t));
-    let id = graph.id();
-    let mut session = Session::new(gpu.clone(), vec![graph], None)?;
-    let mut rng = rng(5, Purpose::Test, 0, 0);
-    let boxes: Vec<FusionBox> = (0..30)
-        .map(|k| {
-            let Window { corner, size } = window(&mut rng, [13, 12, 9]);
-            FusionBox { corner, size, class: k % 5 }
-        })
-        .collect();
-    let data = [noise(6, product(PATCH)), noise(7, product(PATCH))];
-    images.iter().zip(&data).for_each(|(&image, d)| session.set_image(image, d));
-    fused.upload(&mut session, &boxes);
-    session.run(id)?;
-    let [got_image, got_classes] = results.map(|r| session.read_floats(r));
-    let (image, classes) = fuse::plain(&data[0], &data[1], PATCH, 5, &boxes);
-    Ok(vec![deviation("fused", &got_image?, &image), deviation("classes", &got_classes?, &classes)])
-}
-
 /// A window of up to `most` voxels along each axis.
-fn window(rng: &mut impl Rng, most: [usize; 3]) -> Window {
+pub(in crate::compute::ops) fn window(rng: &mut impl Rng, most: [usize; 3]) -> Window {
     let size = most.map(|n| rng.random_range(1..=n));
     Window { corner: std::array::from_fn(|a| rng.random_range(0..=PATCH[a] - size[a])), size }
 }
 
-fn deviation(result: &str, got: &[f32], want: &[f32]) -> Deviation {
+pub(in crate::compute::ops) fn deviation(result: &str, got: &[f32], want: &[f32]) -> Deviation {
     let relative = relative_l2(got, &want.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>());
     Deviation { result: result.into(), relative, tolerance: TOLERANCE }
 }

@@ -3,8 +3,7 @@
 use super::reference::Norm;
 use super::{EPS, Epilogue};
 use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, Space, TensorId, product};
-use crate::compute::ops::case::{Case, Input, Setup};
-use crate::compute::ops::cases::{f64s, noise, numbered, random_mask, stored, voxel_mask};
+use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, numbered, random_mask, stored, voxel_mask};
 
 /// What tells one norm from another.
 #[derive(Clone, Copy)]

@@ -3,8 +3,7 @@
 use super::Contrast;
 use super::reference::voco;
 use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId};
-use crate::compute::ops::case::{Case, Input, Setup};
-use crate::compute::ops::cases::{f64s, noise, stored};
+use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, stored};
 
 /// Every case, with features of this precision.
 pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
