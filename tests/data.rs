@@ -91,7 +91,8 @@ fn damaged_files_do_not_panic() {
                 assert!(case.volume.data.iter().all(|v| v.is_finite()), "{name}");
             }
         }
-        assert!(refused > 10 && read > 0, "{name}: {refused} refused, {read} read");
+        // Of a compressed file, a checksum tells.
+        assert!(refused > 10 && (read > 10) == header_only, "{name}: {refused} refused, {read} read");
     }
 }
 
