@@ -67,7 +67,7 @@
 //!
 //! # Voxel layouts
 //!
-//! A feature tensor is channels over a voxel layout ([`compute::graph::Space`]): all voxels of a volume, or those of its visible
+//! A feature tensor is channels over a voxel layout ([`compute::graph::VoxelLayout`]): all voxels of a volume, or those of its visible
 //! blocks only (block-sparse). The mask's cells are whole blocks at every stage, so one table serves all stages; dense is the layout
 //! without a mask. Every kernel finds a neighbour through `find` of `shaders/shared/space.wgsl`, which answers NONE outside of the
 //! volume and in hidden blocks: both read as zero, which is exactly the reference's multiplication by the mask. Channels are stored

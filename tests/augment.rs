@@ -8,8 +8,8 @@ use spark3d::compute::graph::plan::Limits;
 use spark3d::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
 use spark3d::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use spark3d::compute::ops::cases::noise;
-use spark3d::data::augment::segmentation::{Draw, Noise};
-use spark3d::data::augment::spatial::{self, Cut, Matrix};
+use spark3d::data::augment::segmentation::{Noise, Sampled};
+use spark3d::data::augment::spatial::{self, CropTransform, Matrix};
 use spark3d::data::augment::{self, Change};
 use spark3d::data::dataset::{LabelledPatch, Patch};
 use spark3d::data::preprocess::case::OUTSIDE;
@@ -37,15 +37,15 @@ impl Head {
         Self { session, graph, samples, results }
     }
 
-    fn cubic(gpu: &Rc<Gpu>, patch: [usize; 3], part: [usize; 3]) -> Self {
+    fn cubic(gpu: &Rc<Gpu>, patch: [usize; 3], region: [usize; 3]) -> Self {
         let interpolation = Interpolation::Cubic;
-        let a = Augmentation { channels: 1, patch, part, interpolation, intensities: false, labels: false };
+        let a = Augmentation { channels: 1, patch, region, interpolation, intensities: false, labels: false };
         Self::new(gpu, a, 1)
     }
 
-    fn labelled(gpu: &Rc<Gpu>, channels: usize, patch: [usize; 3], part: [usize; 3]) -> Self {
+    fn labelled(gpu: &Rc<Gpu>, channels: usize, patch: [usize; 3], region: [usize; 3]) -> Self {
         let interpolation = Interpolation::Linear;
-        let a = Augmentation { channels, patch, part, interpolation, intensities: true, labels: true };
+        let a = Augmentation { channels, patch, region, interpolation, intensities: true, labels: true };
         Self::new(gpu, a, 1)
     }
 
@@ -83,8 +83,8 @@ fn volume(shape: [usize; 3]) -> usize {
     shape.iter().product()
 }
 
-/// The part of a volume that a cut asks for.
-fn part<T: Copy>(whole: &[T], shape: [usize; 3], cut: &Cut) -> Vec<T> {
+/// The region of a volume that a cut asks for.
+fn region<T: Copy>(whole: &[T], shape: [usize; 3], cut: &CropTransform) -> Vec<T> {
     let mut out = Vec::new();
     for z in 0..cut.shape[0] {
         for y in 0..cut.shape[1] {
@@ -105,8 +105,8 @@ fn label_map(shape: [usize; 3]) -> Vec<i16> {
         .collect()
 }
 
-fn nothing(channels: usize) -> Draw {
-    Draw {
+fn nothing(channels: usize) -> Sampled {
+    Sampled {
         matrix: None,
         noise: None,
         blur: vec![None; channels],
@@ -150,11 +150,11 @@ const LINEAR: f64 = 5e-7;
 fn cubic_resampling_equals_its_reference() {
     let gpu = gpu();
     for (n, (matrix, patch, crop)) in turns().into_iter().enumerate() {
-        let cut = Cut::new(matrix, patch, crop);
-        let data = part(&noise(n as u64, volume(crop)), crop, &cut);
+        let cut = CropTransform::new(matrix, patch, crop);
+        let data = region(&noise(n as u64, volume(crop)), crop, &cut);
         let change = Change { cut: Some(cut.clone()), mirror: [n % 2 == 0, n % 3 == 0, n % 4 < 2] };
         let patch = Patch { change, ..Patch::plain(data, cut.shape, "noise") };
-        // The graph has room for more than the part.
+        // The graph has room for more than the region.
         let mut head = Head::cubic(&gpu, cut.patch, crop.map(|n| n + 3));
         let (got, want) = (head.patch(&patch), patch.apply());
         let worst = deviation(&got, &want);
@@ -171,12 +171,13 @@ fn linear_resampling_and_labels_equal_their_reference() {
     let gpu = gpu();
     let flat = [[1.0, 0.0, 0.0], [0.0, 0.9, -0.6], [0.0, 0.6, 0.9]];
     for (n, (matrix, patch, crop)) in turns().into_iter().chain([(flat, [4, 33, 29], [4, 60, 61])]).enumerate() {
-        let cut = Cut::linear(matrix, patch, crop);
-        let image: Vec<f32> = (0..2).flat_map(|c| part(&noise(10 * c + n as u64, volume(crop)), crop, &cut)).collect();
-        let labels = part(&label_map(crop), crop, &cut);
-        let draw = Draw { mirror: [n % 2 == 0, n % 3 == 0, n % 4 < 2], ..nothing(2) };
+        let cut = CropTransform::linear(matrix, patch, crop);
+        let image: Vec<f32> =
+            (0..2).flat_map(|c| region(&noise(10 * c + n as u64, volume(crop)), crop, &cut)).collect();
+        let labels = region(&label_map(crop), crop, &cut);
+        let sampled = Sampled { mirror: [n % 2 == 0, n % 3 == 0, n % 4 < 2], ..nothing(2) };
         let plain = LabelledPatch::plain(image, labels, cut.shape, "noise");
-        let patch = LabelledPatch { cut: Some(cut.clone()), draw: Some(draw), ..plain };
+        let patch = LabelledPatch { cut: Some(cut.clone()), sampled: Some(sampled), ..plain };
         let (image, labels) = Head::labelled(&gpu, 2, cut.patch, crop).sample(&patch);
         let (want, want_labels) = patch.apply();
         let worst = deviation(&image, &want);
@@ -197,20 +198,20 @@ fn changes_of_intensities_equal_their_reference() {
     let image: Vec<f32> = noise(1, 2 * volume(shape)).iter().map(|v| v + 0.3).collect();
     let labels = label_map(shape);
     let mut head = Head::labelled(&gpu, 2, shape, shape);
-    let draw = || nothing(2);
-    let cases: Vec<(&str, f64, Draw)> = vec![
-        ("noise", 2e-7, Draw { noise: Some(Noise { sigma: 0.1, seed: 0x1234_5678_9abc_def0 }), ..draw() }),
-        ("blur", 5e-7, Draw { blur: vec![Some([0.5, 0.8, 1.0]), Some([3.0, 0.1, 20.0])], ..draw() }),
-        ("brightness", 2e-7, Draw { brightness: vec![Some(1.2), None], ..draw() }),
-        ("contrast", 1e-6, Draw { contrast: vec![Some(1.25), Some(0.75)], ..draw() }),
-        ("low resolution", 5e-7, Draw { low_resolution: vec![Some([0.5; 3]), Some([1.0, 0.73, 0.73])], ..draw() }),
-        ("gamma of the negative", 3e-6, Draw { inverted_gamma: vec![Some(0.7), Some(1.5)], ..draw() }),
-        ("gamma", 3e-6, Draw { gamma: vec![Some(1.5), Some(0.7)], ..draw() }),
-        ("mirroring", 0.0, Draw { mirror: [true, false, true], ..draw() }),
+    let sampled = || nothing(2);
+    let cases: Vec<(&str, f64, Sampled)> = vec![
+        ("noise", 2e-7, Sampled { noise: Some(Noise { sigma: 0.1, seed: 0x1234_5678_9abc_def0 }), ..sample() }),
+        ("blur", 5e-7, Sampled { blur: vec![Some([0.5, 0.8, 1.0]), Some([3.0, 0.1, 20.0])], ..sample() }),
+        ("brightness", 2e-7, Sampled { brightness: vec![Some(1.2), None], ..sample() }),
+        ("contrast", 1e-6, Sampled { contrast: vec![Some(1.25), Some(0.75)], ..sample() }),
+        ("low resolution", 5e-7, Sampled { low_resolution: vec![Some([0.5; 3]), Some([1.0, 0.73, 0.73])], ..sample() }),
+        ("gamma of the negative", 3e-6, Sampled { inverted_gamma: vec![Some(0.7), Some(1.5)], ..sample() }),
+        ("gamma", 3e-6, Sampled { gamma: vec![Some(1.5), Some(0.7)], ..sample() }),
+        ("mirroring", 0.0, Sampled { mirror: [true, false, true], ..sample() }),
         (
             "everything",
             1e-5,
-            Draw {
+            Sampled {
                 matrix: None,
                 noise: Some(Noise { sigma: 0.07, seed: 5 }),
                 blur: vec![None, Some([0.7, 0.6, 0.9])],
@@ -223,9 +224,9 @@ fn changes_of_intensities_equal_their_reference() {
             },
         ),
     ];
-    for (name, tolerance, draw) in cases {
+    for (name, tolerance, sampled) in cases {
         let plain = LabelledPatch::plain(image.clone(), labels.clone(), shape, "noise");
-        let patch = LabelledPatch { draw: Some(draw), masked: vec![false, true], ..plain };
+        let patch = LabelledPatch { sampled: Some(sampled), masked: vec![false, true], ..plain };
         let (got, got_labels) = head.sample(&patch);
         let (want, want_labels) = patch.apply();
         let worst = (0..2).map(|c| {
@@ -245,10 +246,10 @@ fn changes_of_intensities_equal_their_reference() {
 #[test]
 fn a_constant_channel_stays_finite() {
     let (gpu, shape) = (gpu(), [5, 6, 7]);
-    let draw =
-        Draw { contrast: vec![Some(0.8)], inverted_gamma: vec![Some(0.7)], gamma: vec![Some(1.4)], ..nothing(1) };
+    let sampled =
+        Sampled { contrast: vec![Some(0.8)], inverted_gamma: vec![Some(0.7)], gamma: vec![Some(1.4)], ..nothing(1) };
     let plain = LabelledPatch::plain(vec![3.0; 210], vec![0; 210], shape, "constant");
-    let patch = LabelledPatch { draw: Some(draw), ..plain };
+    let patch = LabelledPatch { sampled: Some(sampled), ..plain };
     let (image, _) = Head::labelled(&gpu, 1, shape, shape).sample(&patch);
     assert!(image.iter().all(|v| (v - 3.0).abs() < 1e-5), "{image:?}");
 }
@@ -261,17 +262,17 @@ fn what_is_not_drawn_changes_no_bit() {
     let bits = |v: &[f32]| v.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
     let labels: Vec<i16> = label_map(shape);
     let mut head = Head::labelled(&gpu, 2, shape, [12, 13, 14]);
-    for draw in [None, Some(nothing(2))] {
+    for sampled in [None, Some(nothing(2))] {
         let plain = LabelledPatch::plain(image.clone(), labels.clone(), shape, "noise");
-        let (got, got_labels) = head.sample(&LabelledPatch { draw, ..plain });
+        let (got, got_labels) = head.sample(&LabelledPatch { sampled, ..plain });
         assert_eq!(bits(&got), bits(&image));
         assert!(got_labels.iter().zip(&labels).all(|(g, l)| *g == *l.max(&0)));
     }
-    // Whatever was drawn before.
-    let noisy = Draw { noise: Some(Noise { sigma: 1.0, seed: 1 }), mirror: [true; 3], ..nothing(2) };
-    let cut = Cut::linear(spatial::matrix([0.3; 3], 1.1), shape, [12, 13, 14]);
+    // Whatever was sampled before.
+    let noisy = Sampled { noise: Some(Noise { sigma: 1.0, seed: 1 }), mirror: [true; 3], ..nothing(2) };
+    let cut = CropTransform::linear(spatial::matrix([0.3; 3], 1.1), shape, [12, 13, 14]);
     let plain = LabelledPatch::plain(vec![1.0; 2 * volume(cut.shape)], vec![1; volume(cut.shape)], cut.shape, "ones");
-    head.sample(&LabelledPatch { draw: Some(noisy), cut: Some(cut), ..plain });
+    head.sample(&LabelledPatch { sampled: Some(noisy), cut: Some(cut), ..plain });
     let (got, _) = head.sample(&LabelledPatch::plain(image.clone(), labels, shape, "noise"));
     assert_eq!(bits(&got), bits(&image));
 
@@ -299,18 +300,18 @@ fn image_and_labels_stay_aligned() {
     };
     let mut mirrored = 0;
     for k in 0..12 {
-        let draw = settings.draw(&mut rng(1, Purpose::Test, k, 0), 2, patch);
-        mirrored += draw.mirror.iter().filter(|&&m| m).count();
-        let cut = Cut::linear(draw.matrix.unwrap(), patch, crop);
-        let labels = part(&whole, crop, &cut);
-        // The second channel tells what lies within the crop: around it, zeros and the label "outside" take part.
+        let sampled = settings.sample(&mut rng(1, Purpose::Test, k, 0), 2, patch);
+        mirrored += sampled.mirror.iter().filter(|&&m| m).count();
+        let cut = CropTransform::linear(sampled.matrix.unwrap(), patch, crop);
+        let labels = region(&whole, crop, &cut);
+        // The second channel tells what lies within the crop: around it, zeros and the label "outside" take region.
         let image = labels.iter().map(|&l| f32::from(l)).chain(labels.iter().map(|_| 1.0)).collect();
         let plain = LabelledPatch::plain(image, labels, cut.shape, "boxes");
-        let (image, labels) = head.sample(&LabelledPatch { cut: Some(cut), draw: Some(draw), ..plain });
+        let (image, labels) = head.sample(&LabelledPatch { cut: Some(cut), sampled: Some(sampled), ..plain });
         let (value, within) = image.split_at(volume(patch));
         let clear = (0..labels.len()).filter(|&v| within[v] > 0.999_999 && (value[v] - 0.5).abs() > 1e-5);
         let wrong = clear.clone().filter(|&v| (value[v] > 0.5) != (labels[v] == 1)).count();
-        assert_eq!(wrong, 0, "draw {k}");
+        assert_eq!(wrong, 0, "sampled {k}");
         assert!(clear.count() > labels.len() / 2);
         assert!(labels.iter().filter(|&&l| l == 1).count() > labels.len() / 10);
     }
@@ -321,16 +322,20 @@ fn image_and_labels_stay_aligned() {
 fn samples_of_one_graph_do_not_mix() {
     let (gpu, shape) = (gpu(), [6, 7, 8]);
     let interpolation = Interpolation::Linear;
-    let a = Augmentation { channels: 2, patch: shape, part: [12; 3], interpolation, intensities: true, labels: true };
+    let a = Augmentation { channels: 2, patch: shape, region: [12; 3], interpolation, intensities: true, labels: true };
     let mut together = Head::new(&gpu, a.clone(), 2);
-    let cut = Cut::linear(spatial::matrix([0.3, 0.2, 0.1], 1.2), shape, [12; 3]);
+    let cut = CropTransform::linear(spatial::matrix([0.3, 0.2, 0.1], 1.2), shape, [12; 3]);
     let first = LabelledPatch {
         cut: Some(cut.clone()),
-        draw: Some(Draw { gamma: vec![None, Some(1.3)], ..nothing(2) }),
+        sampled: Some(Sampled { gamma: vec![None, Some(1.3)], ..nothing(2) }),
         ..LabelledPatch::plain(noise(1, 2 * volume(cut.shape)), label_map(cut.shape), cut.shape, "a")
     };
     let second = LabelledPatch {
-        draw: Some(Draw { noise: Some(Noise { sigma: 0.1, seed: 2 }), mirror: [true, false, false], ..nothing(2) }),
+        sampled: Some(Sampled {
+            noise: Some(Noise { sigma: 0.1, seed: 2 }),
+            mirror: [true, false, false],
+            ..nothing(2)
+        }),
         ..LabelledPatch::plain(noise(2, 2 * volume(shape)), label_map(shape), shape, "b")
     };
     together.upload(0, &first);
@@ -345,8 +350,8 @@ fn samples_of_one_graph_do_not_mix() {
 #[test]
 fn positions_are_exact_in_large_patches() {
     let (gpu, patch, crop) = (gpu(), [4, 6, 160], [30, 40, 257]);
-    let cut = Cut::new(spatial::matrix([0.02, 0.07, -0.11], 1.013), patch, crop);
-    let data = part(&noise(4, volume(crop)), crop, &cut);
+    let cut = CropTransform::new(spatial::matrix([0.02, 0.07, -0.11], 1.013), patch, crop);
+    let data = region(&noise(4, volume(crop)), crop, &cut);
     let change = Change { cut: Some(cut.clone()), mirror: [false; 3] };
     let patch = Patch { change, ..Patch::plain(data, cut.shape, "noise") };
     let worst = deviation(&Head::cubic(&gpu, cut.patch, crop).patch(&patch), &patch.apply());
@@ -362,13 +367,13 @@ fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
         augmentation.check(limits).map(|()| augmentation)
     };
     let mut plan = Plan::preset("s3d-b").unwrap();
-    assert_eq!(checked(&plan).unwrap().part, [257; 3]);
+    assert_eq!(checked(&plan).unwrap().region, [257; 3]);
     plan.train.patch = [224; 3];
     let error = checked(&plan).unwrap_err().to_string();
     assert!(error.contains("224 x 224 x 224") && error.contains("train.patch"), "{error}");
     let mae = plan.settings_mut::<Mae>().unwrap();
     (mae.augment.rotation_probability, mae.augment.scale_probability) = (0.0, 0.0);
-    assert_eq!(checked(&plan).unwrap().part, [224; 3]);
+    assert_eq!(checked(&plan).unwrap().region, [224; 3]);
     let mut plan = finetune::Plan::preset("paper").unwrap();
     plan.network.input_channels = 4;
     assert!(segmentation::augmentation(&plan.augment, &plan.frame()).check(limits).is_ok());

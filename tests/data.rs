@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use spark3d::base::volume::Volume;
 use spark3d::data::dataset::{Loader, PatchSettings, Place, SampleKey, split::split};
-use spark3d::data::preprocess::{self, Event, Part, Settings};
+use spark3d::data::preprocess::{self, Event, Settings, Shard};
 use spark3d::data::resample::Order;
 use spark3d::data::store::{Reason, Store};
 use spark3d::formats::{affine, nifti};
@@ -188,7 +188,8 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
     let store = folder.path().join("store");
     let mut events = Vec::new();
     let summary =
-        preprocess::run(std::slice::from_ref(&input), &store, &small(2.0), Part::ALL, &mut |e| events.push(e)).unwrap();
+        preprocess::run(std::slice::from_ref(&input), &store, &small(2.0), Shard::ALL, &mut |e| events.push(e))
+            .unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.prepared, summary.rejected.len()), (6, 6, 6, 3));
     assert_eq!(events[0], Event::Found { scans: 9, done: 0 });
     assert_eq!(events.len(), 10);
@@ -224,7 +225,7 @@ fn a_second_run_does_what_is_left() {
     }
     phantom(&input.join("sub-9_thin.nii.gz"), [20, 36, 38], 1); // 40 mm
     let run =
-        |settings: &Settings| preprocess::run(std::slice::from_ref(&input), &store, settings, Part::ALL, &mut |_| {});
+        |settings: &Settings| preprocess::run(std::slice::from_ref(&input), &store, settings, Shard::ALL, &mut |_| {});
     run(&small(2.0)).unwrap();
     let finished = fs::read_to_string(store.join("manifest.json")).unwrap();
 
@@ -267,7 +268,7 @@ fn the_demo_scans_can_be_prepared() {
     let folder = tempfile::tempdir().unwrap();
     let demo = support::repository("assets/demo");
     let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
-    let summary = preprocess::run(&[demo], folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
+    let summary = preprocess::run(&[demo], folder.path(), &settings, Shard::ALL, &mut |_| {}).unwrap();
     assert_eq!((summary.cases, summary.subjects, summary.rejected.len()), (30, 30, 0));
     for case in Store::open(folder.path()).unwrap().cases() {
         // A brain is about 14 cm high, 17 cm long and 14 cm wide.
@@ -284,7 +285,7 @@ fn what_cannot_work_is_said_first() {
     fs::create_dir_all(&input).unwrap();
     let run = |input: &Path, store: &Path| {
         let mut events = 0;
-        let error = preprocess::run(&[input.to_path_buf()], store, &small(2.0), Part::ALL, &mut |_| events += 1)
+        let error = preprocess::run(&[input.to_path_buf()], store, &small(2.0), Shard::ALL, &mut |_| events += 1)
             .unwrap_err()
             .to_string();
         (error, events)
@@ -301,8 +302,8 @@ fn what_cannot_work_is_said_first() {
     assert!(error.contains("not a store") && events == 0, "{error}");
     // The scans of one folder and a store within it do not mix.
     let inside = input.join("store");
-    preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
-    let again = preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Shard::ALL, &mut |_| {}).unwrap();
+    let again = preprocess::run(std::slice::from_ref(&input), &inside, &small(2.0), Shard::ALL, &mut |_| {}).unwrap();
     assert_eq!((again.cases, again.prepared), (1, 0));
 }
 
@@ -312,7 +313,7 @@ fn the_manifest_says_why_scans_are_left_out() {
     let folder = tempfile::tempdir().unwrap();
     let input = std::env::var_os("SPARK3D_AWKWARD").map_or_else(fixtures, PathBuf::from);
     let settings = Settings { min_extent_mm: 0.0, ..small(4.0) };
-    preprocess::run(std::slice::from_ref(&input), folder.path(), &settings, Part::ALL, &mut |_| {}).unwrap();
+    preprocess::run(std::slice::from_ref(&input), folder.path(), &settings, Shard::ALL, &mut |_| {}).unwrap();
     let store = Store::open(folder.path()).unwrap();
     let manifest = store.manifest();
     let expected: BTreeMap<String, BTreeMap<String, String>> =
@@ -351,7 +352,7 @@ fn modalities_are_recorded_and_chosen() {
     }
     let run = |modality: &[&str]| {
         let settings = Settings { modality: modality.iter().map(|m| m.to_string()).collect(), ..small(2.0) };
-        preprocess::run(std::slice::from_ref(&input), &store, &settings, Part::ALL, &mut |_| {}).unwrap();
+        preprocess::run(std::slice::from_ref(&input), &store, &settings, Shard::ALL, &mut |_| {}).unwrap();
         let manifest = Store::open(&store).unwrap().manifest().clone();
         let kept = manifest.cases.iter().map(|c| c.modality.clone().unwrap_or_default()).collect::<Vec<_>>();
         (kept, manifest.rejected.iter().filter(|r| r.kind == Some(Reason::Modality)).count())
@@ -370,7 +371,7 @@ fn threads_change_nothing_and_reads_are_accounted_for() {
     for n in 0..3 {
         phantom(&input.join(format!("sub-{n}_T1w.nii.gz")), [68, 72, 76], n);
     }
-    preprocess::run(&[input], &path, &small(2.0), Part::ALL, &mut |_| {}).unwrap();
+    preprocess::run(&[input], &path, &small(2.0), Shard::ALL, &mut |_| {}).unwrap();
     let store = Arc::new(Store::open(&path).unwrap());
     let loader = |patch, augment| {
         Arc::new(Loader::new(store.clone(), vec![0, 1, 2], PatchSettings { patch, augment, place: Place::Random }))

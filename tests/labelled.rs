@@ -275,7 +275,7 @@ fn any_number_of_threads_gives_the_same_batches() {
     let one = batches(1);
     assert_eq!(one, batches(2));
     assert_eq!(one[1][2], loader.sample(key(8, 2)).unwrap());
-    // The last patch of a batch is centred on foreground, which one of the cases alone has: both are drawn from.
+    // The last patch of a batch is centred on foreground, which one of the cases alone has: both are sampled from.
     let labelled = one.iter().filter(|batch| batch[2].labels.contains(&1)).count();
     assert!((1..12).contains(&labelled), "{labelled} of 12");
 }

@@ -3,7 +3,7 @@
 use spark3d::compute::device::recording::Kernel;
 use spark3d::compute::device::{Gpu, KernelTable};
 use spark3d::compute::graph::plan::{Limits, plan};
-use spark3d::compute::graph::{Graph, Kind, Node, Op, Parameters, Precision, QUAD, Recorder, Space};
+use spark3d::compute::graph::{GROUP, Graph, Kind, Node, Op, Parameters, Precision, Recorder, VoxelLayout};
 use spark3d::compute::ops::cases::{self, Case};
 use std::collections::BTreeSet;
 use std::rc::Rc;
@@ -147,10 +147,10 @@ fn every_operator_equals_its_reference_with_features_of_16_bits_cut_into_small_s
     check_segments(Precision::F16);
 }
 
-/// A segment holds one quad of the largest tensor, or little more.
+/// A segment holds one channel group of the largest tensor, or little more.
 fn check_segments(precision: Precision) {
     for mut case in cases::cases_in(precision) {
-        let features: Vec<(usize, Space)> = case
+        let features: Vec<(usize, VoxelLayout)> = case
             .graph()
             .tensors
             .iter()
@@ -160,11 +160,11 @@ fn check_segments(precision: Precision) {
             })
             .collect();
         // A convolution stores its sum after each segment of what it reads.
-        let quads = features.iter().map(|f| f.0.div_ceil(QUAD)).max().unwrap();
+        let groups = features.iter().map(|f| f.0.div_ceil(GROUP)).max().unwrap();
         let voxels = features.iter().map(|f| f.1.voxels()).max().unwrap();
-        case.roundings *= quads as u32;
+        case.roundings *= groups as u32;
         let mut gpu = open(true);
-        gpu.limit_binding(voxels as u64 * precision.quad_bytes());
+        gpu.limit_binding(voxels as u64 * precision.group_bytes());
         if let Err(missing) = gpu.require(precision) {
             return eprintln!("not tested: {missing}");
         }
@@ -222,7 +222,7 @@ impl Op for Silent {
 /// A graph in which a gradient arrives at an operator of two inputs that need one.
 fn backward_through(op: impl Op + 'static) {
     let mut g = Graph::new(Parameters::default(), Precision::F32);
-    let [a, b, y, dy] = std::array::from_fn(|_| g.feature(4, Space::dense([2; 3])));
+    let [a, b, y, dy] = std::array::from_fn(|_| g.feature(4, VoxelLayout::dense([2; 3])));
     g.require_gradient(a);
     g.require_gradient(b);
     g.push(op, &[a, b], &[y]);

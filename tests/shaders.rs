@@ -6,7 +6,7 @@ use spark3d::compute::device::recording::{Kernel, Precision};
 use spark3d::compute::device::shaders::{names, source};
 use spark3d::compute::device::{AdapterFacts, KernelTable};
 use spark3d::compute::graph::plan::{Limits, plan};
-use spark3d::compute::graph::{Graph, Parameters, Recorder, Space};
+use spark3d::compute::graph::{Graph, Parameters, Recorder, VoxelLayout};
 use spark3d::compute::ops::{Bias, Geometry, cases};
 use std::collections::BTreeMap;
 
@@ -53,8 +53,10 @@ impl Problem {
         let mut g = Graph::new(Parameters::default(), precision);
         let mask = self.grid.map(|grid| g.mask(grid));
         let space = |dims| match mask {
-            Some(mask) => Space::sparse(dims, mask, mask.grid().iter().product()).expect("blocks are whole voxels"),
-            None => Space::dense(dims),
+            Some(mask) => {
+                VoxelLayout::sparse(dims, mask, mask.grid().iter().product()).expect("blocks are whole voxels")
+            }
+            None => VoxelLayout::dense(dims),
         };
         let output = space(self.geometry.output(self.dims));
         let xs: Vec<_> = self

@@ -4,7 +4,7 @@
 
 mod support;
 
-use spark3d::compute::graph::{BlockMask, Graph, Mask, Parameters, Precision, Session, Space, product};
+use spark3d::compute::graph::{BlockMask, Graph, Mask, Parameters, Precision, Session, VoxelLayout, product};
 use spark3d::compute::model::init::{Init, initial_values};
 use spark3d::compute::model::{self, Network};
 use spark3d::compute::ops::cases::{noise, random_mask, relative_l2, voxel_mask};
@@ -219,7 +219,7 @@ fn the_sparse_encoder_equals_the_dense_masked_one() {
     for (ratio, seed) in [(0.30, 1), (0.60, 2), (0.75, 3), (0.90, 4)] {
         let mask: BlockMask = random_mask(seed, GRID, (ratio * product(GRID) as f64) as usize);
         let spaces = model::stage_spaces(&net, PATCH, Some((Mask::nth(0, GRID), mask.count()))).unwrap();
-        assert!(spaces.iter().all(Space::is_sparse));
+        assert!(spaces.iter().all(VoxelLayout::is_sparse));
         let voxels: Vec<Vec<f64>> = spaces.iter().map(|s| voxel_mask(s, std::slice::from_ref(&mask))).collect();
         let image = noise(seed, product(PATCH));
         let upstream: Vec<Vec<f32>> = spaces

@@ -7,8 +7,8 @@
 @group(0) @binding(3) var<storage, read_write> moments: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let m = moments[0];
     x[v] = min(max((x[v] - m.x) * drawn.channels[params.channel].contrast + m.x, m.y), m.z);

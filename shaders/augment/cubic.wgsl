@@ -1,4 +1,4 @@
-// The patch from the spline's coefficients in the part, 64 to a voxel; 0 beyond the outermost voxel centres of the crop. One voxel
+// The patch from the spline's coefficients in the region, 64 to a voxel; 0 beyond the outermost voxel centres of the crop. One voxel
 // an invocation.
 
 #import augment
@@ -14,7 +14,7 @@ fn weights(t: f32) -> vec4<f32> {
     return vec4<f32>(w0, w1, 1.0 - w0 - w1 - w3, w3);
 }
 
-// Four neighbours along an axis of n voxels. At the crop's border the coefficients go on mirrored; elsewhere the part has a margin.
+// Four neighbours along an axis of n voxels. At the crop's border the coefficients go on mirrored; elsewhere the region has a margin.
 fn taps(first: i32, n: u32) -> vec4<u32> {
     return vec4<u32>(
         reflect_at_ends(first, n), reflect_at_ends(first + 1, n), reflect_at_ends(first + 2, n), reflect_at_ends(first + 3, n));
@@ -26,15 +26,15 @@ fn is_inside(p: Position) -> bool {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let at = coordinate(v);
     let p = position(at);
     var sum = 0.0;
     if is_inside(p) {
         let first = p.voxel - drawn.start - 1;
-        let n = drawn.part;
+        let n = drawn.region;
         let kz = taps(first.x, n.x) * (n.y * n.z);
         let ky = taps(first.y, n.y) * n.z;
         let kx = taps(first.z, n.z);

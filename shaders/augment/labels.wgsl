@@ -1,4 +1,4 @@
-// The label map of the patch: the label with the largest share by linear interpolation in the part; of equals the nearest
+// The label map of the patch: the label with the largest share by linear interpolation in the region; of equals the nearest
 // voxel's, else the lowest. Around the crop, labels are -1. Those of the patch are floats. One voxel an invocation.
 
 #import augment
@@ -12,9 +12,9 @@ const TIE: f32 = 5e-7;
 const NO_LABEL: i32 = 0x7fffffff;
 
 fn label_at(at: vec3<i32>) -> i32 {
-    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.part)) { return OUTSIDE; }
+    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.region)) { return OUTSIDE; }
     let u = vec3<u32>(at);
-    return label_of((u.x * drawn.part.y + u.y) * drawn.part.z + u.z);
+    return label_of((u.x * drawn.region.y + u.y) * drawn.region.z + u.z);
 }
 
 // Labels of the eight corners, in pairs along x: the lower four, then the upper four along z. Their weights are those of the
@@ -28,8 +28,8 @@ fn share(c: Corners, label: i32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let p = position(coordinate(v));
     let at = p.voxel - drawn.start;

@@ -1,14 +1,14 @@
-// The patch by linear interpolation in the part; around the crop there are zeros. One voxel an invocation.
+// The patch by linear interpolation in the region; around the crop there are zeros. One voxel an invocation.
 
 #import augment
 
-@group(0) @binding(2) var<storage, read> part: array<f32>;
+@group(0) @binding(2) var<storage, read> region: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 fn value(at: vec3<i32>) -> f32 {
-    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.part)) { return 0.0; }
+    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.region)) { return 0.0; }
     let u = vec3<u32>(at);
-    return part[(u.x * drawn.part.y + u.y) * drawn.part.z + u.z];
+    return region[(u.x * drawn.region.y + u.y) * drawn.region.z + u.z];
 }
 
 // Along x between two neighbours.
@@ -18,8 +18,8 @@ fn between(at: vec3<i32>, t: f32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let c = coordinate(v);
     let p = position(c);

@@ -7,15 +7,15 @@
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let n = params.dims[params.axis];
     let few = drawn.channels[params.channel].few[params.axis];
     let stride = vec3<u32>(params.dims.y * params.dims.z, params.dims.z, 1u)[params.axis];
     let i = coordinate(v)[params.axis];
     let base = v - i * stride;
-    // Position (i + 1/2) few / n - 1/2 among the few, in parts of 1 / (2 n).
+    // Position (i + 1/2) few / n - 1/2 among the few, in regions of 1 / (2 n).
     let place = max((2u * i + 1u) * few, n) - n;
     let low = min(place / (2u * n), few - 1u);
     let high = min(low + 1u, few - 1u);

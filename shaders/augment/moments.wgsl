@@ -1,5 +1,5 @@
 // Sum, least and largest of a chunk of voxels, or with SQUARES the sum of squared distances from the mean that `moments_finalize`
-// has written. In a fixed order: the same bits every time. group = chunk.
+// has written. In a fixed order: the same bits every time. workgroup = chunk.
 
 #import augment
 
@@ -14,8 +14,8 @@ override SLOT: u32 = 0u;
 #import extremes
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let chunk = group.x + group.y * groups.x;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let chunk = workgroup.x + workgroup.y * workgroups.x;
     let total = voxel_total();
     let first = min(chunk * CHUNK, total);
     let end = min(first + CHUNK, total);

@@ -33,8 +33,8 @@ fn normals(bits: vec2<u32>) -> vec2<f32> {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let pair = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let pair = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     let total = voxel_total();
     let v = 2u * pair;
     if v >= total { return; }

@@ -1,10 +1,10 @@
-// Samples of the part -> coefficients of the cubic B-spline through them along one axis; the signal is mirrored at its first and
+// Samples of the region -> coefficients of the cubic B-spline through them along one axis; the signal is mirrored at its first and
 // last sample. The recursion of src/preprocess/spline.rs: forward y[k] = x[k] + z y[k-1], then backward c[k] = z (c[k+1] - y[k]).
-// One line an invocation. With FIRST, samples are read from `part`; otherwise c changes in place.
+// One line an invocation. With FIRST, samples are read from `region`; otherwise c changes in place.
 
 #import augment
 
-@group(0) @binding(2) var<storage, read> part: array<f32>;
+@group(0) @binding(2) var<storage, read> region: array<f32>;
 @group(0) @binding(3) var<storage, read_write> c: array<f32>;
 
 override FIRST: bool = false;
@@ -14,14 +14,14 @@ const POLE: f32 = -0.26794919243112270;
 const REACH: u32 = 32u;
 
 fn value(i: u32) -> f32 {
-    if FIRST { return part[i]; }
+    if FIRST { return region[i]; }
     return c[i];
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let line = (group.x + group.y * groups.x) * 64u + lane;
-    let s = drawn.part;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let line = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
+    let s = drawn.region;
     let n = s[params.axis];
     if line >= s.x * s.y * s.z / n { return; }
     // Neighbouring lines are neighbours in memory, but along the last axis.

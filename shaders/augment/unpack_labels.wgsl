@@ -1,4 +1,4 @@
-// The label map of a patch that is its part, as floats. One voxel an invocation.
+// The label map of a patch that is its region, as floats. One voxel an invocation.
 
 #import augment
 #import packed_labels
@@ -6,7 +6,7 @@
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v < voxel_total() { y[v] = f32(label_of(v)); }
 }

@@ -1,7 +1,7 @@
-// y = x over long buffers of quads, for the bandwidth of an adapter. Each invocation moves QUADS quads that lie `invocations`
-// apart, so that neighbouring invocations touch neighbouring quads.
+// y = x over long buffers of channel groups, for the bandwidth of an adapter. Each invocation moves GROUPS channel groups that lie `invocations`
+// apart, so that neighbouring invocations touch neighbouring channel groups.
 
-override QUADS: u32 = 1u;
+override GROUPS: u32 = 1u;
 
 struct Params { invocations: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -9,8 +9,8 @@ struct Params { invocations: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let i = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let i = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if i >= params.invocations { return; }
-    for (var k = 0u; k < QUADS; k++) { y[i + k * params.invocations] = x[i + k * params.invocations]; }
+    for (var k = 0u; k < GROUPS; k++) { y[i + k * params.invocations] = x[i + k * params.invocations]; }
 }

@@ -8,7 +8,7 @@ struct Params { rounds: u32, never: f32, factor: f32, summand: f32 }
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let m = vec4<f32>(params.factor);
     let s = vec4<f32>(params.summand);
     // Starts that differ, or the compiler would see equal chains.
@@ -28,5 +28,5 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     // Never true, but the compiler cannot know: it keeps the work and nothing is written.
     let sum = a + b + c + d;
-    if sum.x + sum.y + sum.z + sum.w == params.never { y[0] = sum + vec4<f32>(f32(group.x)); }
+    if sum.x + sum.y + sum.z + sum.w == params.never { y[0] = sum + vec4<f32>(f32(workgroup.x)); }
 }

@@ -1,4 +1,4 @@
-// y = (x - mean) / sqrt(variance + eps), with the statistics of each voxel. group = (voxels, -, quad).
+// y = (x - mean) / sqrt(variance + eps), with the statistics of each voxel. workgroup = (voxels, -, channel group).
 
 #import element
 #import channel_norm
@@ -8,10 +8,10 @@
 @group(0) @binding(3) var<storage, read_write> y: array<Feature>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = group.x * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = workgroup.x * 64u + lane;
     if v >= params.voxels { return; }
     let s = statistics[v];
-    let at = group.z * params.voxels + v;
-    y[at] = Feature(exists(group.z) * (vec4<f32>(x[at]) - s.x) * s.y);
+    let at = workgroup.z * params.voxels + v;
+    y[at] = Feature(exists(workgroup.z) * (vec4<f32>(x[at]) - s.x) * s.y);
 }

@@ -1,5 +1,5 @@
 // dx (+)= (dy - mean of dy - y * mean of dy * y) / sqrt(variance + eps), means over the channels of a voxel.
-// group = (voxels, -, quad).
+// workgroup = (voxels, -, channel group).
 
 #import element
 #import channel_norm
@@ -11,15 +11,15 @@
 @group(0) @binding(5) var<storage, read_write> dx: array<Feature>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = group.x * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = workgroup.x * 64u + lane;
     if v >= params.voxels { return; }
-    let segments = params.segments + hidden_zero(groups);
+    let segments = params.segments + hidden_zero(workgroups);
     var sum = vec4<f32>(0.0);
     for (var s = 0u; s < segments; s++) { sum += partial[s * params.voxels + v]; }
     let mean = sum / f32(params.channels);
-    let at = group.z * params.voxels + v;
-    var value = exists(group.z) * statistics[v].y * (vec4<f32>(dy[at]) - mean.x - vec4<f32>(y[at]) * mean.y);
-    if (params.accumulate | hidden_zero(groups)) != 0u { value += vec4<f32>(dx[at]); }
+    let at = workgroup.z * params.voxels + v;
+    var value = exists(workgroup.z) * statistics[v].y * (vec4<f32>(dy[at]) - mean.x - vec4<f32>(y[at]) * mean.y);
+    if (params.accumulate | hidden_zero(workgroups)) != 0u { value += vec4<f32>(dx[at]); }
     dx[at] = Feature(value);
 }

@@ -1,4 +1,4 @@
-// Sums over the channels of one voxel that the bound segment holds. group = voxel;
+// Sums over the channels of one voxel that the bound segment holds. workgroup = voxel;
 // partial[segment * voxels + voxel] = sum of dy, sum of dy * y.
 
 #import element
@@ -13,14 +13,14 @@ override WORKGROUP: u32 = 64u;
 #import reduce
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quads = params.quads + hidden_zero(groups);
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let groups = params.groups + hidden_zero(workgroups);
     var sum = vec4<f32>(0.0);
-    for (var q = lane; q < quads; q += WORKGROUP) {
-        let at = q * params.voxels + group.x;
+    for (var q = lane; q < groups; q += WORKGROUP) {
+        let at = q * params.voxels + workgroup.x;
         let d = vec4<f32>(dy[at]);
         sum += vec4<f32>(dot(d, exists(q)), dot(d, vec4<f32>(y[at])), 0.0, 0.0);
     }
     sum = workgroup_sum(lane, sum);
-    if lane == 0u { partial[params.segment * params.voxels + group.x] = sum; }
+    if lane == 0u { partial[params.segment * params.voxels + workgroup.x] = sum; }
 }

@@ -7,10 +7,10 @@
 @group(0) @binding(2) var<storage, read_write> statistics: array<vec2<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = group.x * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = workgroup.x * 64u + lane;
     if v >= params.voxels { return; }
-    let segments = params.segments + hidden_zero(groups);
+    let segments = params.segments + hidden_zero(workgroups);
     var all = vec4<f32>(0.0);
     for (var s = 0u; s < segments; s++) {
         let part = partial[s * params.voxels + v];

@@ -1,17 +1,17 @@
-// sum[quad] += the chunks of the quad, in order. One invocation a quad.
+// sum[channel group] += the chunks of the channel group, in order. One invocation a channel group.
 
-struct Params { quads: u32, chunks: u32, pad0: u32, pad1: u32 }
+struct Params { groups: u32, chunks: u32, pad0: u32, pad1: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> sum: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     // The count of workgroups is below 2^16: adds nothing, and keeps the loop's length a run-time value (see space.wgsl).
-    let chunks = params.chunks + (groups.x >> 16u);
-    let quad = group.x * 64u + lane;
-    if quad >= params.quads { return; }
+    let chunks = params.chunks + (workgroups.x >> 16u);
+    let group = workgroup.x * 64u + lane;
+    if group >= params.groups { return; }
     var total = vec4<f32>(0.0);
-    for (var c = 0u; c < chunks; c++) { total += partial[quad * params.chunks + c]; }
-    sum[quad] += total;
+    for (var c = 0u; c < chunks; c++) { total += partial[group * params.chunks + c]; }
+    sum[group] += total;
 }

@@ -1,5 +1,5 @@
 // Counts of voxels, one column a channel: predicted and annotated, predicted, annotated; counts[row * channels + channel]. Whole
-// numbers: the order in which they are added does not matter. group = chunk of voxels.
+// numbers: the order in which they are added does not matter. workgroup = chunk of voxels.
 
 #import labels
 
@@ -16,11 +16,11 @@ fn count(row: u32, channel: u32) {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     for (var k = lane; k < CELLS; k += 64u) { atomicStore(&local[k], 0u); }
     workgroupBarrier();
     let total = voxel_total();
-    let first = min(group.x * CHUNK, total);
+    let first = min(workgroup.x * CHUNK, total);
     let end = min(first + CHUNK, total);
     for (var v = first + lane; v < end; v += 64u) {
         let label = label_at(v);
@@ -28,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         let decision = state[v].y;
         if REGIONS {
             let bits = params.members[label / 4u][label % 4u];
-            for (var c = 0u; c < params.channels + hidden_zero(groups); c++) {
+            for (var c = 0u; c < params.channels + hidden_zero(workgroups); c++) {
                 let predicted = (decision >> c) & 1u;
                 let annotated = (bits >> c) & 1u;
                 if predicted + annotated == 2u { count(0u, c); }

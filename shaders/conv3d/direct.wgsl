@@ -1,8 +1,8 @@
 // 3D convolution that reads inputs and weights where it needs them; also the gradient with respect to the input and the
 // transposed convolution (see shared/pass.wgsl).
-// x: in_quads quads of `input`; y: out_quads quads of `destination`; hidden and outside voxels of x read as zero.
-// One invocation: VOXELS voxels of the grid (WORKGROUP apart) by QUADS output quads, in registers. Weights are uniform over the
-// workgroup. group.z = tile of output quads. `accumulate` adds to y.
+// x: in_groups channel groups of `input`; y: out_groups channel groups of `destination`; hidden and outside voxels of x read as zero.
+// One invocation: VOXELS voxels of the grid (WORKGROUP apart) by GROUPS output channel groups, in registers. Weights are uniform over the
+// workgroup. workgroup.z = tile of output channel groups. `accumulate` adds to y.
 
 #import element
 #import space
@@ -14,7 +14,7 @@
 @group(0) @binding(5) var<storage, read_write> y: array<Feature>;
 
 override WORKGROUP: u32 = 64u;
-override QUADS: u32 = 4u; // at most 4
+override GROUPS: u32 = 4u; // at most 4
 override VOXELS: u32 = 4u; // at most 8
 // Matrices are used transposed, and the window is walked from its end: either way the taps of the convolution come in order.
 override TRANSPOSED: bool = false;
@@ -31,30 +31,30 @@ fn multiply_add(m: mat4x4<f32>, v: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
     return fma(m[3], v.wwww, fma(m[2], v.zzzz, fma(m[1], v.yyyy, fma(m[0], v.xxxx, sum))));
 }
 
-fn store(quad: u32, place: u32, sum: vec4<f32>) {
-    if quad >= params.out_quads || place == NONE { return; }
-    let at = quad * params.destination.stride + place;
+fn store(group: u32, place: u32, sum: vec4<f32>) {
+    if group >= params.out_groups || place == NONE { return; }
+    let at = group * params.destination.stride + place;
     var value = sum;
     if is_set(params.accumulate) { value += vec4<f32>(y[at]); }
-    if is_set(params.has_bias) { value += bias[params.first_out_quad + quad]; }
+    if is_set(params.has_bias) { value += bias[params.first_out_group + group]; }
     y[at] = Feature(value);
 }
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let count = voxel_count(params.grid);
-    let first = (group.x + group.y * groups.x) * WORKGROUP * VOXELS + lane;
-    let quad = group.z * QUADS;
+    let first = (workgroup.x + workgroup.y * workgroups.x) * WORKGROUP * VOXELS + lane;
+    let group = workgroup.z * GROUPS;
     let window = vec3<i32>(params.window + opaque_zero());
-    let in_quads = params.in_quads + opaque_zero();
+    let in_groups = params.in_groups + opaque_zero();
     var origin: array<vec3<i32>, 8>;
     for (var v = 0u; v < VOXELS; v++) {
         origin[v] = coordinate(params.grid, min(first + v * WORKGROUP, count - 1u)) * vec3<i32>(params.stride) - params.padding;
     }
-    // Quads beyond the last read the weights of the last and are not stored.
+    // Channel groups beyond the last read the weights of the last and are not stored.
     var column: array<u32, 4>;
-    for (var o = 0u; o < QUADS; o++) { column[o] = min(quad + o, params.out_quads - 1u) * u32(params.step_out); }
-    var sum: array<vec4<f32>, 32>; // voxel * QUADS + quad
+    for (var o = 0u; o < GROUPS; o++) { column[o] = min(group + o, params.out_groups - 1u) * u32(params.step_out); }
+    var sum: array<vec4<f32>, 32>; // voxel * GROUPS + channel group
     for (var nz = 0; nz < window.x; nz++) {
         for (var ny = 0; ny < window.y; ny++) {
             for (var nx = 0; nx < window.z; nx++) {
@@ -69,16 +69,16 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 }
                 let steps = k * params.step_tap;
                 var w = u32(params.first + steps.x + steps.y + steps.z);
-                for (var q = 0u; q < in_quads; q++) {
+                for (var q = 0u; q < in_groups; q++) {
                     var value: array<vec4<f32>, 8>;
                     for (var v = 0u; v < VOXELS; v++) {
                         value[v] = select(vec4<f32>(0.0), vec4<f32>(x[at[v]]), seen[v]);
                         at[v] += params.input.stride;
                     }
-                    for (var o = 0u; o < QUADS; o++) {
+                    for (var o = 0u; o < GROUPS; o++) {
                         let m = weight[w + column[o]];
                         for (var v = 0u; v < VOXELS; v++) {
-                            sum[v * QUADS + o] = multiply_add(m, value[v], sum[v * QUADS + o]);
+                            sum[v * GROUPS + o] = multiply_add(m, value[v], sum[v * GROUPS + o]);
                         }
                     }
                     w += u32(params.step_in);
@@ -88,6 +88,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     for (var v = 0u; v < VOXELS; v++) {
         let place = place_of(first + v * WORKGROUP, count);
-        for (var o = 0u; o < QUADS; o++) { store(quad + o, place, sum[v * QUADS + o]); }
+        for (var o = 0u; o < GROUPS; o++) { store(group + o, place, sum[v * GROUPS + o]); }
     }
 }

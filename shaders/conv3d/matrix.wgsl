@@ -15,11 +15,11 @@
 {% set PAD = 2 %}
 {% set WORKGROUP = SUBGROUPS * LANES %}
 {% set VOXELS = SUBGROUPS * ROWS * TILE %}
-{% set IN_QUADS = DEPTH * TILE // 4 %}
-{% set OUT_QUADS = COLUMNS * TILE // 4 %}
-{% set VALUE_ROW = IN_QUADS + PAD %}
-{% set WEIGHT_ROW = (IN_QUADS if TRANSPOSED else OUT_QUADS) + PAD %}
-{% set WEIGHT_ROWS = 4 * (OUT_QUADS if TRANSPOSED else IN_QUADS) %}
+{% set IN_GROUPS = DEPTH * TILE // 4 %}
+{% set OUT_GROUPS = COLUMNS * TILE // 4 %}
+{% set VALUE_ROW = IN_GROUPS + PAD %}
+{% set WEIGHT_ROW = (IN_GROUPS if TRANSPOSED else OUT_GROUPS) + PAD %}
+{% set WEIGHT_ROWS = 4 * (OUT_GROUPS if TRANSPOSED else IN_GROUPS) %}
 {% set SUM_ROW = TILE // 4 + 1 %}
 {% set OF_LANE = (VOXELS + WORKGROUP - 1) // WORKGROUP %}
 enable f16;
@@ -38,13 +38,13 @@ var<workgroup> weights: array<vec4<f16>, {{ WEIGHT_ROWS * WEIGHT_ROW }}>;
 var<workgroup> sums: array<vec4<f32>, {{ VOXELS * SUM_ROW }}>;
 
 @compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
     let count = voxel_count(params.grid);
-    let in_quads = params.in_quads + opaque_zero();
-    let quad = group.z * {{ OUT_QUADS }}u;
+    let in_groups = params.in_groups + opaque_zero();
+    let group = workgroup.z * {{ OUT_GROUPS }}u;
     {% for r in range(OF_LANE) %}
     let row{{ r }} = lane + {{ r * WORKGROUP }}u;
-    let voxel{{ r }} = (group.x + group.y * groups.x) * {{ VOXELS }}u + row{{ r }};
+    let voxel{{ r }} = (workgroup.x + workgroup.y * workgroups.x) * {{ VOXELS }}u + row{{ r }};
     let mine{{ r }} = row{{ r }} < {{ VOXELS }}u && voxel{{ r }} < count;
     let at{{ r }} = coordinate(params.grid, min(voxel{{ r }}, count - 1u));
     let origin{{ r }} = at{{ r }} * vec3<i32>(params.stride) - params.padding;
@@ -64,23 +64,23 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
                 let found{{ r }} = find(params.input, origin{{ r }} + vec3<i32>(kz, ky, kx));
                 let seen{{ r }} = mine{{ r }} && found{{ r }} != NONE;
                 {% endfor %}
-                for (var first_quad = 0u; first_quad < in_quads; first_quad += {{ IN_QUADS }}u) {
+                for (var first_group = 0u; first_group < in_groups; first_group += {{ IN_GROUPS }}u) {
                     workgroupBarrier();
                     {% for r in range(OF_LANE) %}
                     if row{{ r }} < {{ VOXELS }}u {
-                        for (var q = 0u; q < {{ IN_QUADS }}u; q++) {
+                        for (var q = 0u; q < {{ IN_GROUPS }}u; q++) {
                             var value = vec4<f16>();
-                            if seen{{ r }} && first_quad + q < in_quads { value = vec4<f16>(x[(first_quad + q) * params.input.stride + found{{ r }}]); }
+                            if seen{{ r }} && first_group + q < in_groups { value = vec4<f16>(x[(first_group + q) * params.input.stride + found{{ r }}]); }
                             values[row{{ r }} * {{ VALUE_ROW }}u + q] = value;
                         }
                     }
                     {% endfor %}
-                    // Quads beyond the last have the weights of the last: they meet zeros, or are not stored.
-                    for (var k = lane; k < {{ IN_QUADS * OUT_QUADS * 4 }}u; k += {{ WORKGROUP }}u) {
+                    // Channel groups beyond the last have the weights of the last: they meet zeros, or are not stored.
+                    for (var k = lane; k < {{ IN_GROUPS * OUT_GROUPS * 4 }}u; k += {{ WORKGROUP }}u) {
                         let row = k & 3u;
-                        let q = (k >> 2u) % {{ IN_QUADS }}u;
-                        let o = (k >> 2u) / {{ IN_QUADS }}u;
-                        let matrix = u32(first + i32(min(quad + o, params.out_quads - 1u)) * params.step_out + i32(min(first_quad + q, in_quads - 1u)) * params.step_in);
+                        let q = (k >> 2u) % {{ IN_GROUPS }}u;
+                        let o = (k >> 2u) / {{ IN_GROUPS }}u;
+                        let matrix = u32(first + i32(min(group + o, params.out_groups - 1u)) * params.step_out + i32(min(first_group + q, in_groups - 1u)) * params.step_in);
                         let at = {{ "(o * 4u + row) * " ~ WEIGHT_ROW ~ "u + q" if TRANSPOSED else "(q * 4u + row) * " ~ WEIGHT_ROW ~ "u + o" }};
                         weights[at] = vec4<f16>(weight[matrix * 4u + row]);
                     }
@@ -120,11 +120,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     {% for r in range(OF_LANE) %}
     if place{{ r }} != NONE {
         for (var o = 0u; o < {{ TILE // 4 }}u; o++) {
-            let out = quad + {{ j * TILE // 4 }}u + o;
-            if out >= params.out_quads { break; }
+            let out = group + {{ j * TILE // 4 }}u + o;
+            if out >= params.out_groups { break; }
             let at = out * params.destination.stride + place{{ r }};
             var value = sums[row{{ r }} * {{ SUM_ROW }}u + o];
-            if is_set(params.has_bias) { value += bias[params.first_out_quad + out]; }
+            if is_set(params.has_bias) { value += bias[params.first_out_group + out]; }
             if is_set(params.accumulate) { value += vec4<f32>(y[at]); }
             y[at] = Feature(value);
         }

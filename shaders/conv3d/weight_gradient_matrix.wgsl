@@ -1,10 +1,10 @@
 // Gradient of a 3D convolution with respect to its weights by cooperative matrices, 16-bit factors and 32-bit sums:
 // dw[o, t, i] = sum over voxels c of dy[o](c) * x[i](c * stride + t - padding).
 // A workgroup of SUBGROUPS subgroups, LANES invocations each, makes SUBGROUPS * ROWS * TILE output channels by COLUMNS * TILE
-// input channels for the KX taps of one row. It walks the voxels of its slab, DEPTH * TILE at a time: they are staged as
+// input channels for the KX taps of one row. It walks the voxels of its partition, DEPTH * TILE at a time: they are staged as
 // left[voxel][output channel] and right[tap][voxel][input channel], and each subgroup multiplies its rows with all columns.
-// Slab s writes partial sums at s, which slabs.wgsl adds in order. Rows are PAD vectors longer, against bank conflicts.
-// group = (tile of input channels, tile of output channels, slab * rows of taps + row of taps). Output layout: as the weights.
+// Partition s writes partial sums at s, which split-K partitions.wgsl adds in order. Rows are PAD vectors longer, against bank conflicts.
+// workgroup = (tile of input channels, tile of output channels, partition * rows of taps + row of taps). Output layout: as the weights.
 
 {% set TILE = TILE | default(8) %}
 {% set LANES = LANES | default(8) %}
@@ -16,10 +16,10 @@
 {% set PAD = 2 %}
 {% set WORKGROUP = SUBGROUPS * LANES %}
 {% set VOXELS = DEPTH * TILE %}
-{% set OUT_QUADS = SUBGROUPS * ROWS * TILE // 4 %}
-{% set IN_QUADS = COLUMNS * TILE // 4 %}
-{% set LEFT_ROW = OUT_QUADS + PAD %}
-{% set RIGHT_ROW = IN_QUADS + PAD %}
+{% set OUT_GROUPS = SUBGROUPS * ROWS * TILE // 4 %}
+{% set IN_GROUPS = COLUMNS * TILE // 4 %}
+{% set LEFT_ROW = OUT_GROUPS + PAD %}
+{% set RIGHT_ROW = IN_GROUPS + PAD %}
 {% set SUM_ROW = TILE // 4 + 1 %}
 enable f16;
 enable wgpu_cooperative_matrix;
@@ -37,17 +37,17 @@ var<workgroup> right: array<vec4<f16>, {{ KX * VOXELS * RIGHT_ROW }}>;
 var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * TILE * SUM_ROW }}>;
 
 @compute @workgroup_size({{ WORKGROUP }})
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
     let rows = params.kernel.x * params.kernel.y;
-    let slab = group.z / rows;
-    let row = group.z - slab * rows;
+    let partition = workgroup.z / rows;
+    let row = workgroup.z - partition * rows;
     let tap = vec3<i32>(vec3<u32>(row / params.kernel.y, row % params.kernel.y, 0u)) - vec3<i32>(params.padding);
-    let first_out = group.y * {{ OUT_QUADS }}u;
-    let first_in = group.x * {{ IN_QUADS }}u;
+    let first_out = workgroup.y * {{ OUT_GROUPS }}u;
+    let first_in = workgroup.x * {{ IN_GROUPS }}u;
     let count = voxel_count(params.output);
     let chunks = (count + {{ VOXELS - 1 }}u) / {{ VOXELS }}u;
-    let per_slab = (chunks + params.slabs - 1u) / params.slabs;
-    let end = min((slab + 1u) * per_slab, chunks);
+    let per_partition = (chunks + params.partitions - 1u) / params.partitions;
+    let end = min((partition + 1u) * per_partition, chunks);
     {% for t in range(KX) %}
     {% for i in range(ROWS) %}
     {% for j in range(COLUMNS) %}
@@ -55,13 +55,13 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     {% endfor %}
     {% endfor %}
     {% endfor %}
-    for (var chunk = slab * per_slab; chunk < end; chunk++) {
+    for (var chunk = partition * per_partition; chunk < end; chunk++) {
         workgroupBarrier();
-        for (var k = lane; k < {{ VOXELS * OUT_QUADS }}u; k += {{ WORKGROUP }}u) {
+        for (var k = lane; k < {{ VOXELS * OUT_GROUPS }}u; k += {{ WORKGROUP }}u) {
             let v = chunk * {{ VOXELS }}u + k % {{ VOXELS }}u;
             let o = k / {{ VOXELS }}u;
             var value = vec4<f16>();
-            if v < count && first_out + o < params.out_quads { value = vec4<f16>(dy[(first_out + o) * params.output.stride + v]); }
+            if v < count && first_out + o < params.out_groups { value = vec4<f16>(dy[(first_out + o) * params.output.stride + v]); }
             left[(k % {{ VOXELS }}u) * {{ LEFT_ROW }}u + o] = value;
         }
         for (var k = lane; k < {{ KX * VOXELS }}u; k += {{ WORKGROUP }}u) {
@@ -69,9 +69,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
             let offset = tap + vec3<i32>(0, 0, i32(k / {{ VOXELS }}u));
             let found = find(params.input, coordinate(params.output, min(v, count - 1u)) * vec3<i32>(params.stride) + offset);
             let seen = v < count && found != NONE;
-            for (var q = 0u; q < {{ IN_QUADS }}u; q++) {
+            for (var q = 0u; q < {{ IN_GROUPS }}u; q++) {
                 var value = vec4<f16>();
-                if seen && first_in + q < params.in_quads { value = vec4<f16>(x[(first_in + q) * params.input.stride + found]); }
+                if seen && first_in + q < params.in_groups { value = vec4<f16>(x[(first_in + q) * params.input.stride + found]); }
                 right[k * {{ RIGHT_ROW }}u + q] = value;
             }
         }
@@ -108,9 +108,9 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
         let channel = (k / {{ TILE // 4 }}u) % {{ TILE }}u;
         let owner = k / {{ TILE * TILE // 4 }}u;
         let out = first_out + (owner * {{ ROWS }}u + {{ i }}u) * {{ TILE // 4 }}u + o;
-        let in_quad = first_in + {{ j * TILE // 4 }}u + channel / 4u;
-        if out < params.out_quads && in_quad < params.in_quads {
-            let matrix = slab * params.weight_size + ((params.first_out_quad + out) * taps + first_tap + {{ t }}u) * params.weight_in_quads + params.first_in_quad + in_quad;
+        let in_group = first_in + {{ j * TILE // 4 }}u + channel / 4u;
+        if out < params.out_groups && in_group < params.in_groups {
+            let matrix = partition * params.weight_size + ((params.first_out_group + out) * taps + first_tap + {{ t }}u) * params.weight_in_groups + params.first_in_group + in_group;
             partial[matrix * 4u + (channel & 3u)] = sums[(owner * {{ TILE }}u + channel) * {{ SUM_ROW }}u + o];
         }
     }

@@ -1,5 +1,5 @@
 // d loss / d logit. Softmax: p (a member + b - projection) + ce (p - member); sigmoid: p (1 - p) (a member + b) + ce (p - member);
-// zero where the label is ignored. group = (voxels, fold, quad).
+// zero where the label is ignored. workgroup = (voxels, fold, channel group).
 
 #import element
 #import labels
@@ -14,11 +14,11 @@ override SAMPLES: u32 = 1u;
 #import probability
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
-    let at = group.z * params.stride + v;
-    let quad = params.first_quad + group.z;
+    let at = workgroup.z * params.stride + v;
+    let group = params.first_group + workgroup.z;
     let label = label_at(v);
     if label == params.ignore_label {
         gradient[at] = Feature(vec4<f32>(0.0));
@@ -26,11 +26,11 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     }
     var s = vec4<f32>(0.0);
     if !REGIONS { s = state[v]; }
-    let p = probability(vec4<f32>(logits[at]), s, quad);
-    let g = members_of(label, quad);
-    let base = params.sample * 2u * params.all_quads + quad;
-    let slope = coefficients[base] * g + coefficients[base + params.all_quads];
-    let ce = coefficients[SAMPLES * 2u * params.all_quads].x;
+    let p = probability(vec4<f32>(logits[at]), s, group);
+    let g = members_of(label, group);
+    let base = params.sample * 2u * params.all_groups + group;
+    let slope = coefficients[base] * g + coefficients[base + params.all_groups];
+    let ce = coefficients[SAMPLES * 2u * params.all_groups].x;
     let dice = select(slope - s.w, (1.0 - p) * slope, REGIONS);
-    gradient[at] = Feature(p * dice + exists(quad) * ce * (p - g));
+    gradient[at] = Feature(p * dice + exists(group) * ce * (p - g));
 }

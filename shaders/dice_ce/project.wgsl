@@ -11,18 +11,18 @@
 #import probability
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let label = label_at(v);
     let s = state[v];
-    let quads = params.quads + hidden_zero(groups);
-    let base = params.sample * 2u * params.all_quads;
+    let groups = params.groups + hidden_zero(workgroups);
+    let base = params.sample * 2u * params.all_groups;
     var sum = 0.0;
-    for (var q = 0u; q < quads; q++) {
-        let quad = params.first_quad + q;
-        let p = probability(vec4<f32>(logits[q * params.stride + v]), s, quad);
-        sum += dot(p, coefficients[base + quad] * members_of(label, quad) + coefficients[base + params.all_quads + quad]);
+    for (var q = 0u; q < groups; q++) {
+        let group = params.first_group + q;
+        let p = probability(vec4<f32>(logits[q * params.stride + v]), s, group);
+        sum += dot(p, coefficients[base + group] * members_of(label, group) + coefficients[base + params.all_groups + group]);
     }
     state[v].w += sum;
 }

@@ -1,4 +1,4 @@
-// sums[group] = the chunks of one quad of one kind of one sample, added in a fixed order.
+// sums[group] = the chunks of one channel group of one kind of one sample, added in a fixed order.
 
 struct Params { chunks: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -10,9 +10,9 @@ override WORKGROUP: u32 = 64u;
 #import reduce
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     var sum = vec4<f32>(0.0);
-    for (var k = lane; k < params.chunks; k += WORKGROUP) { sum += partial[group.x * params.chunks + k]; }
+    for (var k = lane; k < params.chunks; k += WORKGROUP) { sum += partial[workgroup.x * params.chunks + k]; }
     sum = workgroup_sum(lane, sum);
-    if lane == 0u { sums[group.x] = sum; }
+    if lane == 0u { sums[workgroup.x] = sum; }
 }

@@ -1,5 +1,5 @@
-// Sums over a chunk of voxels for each quad of channels, over voxels that are not ignored: probability * member, probability,
-// member, cross entropy, voxels. group = (chunk, -, quad); partial[((sample * 5 + kind) * quads + quad) * chunks + chunk].
+// Sums over a chunk of voxels for each channel group of channels, over voxels that are not ignored: probability * member, probability,
+// member, cross entropy, voxels. workgroup = (chunk, -, channel group); partial[((sample * 5 + kind) * channel groups + channel group) * chunks + chunk].
 
 #import element
 #import labels
@@ -15,11 +15,11 @@ override CHUNK: u32 = 8192u;
 #import probability
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let count = voxel_total();
-    let first = min(group.x * CHUNK, count);
+    let first = min(workgroup.x * CHUNK, count);
     let end = min(first + CHUNK, count);
-    let quad = params.first_quad + group.z;
+    let group = params.first_group + workgroup.z;
     var both = vec4<f32>(0.0);
     var predicted = vec4<f32>(0.0);
     var annotated = vec4<f32>(0.0);
@@ -28,21 +28,21 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     for (var v = first + lane; v < end; v += WORKGROUP) {
         let label = label_at(v);
         if label == params.ignore_label { continue; }
-        let x = vec4<f32>(logits[group.z * params.stride + v]);
+        let x = vec4<f32>(logits[workgroup.z * params.stride + v]);
         var s = vec4<f32>(0.0);
         if !REGIONS { s = state[v]; }
-        let p = probability(x, s, quad);
-        let g = members_of(label, quad);
+        let p = probability(x, s, group);
+        let g = members_of(label, group);
         both += p * g;
         predicted += p;
         annotated += g;
         // Binary: max(x, 0) - x g + log(1 + exp(-|x|)). Softmax: log(sum exp) - x of the label's channel.
-        if REGIONS { entropy += exists(quad) * (max(x, vec4<f32>(0.0)) - x * g + log(1.0 + exp(-abs(x)))); }
+        if REGIONS { entropy += exists(group) * (max(x, vec4<f32>(0.0)) - x * g + log(1.0 + exp(-abs(x)))); }
         else { entropy += g * (s.x + log(s.y) - s.z); }
         voxels += 1.0;
     }
-    let base = (params.sample * 5u * params.all_quads + quad) * params.chunks + group.x;
-    let kind = params.all_quads * params.chunks;
+    let base = (params.sample * 5u * params.all_groups + group) * params.chunks + workgroup.x;
+    let kind = params.all_groups * params.chunks;
     both = workgroup_sum(lane, both);
     predicted = workgroup_sum(lane, predicted);
     annotated = workgroup_sum(lane, annotated);

@@ -7,8 +7,8 @@
 @group(0) @binding(3) var<storage, read_write> owners: array<atomic<u32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let w = group.x + group.y * groups.x;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let w = workgroup.x + workgroup.y * workgroups.x;
     if w >= drawn.windows { return; }
     let window = windows[w];
     let voxels = window.size.x * window.size.y * window.size.z;

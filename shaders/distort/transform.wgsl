@@ -78,8 +78,8 @@ fn in_a_box(c: vec3<u32>) -> bool {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= params.dims.x * params.dims.y * params.dims.z { return; }
     let c = voxel_of(v, params.dims);
     if drawn.paint > drawn.zero && in_a_box(c) == (drawn.paint == 1u) {

@@ -1,18 +1,18 @@
-// y = x > 0 ? x : slope * x. group = (voxels, fold, quad).
+// y = x > 0 ? x : slope * x. workgroup = (voxels, fold, channel group).
 
 #import element
 #import space
 
-struct Params { space: Space, slope: f32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { space: VoxelLayout, slope: f32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> y: array<Feature>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_count(params.space) { return; }
-    let at = group.z * params.space.stride + v;
+    let at = workgroup.z * params.space.stride + v;
     let value = vec4<f32>(x[at]);
     y[at] = Feature(select(value * params.slope, value, value > vec4<f32>(0.0)));
 }

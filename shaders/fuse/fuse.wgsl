@@ -13,8 +13,8 @@ struct Params { dims: vec3<u32>, pad: u32 }
 @group(0) @binding(5) var<storage, read_write> classes: array<f32>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     let plane = params.dims.y * params.dims.z;
     if v >= params.dims.x * plane { return; }
     let z = v / plane;

@@ -1,11 +1,11 @@
-// dx = gamma * rstd * (dz - mean(dz) - x_hat * mean(dz * x_hat)). group = (voxels, fold, quad).
+// dx = gamma * rstd * (dz - mean(dz) - x_hat * mean(dz * x_hat)). workgroup = (voxels, fold, channel group).
 
 #import element
 #import space
 
 struct Params {
-    space: Space,
-    first_quad: u32, accumulate: u32, pad0: u32, pad1: u32,
+    space: VoxelLayout,
+    first_group: u32, accumulate: u32, pad0: u32, pad1: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
@@ -18,15 +18,15 @@ struct Params {
 override AFFINE: bool = true;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_count(params.space) { return; }
-    let quad = params.first_quad + group.z;
-    let at = group.z * params.space.stride + v;
-    let rstd = statistics[2u * quad + 1u];
-    let x_hat = (vec4<f32>(x[at]) - statistics[2u * quad]) * rstd;
-    var value = rstd * (vec4<f32>(dz[at]) - sums[2u * quad] - x_hat * sums[2u * quad + 1u]);
-    if AFFINE { value *= gamma[quad]; }
+    let group = params.first_group + workgroup.z;
+    let at = workgroup.z * params.space.stride + v;
+    let rstd = statistics[2u * group + 1u];
+    let x_hat = (vec4<f32>(x[at]) - statistics[2u * group]) * rstd;
+    var value = rstd * (vec4<f32>(dz[at]) - sums[2u * group] - x_hat * sums[2u * group + 1u]);
+    if AFFINE { value *= gamma[group]; }
     if is_set(params.accumulate) { value += vec4<f32>(dx[at]); }
     dx[at] = Feature(value);
 }

@@ -1,22 +1,22 @@
-// Joins the chunks of a quad (Chan, Golub, LeVeque 1979): statistics[2 quad] = mean, [2 quad + 1] = 1 / sqrt(var + eps),
-// with the biased variance. One invocation a quad.
+// Joins the chunks of a channel group (Chan, Golub, LeVeque 1979): statistics[2 channel group] = mean, [2 channel group + 1] = 1 / sqrt(var + eps),
+// with the biased variance. One invocation a channel group.
 
-struct Params { quads: u32, chunks: u32, eps: f32, pad0: u32 }
+struct Params { groups: u32, chunks: u32, eps: f32, pad0: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read_write> partial: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read_write> statistics: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     // The count of workgroups is below 2^16: adds nothing, and keeps the loop's length a run-time value (see space.wgsl).
-    let chunks = params.chunks + (groups.x >> 16u);
-    let quad = group.x * 64u + lane;
-    if quad >= params.quads { return; }
+    let chunks = params.chunks + (workgroups.x >> 16u);
+    let group = workgroup.x * 64u + lane;
+    if group >= params.groups { return; }
     var n = 0.0;
     var mean = vec4<f32>(0.0);
     var squares = vec4<f32>(0.0);
     for (var c = 0u; c < chunks; c++) {
-        let at = (quad * params.chunks + c) * 3u;
+        let at = (group * params.chunks + c) * 3u;
         let m = partial[at].x;
         if m == 0.0 { continue; }
         let delta = partial[at + 1u] - mean;
@@ -25,6 +25,6 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         squares += partial[at + 2u] + delta * delta * (n * m / total);
         n = total;
     }
-    statistics[2u * quad] = mean;
-    statistics[2u * quad + 1u] = 1.0 / sqrt(squares / max(n, 1.0) + params.eps);
+    statistics[2u * group] = mean;
+    statistics[2u * group + 1u] = 1.0 / sqrt(squares / max(n, 1.0) + params.eps);
 }

@@ -1,14 +1,14 @@
-// Mean and sum of squared deviations of each chunk of CHUNK voxels of one quad, in two passes over the chunk so that a
-// large mean costs no precision. group = (chunk, -, quad). Over visible voxels only: the zeros of hidden blocks would
+// Mean and sum of squared deviations of each chunk of CHUNK voxels of one channel group, in two passes over the chunk so that a
+// large mean costs no precision. workgroup = (chunk, -, channel group). Over visible voxels only: the zeros of hidden blocks would
 // shift the mean.
-// partial[(quad * chunks + first_chunk + chunk) * 3 + ..] = count, mean, squared deviations.
+// partial[(channel group * chunks + first_chunk + chunk) * 3 + ..] = count, mean, squared deviations.
 
 #import element
 #import space
 
 struct Params {
-    space: Space,
-    first_quad: u32, chunks: u32, first_chunk: u32, pad0: u32,
+    space: VoxelLayout,
+    first_group: u32, chunks: u32, first_chunk: u32, pad0: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
@@ -20,11 +20,11 @@ override CHUNK: u32 = 8192u;
 #import reduce
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let count = voxel_count(params.space);
-    let first = min(group.x * CHUNK, count);
+    let first = min(workgroup.x * CHUNK, count);
     let end = min(first + CHUNK, count);
-    let base = group.z * params.space.stride;
+    let base = workgroup.z * params.space.stride;
     var sum = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) { sum += vec4<f32>(x[base + v]); }
     let n = f32(max(end - first, 1u));
@@ -36,7 +36,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(local_invocation_index
     }
     squares = workgroup_sum(lane, squares);
     if lane == 0u {
-        let out = ((params.first_quad + group.z) * params.chunks + params.first_chunk + group.x) * 3u;
+        let out = ((params.first_group + workgroup.z) * params.chunks + params.first_chunk + workgroup.x) * 3u;
         partial[out] = vec4<f32>(f32(end - first));
         partial[out + 1u] = mean;
         partial[out + 2u] = squares;

@@ -1,5 +1,5 @@
 // Gradient of forward.wgsl as a gather: dx(c) (+)= sum over the outputs that read c of weight * dy.
-// group = (voxels of dx, fold, quad).
+// workgroup = (voxels of dx, fold, channel group).
 
 #import element
 #import space
@@ -18,8 +18,8 @@ fn weight_of(o: u32, i: u32, n: u32, scale: f32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let v = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_count(params.input) { return; }
     let c = vec3<u32>(coordinate(params.input, v));
     // Outputs with (o + 1/2) scale - 1/2 in (c - 1, c + 1), one more on each side; the border also serves all beyond it.
@@ -28,7 +28,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
     var end = min(vec3<u32>(ceil((centre + 1.5) / params.scale) + 1.0), params.output.dims);
     first = select(first, vec3<u32>(0u), c == vec3<u32>(0u));
     end = select(end, params.output.dims, c + 1u == params.input.dims);
-    let base = (params.output_quad + group.z) * params.output.stride;
+    let base = (params.output_group + workgroup.z) * params.output.stride;
     var sum = vec4<f32>(0.0);
     for (var z = first.x; z < end.x; z++) {
         let wz = weight_of(z, c.x, params.input.dims.x, params.scale.x);
@@ -40,7 +40,7 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
             }
         }
     }
-    let out = (params.input_quad + group.z) * params.input.stride + v;
+    let out = (params.input_group + workgroup.z) * params.input.stride + v;
     if is_set(params.accumulate) { sum += vec4<f32>(dx[out]); }
     dx[out] = Feature(sum);
 }

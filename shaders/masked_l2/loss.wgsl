@@ -1,14 +1,14 @@
 // Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2,
 // dp = 2 loss_scale gradient_scale w (p - t). With ABSOLUTE |p - t| instead of the square, and dp = loss_scale gradient_scale w sign(p - t).
 // w is the value of `weights` with VOXEL_WEIGHTS, with MASKED 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image
-// (channels, z, y, x); p is dense. partial[quad * chunks + chunk] = the sum of a chunk of voxels of a quad of channels.
+// (channels, z, y, x); p is dense. partial[channel group * chunks + chunk] = the sum of a chunk of voxels of a channel group of channels.
 // With GRADIENT false nothing is written to dp.
 
 #import element
 #import space
 #import step_values
 
-struct Params { space: Space, visible: Space, channels: u32, first_quad: u32, first_partial: u32, pad0: u32 }
+struct Params { space: VoxelLayout, visible: VoxelLayout, channels: u32, first_group: u32, first_partial: u32, pad0: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> p: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> image: array<f32>;
@@ -27,11 +27,11 @@ override GRADIENT: bool = true;
 #import reduce
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let count = voxel_count(params.space);
-    let first = min(group.x * CHUNK, count);
+    let first = min(workgroup.x * CHUNK, count);
     let end = min(first + CHUNK, count);
-    let quad = params.first_quad + group.z;
+    let group = params.first_group + workgroup.z;
     let channels = params.channels + opaque_zero();
     var sum = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
@@ -40,14 +40,14 @@ fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups
         else if !MASKED || find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
         var d = vec4<f32>(0.0);
         for (var k = 0u; k < 4u; k++) {
-            if quad * 4u + k < channels { d[k] = vec4<f32>(p[group.z * params.space.stride + v])[k] - image[(quad * 4u + k) * count + v]; }
+            if group * 4u + k < channels { d[k] = vec4<f32>(p[workgroup.z * params.space.stride + v])[k] - image[(group * 4u + k) * count + v]; }
         }
         if ABSOLUTE { sum += w * abs(d); } else { sum = fma(d * w, d, sum); }
         if GRADIENT {
             let slope = select(2.0 * values.loss_scale * values.gradient_scale * w * d, values.loss_scale * values.gradient_scale * w * sign(d), ABSOLUTE);
-            dp[group.z * params.space.stride + v] = Feature(slope);
+            dp[workgroup.z * params.space.stride + v] = Feature(slope);
         }
     }
     sum = workgroup_sum(lane, sum);
-    if lane == 0u { partial[params.first_partial + group.z * groups.x + group.x] = sum * values.loss_scale; }
+    if lane == 0u { partial[params.first_partial + workgroup.z * workgroups.x + workgroup.x] = sum * values.loss_scale; }
 }

@@ -14,8 +14,8 @@ struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(5) var<storage, read_write> weight: array<vec4<f32>>;
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let k = (group.x + group.y * groups.x) * 64u + lane;
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let k = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if k >= params.size { return; }
     if (bitcast<u32>(norm[0]) & 0x7f800000u) == 0x7f800000u { return; }
     let w = weight[k];

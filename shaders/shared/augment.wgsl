@@ -1,4 +1,4 @@
-// What is drawn for one sample. A patch of `dims` voxels, about the centre of a crop, is cut from the part of the crop that was
+// What is drawn for one sample. A patch of `dims` voxels, about the centre of a crop, is cut from the region of the crop that was
 // uploaded. Coordinates are (z, y, x), z slowest; images are single floats in C order, channel after channel.
 
 struct Channel {
@@ -13,9 +13,9 @@ struct Channel {
 }
 
 struct Sample {
-    // Voxels of the part. Bits 0 to 2 of `mirror` name the axes.
-    part: vec3<u32>, mirror: u32,
-    // First voxel of the part in the crop, and the standard deviation of the noise.
+    // Voxels of the region. Bits 0 to 2 of `mirror` name the axes.
+    region: vec3<u32>, mirror: u32,
+    // First voxel of the region in the crop, and the standard deviation of the noise.
     start: vec3<i32>, sigma: f32,
     // Voxels of the crop. `zero` is 0, which no compiler can know: see opaque_zero in space.wgsl.
     crop: vec3<u32>, zero: u32,

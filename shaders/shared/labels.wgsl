@@ -1,11 +1,11 @@
-// Logits in quads over dims, and the label map that they are compared with, which may be finer: the label of a voxel is that of
+// Logits in channel groups over dims, and the label map that they are compared with, which may be finer: the label of a voxel is that of
 // the nearest voxel (PyTorch's nearest-exact). Outputs are classes, one of which has the label's number, or with REGIONS sets of
 // labels: bit c of members[label] tells whether the label belongs to region c.
 struct Labels {
     dims: vec3<u32>, stride: u32,
     source: vec3<u32>, channels: u32,
-    scale: vec3<f32>, first_quad: u32,
-    quads: u32, all_quads: u32, chunks: u32, ignore_label: u32,
+    scale: vec3<f32>, first_group: u32,
+    groups: u32, all_groups: u32, chunks: u32, ignore_label: u32,
     sample: u32, pad0: u32, pad1: u32, pad2: u32,
     members: array<vec4<u32>, 16>,
 }
@@ -15,8 +15,8 @@ struct Labels {
 override REGIONS: bool = false;
 
 // Zero, which no compiler can know: see space.wgsl. A grid has less than 2^16 groups along each axis.
-fn hidden_zero(groups: vec3<u32>) -> u32 {
-    return groups.x >> 16u;
+fn hidden_zero(workgroups: vec3<u32>) -> u32 {
+    return workgroups.x >> 16u;
 }
 
 fn voxel_total() -> u32 {
@@ -33,9 +33,9 @@ fn label_at(v: u32) -> u32 {
     return u32(labels[(s.x * params.source.y + s.y) * params.source.z + s.z]);
 }
 
-// 1 in each of the quad's channels that the label belongs to.
-fn members_of(label: u32, quad: u32) -> vec4<f32> {
-    let c = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+// 1 in each of the channel group's channels that the label belongs to.
+fn members_of(label: u32, group: u32) -> vec4<f32> {
+    let c = vec4<u32>(group * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
     if REGIONS {
         let bits = vec4<u32>(params.members[label / 4u][label % 4u]);
         return vec4<f32>((bits >> c) & vec4<u32>(1u));
@@ -43,8 +43,8 @@ fn members_of(label: u32, quad: u32) -> vec4<f32> {
     return select(vec4<f32>(0.0), vec4<f32>(1.0), c == vec4<u32>(label));
 }
 
-// 1 in each of the quad's channels that exist.
-fn exists(quad: u32) -> vec4<f32> {
-    let c = vec4<u32>(quad * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
+// 1 in each of the channel group's channels that exist.
+fn exists(group: u32) -> vec4<f32> {
+    let c = vec4<u32>(group * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
     return select(vec4<f32>(0.0), vec4<f32>(1.0), c < vec4<u32>(params.channels));
 }

@@ -1,19 +1,19 @@
 // What a kernel of a convolution is to compute: for every voxel c of the grid, the sum over the window's k of
 // matrix(k) * x(c * stride - padding + k), stored at c * scatter_stride + parity of the destination (or at c of the grid).
-// The matrix of output quad o, input quad q and tap k is first + o * step_out + q * step_in + dot(k, step_tap).
+// The matrix of output channel group o, input channel group q and tap k is first + o * step_out + q * step_in + dot(k, step_tap).
 // A window without taps stores zeros, or the bias.
 
 struct Pass {
-    input: Space,
-    grid: Space,
-    destination: Space,
-    stride: vec3<u32>, in_quads: u32,
-    padding: vec3<i32>, out_quads: u32,
+    input: VoxelLayout,
+    grid: VoxelLayout,
+    destination: VoxelLayout,
+    stride: vec3<u32>, in_groups: u32,
+    padding: vec3<i32>, out_groups: u32,
     scatter_stride: vec3<u32>, accumulate: u32,
     parity: vec3<u32>, has_bias: u32,
     step_tap: vec3<i32>, first: i32,
     window: vec3<u32>, step_out: i32,
-    step_in: i32, first_out_quad: u32, pad0: u32, pad1: u32,
+    step_in: i32, first_out_group: u32, pad0: u32, pad1: u32,
 }
 @group(0) @binding(0) var<uniform> params: Pass;
 

@@ -1,5 +1,5 @@
-// Probabilities of a quad of logits. For a softmax, state = (largest logit, sum of exp(logit - largest), logit of the label, -).
-fn probability(x: vec4<f32>, state: vec4<f32>, quad: u32) -> vec4<f32> {
-    if REGIONS { return exists(quad) / (1.0 + exp(-x)); }
-    return exists(quad) * exp(x - state.x) / state.y;
+// Probabilities of a channel group of logits. For a softmax, state = (largest logit, sum of exp(logit - largest), logit of the label, -).
+fn probability(x: vec4<f32>, state: vec4<f32>, group: u32) -> vec4<f32> {
+    if REGIONS { return exists(group) / (1.0 + exp(-x)); }
+    return exists(group) * exp(x - state.x) / state.y;
 }

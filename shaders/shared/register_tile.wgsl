@@ -1,10 +1,10 @@
-// Template of the convolutions that keep sums in registers: an invocation makes VOXELS voxels of the grid by QUADS output quads.
+// Template of the convolutions that keep sums in registers: an invocation makes VOXELS voxels of the grid by GROUPS output channel groups.
 // Its sums are written out one by one (sum0_0, sum0_1, ...), because not every compiler keeps an array in registers.
 //
 // | variable   | meaning                                                                                              |
 // |------------|------------------------------------------------------------------------------------------------------|
 // | VOXELS     | voxels of the grid that an invocation makes                                                          |
-// | QUADS      | output quads that it makes of each                                                                   |
+// | GROUPS      | output channel groups that it makes of each                                                                   |
 // | KZ, KY, KX | taps of the window along z, y and x                                                                  |
 // | SX         | stride of the window along x                                                                         |
 // | ADJACENT   | 1: its voxels are neighbours along x, so that taps along x share loads; 0: they lie WORKGROUP apart  |
@@ -14,12 +14,12 @@
 //
 // Macros, to be called in this order, the second as often as there is input:
 // begin_tile()          declares the sums of tile `tile`, as they are in y where `continued`, else zeros
-// add_quads(...)        adds `quads` input quads from `first_quad` on
+// add_groups(...)        adds `channel groups` input channel groups from `first_group` on
 // finish_tile()         stores the sums, where `complete` with the bias
-// WGSL names in their scope beside those in quotes: lane, count (voxels of the grid), quad (the first output quad).
+// WGSL names in their scope beside those in quotes: lane, count (voxels of the grid), channel group (the first output channel group).
 
 {% set VOXELS = VOXELS | default(2) %}
-{% set QUADS = QUADS | default(2) %}
+{% set GROUPS = GROUPS | default(2) %}
 {% set KZ = KZ | default(3) %}
 {% set KY = KY | default(3) %}
 {% set KX = KX | default(3) %}
@@ -38,13 +38,13 @@ override WORKGROUP: u32 = 16u;
 override TRANSPOSED: bool = false; // matrices are used transposed
 override SPARSE: bool = true; // of the input
 
-// Column `column` of the matrix of an output quad, an input quad and tap t of the window. Quads beyond the last have the weights
+// Column `column` of the matrix of an output channel group, an input channel group and tap t of the window. Channel groups beyond the last have the weights
 // of the last and are not stored.
-fn column_of(quad: u32, in_quad: u32, t: u32, column: u32) -> vec4<f32> {
+fn column_of(group: u32, in_group: u32, t: u32, column: u32) -> vec4<f32> {
     let tap = vec3<u32>(t / {{ KY * KX }}u, (t / {{ KX }}u) % {{ KY }}u, t % {{ KX }}u);
     let steps = vec3<i32>(tap) * params.step_tap;
-    let o = min(quad, params.out_quads - 1u);
-    let matrix = u32(params.first + i32(o) * params.step_out + i32(in_quad) * params.step_in + steps.x + steps.y + steps.z) * 16u;
+    let o = min(group, params.out_groups - 1u);
+    let matrix = u32(params.first + i32(o) * params.step_out + i32(in_group) * params.step_in + steps.x + steps.y + steps.z) * 16u;
     if TRANSPOSED {
         let at = matrix + column;
         return vec4<f32>(weight[at], weight[at + 4u], weight[at + 8u], weight[at + 12u]);
@@ -93,15 +93,15 @@ fn voxel_of(row: Row, slot: u32, x: i32, block: u32) -> u32 {
     let voxel{{ v }} = first + {{ v ~ "u" if ADJACENT else v ~ "u * WORKGROUP" }};
     let place{{ v }} = place_of(voxel{{ v }}, count);
     let stored{{ v }} = place{{ v }} != NONE;
-    {% for o in range(QUADS) %}
+    {% for o in range(GROUPS) %}
     var sum{{ v }}_{{ o }} = vec4<f32>(0.0);
     {% endfor %}
     {% endfor %}
     if continued {
         {% for v in range(VOXELS) %}
         if stored{{ v }} {
-            {% for o in range(QUADS) %}
-            if quad + {{ o }}u < params.out_quads { sum{{ v }}_{{ o }} = vec4<f32>(y[(quad + {{ o }}u) * params.destination.stride + place{{ v }}]); }
+            {% for o in range(GROUPS) %}
+            if group + {{ o }}u < params.out_groups { sum{{ v }}_{{ o }} = vec4<f32>(y[(group + {{ o }}u) * params.destination.stride + place{{ v }}]); }
             {% endfor %}
         }
         {% endfor %}
@@ -118,9 +118,9 @@ fn voxel_of(row: Row, slot: u32, x: i32, block: u32) -> u32 {
     {% endif %}
 {% endmacro %}
 
-{# `prepare` is a macro that makes ready the weights of input quad first_quad + q for the row of taps that starts with `tap`;
-   `weight(o, kx, c)` is one that then names column c of the matrix of output quad o and tap kx of the row. #}
-{% macro add_quads(prepare, weight) %}
+{# `prepare` is a macro that makes ready the weights of input group first_group + q for the row of taps that starts with `tap`;
+   `weight(o, kx, c)` is one that then names column c of the matrix of output group o and tap kx of the row. #}
+{% macro add_groups(prepare, weight) %}
     var tap = 0u;
     for (var kz = 0; kz < {{ KZ }}; kz++) {
         for (var ky = 0; ky < {{ KY }}; ky++) {
@@ -136,15 +136,15 @@ fn voxel_of(row: Row, slot: u32, x: i32, block: u32) -> u32 {
             let seen{{ p }} = slot{{ p }} != NONE;
             let found{{ p }} = voxel_of(row, slot{{ p }}, x{{ p }}, block{{ p }});
             {% endif %}
-            var at{{ p }} = select(0u, first_quad * params.input.stride + found{{ p }}, seen{{ p }});
+            var at{{ p }} = select(0u, first_group * params.input.stride + found{{ p }}, seen{{ p }});
             {% endfor %}
-            for (var q = 0u; q < quads; q++) {
+            for (var q = 0u; q < groups; q++) {
                 {% for p in range(POSITIONS) %}
                 let value{{ p }} = select(vec4<f32>(0.0), vec4<f32>(x[at{{ p }}]), seen{{ p }});
                 at{{ p }} += params.input.stride;
                 {% endfor %}
                 {{ prepare() }}
-                {% for o in range(QUADS) %}
+                {% for o in range(GROUPS) %}
                 {% for kx in range(KX) %}
                 {% for c in range(4) %}
                 {
@@ -164,9 +164,9 @@ fn voxel_of(row: Row, slot: u32, x: i32, block: u32) -> u32 {
 
 {% macro finish_tile() %}
     if complete && is_set(params.has_bias) {
-        {% for o in range(QUADS) %}
+        {% for o in range(GROUPS) %}
         {
-            let b = bias[params.first_out_quad + min(quad + {{ o }}u, params.out_quads - 1u)];
+            let b = bias[params.first_out_group + min(group + {{ o }}u, params.out_groups - 1u)];
             {% for v in range(VOXELS) %}
             sum{{ v }}_{{ o }} += b;
             {% endfor %}
@@ -175,8 +175,8 @@ fn voxel_of(row: Row, slot: u32, x: i32, block: u32) -> u32 {
     }
     {% for v in range(VOXELS) %}
     if stored{{ v }} {
-        {% for o in range(QUADS) %}
-        if quad + {{ o }}u < params.out_quads { y[(quad + {{ o }}u) * params.destination.stride + place{{ v }}] = Feature(sum{{ v }}_{{ o }}); }
+        {% for o in range(GROUPS) %}
+        if group + {{ o }}u < params.out_groups { y[(group + {{ o }}u) * params.destination.stride + place{{ v }}] = Feature(sum{{ v }}_{{ o }}); }
         {% endfor %}
     }
     {% endfor %}

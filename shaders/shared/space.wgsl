@@ -2,9 +2,9 @@
 // Dense: every voxel, in C order. Sparse: the voxels of the visible blocks only, block after block in the order of
 // their slots, in C order within a block. `mask` is the table that all sparse spaces of a sample share:
 // [visible blocks, blocks of the grid, slot of each block (NONE = hidden) ..., block of each slot ...].
-// Features are stored in quads of four channels: quad q of voxel v is element q * stride + v.
+// Features are stored in channel groups of four channels: channel group q of voxel v is element q * stride + v.
 
-struct Space {
+struct VoxelLayout {
     dims: vec3<u32>, stride: u32,
     block: vec3<u32>, block_volume: u32,
     grid: vec3<u32>, sparse: u32,
@@ -25,13 +25,13 @@ fn is_set(flag: u32) -> bool {
     return (flag | opaque_zero()) != 0u;
 }
 
-fn voxel_count(s: Space) -> u32 {
+fn voxel_count(s: VoxelLayout) -> u32 {
     if is_set(s.sparse) { return mask[0] * s.block_volume; }
     return s.dims.x * s.dims.y * s.dims.z;
 }
 
 // Global coordinate of voxel v (v < voxel_count).
-fn coordinate(s: Space, v: u32) -> vec3<i32> {
+fn coordinate(s: VoxelLayout, v: u32) -> vec3<i32> {
     if is_set(s.sparse) {
         let slot = v / s.block_volume;
         let local = v - slot * s.block_volume;
@@ -59,7 +59,7 @@ fn block_of(c: i32, inverse: f32) -> u32 {
 }
 
 // Voxel at coordinate c, or NONE when it lies outside or in a hidden block (both read as zero).
-fn find(s: Space, c: vec3<i32>) -> u32 {
+fn find(s: VoxelLayout, c: vec3<i32>) -> u32 {
     if any(c < vec3<i32>(0)) || any(c >= vec3<i32>(s.dims)) { return NONE; }
     let u = vec3<u32>(c);
     if is_set(s.sparse) {

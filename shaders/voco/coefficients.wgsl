@@ -21,8 +21,8 @@ override WORKGROUP: u32 = 64u;
 const LOG_EPS: f32 = 1e-6;
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let crops = params.crops + hidden_zero(groups);
+fn main(@builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let crops = params.crops + hidden_zero(workgroups);
     let first_norm = params.crops * params.crops;
     let positives = targets[0];
     let negatives = targets[1];

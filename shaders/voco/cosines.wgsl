@@ -11,9 +11,9 @@ fn norm(i: u32) -> f32 {
 }
 
 @compute @workgroup_size(64)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let pairs = params.crops * params.crops;
-    let pair = (group.x + group.y * groups.x) * 64u + lane;
+    let pair = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if pair >= pairs { return; }
     let i = pair / params.crops;
     let j = pair - i * params.crops;

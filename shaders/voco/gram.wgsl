@@ -1,4 +1,4 @@
-// gram[i * crops + j] (+)= dot product of embeddings i and j over the bound segment. group = (i, j).
+// gram[i * crops + j] (+)= dot product of embeddings i and j over the bound segment. workgroup = (i, j).
 
 #import element
 #import voco
@@ -11,17 +11,17 @@ override WORKGROUP: u32 = 64u;
 #import reduce
 
 @compute @workgroup_size(WORKGROUP)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let quads = params.quads + hidden_zero(groups);
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
+    let groups = params.groups + hidden_zero(workgroups);
     var sum = vec4<f32>(0.0);
-    for (var q = lane; q < quads; q += WORKGROUP) {
-        sum = fma(vec4<f32>(embeddings[q * params.crops + group.x]), vec4<f32>(embeddings[q * params.crops + group.y]), sum);
+    for (var q = lane; q < groups; q += WORKGROUP) {
+        sum = fma(vec4<f32>(embeddings[q * params.crops + workgroup.x]), vec4<f32>(embeddings[q * params.crops + workgroup.y]), sum);
     }
     sum = workgroup_sum(lane, sum);
     if lane == 0u {
-        let at = group.x * params.crops + group.y;
+        let at = workgroup.x * params.crops + workgroup.y;
         var value = dot(sum, vec4<f32>(1.0));
-        if (params.accumulate | hidden_zero(groups)) != 0u { value += gram[at]; }
+        if (params.accumulate | hidden_zero(workgroups)) != 0u { value += gram[at]; }
         gram[at] = value;
     }
 }

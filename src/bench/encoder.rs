@@ -6,7 +6,7 @@ use crate::base::error::{Error, Result};
 use crate::compute::device::Gpu;
 use crate::compute::graph::plan::Limits;
 use crate::compute::graph::{
-    BlockMask, Graph, Input, Mask, Parameters, Precision, Session, SessionMemory, Space, TensorId, product,
+    BlockMask, Graph, Input, Mask, Parameters, Precision, Session, SessionMemory, TensorId, VoxelLayout, product,
     session_memory,
 };
 use crate::compute::model;
@@ -47,9 +47,9 @@ pub fn run(
     plan: &Plan,
     runs: usize,
     budget: Option<u64>,
-    say: &dyn Fn(&str),
+    report: &dyn Fn(&str),
 ) -> Result<Vec<EncoderTimes>> {
-    RATIOS.iter().map(|&ratio| at_ratio(gpu, plan, ratio, runs, budget, say)).collect()
+    RATIOS.iter().map(|&ratio| at_ratio(gpu, plan, ratio, runs, budget, report)).collect()
 }
 
 /// The mask of a ratio: all blocks for 0, else at least one hidden and one visible.
@@ -80,8 +80,8 @@ fn graph(plan: &Plan, settings: &Settings, visible: usize) -> Result<(Graph, Inp
     let image = g.image(network.input_channels, patch);
     let mask = g.mask(settings.masking().grid(patch));
     let seen = match settings.mask_input {
-        true => Space::sparse(patch, mask, visible).ok_or_else(not_whole)?,
-        false => Space::dense(patch),
+        true => VoxelLayout::sparse(patch, mask, visible).ok_or_else(not_whole)?,
+        false => VoxelLayout::dense(patch),
     };
     let x = g.pack(image.tensor(), network.input_channels, seen);
     let spaces = model::stage_spaces(network, patch, Some((mask, visible))).ok_or_else(not_whole)?;
@@ -97,9 +97,9 @@ fn at_ratio(
     ratio: f64,
     runs: usize,
     budget: Option<u64>,
-    say: &dyn Fn(&str),
+    report: &dyn Fn(&str),
 ) -> Result<EncoderTimes> {
-    say(&format!("encoder: {:.0} % masked", 100.0 * ratio));
+    report(&format!("encoder: {:.0} % masked", 100.0 * ratio));
     let settings = &super::mae(plan)?.mae;
     let mask = mask(plan, settings, ratio)?;
     let (graph, image, handle) = graph(plan, settings, mask.count())?;

@@ -3,10 +3,10 @@
 //!
 //! Nothing here prints: every part returns its numbers, which serialise to JSON and turn into a table.
 
+pub mod baseline;
 pub mod encoder;
 pub mod loader;
 pub mod operators;
-pub mod peer;
 pub mod roofline;
 pub mod step;
 mod table;

@@ -26,7 +26,7 @@ pub struct Operator {
     /// Bytes that must move at least.
     pub bytes: f64,
     /// The least time on this adapter: kernels run one after the other, so it is the sum of their floors. 0 is unknown.
-    pub floor_seconds: f64,
+    pub bound_seconds: f64,
 }
 
 impl Operator {
@@ -34,8 +34,8 @@ impl Operator {
     fn rate(&self, amount: f64) -> Option<f64> {
         (amount > 0.0 && self.seconds > 0.0).then(|| amount / self.seconds / 1e9)
     }
-    fn share_of_floor(&self) -> Option<f64> {
-        if self.floor_seconds > 0.0 { percent(self.floor_seconds, self.seconds) } else { None }
+    fn share_of_bound(&self) -> Option<f64> {
+        if self.bound_seconds > 0.0 { percent(self.bound_seconds, self.seconds) } else { None }
     }
 }
 
@@ -72,11 +72,11 @@ pub fn run(
     cases: Vec<(String, Setup)>,
     runs: usize,
     roofline: &Roofline,
-    say: &dyn Fn(&str),
+    report: &dyn Fn(&str),
 ) -> Result<Vec<CaseTimes>> {
     let mut out = Vec::new();
     for (case, setup) in cases {
-        say(&format!("operators: {case}"));
+        report(&format!("operators: {case}"));
         let (session, graph) = setup.session(gpu)?;
         let mut operators = time(&session, graph, runs, roofline)?;
         operators.retain(|o| o.operator != UPLOAD);
@@ -106,7 +106,7 @@ pub fn time(session: &Session, graph: GraphId, runs: usize, roofline: &Roofline)
             seconds,
             flops: 0.0,
             bytes: 0.0,
-            floor_seconds: 0.0,
+            bound_seconds: 0.0,
         }]);
     }
     Ok(by_operator(&timed, roofline))
@@ -125,7 +125,7 @@ fn by_operator(runs: &[Vec<Timing>], roofline: &Roofline) -> Vec<Operator> {
                     seconds: 0.0,
                     flops: 0.0,
                     bytes: 0.0,
-                    floor_seconds: 0.0,
+                    bound_seconds: 0.0,
                 });
                 out.len() - 1
             });
@@ -135,7 +135,7 @@ fn by_operator(runs: &[Vec<Timing>], roofline: &Roofline) -> Vec<Operator> {
                 o.dispatches += 1;
                 o.flops += t.flops;
                 o.bytes += t.bytes;
-                o.floor_seconds += roofline.floor(t.flops, t.bytes);
+                o.bound_seconds += roofline.bound(t.flops, t.bytes);
             }
         }
     }
@@ -155,7 +155,7 @@ fn total(operators: &[Operator]) -> Operator {
         seconds: sum(|o| o.seconds),
         flops: sum(|o| o.flops),
         bytes: sum(|o| o.bytes),
-        floor_seconds: sum(|o| o.floor_seconds),
+        bound_seconds: sum(|o| o.bound_seconds),
     }
 }
 
@@ -186,8 +186,8 @@ fn columns(table: Table, operators: &[&Operator], whole: Option<f64>) -> Table {
     table
         .numbers("GFLOP/s", operators.iter().map(|o| o.rate(o.flops)))
         .numbers("GB/s", operators.iter().map(|o| o.rate(o.bytes)))
-        .numbers("floor ms", operators.iter().map(|o| (o.floor_seconds > 0.0).then_some(o.floor_seconds * 1e3)))
-        .percents("floor / time", operators.iter().map(|o| o.share_of_floor()))
+        .numbers("bound ms", operators.iter().map(|o| (o.bound_seconds > 0.0).then_some(o.bound_seconds * 1e3)))
+        .percents("bound / time", operators.iter().map(|o| o.share_of_bound()))
 }
 
 #[cfg(test)]
@@ -213,9 +213,9 @@ mod tests {
         assert_eq!(found.len(), 2);
         let a = &found[0];
         assert_eq!((a.operator.as_str(), a.dispatches, a.seconds), ("a", 2, 10.0));
-        assert_eq!((a.flops, a.bytes, a.floor_seconds), (40.0, 20.0, 2.0 + 3.0));
-        assert_eq!(a.share_of_floor(), Some(50.0));
-        assert_eq!((found[1].seconds, found[1].share_of_floor(), found[1].rate(0.0)), (8.0, None, None));
+        assert_eq!((a.flops, a.bytes, a.bound_seconds), (40.0, 20.0, 2.0 + 3.0));
+        assert_eq!(a.share_of_bound(), Some(50.0));
+        assert_eq!((found[1].seconds, found[1].share_of_bound(), found[1].rate(0.0)), (8.0, None, None));
         assert_eq!(total(&found).seconds, 18.0);
         let table = profile_table(&found);
         assert!(

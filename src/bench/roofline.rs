@@ -38,7 +38,7 @@ impl Roofline {
     }
 
     /// The least time for work of that size.
-    pub fn floor(&self, flops: f64, bytes: f64) -> f64 {
+    pub fn bound(&self, flops: f64, bytes: f64) -> f64 {
         (flops / self.flops_per_second).max(bytes / self.bytes_per_second)
     }
 }
@@ -72,10 +72,10 @@ fn bandwidth(gpu: &Gpu, heaps: &mut Heaps, runs: usize) -> Result<f64> {
     // Memory that nobody wrote may not be there yet.
     gpu.clear(heaps, &[x, y]);
     let mut best: f64 = 0.0;
-    for quads in [1u32, 4] {
-        let invocations = (size / 16) as u32 / quads;
+    for groups in [1u32, 4] {
+        let invocations = (size / 16) as u32 / groups;
         let params = [invocations, 0, 0, 0].map(u32::to_le_bytes);
-        let kernel = Kernel::new("bench/copy").with("QUADS", quads);
+        let kernel = Kernel::new("bench/copy").with("GROUPS", groups);
         let bindings = [x, y].map(|heap| Slice { heap, offset: 0, size }).to_vec();
         let seconds = fastest(gpu, heaps, dispatch(kernel, params, bindings, invocations as usize), runs)?;
         best = best.max(2.0 * size as f64 / seconds);
@@ -109,9 +109,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_floor_is_the_slower_of_arithmetic_and_memory() {
+    fn the_bound_is_the_slower_of_arithmetic_and_memory() {
         let roofline = Roofline { flops_per_second: 100.0, bytes_per_second: 10.0 };
-        assert_eq!(roofline.floor(1000.0, 10.0), 10.0);
-        assert_eq!(roofline.floor(1000.0, 500.0), 50.0);
+        assert_eq!(roofline.bound(1000.0, 10.0), 10.0);
+        assert_eq!(roofline.bound(1000.0, 500.0), 50.0);
     }
 }

@@ -182,7 +182,7 @@ pub fn run(
     steps: u64,
     budget: Option<u64>,
     profile: Option<(&Roofline, usize)>,
-    say: &dyn Fn(&str),
+    report: &dyn Fn(&str),
 ) -> Result<StepTimes> {
     let resident_before_bytes = restart_peak();
     let masked = match task {
@@ -197,7 +197,7 @@ pub fn run(
         gpu.wait()?;
         let seconds = start.elapsed().as_secs_f64();
         let loss = results.map_or(String::new(), |r| format!("loss {:.4}, ", r.loss));
-        say(&format!("step: {step} of {}, {loss}{seconds:.2} s", steps.max(1)));
+        report(&format!("step: {step} of {}, {loss}{seconds:.2} s", steps.max(1)));
         if let Some(StepResult { loss, gradient_norm }) = results
             && !(loss.is_finite() && gradient_norm.is_finite())
         {
@@ -217,7 +217,7 @@ pub fn run(
     let profile = match profile {
         None => None,
         Some((roofline, runs)) => {
-            say("profile of one run of one patch");
+            report("profile of one run of one patch");
             // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
             work.session_mut().show_all_blocks()?;
             work.session().start_step();
@@ -256,11 +256,11 @@ pub fn tune(
     budget: Option<u64>,
     known: &KernelTable,
     seconds: f64,
-    say: &dyn Fn(&str),
+    report: &dyn Fn(&str),
 ) -> Result<Vec<Tuned>> {
     let mut job = Job::new(gpu, plan, task, mode, budget)?;
     let graph = job.work.graph();
-    job.work.session_mut().tune(graph, known, Duration::from_secs_f64(seconds), say)
+    job.work.session_mut().tune(graph, known, Duration::from_secs_f64(seconds), report)
 }
 
 /// What was tuned, as a table: the chosen kernel, and how much faster it is than the slowest.

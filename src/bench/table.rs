@@ -99,8 +99,8 @@ mod tests {
             .counts("runs", [12, 0])
             .numbers("ms", [Some(12.5), Some(0.25)])
             .numbers("GFLOP/s", [Some(1234.4), None])
-            .percents("of floor", [Some(7.04), Some(100.0)]);
-        let expected = "operator  runs      ms  GFLOP/s  of floor\nconv3d      12  12.500     1234     7.0 %\nadd          -   0.250        -   100.0 %";
+            .percents("of bound", [Some(7.04), Some(100.0)]);
+        let expected = "operator  runs      ms  GFLOP/s  of bound\nconv3d      12  12.500     1234     7.0 %\nadd          -   0.250        -   100.0 %";
         assert_eq!(table.to_string(), expected);
         assert_eq!(Table::default().words("nothing", Vec::<String>::new()).to_string(), "nothing");
     }

@@ -5,8 +5,8 @@ use crate::base::error::{Error, Result};
 use crate::base::volume::Volume;
 use crate::compute::graph::plan::Limits;
 use crate::compute::graph::product;
-use crate::compute::ops::augment::Alone;
-use crate::data::augment::segmentation::Draw;
+use crate::compute::ops::augment::AugmentationRunner;
+use crate::data::augment::segmentation::Sampled;
 use crate::data::augment::spatial::{Matrix, determinant};
 use crate::data::dataset::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, split};
 use crate::data::store::Store;
@@ -21,7 +21,7 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Show patches as a training sees them: before and after augmentation, with what was drawn
+/// Show patches as a training sees them: before and after augmentation, with what was sampled
 #[derive(Args)]
 pub struct Augment {
     /// Store made by `spark3d preprocess`, or the run folder of a fine-tuning (whose cases are prepared)
@@ -77,7 +77,7 @@ impl Augment {
         let gpu = common.gpu()?;
         let store = Arc::new(store);
         augmentation.check(Limits::of(&gpu))?;
-        let mut device = Alone::new(&gpu, &augmentation)?;
+        let mut device = AugmentationRunner::new(&gpu, &augmentation)?;
         let settings = plan.pretext.patch_settings(&frame, true);
         let loader = Loader::new(store.clone(), split::split(store.cases(), plan.seed).train, settings);
         let mut shown = Vec::new();
@@ -85,13 +85,13 @@ impl Augment {
             let patch = loader.patch(SampleKey { seed: plan.seed, step, index: 0 })?;
             let case = store.cases().iter().position(|c| c.id == patch.case).unwrap_or(0);
             let before = store.region(case, patch.start, plan.train.patch)?;
-            let (sample, session) = device.parts();
+            let (sample, session) = device.split();
             upload(session, sample, &patch);
             let after = device.run()?.0;
             let volume = |data| Volume::new(plan.train.patch, store.cases()[case].spacing, data);
-            let mut drawn = vec![patch.case.clone(), turned(patch.change.cut.as_ref().map(|c| c.matrix))];
-            drawn.push(mirrored(patch.change.mirror));
-            let caption = caption(drawn);
+            let mut sampled = vec![patch.case.clone(), turned(patch.change.cut.as_ref().map(|c| c.matrix))];
+            sampled.push(mirrored(patch.change.mirror));
+            let caption = caption(sampled);
             shown.push(Example { before: volume(before), after: volume(after), labels: None, caption });
         }
         let title = title(&self.data, plan.seed, plan.train.patch);
@@ -112,7 +112,7 @@ impl Augment {
         let gpu = common.gpu()?;
         let augmentation = augmentation_of(&plan.augment, &plan.frame());
         augmentation.check(Limits::of(&gpu))?;
-        let mut device = Alone::new(&gpu, &augmentation)?;
+        let mut device = AugmentationRunner::new(&gpu, &augmentation)?;
         let (patch, voxels) = (plan.train.patch, product(plan.train.patch));
         // Every patch has foreground: it is what one wants to see.
         let settings = LabelledPatchSettings { patch, batch: 1, foreground: 1.0, augment: Some(plan.augment.clone()) };
@@ -124,17 +124,17 @@ impl Augment {
             let sample = loader.sample(SampleKey { seed: plan.seed, step, index: 0 })?;
             let case = store.indices(std::slice::from_ref(&sample.case))?[0];
             let (before, labels) = store.region(case, sample.start, patch)?;
-            let (uploaded, session) = device.parts();
+            let (uploaded, session) = device.split();
             upload_labelled(session, uploaded, &sample);
             let (after, augmented) = device.run()?;
             let volume =
                 |data: &[f32]| Volume::new(patch, store.configuration().spacing, data[channel.clone()].to_vec());
-            let mut drawn = vec![sample.case.clone(), turned(sample.cut.as_ref().map(|c| c.matrix))];
-            drawn.extend(sample.draw.iter().flat_map(|draw| intensities(draw, self.channel)));
-            drawn.extend(sample.draw.iter().map(|draw| mirrored(draw.mirror)));
+            let mut sampled = vec![sample.case.clone(), turned(sample.cut.as_ref().map(|c| c.matrix))];
+            sampled.extend(sample.sampled.iter().flat_map(|sampled| intensities(sampled, self.channel)));
+            sampled.extend(sample.sampled.iter().map(|sampled| mirrored(sampled.mirror)));
             let labels = [labels, augmented].map(|map| map.into_iter().map(i32::from).collect());
             let (before, after) = (volume(&before), volume(&after));
-            shown.push(Example { before, after, labels: Some(labels), caption: caption(drawn) });
+            shown.push(Example { before, after, labels: Some(labels), caption: caption(sampled) });
         }
         let dataset = &store.dataset().labels;
         let values: Vec<Vec<i32>> =
@@ -168,8 +168,8 @@ fn title(data: &Path, seed: u64, [z, y, x]: [usize; 3]) -> String {
 }
 
 /// What there is to say, after the name of the case.
-fn caption(drawn: Vec<String>) -> String {
-    let said: Vec<String> = drawn.into_iter().filter(|text| !text.is_empty()).collect();
+fn caption(sampled: Vec<String>) -> String {
+    let said: Vec<String> = sampled.into_iter().filter(|text| !text.is_empty()).collect();
     if said.len() == 1 { format!("{}: unchanged", said[0]) } else { format!("{}: {}", said[0], said[1..].join(", ")) }
 }
 
@@ -195,17 +195,17 @@ fn mirrored(axes: [bool; 3]) -> String {
 }
 
 /// What happens to the intensities of a channel.
-fn intensities(draw: &Draw, channel: usize) -> Vec<String> {
+fn intensities(sampled: &Sampled, channel: usize) -> Vec<String> {
     let three = |v: [f64; 3]| v.map(|s| format!("{s:.2}")).join(" ");
     let number = |name: &str, list: &[Option<f64>]| list[channel].map(|v| format!("{name} {v:.2}"));
     [
-        draw.noise.map(|n| format!("noise {:.3}", n.sigma)),
-        draw.blur[channel].map(|sigma| format!("blur {}", three(sigma))),
-        number("brightness", &draw.brightness),
-        number("contrast", &draw.contrast),
-        draw.low_resolution[channel].map(|scale| format!("resolution {}", three(scale))),
-        number("gamma of the negative", &draw.inverted_gamma),
-        number("gamma", &draw.gamma),
+        sampled.noise.map(|n| format!("noise {:.3}", n.sigma)),
+        sampled.blur[channel].map(|sigma| format!("blur {}", three(sigma))),
+        number("brightness", &sampled.brightness),
+        number("contrast", &sampled.contrast),
+        sampled.low_resolution[channel].map(|scale| format!("resolution {}", three(scale))),
+        number("gamma of the negative", &sampled.inverted_gamma),
+        number("gamma", &sampled.gamma),
     ]
     .into_iter()
     .flatten()

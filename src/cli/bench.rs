@@ -3,7 +3,7 @@
 use super::{Common, print};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::bench::peer::{Peers, Report, compare};
+use crate::bench::baseline::{Baselines, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{self, Roofline, encoder, loader, operators, step};
 use crate::compute::device::AdapterFacts;
@@ -51,14 +51,14 @@ pub struct Bench {
     #[arg(long, value_name = "SECONDS", default_value_t = 120.0, requires = "tune")]
     tune_seconds: f64,
     /// Ratios to the runs of PyTorch in this file of JSON lines that equal ours (- is standard input)
-    #[arg(long, value_name = "FILE")]
-    peer: Option<PathBuf>,
-    /// Measure nothing: compare these earlier reports (--json) with the peer, by the medians of those that measured the same
+    #[arg(long, alias = "peer", value_name = "FILE")]
+    baseline: Option<PathBuf>,
+    /// Measure nothing: compare these earlier reports (--json) with the baseline, by the medians of those that measured the same
     #[arg(
         long,
         value_name = "FILE",
         num_args = 1..,
-        requires = "peer",
+        requires = "baseline",
         conflicts_with_all = ["case", "preset", "set", "runs", "steps", "only", "task", "mode", "profile", "tune"]
     )]
     results: Vec<PathBuf>,
@@ -96,7 +96,7 @@ impl Bench {
         }
         let wanted = |part| only.is_none_or(|o| o == part);
         let cases = if wanted(Part::Convolutions) { operators::select(self.case.as_deref())? } else { Vec::new() };
-        let peers = self.peer.as_deref().map(Peers::read).transpose()?;
+        let baselines = self.baseline.as_deref().map(Baselines::read).transpose()?;
         let gpu = common.gpu()?;
         let software = gpu.facts().is_software();
         let runs = self.runs.unwrap_or(if software { 3 } else { 10 }) as usize;
@@ -104,11 +104,11 @@ impl Bench {
         let plan = Plan::resolve(preset, None, &self.set)?;
         let masking = bench::mae(&plan)?.mae.masking();
         let (task, mode) = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
-        if let Some(peers) = &peers {
+        if let Some(baselines) = &baselines {
             // Before anything is measured.
             let names: Vec<&str> = cases.iter().map(|c| c.0.as_str()).collect();
             let run = Run::of(&plan, task, mode);
-            peers.check(if wanted(Part::Step) { std::slice::from_ref(&run) } else { &[] }, &names)?;
+            baselines.check(if wanted(Part::Step) { std::slice::from_ref(&run) } else { &[] }, &names)?;
         }
         let progress = Progress::new(common.progress, None, "bench").quiet(common.quiet);
         let say = |text: &str| progress.message(text);
@@ -170,12 +170,12 @@ impl Bench {
             }
             report["step"] = value(&times);
         }
-        if let Some(peers) = &peers {
-            let mut comparison = compare(&[Report::of(&report)?], peers);
+        if let Some(baselines) = &baselines {
+            let mut comparison = compare(&[Report::of(&report)?], baselines);
             // It stands above.
             comparison.encoder.clear();
-            show("Against the peer", comparison.table());
-            report["peer"] = value(&comparison);
+            show("Against the baseline", comparison.table());
+            report["baseline"] = value(&comparison);
         }
         progress.finish();
         if self.json {
@@ -205,16 +205,16 @@ impl Bench {
         Ok(())
     }
 
-    /// Earlier reports against the peer.
+    /// Earlier reports against the baseline.
     fn compare_results(&self) -> Result<()> {
-        let Some(file) = &self.peer else { return Err(Error::Usage("--results needs --peer".into())) };
-        let peers = Peers::read(file)?;
+        let Some(file) = &self.baseline else { return Err(Error::Usage("--results needs --baseline".into())) };
+        let baselines = Baselines::read(file)?;
         let reports = self.results.iter().map(|path| Report::read(path)).collect::<Result<Vec<_>>>()?;
         let contents: Vec<_> = reports.iter().map(Report::contents).collect();
         let runs: Vec<Run> = contents.iter().filter_map(|c| c.0.cloned()).collect();
         let cases: Vec<&str> = contents.iter().flat_map(|c| c.1.iter().copied()).collect();
-        peers.check(&runs, &cases)?;
-        let comparison = compare(&reports, &peers);
+        baselines.check(&runs, &cases)?;
+        let comparison = compare(&reports, &baselines);
         print(match self.json {
             true => serde_json::to_string_pretty(&comparison).unwrap_or_default(),
             false => comparison.table(),
@@ -243,11 +243,12 @@ impl Bench {
             let text = format!("{option} is of a step; leave out --case and --only, or say --only step");
             return Err(Error::Usage(text));
         }
-        if self.peer.is_some() && only == Some(Part::Encoder) {
-            return Err(Error::Usage("a peer has no encoder alone; leave out --peer or --only encoder".into()));
+        if self.baseline.is_some() && only == Some(Part::Encoder) {
+            return Err(Error::Usage("a baseline has no encoder alone; leave out --baseline or --only encoder".into()));
         }
-        if self.store.is_some() != (only == Some(Part::Loader)) || self.peer.is_some() && only == Some(Part::Loader) {
-            return Err(Error::Usage("--only loader and --store go together, without --peer".into()));
+        if self.store.is_some() != (only == Some(Part::Loader)) || self.baseline.is_some() && only == Some(Part::Loader)
+        {
+            return Err(Error::Usage("--only loader and --store go together, without --baseline".into()));
         }
         Ok(only)
     }
@@ -297,18 +298,18 @@ mod tests {
         assert_eq!(part("--only step --profile").ok(), Some(Some(Part::Step)));
         assert!(part("--case norm --only step").is_err());
         assert!(part("--only encoder --profile").is_err());
-        assert_eq!(part("--only step --task seg --mode infer --peer -").ok(), Some(Some(Part::Step)));
+        assert_eq!(part("--only step --task seg --mode infer --baseline -").ok(), Some(Some(Part::Step)));
         assert!(part("--only convolutions --task seg").is_err());
         assert!(part("--case norm --mode infer").is_err());
-        assert!(part("--only encoder --peer x.jsonl").is_err());
+        assert!(part("--only encoder --baseline x.jsonl").is_err());
     }
 
     #[test]
     fn earlier_reports_are_compared_without_measuring() {
         let parsed = |line: &str| Line::try_parse_from(["bench"].into_iter().chain(line.split_whitespace()));
-        let found = parsed("--peer p --results a b").map(|line| line.bench.results.len());
+        let found = parsed("--baseline p --results a b").map(|line| line.bench.results.len());
         assert_eq!(found.ok(), Some(2));
         assert!(parsed("--results a").is_err());
-        assert!(parsed("--peer p --results a --only step").is_err());
+        assert!(parsed("--baseline p --results a --only step").is_err());
     }
 }

@@ -5,7 +5,7 @@ use super::{Common, print};
 use crate::base::error::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::data::dataset::split::split;
-use crate::data::preprocess::{Part, Settings};
+use crate::data::preprocess::{Settings, Shard};
 use crate::data::store::Store;
 use crate::inference::reconstruct::{Options as ReconstructOptions, reconstruct};
 use crate::tasks::plan::Plan;
@@ -67,7 +67,7 @@ impl Demo {
         say(format!("1. Preprocess: crop, z-score, 2 mm voxels -> {}", store.display()));
         unpack(&scans)?;
         let settings = Settings { spacing: [2.0; 3], min_file_bytes: 100_000, ..Settings::default() };
-        prepare(std::slice::from_ref(&scans), &store, &settings, Part::ALL, common)?;
+        prepare(std::slice::from_ref(&scans), &store, &settings, Shard::ALL, common)?;
 
         let masking = plan.pretext.masking().expect("the preset is an autoencoder");
         let [low, high] = masking.ratio;

@@ -3,7 +3,7 @@
 use super::{Common, print};
 use crate::base::error::{Error, Result};
 use crate::base::memory::gib;
-use crate::data::preprocess::Part;
+use crate::data::preprocess::Shard;
 use crate::evaluation::compare::{self, compare};
 use crate::training::experiment::Options;
 use crate::training::experiment::file::Experiment;
@@ -36,8 +36,8 @@ struct Run {
     #[arg(short, long)]
     out: Option<PathBuf>,
     /// Do the K-th of N parts only (0 to N-1), for processes that have folders of their own: give all folders to `table`
-    #[arg(long, value_name = "K/N", default_value_t = Part::ALL, hide_default_value = true)]
-    part: Part,
+    #[arg(long, value_name = "K/N", default_value_t = Shard::ALL, hide_default_value = true)]
+    part: Shard,
     /// List the jobs with the memory that each needs, and stop
     #[arg(long)]
     dry_run: bool,

@@ -5,7 +5,7 @@ use crate::base::error::{Error, Result};
 use crate::base::memory::{budget, gib};
 use crate::compute::graph::Precision;
 use crate::evaluation::evaluate::table;
-use crate::tasks::plan::finetune::{PRESETS, Part, SCHEDULES, Stem};
+use crate::tasks::plan::finetune::{PRESETS, SCHEDULES, Stem, TransferScope};
 use crate::training::finetune::Options;
 use crate::training::finetune::run::{finetune, trainer};
 use crate::training::finetune::setup::{Request, Setup};
@@ -42,7 +42,7 @@ pub struct Finetune {
     learning_rate: Option<f64>,
     /// Which part of the pre-trained network is used [default: encoder]
     #[arg(long, value_enum)]
-    transfer: Option<Part>,
+    transfer: Option<TransferScope>,
     /// First convolution when the data set has more channels than the pre-trained network [default: replicate]
     #[arg(long, value_enum)]
     stem: Option<Stem>,

@@ -3,7 +3,7 @@
 use super::{Common, print};
 use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
-use crate::data::preprocess::{self, Dtype, Event, Part, Settings};
+use crate::data::preprocess::{self, Dtype, Event, Settings, Shard};
 use crate::data::sources::modality;
 use clap::Args;
 use std::path::PathBuf;
@@ -38,8 +38,8 @@ pub struct Preprocess {
     dtype: Dtype,
     /// Prepare every N-th scan only, from the K-th on (0 to N-1): N machines share the work and the store's folder, and the last
     /// that finishes completes it
-    #[arg(long, value_name = "K/N", default_value_t = Part::ALL, hide_default_value = true)]
-    part: Part,
+    #[arg(long, value_name = "K/N", default_value_t = Shard::ALL, hide_default_value = true)]
+    part: Shard,
 }
 
 impl Preprocess {
@@ -84,7 +84,7 @@ pub(super) fn prepare(
     inputs: &[PathBuf],
     store: &std::path::Path,
     settings: &Settings,
-    part: Part,
+    part: Shard,
     common: &Common,
 ) -> Result<preprocess::Summary> {
     let mut progress: Option<Progress> = None;

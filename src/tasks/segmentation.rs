@@ -93,7 +93,7 @@ pub fn segmenter(
 /// What the device does to a patch before the network reads it.
 pub fn augmentation(settings: &Settings, frame: &Frame) -> Augmentation {
     Augmentation {
-        part: settings.largest_part(frame.patch),
+        region: settings.largest_region(frame.patch),
         interpolation: Interpolation::Linear,
         intensities: true,
         labels: true,

@@ -5,7 +5,8 @@ use super::{Array, Fixture, Report};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::{
-    BlockMask, Feature, Graph, Input, Output, Parameters, Precision, Session, Space, StepValues, TensorId, product,
+    BlockMask, Feature, Graph, Input, Output, Parameters, Precision, Session, StepValues, TensorId, VoxelLayout,
+    product,
 };
 use spark3d::compute::ops::{Classes, DiceCe, Weights};
 use std::rc::Rc;
@@ -34,12 +35,12 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     let mask = masks.first().map(|m| g.mask(m.grid));
     let image = g.image(channels, dims);
     let goal = g.image(channels, dims);
-    let p = g.pack(image.tensor(), channels, Space::dense(dims));
+    let p = g.pack(image.tensor(), channels, VoxelLayout::dense(dims));
     // The weights of voxels are uploaded where no mask says them.
     let voxel_weights = mask.is_none().then(|| g.image(1, dims));
     let counted = match (mask, voxel_weights) {
         (Some(mask), _) => {
-            Weights::HiddenOf(Space::sparse(dims, mask, masks.iter().map(|m| m.count()).max().unwrap()).unwrap())
+            Weights::HiddenOf(VoxelLayout::sparse(dims, mask, masks.iter().map(|m| m.count()).max().unwrap()).unwrap())
         }
         (_, Some(weights)) => Weights::Voxels(weights.tensor()),
         _ => unreachable!("there is a mask or there are weights"),
@@ -108,7 +109,7 @@ pub fn segmentation(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report
     for (x, &weight) in logits.iter().zip(&weights) {
         let images: Vec<Input> = (0..samples).map(|_| g.image(x.channels(), x.dims())).collect();
         let packed: Vec<TensorId> =
-            images.iter().map(|i| g.pack(i.tensor(), x.channels(), Space::dense(x.dims()))).collect();
+            images.iter().map(|i| g.pack(i.tensor(), x.channels(), VoxelLayout::dense(x.dims()))).collect();
         inputs.push(images);
         // The lowest resolution counts for nothing: nnU-Net leaves it out.
         let d = if weight > 0.0 { g.dice_ce(&packed, &labels, source, &loss, weight, true) } else { vec![] };
@@ -166,7 +167,7 @@ pub fn label_resolutions(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Re
         let dims = want.dims();
         let mut g = Graph::new(Parameters::default(), Precision::F32);
         let (labels, image) = (g.image(1, source), g.image(channels, dims));
-        let x = g.pack(image.tensor(), channels, Space::dense(dims));
+        let x = g.pack(image.tensor(), channels, VoxelLayout::dense(dims));
         let d = g.dice_ce(&[x], &[labels.tensor()], source, &loss, 1.0, true)[0];
         let d = g.keep(d);
         let graph = g.id();

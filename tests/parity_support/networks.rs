@@ -5,7 +5,7 @@ use super::{Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::{
-    Feature, Graph, Input, Output, Parameters, Precision, Session, Space, StepValues, TensorId,
+    Feature, Graph, Input, Output, Parameters, Precision, Session, StepValues, TensorId, VoxelLayout,
 };
 use spark3d::compute::model::{self, Encoder, Network, state_dict};
 use spark3d::compute::ops::{Classes, DiceCe, sgd};
@@ -52,7 +52,7 @@ fn outputs(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     network.validate(patch).unwrap();
     let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(network.input_channels, patch);
-    let x = g.pack(image.tensor(), network.input_channels, Space::dense(patch));
+    let x = g.pack(image.tensor(), network.input_channels, VoxelLayout::dense(patch));
     let spaces = model::stage_spaces(&network, patch, None).unwrap();
     let skips = model::encoder(&mut g, &network, x, &spaces);
     let outputs = model::decoder(&mut g, &network, &skips);

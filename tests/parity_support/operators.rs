@@ -3,7 +3,7 @@
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{BlockMask, Mask, Space};
+use spark3d::compute::graph::{BlockMask, Mask, VoxelLayout};
 use spark3d::compute::ops::cases::{Build, Input, Setup};
 use spark3d::compute::ops::{Bias, Epilogue, Geometry};
 use std::rc::Rc;
@@ -14,12 +14,12 @@ pub fn mask_of(active: &Array, sample: usize) -> BlockMask {
 }
 
 /// The sparse space of `dims` under `mask`; dense where the volume is coarser than the mask.
-fn space_under(dims: [usize; 3], mask: Option<&BlockMask>) -> Space {
+fn space_under(dims: [usize; 3], mask: Option<&BlockMask>) -> VoxelLayout {
     match mask {
         Some(m) if (0..3).any(|a| dims[a] >= m.grid[a]) => {
-            Space::sparse(dims, Mask::nth(0, m.grid), m.count()).expect("whole voxels")
+            VoxelLayout::sparse(dims, Mask::nth(0, m.grid), m.count()).expect("whole voxels")
         }
-        _ => Space::dense(dims),
+        _ => VoxelLayout::dense(dims),
     }
 }
 
@@ -52,7 +52,8 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, case: &Value, report: &mut Re
             .enumerate()
             .map(|(k, &n)| {
                 // The released sparse convolution reads hidden voxels of its input: only its output is masked.
-                let mut space = if normalises { space_under(x.dims(), masks.get(k)) } else { Space::dense(x.dims()) };
+                let mut space =
+                    if normalises { space_under(x.dims(), masks.get(k)) } else { VoxelLayout::dense(x.dims()) };
                 if let Some(blocks) = &mut space.blocks {
                     blocks.mask = k as u32;
                 }

@@ -58,7 +58,7 @@ pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
         backend: format!("{:?}", info.backend),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         kind: format!("{:?}", info.device_type),
-        // Vulkan reports up to 2^32 - 1; offsets within a binding are 32-bit counts of 16-byte quads, so both are safe.
+        // Vulkan reports up to 2^32 - 1; offsets within a binding are 32-bit counts of 16-byte channel groups, so both are safe.
         max_binding: limits.max_storage_buffer_binding_size,
         max_buffer: limits.max_buffer_size,
         max_storage_buffers: limits.max_storage_buffers_per_shader_stage,

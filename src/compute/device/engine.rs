@@ -285,7 +285,7 @@ impl Gpu {
             };
             let source = wgpu::ShaderSource::Wgsl(shaders::source(kernel).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.shader), source };
-            // SAFETY: the shaders are the program's own; every index is bounded by the voxel count, quad count or table
+            // SAFETY: the shaders are the program's own; every index is bounded by the voxel count, channel group count or table
             // that the recording passes, which the tests verify with the checks switched on.
             unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
         });

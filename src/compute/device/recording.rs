@@ -13,8 +13,8 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Bytes of one voxel of one quad of a feature tensor.
-    pub fn quad_bytes(self) -> u64 {
+    /// Bytes of one voxel of one channel group of a feature tensor.
+    pub fn group_bytes(self) -> u64 {
         match self {
             Precision::F32 => 16,
             Precision::F16 => 8,

@@ -15,7 +15,7 @@ pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters, Part, Role};
 pub use record::{Recorder, Segment};
 pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
-pub use space::{BlockMask, Blocks, QUAD, QUAD_BYTES, Space, SpaceUniform, product};
+pub use space::{BlockMask, Blocks, GROUP, GROUP_BYTES, VoxelLayout, VoxelLayoutUniform, product};
 pub use tune::Tuned;
 
 pub use crate::compute::device::recording::Precision;
@@ -29,12 +29,12 @@ pub type TensorId = usize;
 /// What a tensor holds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Kind {
-    /// Channels over a space, in quads.
+    /// Channels over a space, in channel groups.
     Feature {
         /// Number of channels.
         channels: usize,
         /// The voxels of each channel.
-        space: Space,
+        space: VoxelLayout,
     },
     /// Anything else: parameters, statistics, partial sums.
     Bytes(u64),
@@ -186,7 +186,7 @@ impl Graph {
     }
 
     /// A new feature tensor of the arena.
-    pub fn feature(&mut self, channels: usize, space: Space) -> TensorId {
+    pub fn feature(&mut self, channels: usize, space: VoxelLayout) -> TensorId {
         self.tensor(Kind::Feature { channels, space }, Storage::Arena)
     }
 
@@ -275,7 +275,7 @@ impl Graph {
     }
 
     /// Channels and space of a feature tensor.
-    pub fn shape(&self, t: TensorId) -> (usize, Space) {
+    pub fn shape(&self, t: TensorId) -> (usize, VoxelLayout) {
         match self.tensors[t].kind {
             Kind::Feature { channels, space } => (channels, space),
             Kind::Bytes(_) => panic!("tensor {t} is not a feature tensor"),
@@ -336,7 +336,7 @@ impl Graph {
             .flat_map(|(cost, outputs)| outputs.iter().map(move |&t| (cost, t)))
             .filter_map(|(cost, t)| match self.tensors[t].kind {
                 Kind::Feature { channels, space } => {
-                    let bytes = (channels.div_ceil(QUAD) * space.voxels()) as u64 * self.precision.quad_bytes();
+                    let bytes = (channels.div_ceil(GROUP) * space.voxels()) as u64 * self.precision.group_bytes();
                     Some((cost, bytes, t))
                 }
                 Kind::Bytes(_) => None,

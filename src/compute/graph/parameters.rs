@@ -1,6 +1,6 @@
 //! Trainable parameters: names as PyTorch's state_dict has them, shapes, and how they lie in memory.
 
-use super::space::{QUAD, QUAD_BYTES};
+use super::space::{GROUP, GROUP_BYTES};
 use crate::compute::device::recording::{Heap, Slice};
 
 /// Place of a parameter in [`Parameters::list`].
@@ -12,13 +12,13 @@ const ALIGNMENT: u64 = 256;
 /// How the values of a parameter lie on the device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Packing {
-    /// One value a channel, filled up to whole quads with zeros.
+    /// One value a channel, filled up to whole channel groups with zeros.
     Vector {
         /// Number of values.
         channels: usize,
     },
-    /// 4x4 matrices [output quad][tap][input quad], column = input channel. The inputs are those of a concatenation, each
-    /// filled up to whole quads. On the host: (out, in, kz, ky, kx).
+    /// 4x4 matrices [output channel group][tap][input channel group], column = input channel. The inputs are those of a concatenation, each
+    /// filled up to whole channel groups. On the host: (out, in, kz, ky, kx).
     Convolution {
         /// Output channels.
         out: usize,
@@ -33,18 +33,18 @@ impl Packing {
     /// Bytes on the device.
     pub fn bytes(&self) -> u64 {
         match self {
-            Packing::Vector { channels } => channels.div_ceil(QUAD) as u64 * QUAD_BYTES,
+            Packing::Vector { channels } => channels.div_ceil(GROUP) as u64 * GROUP_BYTES,
             Packing::Convolution { out, taps, .. } => {
-                (out.div_ceil(QUAD) * taps * self.in_quads()) as u64 * 4 * QUAD_BYTES
+                (out.div_ceil(GROUP) * taps * self.in_groups()) as u64 * 4 * GROUP_BYTES
             }
         }
     }
 
-    /// Input quads of a convolution over all its inputs.
-    pub fn in_quads(&self) -> usize {
+    /// Input channel groups of a convolution over all its inputs.
+    pub fn in_groups(&self) -> usize {
         match self {
             Packing::Vector { .. } => 0,
-            Packing::Convolution { inputs, .. } => inputs.iter().map(|c| c.div_ceil(QUAD)).sum(),
+            Packing::Convolution { inputs, .. } => inputs.iter().map(|c| c.div_ceil(GROUP)).sum(),
         }
     }
 
@@ -53,18 +53,18 @@ impl Packing {
         match self {
             Packing::Vector { channels } => (0..*channels).collect(),
             Packing::Convolution { out, inputs, taps } => {
-                let mut lanes = Vec::new(); // device lane (4 * quad + component) of each input channel
-                let mut quad = 0;
+                let mut lanes = Vec::new(); // device lane (4 * channel group + component) of each input channel
+                let mut group = 0;
                 for &channels in inputs {
-                    lanes.extend((0..channels).map(|c| quad * QUAD + c));
-                    quad += channels.div_ceil(QUAD);
+                    lanes.extend((0..channels).map(|c| group * GROUP + c));
+                    group += channels.div_ceil(GROUP);
                 }
                 let mut places = Vec::with_capacity(out * lanes.len() * taps);
                 for o in 0..*out {
                     for &lane in &lanes {
                         for t in 0..*taps {
-                            let matrix = ((o / QUAD) * taps + t) * quad + lane / QUAD;
-                            places.push(matrix * 16 + (lane % QUAD) * QUAD + o % QUAD);
+                            let matrix = ((o / GROUP) * taps + t) * group + lane / GROUP;
+                            places.push(matrix * 16 + (lane % GROUP) * GROUP + o % GROUP);
                         }
                     }
                 }

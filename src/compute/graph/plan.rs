@@ -1,6 +1,6 @@
 //! Liveness and the memory plan: where each tensor segment lies in the arena.
 
-use super::space::QUAD;
+use super::space::GROUP;
 use super::{Feature, Graph, Kind, Storage, TensorId};
 use crate::base::error::{Error, Result};
 
@@ -15,13 +15,13 @@ pub struct Limits {
 
 const ALIGNMENT: u64 = 256;
 
-/// A piece of a tensor: quads `first..first + quads` of a feature tensor, or the whole of another.
+/// A piece of a tensor: channel groups `first..first + channel groups` of a feature tensor, or the whole of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// First quad of channels.
-    pub first_quad: usize,
-    /// Number of quads; 0 for tensors that are not feature tensors.
-    pub quads: usize,
+    /// First channel group of channels.
+    pub first_group: usize,
+    /// Number of channel groups; 0 for tensors that are not feature tensors.
+    pub groups: usize,
     /// Which heap of the arena.
     pub heap: u32,
     /// Bytes from its beginning.
@@ -79,15 +79,15 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
         match tensor.kind {
             Kind::Bytes(bytes) => units.push((bytes, first, last, t, 0, 0)),
             Kind::Feature { channels, space } => {
-                let quad_bytes = space.voxels() as u64 * graph.precision.quad_bytes();
-                let most = (limits.max_binding / quad_bytes) as usize;
+                let group_bytes = space.voxels() as u64 * graph.precision.group_bytes();
+                let most = (limits.max_binding / group_bytes) as usize;
                 if most == 0 {
-                    return Err(too_large(space.dims, quad_bytes, limits.max_binding));
+                    return Err(too_large(space.dims, group_bytes, limits.max_binding));
                 }
-                let quads = channels.div_ceil(QUAD);
-                for q in (0..quads).step_by(most) {
-                    let n = most.min(quads - q);
-                    units.push((n as u64 * quad_bytes, first, last, t, q, n));
+                let groups = channels.div_ceil(GROUP);
+                for q in (0..groups).step_by(most) {
+                    let n = most.min(groups - q);
+                    units.push((n as u64 * group_bytes, first, last, t, q, n));
                 }
             }
         }
@@ -98,7 +98,7 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
         .unwrap_or(0);
     units.sort_by_key(|&(size, first, _, t, q, _)| (std::cmp::Reverse(size), first, t, q));
     let mut placed: Vec<Vec<(u64, u64, usize, usize)>> = Vec::new(); // per heap, by offset: offset, end, first, last
-    for (size, first, last, t, q, quads) in units {
+    for (size, first, last, t, q, groups) in units {
         let room = size.max(1).next_multiple_of(ALIGNMENT);
         let mut heap = 0;
         let offset = loop {
@@ -133,10 +133,10 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
         let at = placed[heap].partition_point(|p| p.0 < offset);
         placed[heap].insert(at, (offset, offset + room, first, last));
         plan.heaps[heap] = plan.heaps[heap].max(offset + room);
-        plan.pieces[t].push(Piece { first_quad: q, quads, heap: heap as u32, offset, size });
+        plan.pieces[t].push(Piece { first_group: q, groups, heap: heap as u32, offset, size });
     }
     for pieces in &mut plan.pieces {
-        pieces.sort_by_key(|p| p.first_quad);
+        pieces.sort_by_key(|p| p.first_group);
     }
     Ok(plan)
 }
@@ -154,7 +154,7 @@ fn too_large(dims: [usize; 3], bytes: u64, limit: u64) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::graph::{Node, Op, Parameters, Precision, Recorder, Space};
+    use crate::compute::graph::{Node, Op, Parameters, Precision, Recorder, VoxelLayout};
 
     struct Touch;
     impl Op for Touch {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn tensors_alive_at_the_same_time_never_overlap_and_dead_ones_are_reused() {
         let mut g = Graph::new(Parameters::default(), Precision::F32);
-        let space = Space::dense([8, 8, 8]);
+        let space = VoxelLayout::dense([8, 8, 8]);
         let chain: Vec<TensorId> = (0..12).map(|i| g.feature(4 + 8 * (i % 3), space)).collect();
         for pair in chain.windows(2) {
             g.push(Touch, &pair[..1], &pair[1..]);

@@ -1,19 +1,19 @@
 //! From nodes to dispatches: where tensors lie, and what every kernel needs to be told.
 
 use super::plan::{MemoryPlan, Piece};
-use super::space::{QUAD, Space};
+use super::space::{GROUP, VoxelLayout};
 use super::{Flag, Graph, Kind, ParameterLayout, Storage, TensorId};
 use crate::compute::device::recording::{Dispatch, Heap, Kernel, Precision, Recording, Slice, Workgroups};
 use crate::compute::device::{AdapterFacts, KernelTable};
 use bytemuck::Pod;
 
-/// Quads `first_quad..first_quad + quads` of a tensor, in one binding.
+/// Channel groups `first_group..first_group + channel groups` of a tensor, in one binding.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// First quad of channels.
-    pub first_quad: usize,
-    /// Number of quads.
-    pub quads: usize,
+    /// First channel group of channels.
+    pub first_group: usize,
+    /// Number of channel groups.
+    pub groups: usize,
     /// Where they lie.
     pub slice: Slice,
 }
@@ -103,20 +103,22 @@ impl<'a> Recorder<'a> {
     }
 
     /// Channels and space of a feature tensor.
-    pub fn shape(&self, t: TensorId) -> (usize, Space) {
+    pub fn shape(&self, t: TensorId) -> (usize, VoxelLayout) {
         self.graph.shape(t)
     }
 
-    /// Quads of channels of a feature tensor.
-    pub fn quads(&self, t: TensorId) -> usize {
-        self.shape(t).0.div_ceil(QUAD)
+    /// Channel groups of channels of a feature tensor.
+    pub fn groups(&self, t: TensorId) -> usize {
+        self.shape(t).0.div_ceil(GROUP)
     }
 
     /// Bytes that a feature tensor stores.
     pub fn bytes(&self, t: TensorId) -> f64 {
         match self.graph.tensors[t].kind {
             Kind::Bytes(bytes) => bytes as f64,
-            Kind::Feature { channels, space } => (channels.div_ceil(QUAD) * space.voxels()) as f64 * self.quad_bytes(),
+            Kind::Feature { channels, space } => {
+                (channels.div_ceil(GROUP) * space.voxels()) as f64 * self.group_bytes()
+            }
         }
     }
 
@@ -125,14 +127,14 @@ impl<'a> Recorder<'a> {
         self.graph.precision
     }
 
-    /// Bytes of one voxel of one quad of a feature tensor.
-    pub fn quad_bytes(&self) -> f64 {
-        self.graph.precision.quad_bytes() as f64
+    /// Bytes of one voxel of one channel group of a feature tensor.
+    pub fn group_bytes(&self) -> f64 {
+        self.graph.precision.group_bytes() as f64
     }
 
     /// Numbers that a segment holds.
     pub fn values(&self, segment: &Segment) -> f64 {
-        segment.slice.size as f64 / self.quad_bytes() * QUAD as f64
+        segment.slice.size as f64 / self.group_bytes() * GROUP as f64
     }
 
     /// The pieces of a feature tensor that can be bound at once.
@@ -145,24 +147,24 @@ impl<'a> Recorder<'a> {
         self.plan.pieces[t]
             .iter()
             .map(|p: &Piece| Segment {
-                first_quad: p.first_quad,
-                quads: p.quads,
+                first_group: p.first_group,
+                groups: p.groups,
                 slice: Slice { heap: Heap::Arena(p.heap), offset: p.offset, size: p.size },
             })
             .collect()
     }
 
-    /// Quads that two tensors of as many channels share segment by segment: (segment of a, quad in it, segment of b, quad in
-    /// it, number of quads).
+    /// Channel groups that two tensors of as many channels share segment by segment: (segment of a, channel group in it, segment of b, channel group in
+    /// it, number of channel groups).
     pub fn overlaps(&self, a: TensorId, b: TensorId) -> Vec<(Segment, usize, Segment, usize, usize)> {
         let (sa, sb) = (self.segments(a), self.segments(b));
         let mut out = Vec::new();
         for x in &sa {
             for y in &sb {
-                let first = x.first_quad.max(y.first_quad);
-                let end = (x.first_quad + x.quads).min(y.first_quad + y.quads);
+                let first = x.first_group.max(y.first_group);
+                let end = (x.first_group + x.groups).min(y.first_group + y.groups);
                 if first < end {
-                    out.push((*x, first - x.first_quad, *y, first - y.first_quad, end - first));
+                    out.push((*x, first - x.first_group, *y, first - y.first_group, end - first));
                 }
             }
         }
@@ -192,7 +194,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// The mask table of the first sparse space of the list, for kernels that import `space`.
-    pub fn mask(&self, spaces: &[&Space]) -> Slice {
+    pub fn mask(&self, spaces: &[&VoxelLayout]) -> Slice {
         match spaces.iter().find_map(|s| s.mask()) {
             Some(mask) => {
                 let slot = self.graph.masks[mask as usize].slot;
@@ -203,7 +205,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Workgroups of `per_group` voxels over a space, by `z`.
-    pub fn over(&self, space: &Space, per_group: usize, z: usize) -> Workgroups {
+    pub fn over(&self, space: &VoxelLayout, per_group: usize, z: usize) -> Workgroups {
         match space.blocks {
             None => Workgroups::folded(space.voxels(), per_group, z),
             Some(b) => Workgroups::PerBlock {

@@ -3,8 +3,8 @@
 use super::plan::{self, Limits, MemoryPlan};
 use super::record::Recorder;
 use super::{
-    BlockMask, Feature, Flag, Graph, GraphId, Input, Kind, Mask, Output, ParamId, ParameterLayout, Parameters,
-    Precision, QUAD, Readout, product,
+    BlockMask, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Mask, Output, ParamId, ParameterLayout, Parameters,
+    Precision, Readout, product,
 };
 use crate::base::error::{Error, Result};
 use crate::compute::device::recording::{Dynamic, Heap, Recording, Slice};
@@ -295,9 +295,9 @@ impl Session {
                 Precision::F32 => bytemuck::pod_collect_to_vec(&bytes),
                 Precision::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
             };
-            for q in 0..piece.quads {
-                for lane in 0..QUAD {
-                    let channel = (piece.first_quad + q) * QUAD + lane;
+            for q in 0..piece.groups {
+                for lane in 0..GROUP {
+                    let channel = (piece.first_group + q) * GROUP + lane;
                     if channel >= channels {
                         continue;
                     }
@@ -306,7 +306,7 @@ impl Session {
                         (Some(table), Some(blocks)) => {
                             scatter(&values, (q * stride, lane), table, blocks, space.dims, target)
                         }
-                        _ => (0..size).for_each(|v| target[v] = values[(q * stride + v) * QUAD + lane]),
+                        _ => (0..size).for_each(|v| target[v] = values[(q * stride + v) * GROUP + lane]),
                     }
                 }
             }
@@ -435,7 +435,7 @@ fn scatter(
             let (z, y, x) =
                 (l / (blocks.block[1] * blocks.block[2]), l / blocks.block[2] % blocks.block[1], l % blocks.block[2]);
             let at = ((corner[0] + z) * dims[1] + corner[1] + y) * dims[2] + corner[2] + x;
-            target[at] = values[(base + slot * volume + l) * QUAD + lane];
+            target[at] = values[(base + slot * volume + l) * GROUP + lane];
         }
     }
 }

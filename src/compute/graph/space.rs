@@ -3,14 +3,14 @@
 use super::Mask;
 use bytemuck::{Pod, Zeroable};
 
-/// Channels are stored in quads of four.
-pub const QUAD: usize = 4;
-/// Bytes of four 32-bit floats: a quad of a parameter, a statistic or a partial sum. Those of features depend on the precision.
-pub const QUAD_BYTES: u64 = 16;
+/// Channels are stored in channel groups of four.
+pub const GROUP: usize = 4;
+/// Bytes of four 32-bit floats: a channel group of a parameter, a statistic or a partial sum. Those of features depend on the precision.
+pub const GROUP_BYTES: u64 = 16;
 
 /// Voxels in C order (axes z, y, x); with `blocks`, only those of visible blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Space {
+pub struct VoxelLayout {
     /// Voxels along (z, y, x).
     pub dims: [usize; 3],
     /// The blocks of which only the visible ones are stored; `None`: every voxel is.
@@ -30,7 +30,7 @@ pub struct Blocks {
     pub capacity: usize,
 }
 
-impl Space {
+impl VoxelLayout {
     /// All voxels of a volume of `dims`.
     pub fn dense(dims: [usize; 3]) -> Self {
         Self { dims, blocks: None }
@@ -49,7 +49,7 @@ impl Space {
         self.blocks.is_some()
     }
 
-    /// Voxels stored at full capacity; also the distance between two quads.
+    /// Voxels stored at full capacity; also the distance between two channel groups.
     pub fn voxels(&self) -> usize {
         match self.blocks {
             Some(b) => b.capacity * product(b.block),
@@ -67,11 +67,11 @@ impl Space {
         self.blocks.map(|b| b.mask)
     }
 
-    /// The struct `Space` of `shaders/shared/space.wgsl`.
-    pub fn uniform(&self) -> SpaceUniform {
+    /// The struct `VoxelLayout` of `shaders/shared/space.wgsl`.
+    pub fn uniform(&self) -> VoxelLayoutUniform {
         let b = self.blocks.unwrap_or(Blocks { grid: [1; 3], block: self.dims, mask: 0, capacity: 1 });
         let u = |v: [usize; 3]| v.map(|x| x as u32);
-        SpaceUniform {
+        VoxelLayoutUniform {
             dims: u(self.dims),
             stride: self.voxels() as u32,
             block: u(b.block),
@@ -89,13 +89,13 @@ pub fn product(v: [usize; 3]) -> usize {
     v[0] * v[1] * v[2]
 }
 
-/// Byte layout of the WGSL struct `Space`.
+/// Byte layout of the WGSL struct `VoxelLayout`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
-pub struct SpaceUniform {
+pub struct VoxelLayoutUniform {
     /// Voxels along (z, y, x).
     pub dims: [u32; 3],
-    /// Voxels between two quads of channels.
+    /// Voxels between two channel groups of channels.
     pub stride: u32,
     /// Voxels of a block along (z, y, x).
     pub block: [u32; 3],

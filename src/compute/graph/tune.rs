@@ -28,7 +28,7 @@ impl Session {
         graph: GraphId,
         known: &KernelTable,
         budget: Duration,
-        say: &dyn Fn(&str),
+        report: &dyn Fn(&str),
     ) -> Result<Vec<Tuned>> {
         self.show_all_blocks()?;
         let start = Instant::now();
@@ -60,7 +60,7 @@ impl Session {
                 variants.push((variant, fastest));
             }
             variants.sort_by(|a, b| a.1.total_cmp(&b.1));
-            say(&format!("{}: {}", choice.problem, variants[0].0));
+            report(&format!("{}: {}", choice.problem, variants[0].0));
             tuned.push(Tuned { problem: choice.problem, variants });
         }
         Ok(tuned)

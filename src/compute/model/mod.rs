@@ -7,7 +7,7 @@ mod unet;
 pub use unet::{Skips, decoder, encoder, stage_dims, stage_spaces};
 
 use crate::base::error::{Error, Result};
-use crate::compute::graph::{Feature, Graph, Input, Parameters, Precision, Space, TensorId};
+use crate::compute::graph::{Feature, Graph, Input, Parameters, Precision, TensorId, VoxelLayout};
 use serde::{Deserialize, Serialize};
 
 /// What the stages of the encoder are made of.
@@ -148,8 +148,8 @@ pub fn predictor(network: &Network, patch: [usize; 3], precision: Precision) -> 
 
 /// Adds the dense network over `image` (input channels, z, y, x) of `patch`. Returns the outputs, highest resolution first.
 pub fn outputs_of(g: &mut Graph, network: &Network, image: TensorId, patch: [usize; 3]) -> Vec<TensorId> {
-    let x = g.pack(image, network.input_channels, Space::dense(patch));
-    let spaces: Vec<Space> = stage_dims(network, patch).into_iter().map(Space::dense).collect();
+    let x = g.pack(image, network.input_channels, VoxelLayout::dense(patch));
+    let spaces: Vec<VoxelLayout> = stage_dims(network, patch).into_iter().map(VoxelLayout::dense).collect();
     let skips = encoder(g, network, x, &spaces);
     decoder(g, network, &skips)
 }

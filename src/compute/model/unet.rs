@@ -2,7 +2,7 @@
 //! PlainConvUNet, UNetDecoder).
 
 use super::{Encoder, Network};
-use crate::compute::graph::{Graph, Mask, Packing, Part, Role, Space, TensorId};
+use crate::compute::graph::{Graph, Mask, Packing, Part, Role, TensorId, VoxelLayout};
 use crate::compute::ops::{Bias, Epilogue, Geometry};
 
 /// Negative slope of every leaky ReLU (PyTorch's default).
@@ -26,12 +26,14 @@ pub fn stage_dims(network: &Network, patch: [usize; 3]) -> Vec<[usize; 3]> {
 
 /// The space of each stage under a mask with at most that many visible blocks; dense without a mask, and where a
 /// stage is coarser than the mask (as nnssl does). `None` when the cells of some stage are not whole voxels.
-pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<(Mask, usize)>) -> Option<Vec<Space>> {
+pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<(Mask, usize)>) -> Option<Vec<VoxelLayout>> {
     stage_dims(network, patch)
         .into_iter()
         .map(|dims| match mask {
-            Some((mask, capacity)) if (0..3).any(|a| dims[a] >= mask.grid()[a]) => Space::sparse(dims, mask, capacity),
-            _ => Some(Space::dense(dims)),
+            Some((mask, capacity)) if (0..3).any(|a| dims[a] >= mask.grid()[a]) => {
+                VoxelLayout::sparse(dims, mask, capacity)
+            }
+            _ => Some(VoxelLayout::dense(dims)),
         })
         .collect()
 }
@@ -42,7 +44,7 @@ fn conv_norm(
     inputs: &[TensorId],
     name: &str,
     channels: usize,
-    space: Space,
+    space: VoxelLayout,
     geometry: Geometry,
     epilogue: Epilogue,
 ) -> TensorId {
@@ -55,7 +57,7 @@ fn activated() -> Epilogue {
 }
 
 /// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse.
-pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Skips {
     g.within(Part::Encoder, |g| match network.encoder {
         Encoder::Residual => residual_encoder(g, network, x, spaces),
         Encoder::Plain => plain_encoder(g, network, x, spaces),
@@ -63,7 +65,7 @@ pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) 
 }
 
 /// A convolution with its stage's stride, then others, in each stage.
-fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Skips {
     let mut x = x;
     let mut skips = Vec::new();
     for (s, &space) in spaces.iter().enumerate() {
@@ -79,7 +81,7 @@ fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]
     skips
 }
 
-fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Space]) -> Skips {
+fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Skips {
     let stem = Geometry::same(network.kernels[0], [1; 3]);
     let (name, features) = ("encoder.stem.convs.0", network.features[0]);
     let mut x = g.within(Part::Stem, |g| conv_norm(g, &[x], name, features, spaces[0], stem, activated()));
@@ -102,7 +104,7 @@ fn residual_block(
     x: TensorId,
     name: &str,
     channels: usize,
-    space: Space,
+    space: VoxelLayout,
     kernel: [usize; 3],
     stride: [usize; 3],
 ) -> TensorId {

@@ -6,7 +6,7 @@ use super::case::{Case, Input, dense_input, masked, noise, random_mask, simple_c
 use super::loops::{Shape, reads};
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Mask, Node, Op, Precision, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Mask, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product};
 
 struct AvgPool3d {
     stride: [usize; 3],
@@ -19,7 +19,7 @@ struct AvgPool3dGradient {
 
 impl Graph {
     /// Mean of cells of `stride` voxels, over `space` (dims = input / stride, rounded down).
-    pub fn avg_pool3d(&mut self, x: TensorId, stride: [usize; 3], space: Space) -> TensorId {
+    pub fn avg_pool3d(&mut self, x: TensorId, stride: [usize; 3], space: VoxelLayout) -> TensorId {
         let (channels, input) = self.shape(x);
         assert!((0..3).all(|a| input.dims[a] / stride[a] == space.dims[a]), "output size of the pooling");
         let y = self.feature(channels, space);
@@ -109,7 +109,7 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
     .into_iter()
     .map(|(name, dims, stride)| {
         let shape = Shape { channels: 6, dims };
-        let out = Space::dense(std::array::from_fn(|a| dims[a] / stride[a]));
+        let out = VoxelLayout::dense(std::array::from_fn(|a| dims[a] / stride[a]));
         simple_case(
             precision,
             name,
@@ -123,7 +123,8 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
     })
     .collect();
     let (mask, channels) = (random_mask(5, [2, 3, 2], 7), 6);
-    let space = |dims| Space::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
+    let space =
+        |dims| VoxelLayout::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
     let (fine, coarse) = (space([8, 12, 8]), space([4, 6, 4]));
     let shape = Shape { channels, dims: fine.dims };
     let coarse_mask = voxel_mask(&coarse, std::slice::from_ref(&mask));

@@ -5,8 +5,8 @@ use crate::base::error::Result;
 use crate::base::random::{Purpose, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
-    BlockMask, Feature, Graph, GraphId, Input as Upload, Mask, Output, Parameters, Precision, Session, Space,
-    StepValues, TensorId, product,
+    BlockMask, Feature, Graph, GraphId, Input as Upload, Mask, Output, Parameters, Precision, Session, StepValues,
+    TensorId, VoxelLayout, product,
 };
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -18,7 +18,7 @@ pub struct Input {
     /// Number of channels.
     pub channels: usize,
     /// Where it is stored: all voxels, or those of visible blocks.
-    pub space: Space,
+    pub space: VoxelLayout,
     /// One value a channel and voxel, C order.
     pub values: Vec<f32>,
 }
@@ -272,7 +272,7 @@ pub fn random_mask(seed: u64, grid: [usize; 3], hidden: usize) -> BlockMask {
 }
 
 /// 1 at visible voxels of a space, 0 at hidden ones.
-pub fn voxel_mask(space: &Space, masks: &[BlockMask]) -> Vec<f64> {
+pub fn voxel_mask(space: &VoxelLayout, masks: &[BlockMask]) -> Vec<f64> {
     let d = space.dims;
     (0..product(d))
         .map(|v| {
@@ -319,7 +319,11 @@ pub(super) fn simple_case(
 
 /// A dense input of noise.
 pub(super) fn dense_input(channels: usize, dims: [usize; 3], seed: u64, precision: Precision) -> Input {
-    Input { channels, space: Space::dense(dims), values: stored(noise(seed, channels * product(dims)), precision) }
+    Input {
+        channels,
+        space: VoxelLayout::dense(dims),
+        values: stored(noise(seed, channels * product(dims)), precision),
+    }
 }
 
 /// The name of the k-th result of its kind: `y`, `y1`, ...

@@ -4,7 +4,7 @@
 use super::EPS;
 use super::case::{Case, Input, noise, simple_case, stored};
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Segment, Space, TensorId};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Precision, Recorder, Segment, TensorId, VoxelLayout};
 
 struct ChannelNorm;
 
@@ -22,8 +22,8 @@ shader_struct! {
         "channel_norm/backward_apply",
     ] {
         voxels: u32,
-        quads: u32,
-        first_quad: u32,
+        groups: u32,
+        first_group: u32,
         channels: u32,
         segment: u32,
         segments: u32,
@@ -46,10 +46,10 @@ impl Graph {
         y
     }
 
-    /// Work space for partial sums of each voxel and segment; a segment has at least one quad.
+    /// Work space for partial sums of each voxel and segment; a segment has at least one channel group.
     fn channel_partial(&mut self, x: TensorId) -> TensorId {
         let (channels, space) = self.shape(x);
-        self.scratch((channels.div_ceil(QUAD) * space.voxels()) as u64 * QUAD_BYTES)
+        self.scratch((channels.div_ceil(GROUP) * space.voxels()) as u64 * GROUP_BYTES)
     }
 }
 
@@ -61,8 +61,8 @@ fn params(r: &Recorder, t: TensorId, accumulate: bool) -> Vec<(Params, Segment)>
     let of = |(k, s): (usize, Segment)| {
         let params = Params {
             voxels: space.voxels() as u32,
-            quads: s.quads as u32,
-            first_quad: s.first_quad as u32,
+            groups: s.groups as u32,
+            first_group: s.first_group as u32,
             channels: channels as u32,
             segment: k as u32,
             segments: count as u32,
@@ -79,9 +79,9 @@ fn a_voxel_each(p: &Params) -> Workgroups {
     Workgroups::Fixed([p.voxels, 1, 1])
 }
 
-/// An invocation for each quad of each voxel.
+/// An invocation for each channel group of each voxel.
 fn over(p: &Params) -> Workgroups {
-    Workgroups::Fixed([p.voxels.div_ceil(64), 1, p.quads])
+    Workgroups::Fixed([p.voxels.div_ceil(64), 1, p.groups])
 }
 
 impl Op for ChannelNorm {
@@ -99,8 +99,8 @@ impl Op for ChannelNorm {
             r.dispatch(kernel, p, &[s.slice, partial], a_voxel_each(p), 2.0 * values, bytes);
         }
         let first = &parts[0].0;
-        let groups = Workgroups::folded(first.voxels as usize, 64, 1);
-        r.dispatch(Kernel::new("channel_norm/finalize"), first, &[partial, statistics], groups, 0.0, 0.0);
+        let workgroups = Workgroups::folded(first.voxels as usize, 64, 1);
+        r.dispatch(Kernel::new("channel_norm/finalize"), first, &[partial, statistics], workgroups, 0.0, 0.0);
         for ((p, s), out) in parts.iter().zip(r.segments(y)) {
             let (values, bytes) = (r.values(s), 2.0 * s.slice.size as f64);
             let bindings = [s.slice, statistics, out.slice];
@@ -183,7 +183,7 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
             simple_case(
                 precision,
                 name,
-                Input { channels, space: Space::dense([1, 1, voxels]), values: stored(values, precision) },
+                Input { channels, space: VoxelLayout::dense([1, 1, voxels]), values: stored(values, precision) },
                 vec![],
                 vec![],
                 |g, x| g.channel_norm(x),

@@ -1,21 +1,21 @@
 //! Sum of a tensor over its voxels, channel by channel, added to a vector: the gradient of a bias or of a mask token.
 
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, QUAD_BYTES, Recorder, Space, SpaceUniform};
+use crate::compute::graph::{GROUP_BYTES, Graph, Node, Op, Recorder, VoxelLayout, VoxelLayoutUniform};
 
 /// Voxels that one workgroup of a reduction takes.
 pub(super) const CHUNK: usize = 8192;
 
 /// sum[c] += sum of x[c] over the voxels, or with `hidden_of` only over those outside the visible blocks of that space.
 struct ChannelSum {
-    hidden_of: Option<Space>,
+    hidden_of: Option<VoxelLayout>,
 }
 
 shader_struct! {
     pub(super) struct PartialParams is Params of ["channel_sum/partial"] {
-        pub space: SpaceUniform,
-        pub visible: SpaceUniform,
-        pub first_quad: u32,
+        pub space: VoxelLayoutUniform,
+        pub visible: VoxelLayoutUniform,
+        pub first_group: u32,
         pub chunks: u32,
         pub pad: [u32; 2],
     }
@@ -23,7 +23,7 @@ shader_struct! {
 
 shader_struct! {
     pub(super) struct FinalizeParams is Params of ["channel_sum/finalize"] {
-        quads: u32,
+        groups: u32,
         chunks: u32,
         pad: [u32; 2],
     }
@@ -44,7 +44,7 @@ impl Op for ChannelSum {
             let params = PartialParams {
                 space: space.uniform(),
                 visible: visible.uniform(),
-                first_quad: segment.first_quad as u32,
+                first_group: segment.first_group as u32,
                 chunks: chunks as u32,
                 pad: [0; 2],
             };
@@ -52,17 +52,17 @@ impl Op for ChannelSum {
                 .with("CHUNK", CHUNK as u32)
                 .flag("HIDDEN_ONLY", self.hidden_of.is_some());
             let bindings = [r.mask(&[&space, &visible]), segment.slice, partial];
-            let groups = Workgroups::Fixed([chunks as u32, 1, segment.quads as u32]);
-            r.dispatch(kernel, &params, &bindings, groups, r.values(&segment), segment.slice.size as f64);
+            let workgroups = Workgroups::Fixed([chunks as u32, 1, segment.groups as u32]);
+            r.dispatch(kernel, &params, &bindings, workgroups, r.values(&segment), segment.slice.size as f64);
         }
-        let quads = r.quads(x);
-        let params = FinalizeParams { quads: quads as u32, chunks: chunks as u32, pad: [0; 2] };
+        let groups = r.groups(x);
+        let params = FinalizeParams { groups: groups as u32, chunks: chunks as u32, pad: [0; 2] };
         let bindings = [partial, r.slice(sum)];
         r.dispatch(
             Kernel::new("channel_sum/finalize"),
             &params,
             &bindings,
-            Workgroups::folded(quads, 64, 1),
+            Workgroups::folded(groups, 64, 1),
             0.0,
             partial.size as f64,
         );
@@ -71,9 +71,9 @@ impl Op for ChannelSum {
 
 impl Graph {
     /// Appends the sum of `x` over its voxels to the vector `sum`.
-    pub(super) fn channel_sum(&mut self, x: usize, sum: usize, hidden_of: Option<Space>) {
+    pub(super) fn channel_sum(&mut self, x: usize, sum: usize, hidden_of: Option<VoxelLayout>) {
         let (channels, space) = self.shape(x);
-        let partial = self.scratch((channels.div_ceil(4) * space.voxels().div_ceil(CHUNK)) as u64 * QUAD_BYTES);
+        let partial = self.scratch((channels.div_ceil(4) * space.voxels().div_ceil(CHUNK)) as u64 * GROUP_BYTES);
         self.push(ChannelSum { hidden_of }, &[x], &[sum, partial]);
     }
 }

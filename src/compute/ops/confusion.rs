@@ -9,7 +9,7 @@ use crate::base::error::Result;
 use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{
-    Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Space, Storage, TensorId, product,
+    Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Storage, TensorId, VoxelLayout, product,
 };
 use std::rc::Rc;
 
@@ -53,24 +53,24 @@ impl Op for Confusion {
         let (channels, space) = r.shape(logits);
         let cells = ROWS * channels;
         let params = ClearParams { size: cells as u32, pad: [0; 3] };
-        let groups = Workgroups::folded(cells, 64, 1);
-        r.dispatch(Kernel::new("confusion/clear"), &params, &[counts], groups, 0.0, 0.0);
+        let workgroups = Workgroups::folded(cells, 64, 1);
+        r.dispatch(Kernel::new("confusion/clear"), &params, &[counts], workgroups, 0.0, 0.0);
         let regions = self.classes.are_regions();
         let chunks = space.voxels().div_ceil(CHUNK);
         let segments = r.segments(logits);
         for s in &segments {
             let params = self.classes.uniform(r, logits, s, self.source, 0, chunks);
             let kernel = Kernel::new("confusion/decide").flag("REGIONS", regions);
-            let groups = Workgroups::folded(space.voxels(), 64, 1);
-            r.dispatch(kernel, &params, &[labels, s.slice, state], groups, 0.0, s.slice.size as f64);
+            let workgroups = Workgroups::folded(space.voxels(), 64, 1);
+            r.dispatch(kernel, &params, &[labels, s.slice, state], workgroups, 0.0, s.slice.size as f64);
         }
         let params = self.classes.uniform(r, logits, &segments[0], self.source, 0, chunks);
         let kernel = Kernel::new("confusion/count")
             .flag("REGIONS", regions)
             .with("CELLS", cells as u32)
             .with("CHUNK", CHUNK as u32);
-        let groups = Workgroups::Fixed([chunks as u32, 1, 1]);
-        r.dispatch(kernel, &params, &[labels, state, counts], groups, 0.0, state.size as f64);
+        let workgroups = Workgroups::Fixed([chunks as u32, 1, 1]);
+        r.dispatch(kernel, &params, &[labels, state, counts], workgroups, 0.0, state.size as f64);
     }
 }
 
@@ -85,7 +85,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
         let mut g = Graph::new(Parameters::default(), precision);
         let image = g.image(channels, dims);
         let map = g.image(1, dims);
-        let x = g.pack(image.tensor(), channels, Space::dense(dims));
+        let x = g.pack(image.tensor(), channels, VoxelLayout::dense(dims));
         let counts = g.confusion(x, map.tensor(), dims, &classes);
         let id = g.id();
         let session = Session::new(gpu.clone(), vec![g], None)?;

@@ -9,13 +9,13 @@ use super::conv3d::reference::{conv3d, conv3d_backward};
 use super::conv3d::{InputGradient, record_forward, weight_gradient};
 use super::geometry::Geometry;
 use super::loops::Shape;
-use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
+use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Role, TensorId, VoxelLayout, product};
 
 struct ConvTranspose3d {
     /// Of the convolution that it is the adjoint of.
     geometry: Geometry,
-    /// Quads of that convolution's input, which is this one's output.
-    out_quads: usize,
+    /// Channel groups of that convolution's input, which is this one's output.
+    out_groups: usize,
 }
 
 impl Graph {
@@ -26,12 +26,12 @@ impl Graph {
         let geometry = Geometry::cells(stride);
         let shape = [channels_in, channels, stride[0], stride[1], stride[2]];
         let packing = Packing::Convolution { out: channels_in, inputs: vec![channels], taps: geometry.taps() };
-        let out_quads = packing.in_quads();
+        let out_groups = packing.in_groups();
         let weight = self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
         let packing = Packing::Vector { channels };
         let bias = self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape));
-        let y = self.feature(channels, Space::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
-        self.push(ConvTranspose3d { geometry, out_quads }, &[x, weight, bias], &[y]);
+        let y = self.feature(channels, VoxelLayout::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
+        self.push(ConvTranspose3d { geometry, out_groups }, &[x, weight, bias], &[y]);
         y
     }
 }
@@ -42,8 +42,8 @@ impl Op for ConvTranspose3d {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let Self { geometry, out_quads: weight_in_quads } = *self;
-        InputGradient { geometry, weight_in_quads, first_in_quad: 0, accumulate: false }.record(node, r);
+        let Self { geometry, out_groups: weight_in_groups } = *self;
+        InputGradient { geometry, weight_in_groups, first_in_group: 0, accumulate: false }.record(node, r);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {

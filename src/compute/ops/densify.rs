@@ -5,7 +5,9 @@ use super::case::{Case, Input, f64s, noise, random_mask, simple_case, stored, vo
 use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Mask, Node, Op, Packing, Precision, Recorder, Role, Space, TensorId, product};
+use crate::compute::graph::{
+    Graph, Mask, Node, Op, Packing, Precision, Recorder, Role, TensorId, VoxelLayout, product,
+};
 
 struct Densify {
     token: bool,
@@ -19,7 +21,7 @@ impl Graph {
     /// The dense tensor of a sparse one. With `token`, hidden voxels get the parameter `{token}` of shape (1, C, 1, 1, 1).
     pub fn densify(&mut self, x: TensorId, token: Option<&str>) -> TensorId {
         let (channels, space) = self.shape(x);
-        let y = self.feature(channels, Space::dense(space.dims));
+        let y = self.feature(channels, VoxelLayout::dense(space.dims));
         let mut inputs = vec![x];
         inputs.extend(
             token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels }, Role::Token)),
@@ -93,7 +95,7 @@ pub fn densify_backward(dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
 /// Every case, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
     let (mask, dims, channels) = (random_mask(5, [2, 3, 2], 7), [8, 12, 8], 6);
-    let space = Space::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
+    let space = VoxelLayout::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
     let visible = voxel_mask(&space, std::slice::from_ref(&mask));
     let visible_backward = visible.clone();
     let token = noise(65, channels);

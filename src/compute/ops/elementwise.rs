@@ -2,14 +2,14 @@
 
 use super::case::{Case, dense_input, simple_case};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, SpaceUniform, TensorId};
+use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayoutUniform};
 
 /// y = a + b.
 struct Add;
 
 shader_struct! {
     pub(super) struct AddParams is Params of ["elementwise/add"] {
-        space: SpaceUniform,
+        space: VoxelLayoutUniform,
     }
 }
 
@@ -25,7 +25,7 @@ struct LeakyReluGradient {
 
 shader_struct! {
     pub(super) struct LeakyReluParams is Params of ["elementwise/leaky_relu", "elementwise/leaky_relu_backward"] {
-        space: SpaceUniform,
+        space: VoxelLayoutUniform,
         slope: f32,
         accumulate: u32,
         pad: [u32; 2],
@@ -70,8 +70,8 @@ impl Op for Add {
         for k in 0..a.len() {
             let params = AddParams { space: space.uniform() };
             let bindings = [r.mask(&[&space]), a[k].slice, b[k].slice, y[k].slice];
-            let (groups, size) = (r.over(&space, 64, a[k].quads), a[k].slice.size as f64);
-            r.dispatch(Kernel::new("elementwise/add"), &params, &bindings, groups, r.values(&a[k]), 3.0 * size);
+            let (workgroups, size) = (r.over(&space, 64, a[k].groups), a[k].slice.size as f64);
+            r.dispatch(Kernel::new("elementwise/add"), &params, &bindings, workgroups, r.values(&a[k]), 3.0 * size);
         }
     }
 
@@ -99,9 +99,9 @@ impl Op for LeakyRelu {
         let (_, space) = r.shape(node.inputs[0]);
         for (x, y) in r.segments(node.inputs[0]).into_iter().zip(r.segments(node.outputs[0])) {
             let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate: 0, pad: [0; 2] };
-            let (groups, size) = (r.over(&space, 64, x.quads), x.slice.size as f64);
+            let (workgroups, size) = (r.over(&space, 64, x.groups), x.slice.size as f64);
             let bindings = [r.mask(&[&space]), x.slice, y.slice];
-            r.dispatch(Kernel::new("elementwise/leaky_relu"), &params, &bindings, groups, r.values(&x), 2.0 * size);
+            r.dispatch(Kernel::new("elementwise/leaky_relu"), &params, &bindings, workgroups, r.values(&x), 2.0 * size);
         }
     }
 
@@ -124,13 +124,13 @@ impl Op for LeakyReluGradient {
         for k in 0..x.len() {
             let accumulate = u32::from(self.accumulate);
             let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate, pad: [0; 2] };
-            let (groups, size) = (r.over(&space, 64, x[k].quads), x[k].slice.size as f64);
+            let (workgroups, size) = (r.over(&space, 64, x[k].groups), x[k].slice.size as f64);
             let bindings = [r.mask(&[&space]), x[k].slice, dy[k].slice, dx[k].slice];
             r.dispatch(
                 Kernel::new("elementwise/leaky_relu_backward"),
                 &params,
                 &bindings,
-                groups,
+                workgroups,
                 r.values(&x[k]),
                 3.0 * size,
             );

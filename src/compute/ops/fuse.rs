@@ -104,8 +104,8 @@ impl Op for Fuse {
         let voxels = product(self.fusion.patch);
         let params = Params { dims: self.fusion.patch.map(|n| n as u32), pad: 0 };
         let bindings = [numbers, foreground, background, image, classes];
-        let groups = Workgroups::folded(voxels, 64, 1);
-        r.dispatch(Kernel::new("fuse/fuse"), &params, &bindings, groups, 0.0, 16.0 * voxels as f64);
+        let workgroups = Workgroups::folded(voxels, 64, 1);
+        r.dispatch(Kernel::new("fuse/fuse"), &params, &bindings, workgroups, 0.0, 16.0 * voxels as f64);
     }
 }
 

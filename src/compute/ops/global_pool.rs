@@ -5,7 +5,7 @@ use super::case::{Case, Input, Setup, f64s, noise, numbered, stored};
 use super::channel_sum::{CHUNK, PartialParams, channel_sum};
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{
-    Graph, Input as Upload, Node, Op, Precision, QUAD, QUAD_BYTES, Recorder, Space, TensorId, product,
+    GROUP, GROUP_BYTES, Graph, Input as Upload, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product,
 };
 
 /// y[c](voxel) = mean of x[c]; other voxels of y stay as they are.
@@ -20,8 +20,8 @@ struct GlobalPoolGradient {
 
 shader_struct! {
     struct FinalizeParams is Params of ["global_pool/finalize"] {
-        quads: u32,
-        first_quad: u32,
+        groups: u32,
+        first_group: u32,
         chunks: u32,
         voxels: u32,
         stride: u32,
@@ -33,8 +33,8 @@ shader_struct! {
 shader_struct! {
     struct BackwardParams is Params of ["global_pool/backward"] {
         voxels: u32,
-        dx_quad: u32,
-        dy_quad: u32,
+        dx_group: u32,
+        dy_group: u32,
         dy_stride: u32,
         dy_voxel: u32,
         accumulate: u32,
@@ -49,7 +49,7 @@ impl Graph {
         assert!(!input.is_sparse() && !output.is_sparse() && channels == pooled, "global pooling is of dense tensors");
         assert!(voxel < output.voxels(), "voxel {voxel} of {}", output.voxels());
         let chunks = input.voxels().div_ceil(CHUNK);
-        let partial = self.scratch((channels.div_ceil(QUAD) * chunks) as u64 * QUAD_BYTES);
+        let partial = self.scratch((channels.div_ceil(GROUP) * chunks) as u64 * GROUP_BYTES);
         self.push(GlobalPool { voxel }, &[x], &[y, partial]);
     }
 }
@@ -67,28 +67,28 @@ impl Op for GlobalPool {
             let params = PartialParams {
                 space: input.uniform(),
                 visible: input.uniform(),
-                first_quad: segment.first_quad as u32,
+                first_group: segment.first_group as u32,
                 chunks: chunks as u32,
                 pad: [0; 2],
             };
             let kernel = Kernel::new("channel_sum/partial").with("CHUNK", CHUNK as u32);
             let bindings = [r.dummy(), segment.slice, partial];
-            let groups = Workgroups::Fixed([chunks as u32, 1, segment.quads as u32]);
-            r.dispatch(kernel, &params, &bindings, groups, r.values(&segment), segment.slice.size as f64);
+            let workgroups = Workgroups::Fixed([chunks as u32, 1, segment.groups as u32]);
+            r.dispatch(kernel, &params, &bindings, workgroups, r.values(&segment), segment.slice.size as f64);
         }
         for segment in r.segments(y) {
             let params = FinalizeParams {
-                quads: segment.quads as u32,
-                first_quad: segment.first_quad as u32,
+                groups: segment.groups as u32,
+                first_group: segment.first_group as u32,
                 chunks: chunks as u32,
                 voxels: input.voxels() as u32,
                 stride: output.voxels() as u32,
                 voxel: self.voxel as u32,
                 pad: [0; 2],
             };
-            let groups = Workgroups::folded(segment.quads, 64, 1);
+            let workgroups = Workgroups::folded(segment.groups, 64, 1);
             let kernel = Kernel::new("global_pool/finalize");
-            r.dispatch(kernel, &params, &[partial, segment.slice], groups, 0.0, partial.size as f64);
+            r.dispatch(kernel, &params, &[partial, segment.slice], workgroups, 0.0, partial.size as f64);
         }
     }
 
@@ -109,19 +109,19 @@ impl Op for GlobalPoolGradient {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (dy, dx) = (node.inputs[0], node.outputs[0]);
         let ((_, output), (_, input)) = (r.shape(dy), r.shape(dx));
-        for (a, dx_quad, b, dy_quad, quads) in r.overlaps(dx, dy) {
+        for (a, dx_group, b, dy_group, groups) in r.overlaps(dx, dy) {
             let params = BackwardParams {
                 voxels: input.voxels() as u32,
-                dx_quad: dx_quad as u32,
-                dy_quad: dy_quad as u32,
+                dx_group: dx_group as u32,
+                dy_group: dy_group as u32,
                 dy_stride: output.voxels() as u32,
                 dy_voxel: self.voxel as u32,
                 accumulate: u32::from(self.accumulate),
                 pad: [0; 2],
             };
-            let groups = Workgroups::folded(input.voxels(), 64, quads);
-            let bytes = (input.voxels() * quads) as f64 * r.quad_bytes();
-            r.dispatch(Kernel::new("global_pool/backward"), &params, &[b.slice, a.slice], groups, 0.0, bytes);
+            let workgroups = Workgroups::folded(input.voxels(), 64, groups);
+            let bytes = (input.voxels() * groups) as f64 * r.group_bytes();
+            r.dispatch(Kernel::new("global_pool/backward"), &params, &[b.slice, a.slice], workgroups, 0.0, bytes);
         }
     }
 }
@@ -141,7 +141,7 @@ fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precis
         .enumerate()
         .map(|(k, &dims)| Input {
             channels,
-            space: Space::dense(dims),
+            space: VoxelLayout::dense(dims),
             values: stored(noise(110 + k as u64, channels * product(dims)), precision),
         })
         .collect();
@@ -158,7 +158,7 @@ fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precis
     }
     expected.push(("y".to_string(), y));
     let build = Box::new(move |g: &mut Graph, xs: &[TensorId], _: &[Upload]| {
-        let y = g.feature(channels, Space::dense([1, 1, n]));
+        let y = g.feature(channels, VoxelLayout::dense([1, 1, n]));
         xs.iter().enumerate().for_each(|(k, &x)| g.global_pool(x, y, k));
         vec![y]
     });

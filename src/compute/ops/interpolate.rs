@@ -4,7 +4,7 @@ use super::case::{Case, dense_input, simple_case};
 use super::loops::{Shape, coordinates, index};
 use super::pair::{Pair, PairParams};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, Space, TensorId, product};
+use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product};
 
 struct Interpolate;
 
@@ -17,13 +17,13 @@ impl Graph {
     pub fn interpolate(&mut self, x: TensorId, dims: [usize; 3]) -> TensorId {
         let (channels, space) = self.shape(x);
         assert!(!space.is_sparse(), "interpolation works on dense spaces");
-        let y = self.feature(channels, Space::dense(dims));
+        let y = self.feature(channels, VoxelLayout::dense(dims));
         self.push(Interpolate, &[x], &[y]);
         y
     }
 }
 
-fn params(input: Space, output: Space, accumulate: bool) -> PairParams {
+fn params(input: VoxelLayout, output: VoxelLayout, accumulate: bool) -> PairParams {
     let scale = std::array::from_fn(|a| input.dims[a] as f32 / output.dims[a] as f32);
     PairParams { scale, accumulate: u32::from(accumulate), ..Default::default() }
 }

@@ -1,7 +1,7 @@
 //! What kernels over logits and a label map need: which labels are which classes, and how the two grids meet.
 
 use crate::compute::device::recording::Slice;
-use crate::compute::graph::{Recorder, Segment, Space, TensorId};
+use crate::compute::graph::{Recorder, Segment, TensorId, VoxelLayout};
 
 /// Most regions, and most labels beside the background, of a region-based network: they are bits and a table in a uniform.
 pub const MAX_REGIONS: usize = 32;
@@ -33,9 +33,9 @@ shader_struct! {
         pub source: [u32; 3],
         pub channels: u32,
         pub scale: [f32; 3],
-        pub first_quad: u32,
-        pub quads: u32,
-        pub all_quads: u32,
+        pub first_group: u32,
+        pub groups: u32,
+        pub all_groups: u32,
         pub chunks: u32,
         pub ignore_label: u32,
         pub sample: u32,
@@ -76,9 +76,9 @@ impl Classes {
             source: source.map(|n| n as u32),
             channels: channels as u32,
             scale: std::array::from_fn(|a| source[a] as f32 / space.dims[a] as f32),
-            first_quad: segment.first_quad as u32,
-            quads: segment.quads as u32,
-            all_quads: r.quads(t) as u32,
+            first_group: segment.first_group as u32,
+            groups: segment.groups as u32,
+            all_groups: r.groups(t) as u32,
             chunks: chunks as u32,
             ignore_label: self.ignore.unwrap_or(u32::MAX),
             sample: sample as u32,
@@ -96,7 +96,7 @@ pub(super) struct LabelMap {
 }
 
 /// Panics on logits that a label map cannot be compared with: a mistake in the program.
-pub(super) fn check(space: Space, channels: usize, classes: &Classes) {
+pub(super) fn check(space: VoxelLayout, channels: usize, classes: &Classes) {
     assert!(!space.is_sparse(), "logits are dense");
     if let Some(regions) = &classes.regions {
         assert_eq!(regions.len(), channels, "one output a region");

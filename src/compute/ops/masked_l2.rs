@@ -5,15 +5,15 @@ use super::case::{Case, Input, Setup, f64s, noise, random_mask, stored, voxel_ma
 use super::channel_sum::CHUNK;
 use crate::compute::device::recording::{Kernel, Workgroups};
 use crate::compute::graph::{
-    Graph, Input as Upload, Mask, Node, Op, Output, Precision, QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform,
-    TensorId, product,
+    GROUP, GROUP_BYTES, Graph, Input as Upload, Mask, Node, Op, Output, Precision, Recorder, TensorId, VoxelLayout,
+    VoxelLayoutUniform, product,
 };
 
 /// Which voxels count.
 #[derive(Clone, Copy, Debug)]
 pub enum Weights {
     /// Those outside the visible blocks of this sparse space.
-    HiddenOf(Space),
+    HiddenOf(VoxelLayout),
     /// An image (1, z, y, x) of weights.
     Voxels(TensorId),
     /// All alike.
@@ -23,17 +23,17 @@ pub enum Weights {
 struct MaskedL2 {
     /// The absolute error rather than the squared one.
     absolute: bool,
-    visible: Option<Space>,
+    visible: Option<VoxelLayout>,
     channels: usize,
     gradient: bool,
 }
 
 shader_struct! {
     pub(super) struct LossParams is Params of ["masked_l2/loss"] {
-        space: SpaceUniform,
-        visible: SpaceUniform,
+        space: VoxelLayoutUniform,
+        visible: VoxelLayoutUniform,
         channels: u32,
-        first_quad: u32,
+        first_group: u32,
         first_partial: u32,
         pad: u32,
     }
@@ -85,7 +85,7 @@ impl Graph {
             Weights::Voxels(image) => (None, Some(image)),
             Weights::All => (None, None),
         };
-        let partial = self.scratch((space.voxels().div_ceil(CHUNK) * channels.div_ceil(QUAD)) as u64 * QUAD_BYTES);
+        let partial = self.scratch((space.voxels().div_ceil(CHUNK) * channels.div_ceil(GROUP)) as u64 * GROUP_BYTES);
         let (loss, values) = (self.output(Output::Loss), self.step_values());
         let dp = gradient.then(|| self.feature(channels, space));
         let mut inputs = vec![prediction, target, values];
@@ -116,8 +116,8 @@ impl Op for MaskedL2 {
                 space: space.uniform(),
                 visible: visible.uniform(),
                 channels: self.channels as u32,
-                first_quad: p.first_quad as u32,
-                first_partial: (p.first_quad * chunks) as u32,
+                first_group: p.first_group as u32,
+                first_partial: (p.first_group * chunks) as u32,
                 pad: 0,
             };
             let kernel = Kernel::new("masked_l2/loss")
@@ -127,12 +127,12 @@ impl Op for MaskedL2 {
                 .flag("MASKED", self.visible.is_some())
                 .flag("GRADIENT", self.gradient);
             let bindings = [r.mask(&[&visible]), p.slice, target, weights, dp.slice, partial, values];
-            let groups = Workgroups::Fixed([chunks as u32, 1, p.quads as u32]);
-            // Prediction, gradient, and a 32-bit target that fills a quarter of its quad.
+            let workgroups = Workgroups::Fixed([chunks as u32, 1, p.groups as u32]);
+            // Prediction, gradient, and a 32-bit target that fills a quarter of its channel group.
             let bytes = 2.0 * p.slice.size as f64 + r.values(&p);
-            r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&p), bytes);
+            r.dispatch(kernel, &params, &bindings, workgroups, 4.0 * r.values(&p), bytes);
         }
-        let params = FinalizeParams { count: (r.quads(prediction) * chunks) as u32, pad: [0; 3] };
+        let params = FinalizeParams { count: (r.groups(prediction) * chunks) as u32, pad: [0; 3] };
         let bindings = [partial, r.slice(node.outputs[0])];
         r.dispatch(
             Kernel::new("masked_l2/finalize"),
@@ -173,7 +173,7 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
 fn loss_case(name: &str, absolute: bool, all: bool, precision: Precision) -> Case {
     let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
     let mask = random_mask(8, grid, 17);
-    let visible = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
+    let visible = VoxelLayout::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
     let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
     let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
     let weights = if all { vec![1.0; hidden.len()] } else { hidden };
@@ -183,7 +183,7 @@ fn loss_case(name: &str, absolute: bool, all: bool, precision: Precision) -> Cas
         let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
         g.masked_error(absolute, x[0], images[0].tensor(), weights, true).into_iter().collect()
     });
-    let inputs = vec![Input { channels, space: Space::dense(dims), values: p }];
+    let inputs = vec![Input { channels, space: VoxelLayout::dense(dims), values: p }];
     let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
     Case {
         name: name.into(),

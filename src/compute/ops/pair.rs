@@ -1,7 +1,7 @@
 //! Recording of kernels between two tensors of as many channels over different spaces.
 
 use crate::compute::device::recording::{Kernel, Slice};
-use crate::compute::graph::{Recorder, SpaceUniform, TensorId};
+use crate::compute::graph::{Recorder, TensorId, VoxelLayoutUniform};
 
 shader_struct! {
     /// The WGSL struct `Pair` of `shaders/shared/pair.wgsl`.
@@ -14,14 +14,14 @@ shader_struct! {
         "interpolate/forward",
         "interpolate/backward",
     ] {
-        pub input: SpaceUniform,
-        pub output: SpaceUniform,
+        pub input: VoxelLayoutUniform,
+        pub output: VoxelLayoutUniform,
         pub stride: [u32; 3],
         pub accumulate: u32,
         pub scale: [f32; 3],
-        pub first_quad: u32,
-        pub input_quad: u32,
-        pub output_quad: u32,
+        pub first_group: u32,
+        pub input_group: u32,
+        pub output_group: u32,
         pub pad: [u32; 2],
     }
 }
@@ -44,24 +44,24 @@ pub(super) struct Pair {
 impl Pair {
     pub fn record(self, r: &mut Recorder) {
         let ((_, input), (_, output)) = (r.shape(self.input), r.shape(self.output));
-        for (a, a_quad, b, b_quad, quads) in r.overlaps(self.input, self.output) {
+        for (a, a_group, b, b_group, groups) in r.overlaps(self.input, self.output) {
             let params = PairParams {
                 input: input.uniform(),
                 output: output.uniform(),
-                first_quad: (a.first_quad + a_quad) as u32,
-                input_quad: a_quad as u32,
-                output_quad: b_quad as u32,
+                first_group: (a.first_group + a_group) as u32,
+                input_group: a_group as u32,
+                output_group: b_group as u32,
                 ..self.params
             };
             let (first, last, space) = if self.forward { (a, b, &output) } else { (b, a, &input) };
             let mut bindings = vec![r.mask(&[&input, &output]), first.slice];
             bindings.extend(&self.extra);
             bindings.push(last.slice);
-            let groups = r.over(space, 64, quads);
+            let workgroups = r.over(space, 64, groups);
             let voxels = (input.voxels() + output.voxels()) as f64;
-            let work = self.flops * (quads * 4 * space.voxels()) as f64;
-            let bytes = voxels * quads as f64 * r.quad_bytes();
-            r.dispatch(self.kernel.clone(), &params, &bindings, groups, work, bytes);
+            let work = self.flops * (groups * 4 * space.voxels()) as f64;
+            let bytes = voxels * groups as f64 * r.group_bytes();
+            r.dispatch(self.kernel.clone(), &params, &bindings, workgroups, work, bytes);
         }
     }
 }

@@ -10,7 +10,8 @@ use crate::base::error::Result;
 use crate::compute::device::Gpu;
 use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
 use crate::compute::graph::{
-    Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, Space, StepValues, optimizer_scratch,
+    Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, StepValues, VoxelLayout,
+    optimizer_scratch,
 };
 use std::rc::Rc;
 
@@ -60,17 +61,17 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
     for &(chunk, offset, size) in &runs {
         let gradient = Slice { heap: Heap::Gradients(chunk), offset, size };
         let params = NormPartialParams { size: (size / 16) as u32, first_partial: first, pad: [0; 2] };
-        let groups = (size / 16).div_ceil(CHUNK as u64) as u32;
+        let workgroups = (size / 16).div_ceil(CHUNK as u64) as u32;
         let kernel = Kernel::new("sgd/norm_partial").with("CHUNK", CHUNK as u32);
         push(
             kernel,
             bytemuck::bytes_of(&params),
             vec![gradient, partial],
-            Workgroups::Fixed([groups, 1, 1]),
+            Workgroups::Fixed([workgroups, 1, 1]),
             size as f64 / 2.0,
             size,
         );
-        first += groups;
+        first += workgroups;
     }
     let hyper = Slice { heap: Heap::Hyper, offset: 0, size: std::mem::size_of::<StepValues>() as u64 };
     let params = NormFinalizeParams { count: first, clip, pad: [0; 2] };
@@ -80,8 +81,8 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
         let of = |heap: fn(u32) -> Heap| Slice { heap: heap(chunk), offset, size };
         let bindings = vec![hyper, norm, of(Heap::Gradients), of(Heap::Momentum), of(Heap::Weights)];
         let params = UpdateParams { size: (size / 16) as u32, pad: [0; 3] };
-        let groups = Workgroups::folded((size / 16) as usize, 64, 1);
-        push(Kernel::new("sgd/update"), bytemuck::bytes_of(&params), bindings, groups, size as f64 * 1.5, 5 * size);
+        let workgroups = Workgroups::folded((size / 16) as usize, 64, 1);
+        push(Kernel::new("sgd/update"), bytemuck::bytes_of(&params), bindings, workgroups, size as f64 * 1.5, 5 * size);
     }
     Optimizer { recording, scratch }
 }
@@ -109,7 +110,7 @@ pub fn sgd(
 /// Gradient norm, clipping and two steps of SGD over the parameters of a small graph, the second with scaled gradients, against the
 /// reference; then a step with an infinite gradient, which leaves everything as it is.
 pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
-    let (channels, space) = (6, Space::dense([4, 5, 6]));
+    let (channels, space) = (6, VoxelLayout::dense([4, 5, 6]));
     let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(channels, space.dims);
     let x = g.pack(image.tensor(), channels, space);

@@ -8,8 +8,8 @@
 /// shader_struct! {
 ///     /// How one segment is added up.
 ///     struct ReduceParams is Params of ["instance_norm/statistics"] {
-///         space: SpaceUniform,
-///         first_quad: u32,
+///         space: VoxelLayoutUniform,
+///         first_group: u32,
 ///         pad: [u32; 3],
 ///     }
 /// }
@@ -43,7 +43,7 @@ macro_rules! shader_struct {
 pub(super) mod tests {
     use crate::compute::device::recording::Kernel;
     use crate::compute::device::shaders::source;
-    use crate::compute::graph::{SpaceUniform, StepValues};
+    use crate::compute::graph::{StepValues, VoxelLayoutUniform};
     use naga::proc::{Layouter, TypeLayout};
     use naga::{ArraySize, TypeInner};
     use std::mem::{offset_of, size_of};
@@ -99,8 +99,9 @@ pub(super) mod tests {
 
     #[test]
     fn spaces_and_step_values() {
-        let space = fields!(SpaceUniform { dims, stride, block, block_volume, grid, sparse, inverse_block, padding });
-        check("layout/pack", "Space", ("SpaceUniform", &space, size_of::<SpaceUniform>()));
+        let space =
+            fields!(VoxelLayoutUniform { dims, stride, block, block_volume, grid, sparse, inverse_block, padding });
+        check("layout/pack", "VoxelLayout", ("VoxelLayoutUniform", &space, size_of::<VoxelLayoutUniform>()));
         let values = fields!(StepValues { learning_rate, momentum, weight_decay, loss_scale, gradient_scale });
         check("sgd/update", "StepValues", ("StepValues", &values, size_of::<StepValues>()));
     }
@@ -108,15 +109,16 @@ pub(super) mod tests {
     #[test]
     #[should_panic(expected = "has (\"stride\", 12, 4)")]
     fn a_field_in_another_place_is_found() {
-        check("layout/pack", "Space", ("Wrong", &[("dims", 0, 12), ("stride", 16, 4)], 64));
+        check("layout/pack", "VoxelLayout", ("Wrong", &[("dims", 0, 12), ("stride", 16, 4)], 64));
     }
 
     #[test]
     #[should_panic(expected = "lacks wanted of Wrong")]
     fn a_field_that_the_shader_lacks_is_found() {
         let mut fields =
-            fields!(SpaceUniform { dims, stride, block, block_volume, grid, sparse, inverse_block, padding }).to_vec();
+            fields!(VoxelLayoutUniform { dims, stride, block, block_volume, grid, sparse, inverse_block, padding })
+                .to_vec();
         fields.push(("wanted", 64, 4));
-        check("layout/pack", "Space", ("Wrong", &fields, 68));
+        check("layout/pack", "VoxelLayout", ("Wrong", &fields, 68));
     }
 }

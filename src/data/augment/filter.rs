@@ -56,7 +56,7 @@ pub fn lower_resolution(data: &mut Vec<f32>, shape: [usize; 3], scale: [f64; 3])
         let taken = |i: usize| ((2 * i + 1) * n / (2 * few)).min(n - 1);
         let taps: Vec<Vec<(usize, f32)>> = (0..n)
             .map(|i| {
-                // (i + 1/2) few / n - 1/2, in parts of 1 / (2 n).
+                // (i + 1/2) few / n - 1/2, in regions of 1 / (2 n).
                 let place = ((2 * i + 1) * few).max(n) - n;
                 let low = (place / (2 * n)).min(few - 1);
                 let t = (place - low * 2 * n) as f32 / (2 * n) as f32;

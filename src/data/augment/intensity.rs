@@ -1,5 +1,5 @@
 //! Changes of one channel's intensities, voxel by voxel, in place. Each does what batchgeneratorsv2's transform of the same
-//! name does for one channel; what is drawn at random is an argument.
+//! name does for one channel; what is sampled at random is an argument.
 
 /// Multiplies by `factor`.
 pub fn brightness(data: &mut [f32], factor: f64) {

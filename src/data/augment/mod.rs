@@ -1,4 +1,4 @@
-//! Random changes of a patch: drawn as pure functions of a generator, and done, voxel by voxel. In a training the device does them
+//! Random changes of a patch: sampled as pure functions of a generator, and done, voxel by voxel. In a training the device does them
 //! (`ops::augment`); what is done here is the reference that it is held to.
 //!
 //! The list is that of nnssl's masked autoencoders: rotation and zoom ([`spatial`]), then mirroring ([`mirror()`]).
@@ -24,11 +24,11 @@ use crate::base::error::{Error, Result};
 pub struct Settings {
     /// Probability of a rotation about all three axes.
     pub rotation_probability: f64,
-    /// Each angle is drawn from ± this many degrees.
+    /// Each angle is sampled from ± this many degrees.
     pub rotation_degrees: f64,
     /// Probability of an isotropic change of scale.
     pub scale_probability: f64,
-    /// Half of the scales are drawn from below 1, half from above; larger shows more of the image.
+    /// Half of the scales are sampled from below 1, half from above; larger shows more of the image.
     pub scale_range: [f64; 2],
     /// Probability of mirroring, for each axis.
     pub mirror_probability: f64,
@@ -48,31 +48,31 @@ impl Default for Settings {
 
 /// One draw: what happens to one patch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draw {
+pub struct Sampled {
     /// Rotation and scale: output offset from the centre → input offset, both (z, y, x) in voxels. `None`: neither fired.
     pub matrix: Option<spatial::Matrix>,
     /// Axes that are mirrored afterwards.
     pub mirror: [bool; 3],
 }
 
-/// What is to become of a part of an image that was read for a patch.
+/// What is to become of a region of an image that was read for a patch.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Change {
-    /// How the patch is cut from the part; `None`: the part is the patch.
-    pub cut: Option<spatial::Cut>,
+    /// How the patch is cut from the region; `None`: the region is the patch.
+    pub cut: Option<spatial::CropTransform>,
     /// Axes that are mirrored afterwards.
     pub mirror: [bool; 3],
 }
 
 impl Change {
-    /// The patch, from the part of `shape` voxels.
+    /// The patch, from the region of `shape` voxels.
     ///
     /// # Panics
-    /// When `part` does not have that number of voxels.
-    pub fn apply(&self, mut part: Vec<f32>, shape: [usize; 3]) -> Vec<f32> {
+    /// When `region` does not have that number of voxels.
+    pub fn apply(&self, mut region: Vec<f32>, shape: [usize; 3]) -> Vec<f32> {
         let (mut patch, shape) = match &self.cut {
-            None => (part, shape),
-            Some(cut) => (cut.apply(&mut part), cut.patch),
+            None => (region, shape),
+            Some(cut) => (cut.apply(&mut region), cut.patch),
         };
         mirror(&mut patch, shape, self.mirror);
         patch
@@ -111,7 +111,7 @@ impl Settings {
     }
 
     /// Draws what happens to one patch. The same numbers are taken from `rng` whatever fires.
-    pub fn draw(&self, rng: &mut impl Rng) -> Draw {
+    pub fn sample(&self, rng: &mut impl Rng) -> Sampled {
         let mut unit = || rng.random::<f64>();
         let rotates = unit() < self.rotation_probability;
         let limit = self.rotation_degrees.to_radians();
@@ -124,11 +124,11 @@ impl Settings {
         let mirror = std::array::from_fn(|_| unit() < self.mirror_probability);
         let matrix = (rotates || scales)
             .then(|| spatial::matrix(if rotates { angles } else { [0.0; 3] }, if scales { scale } else { 1.0 }));
-        Draw { matrix, mirror }
+        Sampled { matrix, mirror }
     }
 
     /// The most voxels (z, y, x) that are ever read for a patch.
-    pub fn largest_part(&self, patch: [usize; 3]) -> [usize; 3] {
+    pub fn largest_region(&self, patch: [usize; 3]) -> [usize; 3] {
         let turns = self.rotation_probability > 0.0 || self.scale_probability > 0.0;
         if turns { self.crop_size(patch).map(|n| n.max(1)) } else { patch }
     }
@@ -176,23 +176,23 @@ mod tests {
     fn frequencies_and_ranges() {
         let s = Settings::default();
         let n = 20_000;
-        let draws: Vec<Draw> = (0..n).map(|k| s.draw(&mut rng(1, Purpose::Test, k, 0))).collect();
-        let share = |f: &dyn Fn(&Draw) -> bool| draws.iter().filter(|d| f(d)).count() as f64 / n as f64;
+        let samples: Vec<Sampled> = (0..n).map(|k| s.sample(&mut rng(1, Purpose::Test, k, 0))).collect();
+        let share = |f: &dyn Fn(&Sampled) -> bool| samples.iter().filter(|d| f(d)).count() as f64 / n as f64;
         assert!((share(&|d| d.matrix.is_some()) - 0.36).abs() < 0.015);
         assert!((share(&|d| d.mirror[1]) - 0.5).abs() < 0.015);
         // The cube of the scale is the determinant; half of the zooms are below 1.
-        let scale = |d: &Draw| d.matrix.map_or(1.0, |m| spatial::determinant(&m).cbrt());
+        let scale = |d: &Sampled| d.matrix.map_or(1.0, |m| spatial::determinant(&m).cbrt());
         assert!((share(&|d| scale(d) < 0.999) - 0.1).abs() < 0.01);
         assert!((share(&|d| scale(d) > 1.001) - 0.1).abs() < 0.01);
-        assert!(draws.iter().all(|d| (0.7 - 1e-9..1.4 + 1e-9).contains(&scale(d))));
+        assert!(samples.iter().all(|d| (0.7 - 1e-9..1.4 + 1e-9).contains(&scale(d))));
     }
 
     #[test]
     fn the_same_generator_draws_the_same() {
         let s = Settings::default();
-        assert_eq!(s.draw(&mut rng(1, Purpose::Test, 5, 6)), s.draw(&mut rng(1, Purpose::Test, 5, 6)));
+        assert_eq!(s.sample(&mut rng(1, Purpose::Test, 5, 6)), s.sample(&mut rng(1, Purpose::Test, 5, 6)));
         let never = Settings { rotation_probability: 0.0, scale_probability: 0.0, mirror_probability: 0.0, ..s };
-        assert_eq!(never.draw(&mut rng(1, Purpose::Test, 5, 6)), Draw { matrix: None, mirror: [false; 3] });
+        assert_eq!(never.sample(&mut rng(1, Purpose::Test, 5, 6)), Sampled { matrix: None, mirror: [false; 3] });
     }
 
     #[test]

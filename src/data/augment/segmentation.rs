@@ -1,4 +1,4 @@
-//! nnU-Net's augmentation of labelled patches (batchgeneratorsv2, as nnUNetTrainer lists it): what happens is drawn first, as
+//! nnU-Net's augmentation of labelled patches (batchgeneratorsv2, as nnUNetTrainer lists it): what happens is sampled first, as
 //! plain numbers, and then done, so that it may be done elsewhere than on the CPU.
 //!
 //! In order: rotation and zoom, noise, blur, brightness, contrast, low resolution, gamma of the negative, gamma, mirroring.
@@ -16,11 +16,11 @@ use crate::base::error::{Error, Result};
 pub struct Settings {
     /// Probability of a rotation about all three axes.
     pub rotation_probability: f64,
-    /// Each angle is drawn from ± this many degrees.
+    /// Each angle is sampled from ± this many degrees.
     pub rotation_degrees: f64,
     /// Patches whose longest axis is more than this many times their first are rotated and zoomed in the plane only.
     pub plane_ratio: f64,
-    /// The rotation in the plane of such patches is drawn from ± this many degrees.
+    /// The rotation in the plane of such patches is sampled from ± this many degrees.
     pub plane_degrees: f64,
     /// Probability of a change of scale, the same along all axes; larger shows more of the image.
     pub scale_probability: f64,
@@ -94,7 +94,7 @@ impl Default for Settings {
 
 /// One draw: what happens to one patch. Lists have an entry a channel.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draw {
+pub struct Sampled {
     /// Rotation and scale: output offset from the centre → input offset, both (z, y, x) in voxels. `None`: neither fired.
     pub matrix: Option<Matrix>,
     /// Added to all channels.
@@ -120,7 +120,7 @@ pub struct Draw {
 pub struct Noise {
     /// Standard deviation.
     pub sigma: f64,
-    /// What the noise is drawn from, voxel by voxel.
+    /// What the noise is sampled from, voxel by voxel.
     pub seed: u64,
 }
 
@@ -203,13 +203,13 @@ impl Settings {
     }
 
     /// The most voxels (z, y, x) that are ever read for a patch.
-    pub fn largest_part(&self, patch: [usize; 3]) -> [usize; 3] {
+    pub fn largest_region(&self, patch: [usize; 3]) -> [usize; 3] {
         let turns = self.rotation_probability > 0.0 || self.scale_probability > 0.0;
         if turns { self.crop_size(patch).map(|n| n.max(1)) } else { patch }
     }
 
     /// Draws what happens to one patch of `channels` channels and `patch` voxels.
-    pub fn draw(&self, rng: &mut impl Rng, channels: usize, patch: [usize; 3]) -> Draw {
+    pub fn sample(&self, rng: &mut impl Rng, channels: usize, patch: [usize; 3]) -> Sampled {
         let plane = self.in_plane(patch);
         let matrix = self.draw_matrix(rng, plane);
         let each = |rng: &mut _, fires: f64, channel: f64, value: &mut dyn FnMut(&mut _) -> f64| -> Vec<Option<f64>> {
@@ -238,7 +238,7 @@ impl Settings {
             each(rng, self.inverted_gamma_probability, 1.0, &mut |rng| about_one(rng, self.gamma_range));
         let gamma = each(rng, self.gamma_probability, 1.0, &mut |rng| about_one(rng, self.gamma_range));
         let mirror = self.mirror_axes.map(|may| unit(rng) < self.mirror_probability && may);
-        Draw { matrix, noise, blur, brightness, contrast, low_resolution, inverted_gamma, gamma, mirror }
+        Sampled { matrix, noise, blur, brightness, contrast, low_resolution, inverted_gamma, gamma, mirror }
     }
 
     fn draw_matrix(&self, rng: &mut impl Rng, plane: bool) -> Option<Matrix> {
@@ -274,7 +274,7 @@ fn about_one(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f64 {
     uniform(rng, if below { [low, high.min(1.0)] } else { [low.max(1.0), high.max(1.0)] })
 }
 
-impl Draw {
+impl Sampled {
     /// Everything that follows rotation and zoom, on an image (channels, z, y, x) and its labels.
     ///
     /// # Panics
@@ -322,22 +322,23 @@ mod tests {
     use super::*;
     use crate::base::random::{Purpose, rng};
 
-    fn draws(settings: &Settings, n: u64, patch: [usize; 3]) -> Vec<Draw> {
-        (0..n).map(|k| settings.draw(&mut rng(1, Purpose::Test, k, 0), 2, patch)).collect()
+    fn samples(settings: &Settings, n: u64, patch: [usize; 3]) -> Vec<Sampled> {
+        (0..n).map(|k| settings.sample(&mut rng(1, Purpose::Test, k, 0), 2, patch)).collect()
     }
 
     /// A value a channel of a draw.
-    type List = fn(&Draw) -> &Vec<Option<f64>>;
+    type List = fn(&Sampled) -> &Vec<Option<f64>>;
 
     /// Everything that a draw can be, against nnU-Net's list: how often, how many channels, from where to where.
     #[test]
     fn frequencies_and_ranges() {
         let s = Settings::default();
-        let draws = draws(&s, 20_000, [16; 3]);
-        let share = |f: &dyn Fn(&Draw) -> bool| draws.iter().filter(|d| f(d)).count() as f64 / draws.len() as f64;
+        let samples = samples(&s, 20_000, [16; 3]);
+        let share =
+            |f: &dyn Fn(&Sampled) -> bool| samples.iter().filter(|d| f(d)).count() as f64 / samples.len() as f64;
         // Four standard errors of the estimate.
-        let near = |f: &dyn Fn(&Draw) -> bool, want: f64| {
-            let (got, error) = (share(f), (want * (1.0 - want) / draws.len() as f64).sqrt());
+        let near = |f: &dyn Fn(&Sampled) -> bool, want: f64| {
+            let (got, error) = (share(f), (want * (1.0 - want) / samples.len() as f64).sqrt());
             assert!((got - want).abs() < 4.0 * error, "{got} for {want}");
         };
         near(&|d| d.matrix.is_some(), 1.0 - 0.8 * 0.8);
@@ -364,21 +365,21 @@ mod tests {
         for (list, range) in lists {
             assert_eq!(all(list), any(list));
             // Half below 1 and half above, and evenly within each half; channels differ.
-            let values: Vec<f64> = draws.iter().flat_map(list).flatten().copied().collect();
+            let values: Vec<f64> = samples.iter().flat_map(list).flatten().copied().collect();
             let half = |below: bool| values.iter().copied().filter(|v| (*v < 1.0) == below).collect::<Vec<f64>>();
             assert!((half(true).len() as f64 / values.len() as f64 - 0.5).abs() < 0.04);
             evenly(&half(true), [range[0], 1.0]);
             evenly(&half(false), [1.0, range[1]]);
-            assert!(draws.iter().all(|d| list(d)[0].is_none() || list(d)[0] != list(d)[1]));
+            assert!(samples.iter().all(|d| list(d)[0].is_none() || list(d)[0] != list(d)[1]));
         }
-        evenly(&draws.iter().filter_map(|d| d.noise).map(|n| n.sigma).collect::<Vec<_>>(), [0.0, 0.1]);
+        evenly(&samples.iter().filter_map(|d| d.noise).map(|n| n.sigma).collect::<Vec<_>>(), [0.0, 0.1]);
         for axis in 0..3 {
             near(&|d| d.mirror[axis], 0.5);
-            evenly(&draws.iter().flat_map(|d| &d.blur).flatten().map(|b| b[axis]).collect::<Vec<_>>(), [0.5, 1.0]);
+            evenly(&samples.iter().flat_map(|d| &d.blur).flatten().map(|b| b[axis]).collect::<Vec<_>>(), [0.5, 1.0]);
         }
-        let blurs: Vec<&[f64; 3]> = draws.iter().flat_map(|d| &d.blur).flatten().collect();
+        let blurs: Vec<&[f64; 3]> = samples.iter().flat_map(|d| &d.blur).flatten().collect();
         assert!(blurs.iter().all(|b| b[0] != b[1]), "every axis has its own sigma");
-        let scales: Vec<&[f64; 3]> = draws.iter().flat_map(|d| &d.low_resolution).flatten().collect();
+        let scales: Vec<&[f64; 3]> = samples.iter().flat_map(|d| &d.low_resolution).flatten().collect();
         assert!(scales.iter().all(|s| s[0] == s[1] && s[1] == s[2]), "one scale for all axes");
         evenly(&scales.iter().map(|s| s[0]).collect::<Vec<_>>(), [0.5, 1.0]);
     }
@@ -386,18 +387,18 @@ mod tests {
     /// Angles from -30 to 30 degrees about each axis with probability 0.2, scales from 0.7 to 1.4 with another 0.2.
     #[test]
     fn rotations_and_scales() {
-        let draws = draws(&Settings::default(), 20_000, [16; 3]);
-        let matrices: Vec<Matrix> = draws.iter().filter_map(|d| d.matrix).collect();
+        let samples = samples(&Settings::default(), 20_000, [16; 3]);
+        let matrices: Vec<Matrix> = samples.iter().filter_map(|d| d.matrix).collect();
         let scale = |m: &Matrix| spatial::determinant(m).cbrt();
         let zoomed: Vec<f64> = matrices.iter().map(scale).filter(|s| (s - 1.0).abs() > 1e-9).collect();
-        assert!((zoomed.len() as f64 / draws.len() as f64 - 0.2).abs() < 0.012);
+        assert!((zoomed.len() as f64 / samples.len() as f64 - 0.2).abs() < 0.012);
         // Uniform from 0.7 to 1.4, not half below 1: three sevenths are.
         evenly(&zoomed, [0.7, 1.4]);
         // Rz(a2) Ry(a1) Rx(a0) of batchgeneratorsv2 (its x is our z): angles from the entries of the product.
         let turned = matrices.iter().map(|m| m.map(|row| row.map(|v| v / scale(m)))).filter(|m| m[0][0] < 1.0 - 1e-9);
         let angles: Vec<[f64; 3]> =
             turned.map(|m| [m[2][1].atan2(m[2][2]), (-m[2][0]).asin(), m[1][0].atan2(m[0][0])]).collect();
-        assert!((angles.len() as f64 / draws.len() as f64 - 0.2).abs() < 0.012);
+        assert!((angles.len() as f64 / samples.len() as f64 - 0.2).abs() < 0.012);
         let limit = 30f64.to_radians();
         for axis in 0..3 {
             evenly(&angles.iter().map(|a| a[axis]).collect::<Vec<_>>(), [-limit, limit]);
@@ -425,7 +426,7 @@ mod tests {
         assert_eq!(s.crop_size(patch)[0], 16);
         assert_eq!(s.crop_size([160; 3]), [257; 3]);
         let mut angles = Vec::new();
-        for d in draws(&s, 6000, patch) {
+        for d in samples(&s, 6000, patch) {
             assert!(d.low_resolution.iter().flatten().all(|v| v[0] == 1.0));
             let Some(m) = d.matrix else { continue };
             assert_eq!((m[0], m[1][0], m[2][0]), ([1.0, 0.0, 0.0], 0.0, 0.0));
@@ -464,9 +465,9 @@ mod tests {
             mirror_axes: [false, false, true],
             ..Settings::default()
         };
-        let draw = never.draw(&mut rng(1, Purpose::Test, 0, 0), 2, [2, 2, 3]);
+        let sampled = never.sample(&mut rng(1, Purpose::Test, 0, 0), 2, [2, 2, 3]);
         let (mut image, mut labels): (Vec<f32>, Vec<i16>) = ((0..24).map(|v| v as f32).collect(), (0..12).collect());
-        draw.apply(&mut image, &mut labels, [2, 2, 3]);
+        sampled.apply(&mut image, &mut labels, [2, 2, 3]);
         assert_eq!(labels, [2, 1, 0, 5, 4, 3, 8, 7, 6, 11, 10, 9]);
         assert_eq!(image[12..18], [14.0, 13.0, 12.0, 17.0, 16.0, 15.0]);
     }

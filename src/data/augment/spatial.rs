@@ -1,4 +1,4 @@
-//! Rotation and zoom about the centre of an enlarged crop. Of the crop only the part that the patch needs is read.
+//! Rotation and zoom about the centre of an enlarged crop. Of the crop only the region that the patch needs is read.
 //!
 //! For pre-training by cubic B-splines, as batchgenerators' SpatialTransform with scipy's `map_coordinates(order=3,
 //! mode='constant')` does it: positions beyond the crop's outermost voxel centres give 0. For segmentation linearly, as
@@ -10,7 +10,7 @@ use crate::data::resample::{self, spline};
 /// Rows and columns (z, y, x).
 pub type Matrix = [[f64; 3]; 3];
 
-/// Voxels around the needed part, so that the spline's coefficients in it do not feel where the part ends (0.27^12 = 1e-7).
+/// Voxels around the needed region, so that the spline's coefficients in it do not feel where the region ends (0.27^12 = 1e-7).
 const MARGIN: i64 = 12;
 
 /// Output offset → input offset of a rotation by `angles` (radians, about z, y and x of the array) and a scale.
@@ -44,20 +44,20 @@ pub fn determinant(m: &Matrix) -> f64 {
 
 /// How to cut one transformed patch out of a crop.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cut {
+pub struct CropTransform {
     /// Output offset from the centre → input offset, both (z, y, x) in voxels.
     pub matrix: Matrix,
     /// Voxels of the patch and of the crop.
     pub patch: [usize; 3],
     /// Voxels (z, y, x) of the crop.
     pub crop: [usize; 3],
-    /// The part of the crop that has to be read: first voxel, relative to the crop, and shape.
+    /// The region of the crop that has to be read: first voxel, relative to the crop, and shape.
     pub start: [usize; 3],
-    /// Voxels (z, y, x) of the part.
+    /// Voxels (z, y, x) of the region.
     pub shape: [usize; 3],
 }
 
-impl Cut {
+impl CropTransform {
     /// Plans a patch of `patch` voxels about the centre of a crop of `crop` voxels.
     ///
     /// # Panics
@@ -66,7 +66,7 @@ impl Cut {
         Self::with_margin(matrix, patch, crop, MARGIN)
     }
 
-    /// As [`Cut::new`], for [`Cut::apply_linear`] and [`Cut::apply_labels`], which need no more than the neighbours.
+    /// As [`CropTransform::new`], for [`CropTransform::apply_linear`] and [`CropTransform::apply_labels`], which need no more than the neighbours.
     ///
     /// # Panics
     /// When a size is 0.
@@ -87,34 +87,39 @@ impl Cut {
         Self { matrix, patch, crop, start, shape }
     }
 
-    /// The patch, from the part of the crop that was asked for (which is overwritten).
+    /// The patch, from the region of the crop that was asked for (which is overwritten).
     ///
     /// # Panics
-    /// When `part` does not have `self.shape`'s number of voxels.
-    pub fn apply(&self, part: &mut [f32]) -> Vec<f32> {
+    /// When `region` does not have `self.shape`'s number of voxels.
+    pub fn apply(&self, region: &mut [f32]) -> Vec<f32> {
         let [nz, ny, nx] = self.shape;
-        assert_eq!(part.len(), nz * ny * nx, "{} voxels for shape {:?}", part.len(), self.shape);
-        spline::coefficients_mirror(part, nz, ny * nx);
-        part.chunks_exact_mut(ny * nx).for_each(|plane| spline::coefficients_mirror(plane, ny, nx));
-        spline::coefficients_mirror_last(part, nx);
+        assert_eq!(region.len(), nz * ny * nx, "{} voxels for shape {:?}", region.len(), self.shape);
+        spline::coefficients_mirror(region, nz, ny * nx);
+        region.chunks_exact_mut(ny * nx).for_each(|plane| spline::coefficients_mirror(plane, ny, nx));
+        spline::coefficients_mirror_last(region, nx);
 
         let last = self.crop.map(|n| n as f64 - 1.0);
         self.sample(|p| {
             let inside = (0..3).all(|a| (0.0..=last[a]).contains(&p[a]));
-            if inside { self.interpolate(part, p) } else { 0.0 }
+            if inside { self.interpolate(region, p) } else { 0.0 }
         })
     }
 
     /// The patch by linear interpolation; around the crop there are zeros.
     ///
     /// # Panics
-    /// When `part` does not have `self.shape`'s number of voxels.
-    pub fn apply_linear(&self, part: &[f32]) -> Vec<f32> {
-        assert_eq!(part.len(), self.shape.iter().product::<usize>(), "a part of another shape than {:?}", self.shape);
+    /// When `region` does not have `self.shape`'s number of voxels.
+    pub fn apply_linear(&self, region: &[f32]) -> Vec<f32> {
+        assert_eq!(
+            region.len(),
+            self.shape.iter().product::<usize>(),
+            "a region of another shape than {:?}",
+            self.shape
+        );
         self.sample(|p| {
             let (first, t) = self.corner(p);
             let [z, y, x] = t.map(|t| t as f32);
-            let c = self.corners(part, first, 0.0);
+            let c = self.corners(region, first, 0.0);
             let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
             let low = mix(mix(c[0], c[1], x), mix(c[2], c[3], x), y);
             mix(low, mix(mix(c[4], c[5], x), mix(c[6], c[7], x), y), z)
@@ -125,12 +130,17 @@ impl Cut {
     /// Around the crop everything is `outside`.
     ///
     /// # Panics
-    /// When `part` does not have `self.shape`'s number of voxels.
-    pub fn apply_labels(&self, part: &[i16], outside: i16) -> Vec<i16> {
-        assert_eq!(part.len(), self.shape.iter().product::<usize>(), "a part of another shape than {:?}", self.shape);
+    /// When `region` does not have `self.shape`'s number of voxels.
+    pub fn apply_labels(&self, region: &[i16], outside: i16) -> Vec<i16> {
+        assert_eq!(
+            region.len(),
+            self.shape.iter().product::<usize>(),
+            "a region of another shape than {:?}",
+            self.shape
+        );
         self.sample(|p| {
             let (first, t) = self.corner(p);
-            let c = self.corners(part, first, outside);
+            let c = self.corners(region, first, outside);
             if c.iter().all(|&v| v == c[0]) {
                 return c[0];
             }
@@ -160,7 +170,7 @@ impl Cut {
         out
     }
 
-    /// The lower neighbour of position `p` of the crop, counted in the part, and the weights of the upper ones.
+    /// The lower neighbour of position `p` of the crop, counted in the region, and the weights of the upper ones.
     #[inline]
     fn corner(&self, p: [f64; 3]) -> ([isize; 3], [f64; 3]) {
         let floor = p.map(f64::floor);
@@ -170,11 +180,11 @@ impl Cut {
 
     /// The eight voxels around a position, x fastest.
     #[inline]
-    fn corners<T: Copy>(&self, part: &[T], first: [isize; 3], outside: T) -> [T; 8] {
+    fn corners<T: Copy>(&self, region: &[T], first: [isize; 3], outside: T) -> [T; 8] {
         let [_, ny, nx] = self.shape;
         if (0..3).all(|a| first[a] >= 0 && (first[a] as usize) + 1 < self.shape[a]) {
             let [z, y, x] = first.map(|v| v as usize);
-            let row = |z: usize, y: usize| &part[(z * ny + y) * nx + x..][..2];
+            let row = |z: usize, y: usize| &region[(z * ny + y) * nx + x..][..2];
             let (a, b, c, d) = (row(z, y), row(z, y + 1), row(z + 1, y), row(z + 1, y + 1));
             return [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]];
         }
@@ -182,7 +192,7 @@ impl Cut {
             let at: [isize; 3] =
                 [first[0] + (n >> 2) as isize, first[1] + (n >> 1 & 1) as isize, first[2] + (n & 1) as isize];
             let inside = (0..3).all(|a| at[a] >= 0 && (at[a] as usize) < self.shape[a]);
-            if inside { part[(at[0] as usize * ny + at[1] as usize) * nx + at[2] as usize] } else { outside }
+            if inside { region[(at[0] as usize * ny + at[1] as usize) * nx + at[2] as usize] } else { outside }
         })
     }
 
@@ -206,7 +216,7 @@ impl Cut {
             }
             return sum;
         }
-        // At the crop's border the coefficients go on mirrored. Elsewhere the margin keeps taps within the part.
+        // At the crop's border the coefficients go on mirrored. Elsewhere the margin keeps taps within the region.
         let index: [[usize; 4]; 3] =
             std::array::from_fn(|a| std::array::from_fn(|k| reflect(first[a] + k as isize, self.shape[a])));
         for (z, wz) in index[0].iter().zip(weights[0]) {
@@ -240,8 +250,8 @@ mod tests {
         (0..n).map(|v| ((v * 37 + v / 11) % 101) as f32 / 50.0 - 1.0).collect()
     }
 
-    /// The part of an image that a cut asks for.
-    fn part<T: Copy>(cut: &Cut, image: &[T]) -> Vec<T> {
+    /// The region of an image that a cut asks for.
+    fn region<T: Copy>(cut: &CropTransform, image: &[T]) -> Vec<T> {
         let bbox = std::array::from_fn(|a| [cut.start[a], cut.start[a] + cut.shape[a]]);
         resample::crop::crop(image, cut.crop, &bbox)
     }
@@ -250,8 +260,8 @@ mod tests {
     fn without_rotation_the_voxels_come_back() {
         let crop = [9, 11, 13];
         let image = image(crop);
-        let cut = Cut::new(matrix([0.0; 3], 1.0), [3, 5, 7], crop);
-        let out = cut.apply(&mut part(&cut, &image));
+        let cut = CropTransform::new(matrix([0.0; 3], 1.0), [3, 5, 7], crop);
+        let out = cut.apply(&mut region(&cut, &image));
         for (n, got) in out.iter().enumerate() {
             let (z, y, x) = (n / 35 + 3, n / 7 % 5 + 3, n % 7 + 3);
             assert!((got - image[(z * 11 + y) * 13 + x]).abs() < 1e-5);
@@ -275,10 +285,10 @@ mod tests {
         let (crop, patch) = ([60, 60, 60], [12, 10, 8]);
         let image = image(crop);
         let m = matrix([0.4, -0.3, 0.2], 0.8);
-        let small = Cut::new(m, patch, crop);
+        let small = CropTransform::new(m, patch, crop);
         assert!(small.shape.iter().all(|&n| n < 50), "{small:?}");
-        let whole = Cut { start: [0; 3], shape: crop, ..small.clone() };
-        let a = small.apply(&mut part(&small, &image));
+        let whole = CropTransform { start: [0; 3], shape: crop, ..small.clone() };
+        let a = small.apply(&mut region(&small, &image));
         let b = whole.apply(&mut image.clone());
         let worst = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-5, "{worst}");
@@ -286,7 +296,7 @@ mod tests {
 
     #[test]
     fn beyond_the_crop_there_is_nothing() {
-        let cut = Cut::new(matrix([0.0; 3], 1.4), [10; 3], [10; 3]);
+        let cut = CropTransform::new(matrix([0.0; 3], 1.4), [10; 3], [10; 3]);
         let out = cut.apply(&mut vec![1.0; 1000]);
         assert_eq!(out[0], 0.0);
         assert!((out[555] - 1.0).abs() < 1e-5);
@@ -302,12 +312,12 @@ mod tests {
         }
         let image = image(crop);
         let labels: Vec<i16> = (0..504).map(|n| n / 5 % 4).collect();
-        let cut = Cut::linear(m, patch, crop);
-        let out = cut.apply_linear(&part(&cut, &image));
+        let cut = CropTransform::linear(m, patch, crop);
+        let out = cut.apply_linear(&region(&cut, &image));
         for (n, want) in TORCH {
             assert!((out[n] - want).abs() < 2e-5, "voxel {n}: {} for {want}", out[n]);
         }
-        let got = cut.apply_labels(&part(&cut, &labels), -1);
+        let got = cut.apply_labels(&region(&cut, &labels), -1);
         let wrong: Vec<usize> = (0..got.len()).filter(|&n| got[n] != TORCH_LABELS[n]).collect();
         assert!(wrong.is_empty(), "voxels {wrong:?}");
     }
@@ -317,10 +327,10 @@ mod tests {
         let (crop, patch) = ([40, 41, 42], [12, 10, 8]);
         let image = image(crop);
         for (angles, scale) in [([0.4, -0.3, 0.2], 0.8), ([0.0; 3], 1.0), ([0.1, 0.5, -0.5], 1.4)] {
-            let small = Cut::linear(matrix_of_columns(angles, scale), patch, crop);
-            let whole = Cut { start: [0; 3], shape: crop, ..small.clone() };
+            let small = CropTransform::linear(matrix_of_columns(angles, scale), patch, crop);
+            let whole = CropTransform { start: [0; 3], shape: crop, ..small.clone() };
             assert!(small.shape.iter().all(|&n| n < 30), "{small:?}");
-            assert_eq!(small.apply_linear(&part(&small, &image)), whole.apply_linear(&image));
+            assert_eq!(small.apply_linear(&region(&small, &image)), whole.apply_linear(&image));
         }
     }
 
@@ -358,8 +368,8 @@ mod tests {
     fn values_of_scipy() {
         let crop = [7, 8, 9];
         let image = image(crop);
-        let cut = Cut::new(matrix([0.3, -0.2, 0.1], 1.1), [6, 7, 8], crop);
-        let out = cut.apply(&mut part(&cut, &image));
+        let cut = CropTransform::new(matrix([0.3, -0.2, 0.1], 1.1), [6, 7, 8], crop);
+        let out = cut.apply(&mut region(&cut, &image));
         for (n, want) in SCIPY {
             assert!((out[n] - want).abs() < 2e-5, "voxel {n}: {} for {want}", out[n]);
         }

@@ -194,7 +194,7 @@ impl Mt19937 {
         y ^ (y >> 18)
     }
 
-    /// Uniform in `0..=max`, as numpy's `random_interval`: masked to the next power of two and drawn again while too large.
+    /// Uniform in `0..=max`, as numpy's `random_interval`: masked to the next power of two and sampled again while too large.
     pub fn up_to(&mut self, max: u32) -> u32 {
         let mask = u32::MAX.checked_shr(max.leading_zeros()).unwrap_or(0);
         loop {

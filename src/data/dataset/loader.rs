@@ -9,7 +9,7 @@ use super::sampler;
 use super::stream::{self, SampleKey, Source, Stream};
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
-use crate::data::augment::{self, Change, spatial::Cut};
+use crate::data::augment::{self, Change, spatial::CropTransform};
 use crate::data::store::Store;
 
 /// What patches look like.
@@ -52,7 +52,7 @@ impl Loader {
         &self.settings
     }
 
-    /// The patch of a key: a case drawn uniformly with replacement, a position, and what happens to it.
+    /// The patch of a key: a case sampled uniformly with replacement, a position, and what happens to it.
     ///
     /// # Errors
     /// There is no case to draw from, a patch has no voxel, or the case's files are missing or damaged.
@@ -63,33 +63,33 @@ impl Loader {
         }
         let mut place = rng(key.seed, Purpose::Sampling, key.step, key.index);
         let index = match self.cases.len() {
-            0 => return Err(Error::plan("there is no scan to draw patches from", "Prepare more scans")),
+            0 => return Err(Error::plan("there is no scan to sampled patches from", "Prepare more scans")),
             n => self.cases[place.random_range(0..n)],
         };
         let Some(case) = self.store.cases().get(index) else {
             let what = format!("there is no case {index} in a store of {}", self.store.cases().len());
             return Err(Error::plan(what, "Use the store that the split was made for"));
         };
-        let draw = self.settings.augment.as_ref().map(|settings| {
+        let sampled = self.settings.augment.as_ref().map(|settings| {
             let mut what = rng(key.seed, Purpose::Augmentation, key.step, key.index);
-            (settings.crop_size(patch), settings.draw(&mut what))
+            (settings.crop_size(patch), settings.sample(&mut what))
         });
-        let crop = draw.as_ref().map_or(patch, |(crop, _)| *crop);
+        let crop = sampled.as_ref().map_or(patch, |(crop, _)| *crop);
         let corner = match self.settings.place {
             Place::Random => sampler::start(&mut place, case.shape, crop, patch),
             Place::Centre => std::array::from_fn(|a| (case.shape[a] as i64 - crop[a] as i64).div_euclid(2)),
         };
         let start: [i64; 3] = std::array::from_fn(|a| corner[a] + (crop[a] - patch[a]) as i64 / 2);
-        let (cut, from, shape) = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
+        let (cut, from, shape) = match sampled.as_ref().and_then(|(_, sampled)| sampled.matrix) {
             None => (None, start, patch),
             Some(matrix) => {
-                let cut = Cut::new(matrix, patch, crop);
+                let cut = CropTransform::new(matrix, patch, crop);
                 let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
                 (Some(cut), from, shape)
             }
         };
         let data = self.store.region(index, from, shape)?;
-        let mirror = draw.map_or([false; 3], |(_, draw)| draw.mirror);
+        let mirror = sampled.map_or([false; 3], |(_, sampled)| sampled.mirror);
         Ok(Patch { data, shape, change: Change { cut, mirror }, case: case.id.clone(), start })
     }
 

@@ -16,7 +16,7 @@ pub mod screen;
 pub use grid::Preprocessed;
 pub use run::{Event, Summary, run};
 
-pub use crate::data::store::{Dtype, Part, Settings};
+pub use crate::data::store::{Dtype, Settings, Shard};
 
 use crate::base::error::{Error, Result};
 use crate::base::volume::Volume;

@@ -2,7 +2,7 @@
 //!
 //! Each finished or refused scan is a line of the store's journal, written when its array is complete. At the end the lines
 //! become the manifest. A run that was stopped goes on from the journal; a later run adds to the manifest. Several machines
-//! can share the work ([`Part`]): the result is the same, bit for bit.
+//! can share the work ([`Shard`]): the result is the same, bit for bit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,7 +15,7 @@ use crate::base::error::{Error, Result};
 use crate::data::resample;
 use crate::data::sources::{self, Source};
 use crate::data::store::journal::{Claim, Record};
-use crate::data::store::{self, Before, Case, Manifest, Part, Reason, Rejected, Settings, Stamp};
+use crate::data::store::{self, Before, Case, Manifest, Reason, Rejected, Settings, Shard, Stamp};
 use crate::formats::nifti::{self, Defect};
 
 /// What happens during a run, for a progress display.
@@ -60,7 +60,7 @@ pub struct Summary {
     /// Scans of this run's part of the input that are left out, with reasons.
     pub rejected: Vec<Rejected>,
     /// Other parts that must finish before the store can be used.
-    pub waiting: Vec<Part>,
+    pub waiting: Vec<Shard>,
 }
 
 /// Prepares a part of the scans of `inputs` (see [`sources::list`]) into the store in the folder `store`.
@@ -75,7 +75,7 @@ pub fn run(
     inputs: &[PathBuf],
     store: &Path,
     settings: &Settings,
-    part: Part,
+    part: Shard,
     progress: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
     settings.check()?;
@@ -88,7 +88,7 @@ fn prepare_all(
     scans: &[Scan],
     store: &Path,
     settings: &Settings,
-    part: Part,
+    part: Shard,
     progress: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
     let claim = Claim::new(store, part)?;
@@ -229,7 +229,7 @@ impl Content {
     }
 
     /// Of a run that prepared so many of these scans.
-    fn summary(&self, prepared: usize, scans: &[&Scan], waiting: Vec<Part>) -> Summary {
+    fn summary(&self, prepared: usize, scans: &[&Scan], waiting: Vec<Shard>) -> Summary {
         let listed: BTreeSet<&Path> = scans.iter().map(|scan| scan.path.as_path()).collect();
         let rejected = self.rejected.values().filter(|r| listed.contains(r.source.as_path())).cloned().collect();
         let subjects = self.cases.values().map(|c| &c.subject).collect::<BTreeSet<_>>().len();

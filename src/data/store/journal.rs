@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::case::{Case, Rejected};
 use super::lock::{LOCK, lock, lock_file, wait_for_lock};
 use super::manifest::{self, Manifest};
-use super::part::{JOURNAL, PARTS, Part};
+use super::part::{JOURNAL, PARTS, Shard};
 use super::settings::{Settings, refuse_mixture};
 use super::write;
 use crate::base::error::{Error, Result};
@@ -38,7 +38,7 @@ pub enum Record {
 /// The journal, open for appending; the store is locked against other runs as long as it lives.
 pub struct Journal {
     store: PathBuf,
-    part: Part,
+    part: Shard,
     path: PathBuf,
     file: File,
     _locks: Vec<File>,
@@ -61,7 +61,7 @@ impl Journal {
 
     /// Ends the journal when all its scans are done. Where no other part has work left, `write` is given all records there are
     /// and writes the manifest in their place. Returns the parts that have work left.
-    pub fn finish(mut self, write: impl FnOnce(Vec<Record>) -> Result<()>) -> Result<Vec<Part>> {
+    pub fn finish(mut self, write: impl FnOnce(Vec<Record>) -> Result<()>) -> Result<Vec<Shard>> {
         if !self.part.is_all() {
             self.append(&Record::Finished(()))?;
             self.file.sync_data().map_err(Error::io("write", &self.path))?;
@@ -104,7 +104,7 @@ fn remove_merged(store: &Path) -> Result<()> {
 /// A store that is locked for a part, and what earlier runs have left in it.
 pub struct Claim {
     store: PathBuf,
-    part: Part,
+    part: Shard,
     replay: Replay,
     locks: Vec<File>,
 }
@@ -115,7 +115,7 @@ impl Claim {
     /// # Errors
     /// The folder cannot be written to, holds something else, or is in use by another run of this part; a run that divided the
     /// work in another way was stopped.
-    pub fn new(store: &Path, part: Part) -> Result<Self> {
+    pub fn new(store: &Path, part: Shard) -> Result<Self> {
         let is_store = [JOURNAL, PARTS, LOCK, manifest::FILE].iter().any(|name| store.join(name).exists());
         let occupied = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         if !is_store && occupied(store) {
@@ -256,8 +256,8 @@ impl Replay {
 }
 
 /// A stopped run that divided the work in another way must end before this one: both would do the same scans.
-fn refuse_other_parts(store: &Path, part: Part) -> Result<()> {
-    let own: Vec<String> = part.siblings().map(Part::file).collect();
+fn refuse_other_parts(store: &Path, part: Shard) -> Result<()> {
+    let own: Vec<String> = part.siblings().map(Shard::file).collect();
     let mut other = None;
     for entry in fs::read_dir(store.join(PARTS)).into_iter().flatten() {
         let name = entry.map_err(Error::io("read", store.join(PARTS)))?.file_name().to_string_lossy().into_owned();
@@ -283,7 +283,7 @@ fn refuse_other_parts(store: &Path, part: Part) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn open(store: &Path, settings: &Settings, part: Part) -> Result<(Journal, Past)> {
+    fn open(store: &Path, settings: &Settings, part: Shard) -> Result<(Journal, Past)> {
         Claim::new(store, part)?.open(settings, "list")
     }
 
@@ -292,37 +292,37 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let open = |part| open(folder.path(), &Settings::default(), part);
         let refused = |part| open(part).err().unwrap().to_string();
-        let first = open(Part::ALL).unwrap();
-        assert!(refused(Part::ALL).contains("another run"));
-        assert!(refused(Part { index: 0, of: 2 }).contains("another run"));
+        let first = open(Shard::ALL).unwrap();
+        assert!(refused(Shard::ALL).contains("another run"));
+        assert!(refused(Shard { index: 0, of: 2 }).contains("another run"));
         drop(first);
-        assert!(refused(Part { index: 0, of: 2 }).contains("a run without --part"));
-        open(Part::ALL).unwrap().0.finish(|_| Ok(())).unwrap();
+        assert!(refused(Shard { index: 0, of: 2 }).contains("a run without --part"));
+        open(Shard::ALL).unwrap().0.finish(|_| Ok(())).unwrap();
 
-        let [a, b] = [0, 1].map(|index| Part { index, of: 2 });
+        let [a, b] = [0, 1].map(|index| Shard { index, of: 2 });
         let parts = (open(a).unwrap(), open(b).unwrap());
         assert!(refused(a).contains("another run"));
         drop(parts);
-        assert!(refused(Part::ALL).contains("such as --part"));
-        assert!(refused(Part { index: 1, of: 3 }).contains("such as --part"));
+        assert!(refused(Shard::ALL).contains("such as --part"));
+        assert!(refused(Shard { index: 1, of: 3 }).contains("such as --part"));
         let other = Settings { min_extent_mm: 1.0, ..Settings::default() };
         assert!(super::tests::open(folder.path(), &other, a).err().unwrap().to_string().contains("other settings"));
         assert_eq!(open(a).unwrap().0.finish(|_| panic!("one is not finished")).unwrap(), [b]);
         assert_eq!(open(b).unwrap().0.finish(|_| Ok(())).unwrap(), []);
         assert!(!folder.path().join(PARTS).exists() && !folder.path().join(MERGED).exists());
-        assert!(open(Part::ALL).is_ok());
+        assert!(open(Shard::ALL).is_ok());
     }
 
     #[test]
     fn other_settings_look_again_at_what_was_left_out() {
         let folder = tempfile::tempdir().unwrap();
-        let (mut journal, _) = open(folder.path(), &Settings::default(), Part::ALL).unwrap();
+        let (mut journal, _) = open(folder.path(), &Settings::default(), Shard::ALL).unwrap();
         let stamp = Some(super::super::case::Stamp { bytes: 1, modified: 2 });
         let rejected = Rejected { source: "a.nii".into(), stamp, modality: None, kind: None, reason: "thin".into() };
         journal.append(&Record::Rejected(rejected)).unwrap();
         drop(journal);
         let stamps = |settings: &Settings| -> Vec<bool> {
-            let (_, past) = open(folder.path(), settings, Part::ALL).unwrap();
+            let (_, past) = open(folder.path(), settings, Shard::ALL).unwrap();
             let stamp = |r: Record| if let Record::Rejected(r) = r { Some(r.stamp.is_some()) } else { None };
             past.journal.into_iter().filter_map(stamp).collect()
         };

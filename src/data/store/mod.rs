@@ -24,7 +24,7 @@ pub(in crate::data) use case::tests::case as case_of_tests;
 pub use case::{Before, Case, Reason, Rejected, Stamp};
 pub use fingerprint::{Fingerprint, Percentiles, UNKNOWN};
 pub use manifest::{FILE, Manifest};
-pub use part::Part;
+pub use part::Shard;
 pub use read::Store;
 #[cfg(test)]
 pub(in crate::data) use read::tests::store as store_of_tests;

@@ -11,16 +11,16 @@ pub(super) const PARTS: &str = "parts";
 
 /// One of `of` runs that share an input among them: it prepares every `of`-th scan, from scan `index` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Part {
+pub struct Shard {
     /// Which of them it is, counted from 0.
     pub index: usize,
     /// How many there are.
     pub of: usize,
 }
 
-impl Part {
+impl Shard {
     /// A run that prepares every scan.
-    pub const ALL: Part = Part { index: 0, of: 1 };
+    pub const ALL: Shard = Shard { index: 0, of: 1 };
 
     /// Whether scan `n` of the list belongs to it.
     pub fn has(self, n: usize) -> bool {
@@ -39,15 +39,15 @@ impl Part {
         format!("{}-of-{}.jsonl", self.index, self.of)
     }
 
-    pub(super) fn siblings(self) -> impl Iterator<Item = Part> {
-        (0..self.of).map(move |index| Part { index, ..self })
+    pub(super) fn siblings(self) -> impl Iterator<Item = Shard> {
+        (0..self.of).map(move |index| Shard { index, ..self })
     }
 }
 
 /// Every part looks at the journals of all others.
 const MOST_PARTS: usize = 1000;
 
-impl FromStr for Part {
+impl FromStr for Shard {
     type Err = String;
 
     /// `0/4` is the first of four.
@@ -62,7 +62,7 @@ impl FromStr for Part {
     }
 }
 
-impl fmt::Display for Part {
+impl fmt::Display for Shard {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         write!(f, "{}/{}", self.index, self.of)
     }
@@ -74,12 +74,12 @@ mod tests {
 
     #[test]
     fn parts_are_read() {
-        assert_eq!("3/4".parse(), Ok(Part { index: 3, of: 4 }));
+        assert_eq!("3/4".parse(), Ok(Shard { index: 3, of: 4 }));
         for wrong in ["4/4", "1", "-1/2", "0/0", "a/b", ""] {
-            assert!(wrong.parse::<Part>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
         let parts: Vec<Vec<usize>> =
-            Part { index: 0, of: 3 }.siblings().map(|p| (0..7).filter(|&n| p.has(n)).collect()).collect();
+            Shard { index: 0, of: 3 }.siblings().map(|p| (0..7).filter(|&n| p.has(n)).collect()).collect();
         assert_eq!(parts, [vec![0, 3, 6], vec![1, 4], vec![2, 5]]);
     }
 }

@@ -6,7 +6,7 @@ use super::restore::Restorer;
 use super::sliding::Tiling;
 use crate::base::error::{Error, Result};
 use crate::compute::graph::plan::{Limits, plan};
-use crate::compute::graph::{Precision, QUAD_BYTES, SessionMemory, session_memory};
+use crate::compute::graph::{GROUP_BYTES, Precision, SessionMemory, session_memory};
 use crate::compute::model::{Network, predictor};
 use crate::data::preprocess::case::Grid;
 
@@ -57,7 +57,7 @@ impl MemoryPlan {
         let prepared = grid.prepared.iter().product::<usize>() as u64;
         let placed = plan(&built.graph, limits)?;
         let piece = placed.pieces_of(built.logits).iter().map(|p| p.size).max().unwrap_or(0);
-        let numbers = piece * QUAD_BYTES / work.precision.quad_bytes();
+        let numbers = piece * GROUP_BYTES / work.precision.group_bytes();
         let parameters = built.graph.parameters.list.iter();
         let largest = parameters.map(|p| p.shape.iter().product::<usize>()).max().unwrap_or(0);
         let image = 4 * channels * prepared;

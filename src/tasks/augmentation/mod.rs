@@ -7,8 +7,8 @@ pub use check::{check_labelled, check_unlabelled};
 use super::task::Frame;
 use crate::base::random::{Purpose, rng};
 use crate::compute::graph::Session;
-use crate::compute::ops::augment::{Augmentation, Augmented, Change, ChannelChange, Cut, Interpolation};
-use crate::data::augment::segmentation::{Draw, Settings};
+use crate::compute::ops::augment::{Augmentation, Augmented, Change, ChannelChange, CropTransform, Interpolation};
+use crate::data::augment::segmentation::{Sampled, Settings};
 use crate::data::augment::{self, filter};
 use crate::data::dataset::{LabelledPatch, Patch, SampleKey};
 use rand::RngExt;
@@ -18,7 +18,7 @@ pub fn plain(frame: &Frame) -> Augmentation {
     Augmentation {
         channels: frame.network.input_channels,
         patch: frame.patch,
-        part: frame.patch,
+        region: frame.patch,
         interpolation: Interpolation::Cubic,
         intensities: false,
         labels: false,
@@ -27,7 +27,7 @@ pub fn plain(frame: &Frame) -> Augmentation {
 
 /// Patches that are rotated and zoomed as `settings` let them.
 pub fn turned(frame: &Frame, settings: &augment::Settings) -> Augmentation {
-    Augmentation { part: settings.largest_part(frame.patch), ..plain(frame) }
+    Augmentation { region: settings.largest_region(frame.patch), ..plain(frame) }
 }
 
 /// Uploads a patch, with what is to become of it.
@@ -39,8 +39,8 @@ pub fn upload(session: &mut Session, sample: &Augmented, patch: &Patch) {
 pub fn upload_mirrored(session: &mut Session, sample: &Augmented, patch: &Patch, mirror: [bool; 3]) {
     let cut = patch.change.cut.as_ref();
     let change = Change {
-        part: patch.shape,
-        cut: cut.map(|c| Cut { matrix: c.matrix, crop: c.crop, start: c.start }),
+        region: patch.shape,
+        cut: cut.map(|c| CropTransform { matrix: c.matrix, crop: c.crop, start: c.start }),
         mirror,
         ..Default::default()
     };
@@ -51,9 +51,9 @@ pub fn upload_mirrored(session: &mut Session, sample: &Augmented, patch: &Patch,
 pub fn upload_labelled(session: &mut Session, sample: &Augmented, patch: &LabelledPatch) {
     let size = sample.augmentation().patch;
     let change = Change {
-        part: patch.shape,
-        cut: patch.cut.as_ref().map(|c| Cut { matrix: c.matrix, crop: c.crop, start: c.start }),
-        ..patch.draw.as_ref().map_or_else(Change::default, |draw| change(draw, size, &patch.masked))
+        region: patch.shape,
+        cut: patch.cut.as_ref().map(|c| CropTransform { matrix: c.matrix, crop: c.crop, start: c.start }),
+        ..patch.sampled.as_ref().map_or_else(Change::default, |sampled| change(sampled, size, &patch.masked))
     };
     sample.upload(session, &change, &patch.image, &patch.labels);
 }
@@ -65,43 +65,43 @@ pub fn upload_intensities(
     sample: &Augmented,
     image: &[f32],
     settings: Option<&Settings>,
-    cut: Option<Cut>,
+    cut: Option<CropTransform>,
     key: SampleKey,
 ) {
     let Augmentation { channels, patch, .. } = *sample.augmentation();
-    let drawn = settings.map(|settings| {
+    let sampled = settings.map(|settings| {
         let mut rng = rng(key.seed, Purpose::Augmentation, key.step, key.index);
-        change(&settings.draw(&mut rng, channels, patch), patch, &[])
+        change(&settings.sample(&mut rng, channels, patch), patch, &[])
     });
-    let change = Change { part: patch, cut, ..drawn.unwrap_or_default() };
+    let change = Change { region: patch, cut, ..sampled.unwrap_or_default() };
     sample.upload(session, &change, image, &[]);
 }
 
-/// A turn of a cube of `edge` voxels by quarters in the plane of its last two axes, drawn by (seed, step, index); `None` for no turn.
-pub fn quarter_turns(edge: usize, key: SampleKey) -> Option<Cut> {
+/// A turn of a cube of `edge` voxels by quarters in the plane of its last two axes, sampled by (seed, step, index); `None` for no turn.
+pub fn quarter_turns(edge: usize, key: SampleKey) -> Option<CropTransform> {
     let (sin, cos) = match rng(key.seed, Purpose::Turns, key.step, key.index).random_range(0..4u8) {
         0 => return None,
         1 => (1.0, 0.0),
         2 => (0.0, -1.0),
         _ => (-1.0, 0.0),
     };
-    Some(Cut { matrix: [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]], crop: [edge; 3], start: [0; 3] })
+    Some(CropTransform { matrix: [[1.0, 0.0, 0.0], [0.0, cos, -sin], [0.0, sin, cos]], crop: [edge; 3], start: [0; 3] })
 }
 
 /// What follows the cut, on a patch whose channels are `masked` or not.
-pub fn change(draw: &Draw, patch: [usize; 3], masked: &[bool]) -> Change {
+pub fn change(sampled: &Sampled, patch: [usize; 3], masked: &[bool]) -> Change {
     let number = |list: &[Option<f64>], k: usize| list[k].map(|v| v as f32);
-    let channels = (0..draw.gamma.len())
+    let channels = (0..sampled.gamma.len())
         .map(|k| ChannelChange {
-            blur: draw.blur[k].map(|sigma| sigma.map(filter::kernel)),
-            brightness: number(&draw.brightness, k),
-            contrast: number(&draw.contrast, k),
-            low_resolution: draw.low_resolution[k].map(|scale| filter::left(patch, scale)),
-            inverted_gamma: number(&draw.inverted_gamma, k),
-            gamma: number(&draw.gamma, k),
+            blur: sampled.blur[k].map(|sigma| sigma.map(filter::kernel)),
+            brightness: number(&sampled.brightness, k),
+            contrast: number(&sampled.contrast, k),
+            low_resolution: sampled.low_resolution[k].map(|scale| filter::left(patch, scale)),
+            inverted_gamma: number(&sampled.inverted_gamma, k),
+            gamma: number(&sampled.gamma, k),
             masked: masked.get(k) == Some(&true),
         })
         .collect();
-    let noise = draw.noise.map(|noise| (noise.sigma as f32, noise.seed));
-    Change { mirror: draw.mirror, noise, channels, ..Default::default() }
+    let noise = sampled.noise.map(|noise| (noise.sigma as f32, noise.seed));
+    Change { mirror: sampled.mirror, noise, channels, ..Default::default() }
 }

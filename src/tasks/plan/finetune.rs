@@ -83,7 +83,7 @@ pub struct Train {
 #[serde(deny_unknown_fields)]
 pub struct Transfer {
     /// Which weights.
-    pub part: Part,
+    pub part: TransferScope,
     /// How the first convolution takes several channels.
     pub stem: Stem,
 }
@@ -91,7 +91,7 @@ pub struct Transfer {
 /// Which weights of a pre-trained network are taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
-pub enum Part {
+pub enum TransferScope {
     /// The encoder; the decoder starts from random weights.
     Encoder,
     /// Everything but the segmentation heads.
@@ -181,7 +181,7 @@ impl Plan {
             seed: 12345,
             data: Data { dataset: String::new(), fold: "0".into(), cases: 0, spacing: [1.0; 3], reorient: true },
             train,
-            transfer: Transfer { part: Part::Encoder, stem: Stem::Replicate },
+            transfer: Transfer { part: TransferScope::Encoder, stem: Stem::Replicate },
             phases: schedule("no-warm-up", STEPS, WARM_UP, 1e-2)?,
             augment: augment::segmentation::Settings::default(),
             network: network("L")?,

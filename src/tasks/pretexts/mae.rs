@@ -10,7 +10,7 @@ use super::masking::{MaskedBinding, Masking};
 use super::zero;
 use crate::base::error::{Error, Result};
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Mask, Parameters, Space, TensorId, product};
+use crate::compute::graph::{Graph, Mask, Parameters, TensorId, VoxelLayout, product};
 use crate::compute::model::{self, Network};
 use crate::compute::ops::augment::Augmentation;
 use crate::compute::ops::{Bias, Epilogue, Geometry, Weights};
@@ -38,7 +38,7 @@ pub struct Mae {
 pub struct Settings {
     /// Edge of a masked block in voxels of the patch. The paper has 32 (one block per bottleneck voxel), released code 16.
     pub block: usize,
-    /// Share of blocks that is hidden, drawn uniformly from [low, high] once a step; equal numbers are a fixed ratio.
+    /// Share of blocks that is hidden, sampled uniformly from [low, high] once a step; equal numbers are a fixed ratio.
     pub mask_ratio: [f64; 2],
     /// Whether the network sees only the visible voxels. Released code lets the stem read one hidden voxel at the border.
     pub mask_input: bool,
@@ -94,7 +94,7 @@ pub struct Autoencoder {
     /// Which blocks are visible.
     pub mask: Mask,
     /// The visible voxels of the patch.
-    pub visible: Space,
+    pub visible: VoxelLayout,
     /// The whole patch as the network has it.
     pub reconstruction: TensorId,
     /// Encoder outputs before densification, highest resolution first.
@@ -110,8 +110,8 @@ pub fn autoencoder(
     image: TensorId,
 ) -> Autoencoder {
     let mask = g.mask(settings.masking().grid(patch));
-    let visible = Space::sparse(patch, mask, capacity).expect("the block divides the patch");
-    let seen = if settings.mask_input { visible } else { Space::dense(patch) };
+    let visible = VoxelLayout::sparse(patch, mask, capacity).expect("the block divides the patch");
+    let seen = if settings.mask_input { visible } else { VoxelLayout::dense(patch) };
     let mut x = g.pack(image, network.input_channels, seen);
     let spaces = model::stage_spaces(network, patch, settings.sparse.then_some((mask, capacity))).expect("validated");
     if !settings.sparse && settings.mask_input {

@@ -119,7 +119,7 @@ impl Settings {
 
 /// What happens to one patch.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Draw {
+pub struct Sampled {
     /// Axes (z, y, x) that input and target are mirrored along.
     pub mirror: [bool; 3],
     /// Everything else.
@@ -127,7 +127,14 @@ pub struct Draw {
 }
 
 /// Draws what happens to sample `sample` of a step. `range` is where the intensities of its image lie.
-pub fn draw(settings: &Settings, patch: [usize; 3], range: [f32; 2], seed: u64, step: u64, sample: u64) -> Draw {
+pub fn sample_for(
+    settings: &Settings,
+    patch: [usize; 3],
+    range: [f32; 2],
+    seed: u64,
+    step: u64,
+    sample: u64,
+) -> Sampled {
     let mut rng = rng(seed, Purpose::Distortion, step, sample);
     let mut mirror = [false; 3];
     for _ in 0..FLIPS {
@@ -164,7 +171,7 @@ pub fn draw(settings: &Settings, patch: [usize; 3], range: [f32; 2], seed: u64, 
     if rng.random::<f64>() < settings.paint_probability {
         change.paint = Some(paint(&mut rng, patch, settings.inpaint_share));
     }
-    Draw { mirror, change }
+    Sampled { mirror, change }
 }
 
 /// Boxes that become noise, or that everything else becomes noise around.
@@ -271,9 +278,9 @@ struct GenesisBinding {
 impl Binding<Vec<Patch>> for GenesisBinding {
     fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
         let patch = &samples[0][0];
-        let draw = draw(&self.settings, self.patch, range(&patch.data), key.seed, key.step, key.index);
-        augmentation::upload_mirrored(session, &self.sample, patch, draw.mirror);
-        self.distorted.upload(session, &draw.change);
+        let sampled = sample_for(&self.settings, self.patch, range(&patch.data), key.seed, key.step, key.index);
+        augmentation::upload_mirrored(session, &self.sample, patch, sampled.mirror);
+        self.distorted.upload(session, &sampled.change);
         Ok(())
     }
 
@@ -309,18 +316,18 @@ fn range(data: &[f32]) -> [f32; 2] {
 mod tests {
     use super::*;
 
-    fn draws(settings: &Settings, n: u64) -> Vec<Draw> {
-        (0..n).map(|step| draw(settings, [40, 50, 60], [-1.0, 4.0], 3, step, 0)).collect()
+    fn samples(settings: &Settings, n: u64) -> Vec<Sampled> {
+        (0..n).map(|step| sample_for(settings, [40, 50, 60], [-1.0, 4.0], 3, step, 0)).collect()
     }
 
     #[test]
     fn frequencies_and_ranges_are_those_of_models_genesis() {
         let settings = Settings { shuffle_windows: 5, curve_points: 10, ..Default::default() };
-        let draws = draws(&settings, 8000);
-        let near = |f: &dyn Fn(&Draw) -> bool, want: f64| {
-            let got = draws.iter().filter(|d| f(d)).count() as f64 / draws.len() as f64;
+        let samples = samples(&settings, 8000);
+        let near = |f: &dyn Fn(&Sampled) -> bool, want: f64| {
+            let got = samples.iter().filter(|d| f(d)).count() as f64 / samples.len() as f64;
             // Four standard errors.
-            let error = (want * (1.0 - want) / draws.len() as f64).sqrt();
+            let error = (want * (1.0 - want) / samples.len() as f64).sqrt();
             assert!((got - want).abs() < 4.0 * error, "{got} for {want}");
         };
         near(&|d| !d.change.windows.is_empty(), 0.5);
@@ -332,15 +339,15 @@ mod tests {
             &|d| d.change.paint.as_ref().is_some_and(|p| p.outside && p.boxes.len() == 5),
             0.9 * 0.8 * 0.95f64.powi(4),
         );
-        assert!(draws.iter().all(|d| !d.mirror[2]) && draws.iter().any(|d| d.mirror[0]));
+        assert!(samples.iter().all(|d| !d.mirror[2]) && samples.iter().any(|d| d.mirror[0]));
         let all = Settings { flip_last_axis: true, ..settings.clone() };
-        assert!(super::tests::draws(&all, 100).iter().any(|d| d.mirror[2]));
-        let sizes = |f: &dyn Fn(&Draw) -> Vec<Region>, axis: usize| {
-            let list: Vec<usize> = draws.iter().flat_map(f).map(|w| w.size[axis]).collect();
+        assert!(super::tests::samples(&all, 100).iter().any(|d| d.mirror[2]));
+        let sizes = |f: &dyn Fn(&Sampled) -> Vec<Region>, axis: usize| {
+            let list: Vec<usize> = samples.iter().flat_map(f).map(|w| w.size[axis]).collect();
             (list.iter().copied().min().unwrap(), list.iter().copied().max().unwrap())
         };
         let boxes = |outside: bool| {
-            move |d: &Draw| {
+            move |d: &Sampled| {
                 d.change.paint.iter().filter(|p| p.outside == outside).flat_map(|p| p.boxes.clone()).collect()
             }
         };
@@ -348,13 +355,13 @@ mod tests {
         assert_eq!(sizes(&boxes(false), 0), (6, 13));
         assert_eq!(sizes(&boxes(true), 1), (50 - 28, 50 - 21));
         let inside = |w: &Region| (0..3).all(|a| w.corner[a] >= 3 && w.corner[a] + w.size[a] + 3 <= [40, 50, 60][a]);
-        assert!(draws.iter().flat_map(|d| &d.change.paint).flat_map(|p| &p.boxes).all(inside));
+        assert!(samples.iter().flat_map(|d| &d.change.paint).flat_map(|p| &p.boxes).all(inside));
     }
 
     #[test]
     fn a_draw_is_a_function_of_its_key() {
         let settings = Settings::default();
-        let one = |step, sample| draw(&settings, [32; 3], [0.0, 1.0], 3, step, sample);
+        let one = |step, sample| sample_for(&settings, [32; 3], [0.0, 1.0], 3, step, sample);
         assert_eq!(one(1, 2), one(1, 2));
         assert_ne!(one(1, 2), one(2, 1));
     }

@@ -6,7 +6,7 @@ use super::common::{Pretext, Reconstruction, Tables};
 use super::masking::{MaskedBinding, Masking};
 use crate::base::error::Result;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Mask, Parameters, Space, TensorId};
+use crate::compute::graph::{Graph, Mask, Parameters, TensorId, VoxelLayout};
 use crate::compute::model;
 use crate::compute::ops::Weights;
 use crate::compute::ops::augment::Augmentation;
@@ -61,7 +61,7 @@ impl Tables for SimMim {
 /// The network over an image.
 struct Filled {
     mask: Mask,
-    visible: Space,
+    visible: VoxelLayout,
     output: TensorId,
 }
 
@@ -69,7 +69,7 @@ impl SimMim {
     /// Adds the network over `image` (input channels, z, y, x), with memory for `capacity` visible blocks.
     fn network(&self, g: &mut Graph, frame: &Frame, capacity: usize, image: TensorId) -> Filled {
         let mask = g.mask(self.masking_of().grid(frame.patch));
-        let visible = Space::sparse(frame.patch, mask, capacity).expect("the block divides the patch");
+        let visible = VoxelLayout::sparse(frame.patch, mask, capacity).expect("the block divides the patch");
         let seen = g.pack(image, frame.network.input_channels, visible);
         let filled = g.densify(seen, Some("mask_token"));
         let spaces = model::stage_spaces(&frame.network, frame.patch, None).expect("dense stages are whole");

@@ -14,7 +14,7 @@ use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
 use crate::base::volume::Volume;
 use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Input, Parameters, Readout, Session, Space, TensorId, product};
+use crate::compute::graph::{Graph, Input, Parameters, Readout, Session, TensorId, VoxelLayout, product};
 use crate::compute::model::{self, Network};
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Bias, Contrast, Geometry};
@@ -141,7 +141,7 @@ pub struct Crops {
 }
 
 /// Draws the target crops of a sample: a pure function of the arguments. Any place in the patch is as likely as any other.
-pub fn draw(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Crops {
+pub fn sample_for(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Crops {
     let mut r = rng(seed, Purpose::Crops, step, sample);
     let bases = settings.bases(patch);
     let targets: Vec<[usize; 3]> =
@@ -215,8 +215,8 @@ pub fn contrast(
 /// One embedding for each image: (projection, 1, 1, images).
 fn embed(g: &mut Graph, network: &Network, settings: &Settings, images: &[TensorId]) -> TensorId {
     let crop = [settings.crop; 3];
-    let spaces: Vec<Space> = model::stage_dims(network, crop).into_iter().map(Space::dense).collect();
-    let samples = Space::dense([1, 1, images.len()]);
+    let spaces: Vec<VoxelLayout> = model::stage_dims(network, crop).into_iter().map(VoxelLayout::dense).collect();
+    let samples = VoxelLayout::dense([1, 1, images.len()]);
     let pooled: Vec<TensorId> = network.features.iter().map(|&channels| g.feature(channels, samples)).collect();
     for (k, &image) in images.iter().enumerate() {
         let x = g.pack(image, network.input_channels, spaces[0]);
@@ -304,7 +304,7 @@ impl Voco {
     fn augmentation(&self, frame: &Frame) -> Augmentation {
         let crop = [self.voco.crop; 3];
         let interpolation = Interpolation::Linear;
-        Augmentation { patch: crop, part: crop, interpolation, intensities: true, ..augmentation::plain(frame) }
+        Augmentation { patch: crop, region: crop, interpolation, intensities: true, ..augmentation::plain(frame) }
     }
 }
 
@@ -365,7 +365,7 @@ struct VocoBinding {
 
 impl VocoBinding {
     fn crops(&self, key: SampleKey, index: u64) -> Crops {
-        draw(&self.task.voco, self.patch, key.seed, key.step, index)
+        sample_for(&self.task.voco, self.patch, key.seed, key.step, index)
     }
 }
 
@@ -461,19 +461,19 @@ mod tests {
     #[test]
     fn base_crops_fill_the_patch_and_every_target_lies_in_them() {
         let (settings, patch) = (settings(), [8, 24, 16]);
-        let first = draw(&settings, patch, 1, 2, 3);
+        let first = sample_for(&settings, patch, 1, 2, 3);
         assert_eq!(first.corners[..6], [[0, 0, 0], [0, 0, 8], [0, 8, 0], [0, 8, 8], [0, 16, 0], [0, 16, 8]]);
         for sample in 0..50 {
-            let drawn = draw(&settings, patch, 1, 2, sample);
-            assert_eq!(drawn, draw(&settings, patch, 1, 2, sample));
-            assert_eq!((drawn.corners.len(), drawn.overlaps.len()), (6 + 5, 5 * 6));
-            for (t, shares) in drawn.corners[6..].iter().zip(drawn.overlaps.chunks(6)) {
+            let sampled = sample_for(&settings, patch, 1, 2, sample);
+            assert_eq!(sampled, sample_for(&settings, patch, 1, 2, sample));
+            assert_eq!((sampled.corners.len(), sampled.overlaps.len()), (6 + 5, 5 * 6));
+            for (t, shares) in sampled.corners[6..].iter().zip(sampled.overlaps.chunks(6)) {
                 assert!((0..3).all(|a| t[a] + 8 <= patch[a]), "{t:?}");
                 assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{shares:?}");
             }
         }
-        assert_ne!(first, draw(&settings, patch, 1, 2, 4));
-        assert_ne!(first, draw(&settings, patch, 1, 3, 3));
+        assert_ne!(first, sample_for(&settings, patch, 1, 2, 4));
+        assert_ne!(first, sample_for(&settings, patch, 1, 3, 3));
     }
 
     #[test]

@@ -85,7 +85,7 @@ impl Settings {
 }
 
 /// The boxes of sample `sample` of a step, those on top last.
-pub fn draw(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Vec<FusionBox> {
+pub fn sample_for(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Vec<FusionBox> {
     let mut rng = rng(seed, Purpose::Fusion, step, sample);
     let [low, high] = settings.boxes;
     (0..rng.random_range(low..=high))
@@ -208,7 +208,7 @@ impl Binding<Vec<Patch>> for FusionBinding {
             let which = SampleKey { index: 2 * key.index + k, ..key };
             augmentation::upload_intensities(session, sample, &patch.data, settings, None, which);
         }
-        let boxes = draw(&self.task.volume_fusion, self.patch, key.seed, key.step, key.index);
+        let boxes = sample_for(&self.task.volume_fusion, self.patch, key.seed, key.step, key.index);
         self.fused.upload(session, &boxes);
         Ok(())
     }
@@ -255,16 +255,16 @@ mod tests {
     #[test]
     fn boxes_are_those_of_the_paper() {
         let settings = Settings::default();
-        let drawn: Vec<Vec<FusionBox>> = (0..300).map(|step| draw(&settings, [160; 3], 3, step, 0)).collect();
+        let sampled: Vec<Vec<FusionBox>> = (0..300).map(|step| sample_for(&settings, [160; 3], 3, step, 0)).collect();
         let range = |values: Vec<usize>| (values.iter().copied().min().unwrap(), values.iter().copied().max().unwrap());
-        assert_eq!(range(drawn.iter().map(Vec::len).collect()), (10, 39));
-        let all: Vec<&FusionBox> = drawn.iter().flatten().collect();
+        assert_eq!(range(sampled.iter().map(Vec::len).collect()), (10, 39));
+        let all: Vec<&FusionBox> = sampled.iter().flatten().collect();
         assert_eq!(range(all.iter().map(|b| b.size[0]).collect()), (8, 100));
         assert_eq!(range(all.iter().map(|b| b.class as usize).collect()), (0, 4));
         assert!(all.iter().all(|b| (0..3).all(|a| b.corner[a] + b.size[a] <= 160)));
-        assert_eq!(draw(&settings, [160; 3], 3, 7, 1), draw(&settings, [160; 3], 3, 7, 1));
-        assert_ne!(draw(&settings, [160; 3], 3, 7, 1), draw(&settings, [160; 3], 3, 7, 2));
+        assert_eq!(sample_for(&settings, [160; 3], 3, 7, 1), sample_for(&settings, [160; 3], 3, 7, 1));
+        assert_ne!(sample_for(&settings, [160; 3], 3, 7, 1), sample_for(&settings, [160; 3], 3, 7, 2));
         // Small patches have small boxes.
-        assert!(draw(&settings, [12, 16, 40], 3, 0, 0).iter().all(|b| b.size[0] <= 7 && b.size[2] <= 25));
+        assert!(sample_for(&settings, [12, 16, 40], 3, 0, 0).iter().all(|b| b.size[0] <= 7 && b.size[2] <= 25));
     }
 }

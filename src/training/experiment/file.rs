@@ -3,7 +3,7 @@
 use crate::base::error::{Error, Result};
 use crate::data::preprocess;
 use crate::data::sources::expand;
-use crate::tasks::plan::finetune::{Part, Stem};
+use crate::tasks::plan::finetune::{Stem, TransferScope};
 use crate::training::finetune::validate::Protocol;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -88,7 +88,7 @@ pub struct Finetune {
     /// The learning rate that the schedule begins with.
     pub learning_rate: Option<f64>,
     /// The part of the network that is taken from the checkpoint.
-    pub transfer: Option<Part>,
+    pub transfer: Option<TransferScope>,
     /// What becomes of the stem where the data set has several channels.
     pub stem: Option<Stem>,
     /// TOML file that changes the plan.

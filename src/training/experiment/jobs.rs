@@ -4,7 +4,7 @@ use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Variant};
 use super::identity::{self, Identity};
 use crate::base::error::{Error, Result};
 use crate::data::dataset::{Cases, Fold, folds, recipe};
-use crate::data::preprocess::{self, Part};
+use crate::data::preprocess::{self, Shard};
 use crate::data::sources::{self, RawCase, RawDataset, cases_of};
 use crate::data::store::Store;
 use crate::inference::weights::WeightFile;
@@ -521,7 +521,7 @@ pub const VALIDATION: &str = "validation";
 /// Fine-tunings are put in the order of their pre-trainings and ids, whatever the order in the file, and cut into stretches of
 /// about the same number of steps, the pre-trainings included. So few pre-trainings as possible are needed by two parts, which
 /// then both make them.
-pub fn deal(jobs: &[Job], part: Part) -> Vec<bool> {
+pub fn deal(jobs: &[Job], part: Shard) -> Vec<bool> {
     let mut order: Vec<usize> = (0..jobs.len()).filter(|&n| !jobs[n].is_pretraining()).collect();
     order.sort_by_key(|&n| (jobs[n].needs(), &jobs[n].id));
     let steps: BTreeMap<&str, u64> = jobs.iter().map(|job| (&job.id[..], job.steps)).collect();

@@ -23,13 +23,13 @@ pub mod status;
 mod work;
 
 use crate::base::progress::Mode;
-use crate::data::preprocess::Part;
+use crate::data::preprocess::Shard;
 
 /// What the command line adds to the file; nothing here changes a result.
 #[derive(Clone)]
 pub struct Options {
     /// Of several processes that share the jobs, which this is.
-    pub part: Part,
+    pub part: Shard,
     /// Threads that read patches.
     pub threads: usize,
     /// Bytes on the device.

@@ -8,7 +8,7 @@ use crate::base::error::{Error, Result};
 use crate::base::progress::Progress;
 use crate::compute::device::{Gpu, KernelTable};
 use crate::data::dataset::LabelledStore;
-use crate::data::preprocess::{self, Event, Part};
+use crate::data::preprocess::{self, Event, Shard};
 use crate::evaluation::evaluate::Evaluation;
 use crate::evaluation::results::{Kind, Point, Run, Score};
 use crate::inference::weights::FINAL;
@@ -114,7 +114,7 @@ impl Worker<'_> {
         let Options { progress: mode, quiet, .. } = *self.options;
         let mut progress: Option<Progress> = None;
         let mut done = 0;
-        preprocess::run(inputs, &store, settings, Part::ALL, &mut |event| match event {
+        preprocess::run(inputs, &store, settings, Shard::ALL, &mut |event| match event {
             Event::Found { scans, done: before } if before < scans => {
                 done = before as u64;
                 progress = Some(Progress::new(mode, Some(scans as u64), "preprocessing").quiet(quiet));

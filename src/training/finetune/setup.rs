@@ -11,7 +11,7 @@ use crate::formats::nnunet::{Configuration, Labels, Plans, Reader};
 use crate::inference::architecture::network_of;
 use crate::inference::weights::WeightFile;
 use crate::inference::weights::state::checkpoint_of;
-use crate::tasks::plan::finetune::{Part, Plan, Stem, schedule, warm_up};
+use crate::tasks::plan::finetune::{Plan, Stem, TransferScope, schedule, warm_up};
 use crate::tasks::segmentation::{Objective, Segmentation};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -35,7 +35,7 @@ pub struct Request {
     /// Peak of all phases.
     pub learning_rate: Option<f64>,
     /// What is taken over.
-    pub part: Option<Part>,
+    pub part: Option<TransferScope>,
     /// How the stem takes several channels.
     pub stem: Option<Stem>,
     /// Number of a fold, or `all`.

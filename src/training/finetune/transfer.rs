@@ -6,7 +6,7 @@ use crate::compute::model::init::{Init, initial_values};
 use crate::compute::model::{Encoder, Network};
 use crate::inference::weights::WeightFile;
 use crate::tasks::plan;
-use crate::tasks::plan::finetune::{Part, Plan, Stem};
+use crate::tasks::plan::finetune::{Plan, Stem, TransferScope};
 
 /// Names of the first convolution's weight, for either encoder.
 const STEMS: [&str; 2] = ["encoder.stem.convs.0.conv.weight", "encoder.stages.0.0.convs.0.conv.weight"];
@@ -100,7 +100,7 @@ pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) 
     let Some(file) = file else { return Ok(Initial { values, transferred: 0, stem: None }) };
     let wanted = |part: graph::Part| match part {
         graph::Part::Stem | graph::Part::Encoder => true,
-        graph::Part::Decoder => plan.transfer.part == Part::EncoderDecoder,
+        graph::Part::Decoder => plan.transfer.part == TransferScope::EncoderDecoder,
         graph::Part::Head | graph::Part::Pretext => false,
     };
     let (mut faults, mut transferred, mut stem) = (Vec::new(), 0, None);

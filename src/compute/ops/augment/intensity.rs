@@ -2,7 +2,7 @@
 
 use super::{Augmentation, ChannelFlags, Flags, Params};
 use crate::compute::device::recording::{Kernel, Slice};
-use crate::compute::graph::{Flag, Graph, Node, Op, QUAD_BYTES, Recorder, TensorId};
+use crate::compute::graph::{Flag, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 
 struct Intensity {
@@ -32,8 +32,8 @@ impl Graph {
     ) {
         let other = self.scratch(4 * a.voxels() as u64);
         // Before and after a gamma correction.
-        let moments = self.scratch(2 * QUAD_BYTES);
-        let partial = self.scratch(a.voxels().div_ceil(CHUNK) as u64 * QUAD_BYTES);
+        let moments = self.scratch(2 * GROUP_BYTES);
+        let partial = self.scratch(a.voxels().div_ceil(CHUNK) as u64 * GROUP_BYTES);
         let op = Intensity { a: a.clone(), channel, noise: flags.noise, flags: flags.channels[channel] };
         self.push(op, &[numbers], &[x, other, moments, partial]);
     }
@@ -49,8 +49,8 @@ impl Op for Intensity {
         let p = Places { numbers: r.slice(node.inputs[0]), x, other, moments, partial };
         let ChannelFlags { blur, brightness, contrast, low_resolution, inverted_gamma, gamma } = self.flags;
         let params = self.params();
-        let groups = r.when(self.noise, self.a.voxels().div_ceil(2), 64);
-        r.dispatch(Kernel::new("augment/noise"), &params, &[p.numbers, p.x], groups, 0.0, 0.0);
+        let workgroups = r.when(self.noise, self.a.voxels().div_ceil(2), 64);
+        r.dispatch(Kernel::new("augment/noise"), &params, &[p.numbers, p.x], workgroups, 0.0, 0.0);
         self.along_axes(r, &p, "augment/blur", blur);
         self.a.each_voxel(r, Kernel::new("augment/brightness"), &params, &[p.numbers, p.x], Some(brightness));
         self.moments(r, &p, contrast, 0, false);
@@ -88,10 +88,10 @@ impl Intensity {
     fn moments(&self, r: &mut Recorder, p: &Places, flag: Flag, slot: usize, squares: bool) {
         let with = |shader| Kernel::new(shader).flag("SQUARES", squares).with("SLOT", slot as u32);
         let params = self.params();
-        let groups = r.when(flag, params.chunks as usize, 1);
+        let workgroups = r.when(flag, params.chunks as usize, 1);
         let kernel = with("augment/moments").with("CHUNK", CHUNK as u32);
-        r.dispatch(kernel, &params, &[p.numbers, p.x, p.moments, p.partial], groups, 0.0, 0.0);
-        let groups = r.when(flag, 1, 1);
-        r.dispatch(with("augment/moments_finalize"), &params, &[p.numbers, p.partial, p.moments], groups, 0.0, 0.0);
+        r.dispatch(kernel, &params, &[p.numbers, p.x, p.moments, p.partial], workgroups, 0.0, 0.0);
+        let workgroups = r.when(flag, 1, 1);
+        r.dispatch(with("augment/moments_finalize"), &params, &[p.numbers, p.partial, p.moments], workgroups, 0.0, 0.0);
     }
 }

@@ -1,19 +1,19 @@
-//! Augmentation at the head of a graph: from the part of a crop that the host uploads, and the numbers that it drew, to the image
+//! Augmentation at the head of a graph: from the region of a crop that the host uploads, and the numbers that it drew, to the image
 //! and labels that the network reads.
 //!
-//! A sample's inputs are its numbers, the part of each channel, and the part of the label map. The part may have any shape that
+//! A sample's inputs are its numbers, the region of each channel, and the region of the label map. The region may have any shape that
 //! fits; the host says which with the numbers. What was not drawn is switched off and costs nothing;
-//! where nothing is drawn the image is the part, bit for bit. Nothing here has a gradient, and nothing is made at random on the
+//! where nothing is drawn the image is the region, bit for bit. Nothing here has a gradient, and nothing is made at random on the
 //! device: the same upload gives the same bits.
 
-mod alone;
 mod finish;
 mod intensity;
 mod numbers;
 mod resample;
+mod runner;
 
-pub use alone::Alone;
-pub use numbers::{Change, ChannelChange, Cut};
+pub use numbers::{Change, ChannelChange, CropTransform};
+pub use runner::AugmentationRunner;
 
 use crate::base::error::{Error, Result};
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
@@ -37,7 +37,7 @@ pub struct Augmentation {
     /// Voxels (z, y, x) of a patch.
     pub patch: [usize; 3],
     /// The most voxels along each axis that are uploaded for a patch.
-    pub part: [usize; 3],
+    pub region: [usize; 3],
     /// How values between voxels are found.
     pub interpolation: Interpolation,
     /// Whether intensities may change (all of [`ChannelChange`], and noise).
@@ -55,16 +55,16 @@ pub struct Augmented {
     pub labels: Option<TensorId>,
     augmentation: Augmentation,
     numbers: Input,
-    /// The part of each channel.
-    parts: Vec<Input>,
-    part_labels: Option<Input>,
+    /// The region of each channel.
+    regions: Vec<Input>,
+    region_labels: Option<Input>,
     flags: Flags,
 }
 
 /// What can be left out of a run.
 #[derive(Clone, Debug)]
 struct Flags {
-    /// The part is the patch.
+    /// The region is the patch.
     plain: Flag,
     /// The patch is rotated or zoomed.
     turned: Flag,
@@ -136,10 +136,10 @@ const AXES: u32 = 7;
 
 impl Augmentation {
     /// # Errors
-    /// One channel of a part, or the image of a patch, is more than the adapter binds at once.
+    /// One channel of a region, or the image of a patch, is more than the adapter binds at once.
     pub fn check(&self, limits: Limits) -> Result<()> {
         let volumes = [
-            ("the crop that is read", product(self.part), "a smaller augment.rotation_degrees"),
+            ("the crop that is read", product(self.region), "a smaller augment.rotation_degrees"),
             ("the image with its channels", self.channels * product(self.patch), "fewer channels"),
         ];
         for (what, voxels, remedy) in volumes {
@@ -170,12 +170,12 @@ impl Augmentation {
         let voxels = self.voxels();
         match flag {
             Some(flag) => {
-                let groups = r.when(flag, voxels, 64);
-                r.dispatch(kernel, params, bindings, groups, 0.0, 0.0);
+                let workgroups = r.when(flag, voxels, 64);
+                r.dispatch(kernel, params, bindings, workgroups, 0.0, 0.0);
             }
             None => {
-                let groups = Workgroups::folded(voxels, 64, 1);
-                r.dispatch(kernel, params, bindings, groups, 0.0, 8.0 * voxels as f64);
+                let workgroups = Workgroups::folded(voxels, 64, 1);
+                r.dispatch(kernel, params, bindings, workgroups, 0.0, 8.0 * voxels as f64);
             }
         }
     }
@@ -187,26 +187,26 @@ impl Augmented {
         &self.augmentation
     }
 
-    /// Uploads a sample: the part of its image (channel, z, y, x) and of its label map, with what is to happen to them.
+    /// Uploads a sample: the region of its image (channel, z, y, x) and of its label map, with what is to happen to them.
     ///
     /// # Panics
-    /// When the part has other voxels than `change` says, or more than it may have.
+    /// When the region has other voxels than `change` says, or more than it may have.
     pub fn upload(&self, session: &mut Session, change: &Change, image: &[f32], labels: &[i16]) {
         let a = &self.augmentation;
-        let voxels = product(change.part);
-        assert_eq!(image.len(), a.channels * voxels, "voxels of a part of {:?}", change.part);
-        assert!(change.cut.is_some() || change.part == a.patch, "a part of {:?} is no patch", change.part);
+        let voxels = product(change.region);
+        assert_eq!(image.len(), a.channels * voxels, "voxels of a region of {:?}", change.region);
+        assert!(change.cut.is_some() || change.region == a.patch, "a region of {:?} is no patch", change.region);
         session.set_input(self.numbers, &numbers::bytes(a, change));
-        for (&part, channel) in self.parts.iter().zip(image.chunks_exact(voxels)) {
-            session.set_input(part, bytemuck::cast_slice(channel));
+        for (&region, channel) in self.regions.iter().zip(image.chunks_exact(voxels)) {
+            session.set_input(region, bytemuck::cast_slice(channel));
         }
-        if let Some(part) = self.part_labels {
-            assert_eq!(labels.len(), voxels, "labels of a part of {:?}", change.part);
+        if let Some(region) = self.region_labels {
+            assert_eq!(labels.len(), voxels, "labels of a region of {:?}", change.region);
             let even = labels.len() & !1;
             // Whole words are uploaded.
-            session.set_input(part, bytemuck::cast_slice(&labels[..even]));
+            session.set_input(region, bytemuck::cast_slice(&labels[..even]));
             if let [last] = labels[even..] {
-                session.set_input_at(part, 2 * even as u64, bytemuck::cast_slice(&[last, 0]));
+                session.set_input_at(region, 2 * even as u64, bytemuck::cast_slice(&[last, 0]));
             }
         }
         let flags = &self.flags;
@@ -233,22 +233,22 @@ impl Graph {
         let volume = |g: &mut Graph, voxels: usize| g.tensor(Kind::Bytes(4 * voxels as u64), Storage::Arena);
         let uploaded = self.input(numbers::size(a));
         let numbers = uploaded.tensor();
-        let parts: Vec<Input> = (0..a.channels).map(|_| self.image(1, a.part)).collect();
+        let regions: Vec<Input> = (0..a.channels).map(|_| self.image(1, a.region)).collect();
         // A single voxel's label fills a word.
-        let part_labels = a.labels.then(|| self.input(2 * product(a.part).next_multiple_of(2) as u64));
-        let outside = part_labels.map(|part| {
+        let region_labels = a.labels.then(|| self.input(2 * product(a.region).next_multiple_of(2) as u64));
+        let outside = region_labels.map(|region| {
             let outside = volume(self, a.voxels());
-            self.resample_labels(a, &flags, [numbers, part.tensor()], outside);
+            self.resample_labels(a, &flags, [numbers, region.tensor()], outside);
             outside
         });
         let image = volume(self, a.channels * a.voxels());
-        for (channel, part) in parts.iter().enumerate() {
+        for (channel, region) in regions.iter().enumerate() {
             if !a.intensities && !a.labels {
-                self.resample(a, channel, &flags, [numbers, part.tensor()], image, true);
+                self.resample(a, channel, &flags, [numbers, region.tensor()], image, true);
                 continue;
             }
             let x = volume(self, a.voxels());
-            self.resample(a, channel, &flags, [numbers, part.tensor()], x, false);
+            self.resample(a, channel, &flags, [numbers, region.tensor()], x, false);
             if a.intensities {
                 self.change_intensities(a, channel, &flags, numbers, x);
             }
@@ -259,6 +259,6 @@ impl Graph {
             self.finish_labels(a, [numbers, outside], labels);
             labels
         });
-        Augmented { image, labels, augmentation: a.clone(), numbers: uploaded, parts, part_labels, flags }
+        Augmented { image, labels, augmentation: a.clone(), numbers: uploaded, regions, region_labels, flags }
     }
 }

@@ -5,10 +5,10 @@ use super::Augmentation;
 /// What happens to one sample.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Change {
-    /// Voxels (z, y, x) of the part that is uploaded.
-    pub part: [usize; 3],
-    /// `None`: the part is the patch.
-    pub cut: Option<Cut>,
+    /// Voxels (z, y, x) of the region that is uploaded.
+    pub region: [usize; 3],
+    /// `None`: the region is the patch.
+    pub cut: Option<CropTransform>,
     /// Axes that are mirrored in the end.
     pub mirror: [bool; 3],
     /// Standard deviation and seed of noise in all channels.
@@ -19,12 +19,12 @@ pub struct Change {
 
 /// A rotation and zoom about the centre of a crop.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Cut {
+pub struct CropTransform {
     /// Offset from the centre of the patch → of the crop, both (z, y, x) in voxels.
     pub matrix: [[f64; 3]; 3],
-    /// Voxels of the crop, and the first voxel of the part in it.
+    /// Voxels of the crop, and the first voxel of the region in it.
     pub crop: [usize; 3],
-    /// First voxel of the part along (z, y, x) of the crop.
+    /// First voxel of the region along (z, y, x) of the crop.
     pub start: [usize; 3],
 }
 
@@ -54,7 +54,7 @@ shader_struct! {
     /// The WGSL struct `Sample`, without its channels.
     #[derive(Default)]
     struct SampleNumbers is Sample of ["augment/cubic", "augment/linear"] {
-        part: [u32; 3],
+        region: [u32; 3],
         mirror: u32,
         start: [i32; 3],
         sigma: f32,
@@ -92,9 +92,9 @@ pub(super) fn size(a: &Augmentation) -> u64 {
 pub(super) fn bytes(a: &Augmentation, change: &Change) -> Vec<u8> {
     let axes = (0..3).filter(|&axis| change.mirror[axis]).map(|axis| 1 << axis).sum::<u32>();
     let mut sample = SampleNumbers {
-        part: change.part.map(|n| n as u32),
+        region: change.region.map(|n| n as u32),
         mirror: axes,
-        crop: change.part.map(|n| n as u32),
+        crop: change.region.map(|n| n as u32),
         ..Default::default()
     };
     if let Some(cut) = &change.cut {

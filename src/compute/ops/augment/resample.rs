@@ -1,4 +1,4 @@
-//! From a part to the patch: a copy; or, rotated and zoomed, the spline's coefficients of the part and the patch from them, or linear
+//! From a region to the patch: a copy; or, rotated and zoomed, the spline's coefficients of the region and the patch from them, or linear
 //! interpolation without them.
 
 use super::{AXES, Augmentation, Flags, Interpolation};
@@ -21,7 +21,7 @@ struct ResampleLabels {
 }
 
 impl Graph {
-    /// Cuts one channel out of its part: into its place in `y` when it is the last thing that happens, else to the beginning.
+    /// Cuts one channel out of its region: into its place in `y` when it is the last thing that happens, else to the beginning.
     pub(super) fn resample(
         &mut self,
         a: &Augmentation,
@@ -33,13 +33,13 @@ impl Graph {
     ) {
         let mut outputs = vec![y];
         if a.interpolation == Interpolation::Cubic {
-            outputs.push(self.scratch(4 * product(a.part) as u64));
+            outputs.push(self.scratch(4 * product(a.region) as u64));
         }
         let Flags { plain, turned, .. } = *flags;
         self.push(Resample { a: a.clone(), channel, plain, turned, last }, &inputs, &outputs);
     }
 
-    /// Cuts the label map out of its part. Labels remain -1 outside.
+    /// Cuts the label map out of its region. Labels remain -1 outside.
     pub(super) fn resample_labels(&mut self, a: &Augmentation, flags: &Flags, inputs: [TensorId; 2], y: TensorId) {
         let Flags { plain, turned, .. } = *flags;
         self.push(ResampleLabels { a: a.clone(), plain, turned }, &inputs, &[y]);
@@ -53,7 +53,7 @@ impl Op for Resample {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (numbers, part) = (r.slice(node.inputs[0]), r.slice(node.inputs[1]));
+        let (numbers, region) = (r.slice(node.inputs[0]), r.slice(node.inputs[1]));
         let y = r.slice(node.outputs[0]);
         let mut params = self.a.params(self.channel);
         if self.last {
@@ -61,18 +61,18 @@ impl Op for Resample {
             params.first = (self.channel * product(self.a.patch)) as u32;
         }
         let (plain, turned) = (self.plain, self.turned);
-        self.a.each_voxel(r, Kernel::new("augment/copy"), &params, &[numbers, part, y], Some(plain));
+        self.a.each_voxel(r, Kernel::new("augment/copy"), &params, &[numbers, region, y], Some(plain));
         if self.a.interpolation == Interpolation::Linear {
-            return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, part, y], Some(turned));
+            return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, region, y], Some(turned));
         }
         let coefficients = r.slice(node.outputs[1]);
         for axis in 0..3 {
             let kernel = Kernel::new("augment/prefilter").flag("FIRST", axis == 0);
-            let from = if axis == 0 { part } else { r.dummy() };
-            let lines = (0..3).filter(|&a| a != axis).map(|a| self.a.part[a]).product();
-            let groups = r.when(turned, lines, 64);
+            let from = if axis == 0 { region } else { r.dummy() };
+            let lines = (0..3).filter(|&a| a != axis).map(|a| self.a.region[a]).product();
+            let workgroups = r.when(turned, lines, 64);
             let params = super::Params { axis: axis as u32, ..params };
-            r.dispatch(kernel, &params, &[numbers, from, coefficients], groups, 0.0, 0.0);
+            r.dispatch(kernel, &params, &[numbers, from, coefficients], workgroups, 0.0, 0.0);
         }
         self.a.each_voxel(r, Kernel::new("augment/cubic"), &params, &[numbers, coefficients, y], Some(turned));
     }

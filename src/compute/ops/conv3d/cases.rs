@@ -1,7 +1,7 @@
-//! Cases of the convolution: odd sizes, one to several quads, strides, anisotropy, masks.
+//! Cases of the convolution: odd sizes, one to several channel groups, strides, anisotropy, masks.
 
 use super::{Bias, reference};
-use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, Space, TensorId, product};
+use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, TensorId, VoxelLayout, product};
 use crate::compute::ops::case::{Case, Input, Setup, f64s, masked, noise, random_mask, stored, voxel_mask};
 use crate::compute::ops::geometry::Geometry;
 use crate::compute::ops::loops::Shape;
@@ -21,8 +21,10 @@ fn conv_case(c: ConvCase, precision: Precision) -> Case {
     let out_dims = c.geometry.output(c.dims);
     let masks: Vec<BlockMask> = c.mask.iter().map(|m| random_mask(7, m.0, m.1)).collect();
     let space = |dims, sparse: bool| match (&c.mask, sparse) {
-        (Some(m), true) => Space::sparse(dims, Mask::nth(0, m.0), masks[0].count()).expect("blocks are whole voxels"),
-        _ => Space::dense(dims),
+        (Some(m), true) => {
+            VoxelLayout::sparse(dims, Mask::nth(0, m.0), masks[0].count()).expect("blocks are whole voxels")
+        }
+        _ => VoxelLayout::dense(dims),
     };
     let (in_space, out_space) =
         (space(c.dims, c.mask.is_some_and(|m| m.2)), space(out_dims, c.mask.is_some_and(|m| m.3)));
@@ -135,10 +137,10 @@ pub fn benchmarks() -> Vec<(String, Setup)> {
         let (masks, space) = if hidden > 0.0 {
             let grid = [4; 3];
             let mask = random_mask(1, grid, (hidden * product(grid) as f64) as usize);
-            let space = Space::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
+            let space = VoxelLayout::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
             (vec![mask], space)
         } else {
-            (vec![], Space::dense(dims))
+            (vec![], VoxelLayout::dense(dims))
         };
         let n = channels * product(dims);
         let setup = Setup {

@@ -2,13 +2,13 @@
 
 use super::pass::{Pass, SOFTWARE_WORKGROUP};
 use crate::compute::device::recording::Kernel;
-use crate::compute::graph::{Recorder, Space};
+use crate::compute::graph::{Recorder, VoxelLayout};
 
-/// How the direct kernels cut their output: quads and voxels that one invocation keeps in registers, invocations of a workgroup
+/// How the direct kernels cut their output: channel groups and voxels that one invocation keeps in registers, invocations of a workgroup
 /// (see `shaders/conv3d/direct.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tiling {
-    pub quads: usize,
+    pub groups: usize,
     pub voxels: usize,
     pub workgroup: usize,
 }
@@ -19,32 +19,32 @@ impl Tiling {
     /// A GPU needs many invocations before it needs large tiles; a software adapter pays for every load, so its tiles are as
     /// large as registers allow. It also keeps only so much compiled code: past that Mesa 22 compiles every kernel again at
     /// every dispatch, so there are few variants.
-    pub fn new(software: bool, quads: usize, space: &Space) -> Self {
-        let quads = match quads {
+    pub fn new(software: bool, groups: usize, space: &VoxelLayout) -> Self {
+        let groups = match groups {
             1 => 1,
             2 => 2,
             _ => 4,
         };
         if software {
-            return Self { quads: quads.max(2), voxels: 4, workgroup: SOFTWARE_WORKGROUP };
+            return Self { groups: groups.max(2), voxels: 4, workgroup: SOFTWARE_WORKGROUP };
         }
         let voxels = match space.voxels() {
             0..=256 => 1,
             257..=1024 => 2,
             _ => 4,
         };
-        Self { quads, voxels, workgroup: WORKGROUP }
+        Self { groups, voxels, workgroup: WORKGROUP }
     }
 }
 
 pub(super) fn record(r: &mut Recorder, pass: &Pass) {
-    let tiling = Tiling::new(r.facts().is_software(), pass.target.quads, &pass.grid);
+    let tiling = Tiling::new(r.facts().is_software(), pass.target.groups, &pass.grid);
     let kernel = Kernel::new("conv3d/direct")
-        .with("QUADS", tiling.quads as u32)
+        .with("GROUPS", tiling.groups as u32)
         .with("VOXELS", tiling.voxels as u32)
         .with("WORKGROUP", tiling.workgroup as u32)
         .flag("TRANSPOSED", pass.matrices.transposed)
         .flag("SCATTER", pass.scatter.is_some());
-    let groups = r.over(&pass.grid, tiling.workgroup * tiling.voxels, pass.target.quads.div_ceil(tiling.quads));
-    r.dispatch(kernel, &pass.params(), &pass.bindings(r), groups, pass.flops, pass.bytes());
+    let workgroups = r.over(&pass.grid, tiling.workgroup * tiling.voxels, pass.target.groups.div_ceil(tiling.groups));
+    r.dispatch(kernel, &pass.params(), &pass.bindings(r), workgroups, pass.flops, pass.bytes());
 }

@@ -17,23 +17,23 @@ pub(in crate::compute::ops) fn record_forward(
     accumulate: bool,
 ) {
     let (channels_out, output) = r.shape(y);
-    let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
+    let weight_in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
     for out in r.segments(y) {
-        let mut first_in_quad = 0;
+        let mut first_in_group = 0;
         let mut first = true;
         for &x in inputs {
             let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
-                let share = |quads: usize, channels: usize, all: usize| channels as f64 * quads as f64 / all as f64;
+                let share = |groups: usize, channels: usize, all: usize| channels as f64 * groups as f64 / all as f64;
                 let work = flops(1, 1, geometry, &output)
-                    * share(segment.quads, channels_in, r.quads(x))
-                    * share(out.quads, channels_out, r.quads(y));
-                let first_quad = first_in_quad + segment.first_quad;
+                    * share(segment.groups, channels_in, r.groups(x))
+                    * share(out.groups, channels_out, r.groups(y));
+                let first_group = first_in_group + segment.first_group;
                 let problem = Problem {
                     geometry,
                     taps: geometry.taps(),
-                    in_quads: segment.quads,
-                    out_quads: out.quads,
+                    in_groups: segment.groups,
+                    out_groups: out.groups,
                     grid: output,
                     precision: r.precision(),
                 };
@@ -45,7 +45,7 @@ pub(in crate::compute::ops) fn record_forward(
                     source: segment,
                     target: out,
                     weight: r.slice(weight),
-                    matrices: geometry.forward_matrices(weight_in_quads, first_quad, out.first_quad),
+                    matrices: geometry.forward_matrices(weight_in_groups, first_group, out.first_group),
                     bias: bias.filter(|_| first).map(|b| r.slice(b)),
                     accumulate: accumulate || !first,
                     flops: work,
@@ -53,7 +53,7 @@ pub(in crate::compute::ops) fn record_forward(
                 Variant::choose(r, "forward", &problem).record(r, &pass);
                 first = false;
             }
-            first_in_quad += r.quads(x);
+            first_in_group += r.groups(x);
         }
     }
 }

@@ -3,17 +3,17 @@
 use super::flops;
 use super::pass::{Pass, Problem, Scatter};
 use super::variant::Variant;
-use crate::compute::graph::{Node, Op, Recorder, Space, product};
+use crate::compute::graph::{Node, Op, Recorder, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias].
 #[derive(Clone, Debug)]
 pub(in crate::compute::ops) struct InputGradient {
     pub geometry: Geometry,
-    /// Input quads of the weights, over the whole concatenation.
-    pub weight_in_quads: usize,
+    /// Input channel groups of the weights, over the whole concatenation.
+    pub weight_in_groups: usize,
     /// Where this input starts among them.
-    pub first_in_quad: usize,
+    pub first_in_group: usize,
     pub accumulate: bool,
 }
 
@@ -31,19 +31,19 @@ impl Op for InputGradient {
         let grid = match (strided, dx_space.is_sparse() && dy_space.is_sparse()) {
             (false, _) => dx_space,
             (true, true) => dy_space,
-            (true, false) => Space::dense(dy_space.dims),
+            (true, false) => VoxelLayout::dense(dy_space.dims),
         };
         for target in r.segments(dx) {
             for (k, segment) in r.segments(dy).into_iter().enumerate() {
-                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.quads as f64
-                    / r.quads(dy) as f64
-                    * target.quads as f64
-                    / r.quads(dx) as f64;
+                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.groups as f64
+                    / r.groups(dy) as f64
+                    * target.groups as f64
+                    / r.groups(dx) as f64;
                 let problem = Problem {
                     geometry,
                     taps: geometry.most_taps(),
-                    in_quads: segment.quads,
-                    out_quads: target.quads,
+                    in_groups: segment.groups,
+                    out_groups: target.groups,
                     grid,
                     precision: r.precision(),
                 };
@@ -59,9 +59,9 @@ impl Op for InputGradient {
                         target,
                         weight: r.slice(weight),
                         matrices: geometry.gradient_matrices(
-                            self.weight_in_quads,
-                            segment.first_quad,
-                            self.first_in_quad + target.first_quad,
+                            self.weight_in_groups,
+                            segment.first_group,
+                            self.first_in_group + target.first_group,
                             first_tap,
                         ),
                         bias: bias.filter(|_| k == 0).map(|b| r.slice(b)),

@@ -3,7 +3,7 @@
 use super::pass::{Pass, Problem};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Precision};
-use crate::compute::graph::{QUAD, Recorder};
+use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/matrix.wgsl`), in tiles of the adapter's cooperative matrices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +28,9 @@ pub(super) const PAD: usize = 2;
 pub(super) const STAGED_BYTES: usize = 8;
 pub(super) const SUM_BYTES: usize = 16;
 
-/// Tiles that hold so many quads of channels, as a power of two.
-pub(super) fn tiles(quads: usize, tile: usize) -> usize {
-    (quads * QUAD).div_ceil(tile).next_power_of_two()
+/// Tiles that hold so many channel groups of channels, as a power of two.
+pub(super) fn tiles(groups: usize, tile: usize) -> usize {
+    (groups * GROUP).div_ceil(tile).next_power_of_two()
 }
 
 impl Matrix {
@@ -40,7 +40,7 @@ impl Matrix {
         let mut found = Vec::new();
         for (subgroups, rows, columns, depth) in [(4, 2, 4, 2), (4, 1, 4, 2), (4, 2, 2, 2), (2, 2, 4, 2), (4, 2, 8, 1)]
         {
-            let (columns, depth) = (tiles(p.out_quads, tile).min(columns), tiles(p.in_quads, tile).min(depth));
+            let (columns, depth) = (tiles(p.out_groups, tile).min(columns), tiles(p.in_groups, tile).min(depth));
             let cut = Self { subgroups, rows, columns, depth };
             let fits = cut.workgroup_bytes(tile) <= facts.workgroup_memory as usize
                 && subgroups * lanes <= facts.max_invocations as usize;
@@ -54,10 +54,10 @@ impl Matrix {
     fn workgroup_bytes(&self, tile: usize) -> usize {
         let voxels = self.subgroups * self.rows * tile;
         let (channels_in, channels_out) = (self.depth * tile, self.columns * tile);
-        let values = voxels * (channels_in / QUAD + PAD);
-        let weights = channels_in * (channels_out / QUAD + PAD);
-        let transposed = channels_out * (channels_in / QUAD + PAD);
-        (values + weights.max(transposed)) * STAGED_BYTES + voxels * (tile / QUAD + 1) * SUM_BYTES
+        let values = voxels * (channels_in / GROUP + PAD);
+        let weights = channels_in * (channels_out / GROUP + PAD);
+        let transposed = channels_out * (channels_in / GROUP + PAD);
+        (values + weights.max(transposed)) * STAGED_BYTES + voxels * (tile / GROUP + 1) * SUM_BYTES
     }
 
     pub fn record(&self, r: &mut Recorder, pass: &Pass) {
@@ -71,12 +71,12 @@ impl Matrix {
             .unrolled("DEPTH", self.depth)
             .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
             .flag("SCATTER", pass.scatter.is_some());
-        let groups = r.over(
+        let workgroups = r.over(
             &pass.grid,
             self.subgroups * self.rows * tile,
-            (pass.target.quads * QUAD).div_ceil(self.columns * tile),
+            (pass.target.groups * GROUP).div_ceil(self.columns * tile),
         );
-        r.dispatch(kernel, &pass.params(), &pass.bindings(r), groups, pass.flops, pass.bytes());
+        r.dispatch(kernel, &pass.params(), &pass.bindings(r), workgroups, pass.flops, pass.bytes());
     }
 }
 

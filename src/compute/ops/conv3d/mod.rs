@@ -22,7 +22,7 @@ pub(super) use forward::record_forward;
 pub(super) use input_gradient::InputGradient;
 pub(super) use weight_gradient::weight_gradient;
 
-use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, Recorder, Role, Space, TensorId};
+use crate::compute::graph::{GROUP, Graph, Node, Op, Packing, Recorder, Role, TensorId, VoxelLayout};
 use crate::compute::ops::geometry::Geometry;
 
 /// Whether the gradient of a bias is computed. Before an instance norm it is zero, exactly.
@@ -39,8 +39,8 @@ pub enum Bias {
 #[derive(Clone, Debug)]
 struct Conv3d {
     geometry: Geometry,
-    /// Input quads of the weights.
-    in_quads: usize,
+    /// Input channel groups of the weights.
+    in_groups: usize,
     bias: Bias,
 }
 
@@ -52,7 +52,7 @@ impl Graph {
         inputs: &[TensorId],
         name: &str,
         channels: usize,
-        space: Space,
+        space: VoxelLayout,
         geometry: Geometry,
         bias: Bias,
     ) -> TensorId {
@@ -63,7 +63,7 @@ impl Graph {
         let [kz, ky, kx] = geometry.kernel;
         let shape = [channels, widths.iter().sum(), kz, ky, kx];
         let packing = Packing::Convolution { out: channels, inputs: widths, taps: geometry.taps() };
-        let in_quads = packing.in_quads();
+        let in_groups = packing.in_groups();
         let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape))];
         if bias != Bias::None {
             let packing = Packing::Vector { channels };
@@ -71,7 +71,7 @@ impl Graph {
         }
         all.extend(inputs);
         let y = self.feature(channels, space);
-        self.push(Conv3d { geometry, in_quads, bias }, &all, &[y]);
+        self.push(Conv3d { geometry, in_groups, bias }, &all, &[y]);
         y
     }
 }
@@ -111,16 +111,16 @@ impl Op for Conv3d {
         for (k, &x) in inputs.iter().enumerate() {
             if g.needs_gradient(x) {
                 let (dx, accumulate) = g.gradient_target(x);
-                let first_in_quad = inputs[..k].iter().map(|&p| g.shape(p).0.div_ceil(QUAD)).sum();
-                let Conv3d { geometry, in_quads: weight_in_quads, .. } = *self;
-                let op = InputGradient { geometry, weight_in_quads, first_in_quad, accumulate };
+                let first_in_group = inputs[..k].iter().map(|&p| g.shape(p).0.div_ceil(GROUP)).sum();
+                let Conv3d { geometry, in_groups: weight_in_groups, .. } = *self;
+                let op = InputGradient { geometry, weight_in_groups, first_in_group, accumulate };
                 g.push(op, &[dy, weight], &[dx]);
             }
         }
     }
 }
 
-fn flops(channels_in: usize, channels_out: usize, geometry: Geometry, space: &Space) -> f64 {
+fn flops(channels_in: usize, channels_out: usize, geometry: Geometry, space: &VoxelLayout) -> f64 {
     2.0 * (channels_in * channels_out * geometry.taps() * space.voxels()) as f64
 }
 

@@ -2,22 +2,22 @@
 
 use super::u;
 use crate::compute::device::recording::{Precision, Slice};
-use crate::compute::graph::{QUAD, Recorder, Segment, Space, SpaceUniform, product};
+use crate::compute::graph::{GROUP, Recorder, Segment, VoxelLayout, VoxelLayoutUniform, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
 pub(super) const SOFTWARE_WORKGROUP: usize = 16;
 
-/// What is to be computed: `in_quads` to `out_quads`, one output voxel for each voxel of `grid`. For a strided input gradient
+/// What is to be computed: `in_groups` to `out_groups`, one output voxel for each voxel of `grid`. For a strided input gradient
 /// that is once for each parity class.
 #[derive(Clone, Copy)]
 pub(super) struct Problem {
     pub geometry: Geometry,
     /// Most taps of a window; fewer than the geometry's in the parity classes of a strided input gradient.
     pub taps: usize,
-    pub in_quads: usize,
-    pub out_quads: usize,
-    pub grid: Space,
+    pub in_groups: usize,
+    pub out_groups: usize,
+    pub grid: VoxelLayout,
     pub precision: Precision,
 }
 
@@ -28,8 +28,8 @@ impl Problem {
         let blocks = self.grid.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
         format!(
             "{pass} {}>{} k{} s{} {}{blocks} {}",
-            self.in_quads * QUAD,
-            self.out_quads * QUAD,
+            self.in_groups * GROUP,
+            self.out_groups * GROUP,
             dots(self.geometry.kernel),
             dots(self.geometry.stride),
             dots(self.grid.dims),
@@ -46,7 +46,7 @@ pub(super) struct Window {
     pub padding: [i32; 3],
 }
 
-/// Where the matrix of output quad o, input quad i and tap k lies: first + o * out + i * input + k * tap.
+/// Where the matrix of output channel group o, input channel group i and tap k lies: first + o * out + i * input + k * tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Matrices {
     pub first: i32,
@@ -60,7 +60,7 @@ pub(super) struct Matrices {
 /// The voxel at c of the grid is stored at c * stride + parity of the space.
 #[derive(Clone, Copy)]
 pub(super) struct Scatter {
-    pub space: Space,
+    pub space: VoxelLayout,
     pub stride: [usize; 3],
     pub parity: [usize; 3],
 }
@@ -68,8 +68,8 @@ pub(super) struct Scatter {
 /// One dispatch: a segment of the input to one of the output.
 pub(super) struct Pass {
     pub window: Window,
-    pub input: Space,
-    pub grid: Space,
+    pub input: VoxelLayout,
+    pub grid: VoxelLayout,
     /// `None`: the grid is the output.
     pub scatter: Option<Scatter>,
     pub source: Segment,
@@ -84,13 +84,13 @@ pub(super) struct Pass {
 shader_struct! {
     /// The uniform of every kernel that runs a [`Pass`]: `shaders/shared/pass.wgsl`.
     pub(super) struct PassParams is Pass of ["conv3d/direct", "conv3d/staged", "conv3d/subgroup", "conv3d/matrix"] {
-        input: SpaceUniform,
-        grid: SpaceUniform,
-        destination: SpaceUniform,
+        input: VoxelLayoutUniform,
+        grid: VoxelLayoutUniform,
+        destination: VoxelLayoutUniform,
         stride: [u32; 3],
-        in_quads: u32,
+        in_groups: u32,
         padding: [i32; 3],
-        out_quads: u32,
+        out_groups: u32,
         scatter_stride: [u32; 3],
         accumulate: u32,
         parity: [u32; 3],
@@ -100,7 +100,7 @@ shader_struct! {
         window: [u32; 3],
         step_out: i32,
         step_in: i32,
-        first_out_quad: u32,
+        first_out_group: u32,
         pad: [u32; 2],
     }
 }
@@ -126,9 +126,9 @@ impl Pass {
             grid: self.grid.uniform(),
             destination: destination.uniform(),
             stride: u(self.window.stride),
-            in_quads: self.source.quads as u32,
+            in_groups: self.source.groups as u32,
             padding: self.window.padding,
-            out_quads: self.target.quads as u32,
+            out_groups: self.target.groups as u32,
             scatter_stride: u(stride),
             accumulate: u32::from(self.accumulate),
             parity: u(parity),
@@ -138,31 +138,31 @@ impl Pass {
             window: u(self.window.size),
             step_out: self.matrices.out,
             step_in: self.matrices.input,
-            first_out_quad: self.target.first_quad as u32,
+            first_out_group: self.target.first_group as u32,
             pad: [0; 2],
         }
     }
 }
 
 impl Geometry {
-    /// Steps between the matrices of taps, where a tap has `in_quads` of them.
-    fn tap_steps(&self, in_quads: usize) -> [i32; 3] {
+    /// Steps between the matrices of taps, where a tap has `in_groups` of them.
+    fn tap_steps(&self, in_groups: usize) -> [i32; 3] {
         let [_, ky, kx] = self.kernel;
-        [(ky * kx * in_quads) as i32, (kx * in_quads) as i32, in_quads as i32]
+        [(ky * kx * in_groups) as i32, (kx * in_groups) as i32, in_groups as i32]
     }
 
     pub(super) fn forward(&self) -> Window {
         Window { size: self.kernel, stride: self.stride, padding: self.padding.map(|p| p as i32) }
     }
 
-    /// Matrices of a forward pass from input quad `first_in` of `in_quads` to output quad `first_out`.
-    pub(super) fn forward_matrices(&self, in_quads: usize, first_in: usize, first_out: usize) -> Matrices {
-        let row = self.taps() * in_quads;
+    /// Matrices of a forward pass from input channel group `first_in` of `in_groups` to output channel group `first_out`.
+    pub(super) fn forward_matrices(&self, in_groups: usize, first_in: usize, first_out: usize) -> Matrices {
+        let row = self.taps() * in_groups;
         Matrices {
             first: (first_out * row + first_in) as i32,
             out: row as i32,
             input: 1,
-            tap: self.tap_steps(in_quads),
+            tap: self.tap_steps(in_groups),
             transposed: false,
         }
     }
@@ -196,17 +196,17 @@ impl Geometry {
         (Window { size, stride: [1; 3], padding }, last)
     }
 
-    /// Matrices of an input gradient from output quad `first_out` to quad `first_in` of `in_quads`, whose window begins with tap
+    /// Matrices of an input gradient from output channel group `first_out` to channel group `first_in` of `in_groups`, whose window begins with tap
     /// `first_tap`.
     pub(super) fn gradient_matrices(
         &self,
-        in_quads: usize,
+        in_groups: usize,
         first_out: usize,
         first_in: usize,
         first_tap: [usize; 3],
     ) -> Matrices {
-        let row = self.taps() * in_quads;
-        let steps = self.tap_steps(in_quads);
+        let row = self.taps() * in_groups;
+        let steps = self.tap_steps(in_groups);
         let tap: i32 = (0..3).map(|a| first_tap[a] as i32 * steps[a]).sum();
         Matrices {
             first: (first_out * row + first_in) as i32 + tap,

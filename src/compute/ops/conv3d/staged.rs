@@ -3,15 +3,15 @@
 use super::pass::{Pass, Problem, SOFTWARE_WORKGROUP, Window};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Precision};
-use crate::compute::graph::{QUAD_BYTES, Recorder, Space};
+use crate::compute::graph::{GROUP_BYTES, Recorder, VoxelLayout};
 
 /// How the kernel cuts its work (see `shaders/conv3d/staged.wgsl` and `shaders/conv3d/subgroup.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Staged {
-    /// Voxels and output quads of an invocation.
+    /// Voxels and output channel groups of an invocation.
     pub voxels: usize,
-    pub quads: usize,
-    /// Input quads whose weights are staged at a time.
+    pub groups: usize,
+    /// Input channel groups whose weights are staged at a time.
     pub chunk: usize,
     /// Tiles that a workgroup makes with them.
     pub tiles: usize,
@@ -32,24 +32,24 @@ impl Staged {
         let row = p.grid.row();
         // Neighbours along x share loads.
         let best = [4, 2].into_iter().find(|&v| row.is_multiple_of(v)).unwrap_or(4);
-        for (most_voxels, most_quads) in [(best, 8), (4, 8), (4, 4), (2, 8), (8, 4), (1, 8), (2, 4)] {
-            let quads = most_quads.min(p.out_quads.next_power_of_two());
-            let room = facts.workgroup_memory as usize / (quads * p.taps * 4 * QUAD_BYTES as usize);
+        for (most_voxels, most_groups) in [(best, 8), (4, 8), (4, 4), (2, 8), (8, 4), (1, 8), (2, 4)] {
+            let groups = most_groups.min(p.out_groups.next_power_of_two());
+            let room = facts.workgroup_memory as usize / (groups * p.taps * 4 * GROUP_BYTES as usize);
             if voxels < workgroup * most_voxels || room == 0 {
                 continue;
             }
             let mut chunk = 1;
-            while 2 * chunk <= room && chunk < p.in_quads {
+            while 2 * chunk <= room && chunk < p.in_groups {
                 chunk *= 2;
             }
-            let work = voxels.div_ceil(workgroup * most_voxels) * p.out_quads.div_ceil(quads);
+            let work = voxels.div_ceil(workgroup * most_voxels) * p.out_groups.div_ceil(groups);
             let tiles = match facts.is_software() {
                 true => (work / SOFTWARE_WORKGROUPS).clamp(1, MOST_TILES),
                 false => 1,
             };
             // Sums that wait in memory between chunks would lose their precision there.
             let tiles = if p.precision == Precision::F16 { 1 } else { tiles };
-            let cut = Self { voxels: most_voxels, quads, chunk, tiles, workgroup };
+            let cut = Self { voxels: most_voxels, groups, chunk, tiles, workgroup };
             if !found.contains(&cut) {
                 found.push(cut);
             }
@@ -58,7 +58,7 @@ impl Staged {
     }
 
     /// Whether the voxels of an invocation are neighbours along x: where rows are whole numbers of them.
-    fn adjacent(&self, grid: &Space) -> bool {
+    fn adjacent(&self, grid: &VoxelLayout) -> bool {
         grid.row().is_multiple_of(self.voxels)
     }
 
@@ -68,7 +68,7 @@ impl Staged {
             .kernel("conv3d/staged", pass)
             .unrolled("CHUNK", self.chunk)
             .unrolled("TILES", self.tiles)
-            .flag("EXACT", pass.source.quads.is_multiple_of(self.chunk));
+            .flag("EXACT", pass.source.groups.is_multiple_of(self.chunk));
         self.dispatch(r, pass, kernel);
     }
 
@@ -87,7 +87,7 @@ impl Staged {
         let aligned = adjacent && same && (kx, stride, padding) == (3, 1, 1);
         Kernel::new(shader)
             .unrolled("VOXELS", self.voxels)
-            .unrolled("QUADS", self.quads)
+            .unrolled("GROUPS", self.groups)
             .unrolled("ADJACENT", usize::from(adjacent))
             .unrolled("ALIGNED", usize::from(aligned))
             .unrolled("KZ", kz)
@@ -102,7 +102,7 @@ impl Staged {
 
     fn dispatch(&self, r: &mut Recorder, pass: &Pass, kernel: Kernel) {
         let per_group = self.workgroup * self.voxels * self.tiles;
-        let groups = r.over(&pass.grid, per_group, pass.target.quads.div_ceil(self.quads));
-        r.dispatch(kernel, &pass.params(), &pass.bindings(r), groups, pass.flops, pass.bytes());
+        let workgroups = r.over(&pass.grid, per_group, pass.target.groups.div_ceil(self.groups));
+        r.dispatch(kernel, &pass.params(), &pass.bindings(r), workgroups, pass.flops, pass.bytes());
     }
 }

@@ -5,7 +5,7 @@ use super::matrix::{Matrix, units};
 use super::pass::{Pass, Problem};
 use super::staged::Staged;
 use crate::compute::device::AdapterFacts;
-use crate::compute::graph::{QUAD, Recorder, product};
+use crate::compute::graph::{GROUP, Recorder, product};
 
 /// The kernels of a convolution from one segment to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,9 @@ impl std::fmt::Display for Variant {
         match self {
             Variant::Direct => f.write_str("direct"),
             Variant::Staged(s) => {
-                write!(f, "staged {} {} {} {} {}", s.voxels, s.quads, s.chunk, s.tiles, s.workgroup)
+                write!(f, "staged {} {} {} {} {}", s.voxels, s.groups, s.chunk, s.tiles, s.workgroup)
             }
-            Variant::Subgroup(s) => write!(f, "subgroup {} {} {}", s.voxels, s.quads, s.workgroup),
+            Variant::Subgroup(s) => write!(f, "subgroup {} {} {}", s.voxels, s.groups, s.workgroup),
             Variant::Matrix(m) => m.fmt(f),
         }
     }
@@ -46,9 +46,9 @@ pub(super) fn prefers_direct(facts: &AdapterFacts) -> bool {
 /// Whether cooperative matrices are tried first: on a GPU, where the channels fill a tile. A software adapter has no units for
 /// them.
 pub(super) fn prefers_matrices(facts: &AdapterFacts, p: &Problem) -> bool {
-    let filled = |quads: usize, tile: usize| quads * QUAD >= tile;
+    let filled = |groups: usize, tile: usize| groups * GROUP >= tile;
     !facts.is_software()
-        && units(facts, p.precision).is_some_and(|(tile, _)| filled(p.in_quads, tile) && filled(p.out_quads, tile))
+        && units(facts, p.precision).is_some_and(|(tile, _)| filled(p.in_groups, tile) && filled(p.out_groups, tile))
 }
 
 impl Variant {

@@ -10,7 +10,7 @@ use super::weight_gradient_pass::Pass;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, QUAD, QUAD_BYTES, Recorder, Space, TensorId};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId, VoxelLayout};
 use crate::compute::ops::geometry::Geometry;
 
 /// Adds the nodes that bring d loss / d weight for a convolution from `inputs` to a tensor whose gradient is `dy`.
@@ -22,40 +22,40 @@ pub(in crate::compute::ops) fn weight_gradient(
     dy: TensorId,
 ) {
     let dw = g.parameter_gradient(weight);
-    let in_quads: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(QUAD)).sum();
-    let out_quads = g.shape(dy).0.div_ceil(QUAD);
-    let slabs = slabs(geometry, in_quads, out_quads, g.shape(dy).1);
-    let bytes = (out_quads * geometry.taps() * in_quads) as u64 * 4 * QUAD_BYTES;
-    let partial = g.scratch(bytes * slabs as u64);
+    let in_groups: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(GROUP)).sum();
+    let out_groups = g.shape(dy).0.div_ceil(GROUP);
+    let partitions = partitions(geometry, in_groups, out_groups, g.shape(dy).1);
+    let bytes = (out_groups * geometry.taps() * in_groups) as u64 * 4 * GROUP_BYTES;
+    let partial = g.scratch(bytes * partitions as u64);
     let mut all: Vec<TensorId> = inputs.iter().map(|&x| g.saved(x)).collect();
     all.push(dy);
-    g.push(WeightGradient { geometry, slabs }, &all, &[dw, partial]);
+    g.push(WeightGradient { geometry, partitions }, &all, &[dw, partial]);
 }
 
 /// Most bytes of the partial sums of a weight gradient.
 const MAX_PARTIAL: usize = 64 << 20;
 /// Invocations that keep a GPU busy.
 const INVOCATIONS: usize = 1 << 16;
-/// Rows of voxels that a slab holds at least.
-const ROWS_PER_SLAB: usize = 8;
+/// Rows of voxels that a partition holds at least.
+const ROWS_PER_PARTITION: usize = 8;
 
-fn slabs(geometry: Geometry, in_quads: usize, out_quads: usize, output: Space) -> usize {
-    let matrices = geometry.taps() * in_quads * out_quads;
-    let invocations = geometry.taps() * in_quads * out_quads.div_ceil(4);
+fn partitions(geometry: Geometry, in_groups: usize, out_groups: usize, output: VoxelLayout) -> usize {
+    let matrices = geometry.taps() * in_groups * out_groups;
+    let invocations = geometry.taps() * in_groups * out_groups.div_ceil(4);
     let rows = output.voxels() / output.row();
-    INVOCATIONS.div_ceil(invocations).min(MAX_PARTIAL / (matrices * 64)).min(rows / ROWS_PER_SLAB).clamp(1, 128)
+    INVOCATIONS.div_ceil(invocations).min(MAX_PARTIAL / (matrices * 64)).min(rows / ROWS_PER_PARTITION).clamp(1, 128)
 }
 
 /// dw += correlation of dy with x. Inputs: x..., dy; outputs: dw, partial sums.
 struct WeightGradient {
     geometry: Geometry,
-    slabs: usize,
+    partitions: usize,
 }
 
 shader_struct! {
-    struct SlabsParams is Params of ["conv3d/slabs"] {
+    struct PartitionsParams is Params of ["conv3d/partitions"] {
         size: u32,
-        slabs: u32,
+        partitions: u32,
         pad: [u32; 2],
     }
 }
@@ -70,41 +70,41 @@ impl Op for WeightGradient {
         let (dy, inputs) = node.inputs.split_last().expect("dy is the last input");
         let (dw, partial) = (node.outputs[0], node.outputs[1]);
         let (channels_out, output) = r.shape(*dy);
-        let weight_in_quads: usize = inputs.iter().map(|&x| r.quads(x)).sum();
-        let matrices = r.quads(*dy) * geometry.taps() * weight_in_quads;
+        let weight_in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
+        let matrices = r.groups(*dy) * geometry.taps() * weight_in_groups;
         let whole = Problem {
             geometry,
             taps: geometry.taps(),
-            in_quads: weight_in_quads,
-            out_quads: r.quads(*dy),
+            in_groups: weight_in_groups,
+            out_groups: r.groups(*dy),
             grid: output,
             precision: r.precision(),
         };
         let candidates = Variant::candidates(r.facts(), &whole);
         let chosen = r.choose(whole.name("weight gradient"), &candidates);
-        let slabs = match chosen {
-            Variant::Direct => self.slabs,
-            Variant::Staged(staged) => staged.slabs(r.facts(), &whole, self.slabs),
-            Variant::Gathered(gathered) => gathered.slabs(r.facts(), &whole, self.slabs),
-            Variant::Matrix(matrix) => matrix.slabs(r.facts(), &whole, self.slabs),
+        let partitions = match chosen {
+            Variant::Direct => self.partitions,
+            Variant::Staged(staged) => staged.partitions(r.facts(), &whole, self.partitions),
+            Variant::Gathered(gathered) => gathered.partitions(r.facts(), &whole, self.partitions),
+            Variant::Matrix(matrix) => matrix.partitions(r.facts(), &whole, self.partitions),
         };
-        let mut first_in_quad = 0;
+        let mut first_in_group = 0;
         for &x in inputs {
             let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
                 for target in r.segments(*dy) {
-                    let work = flops(channels_in, channels_out, geometry, &output) * segment.quads as f64
-                        / r.quads(x) as f64
-                        * target.quads as f64
-                        / r.quads(*dy) as f64;
+                    let work = flops(channels_in, channels_out, geometry, &output) * segment.groups as f64
+                        / r.groups(x) as f64
+                        * target.groups as f64
+                        / r.groups(*dy) as f64;
                     let pass = Pass {
                         geometry,
                         spaces: [&input, &output],
                         segments: [segment, target],
                         partial: r.slice(partial),
-                        first_in_quad: first_in_quad + segment.first_quad,
-                        weight_in_quads,
-                        slabs,
+                        first_in_group: first_in_group + segment.first_group,
+                        weight_in_groups,
+                        partitions,
                         matrices,
                         flops: work,
                     };
@@ -116,27 +116,27 @@ impl Op for WeightGradient {
                     }
                 }
             }
-            first_in_quad += r.quads(x);
+            first_in_group += r.groups(x);
         }
-        let params = SlabsParams { size: (matrices * 4) as u32, slabs: slabs as u32, pad: [0; 2] };
-        let groups = Workgroups::folded(matrices * 4, 64, 1);
+        let params = PartitionsParams { size: (matrices * 4) as u32, partitions: partitions as u32, pad: [0; 2] };
+        let workgroups = Workgroups::folded(matrices * 4, 64, 1);
         let bindings = [r.slice(partial), r.slice(dw)];
         let bytes = r.bytes(partial) + 2.0 * r.bytes(dw);
-        r.dispatch(Kernel::new("conv3d/slabs"), &params, &bindings, groups, 0.0, bytes);
+        r.dispatch(Kernel::new("conv3d/partitions"), &params, &bindings, workgroups, 0.0, bytes);
     }
 }
 
 fn record_direct(r: &mut Recorder, pass: &Pass) {
     let [source, target] = pass.segments;
     let [input, output] = pass.spaces;
-    let out_quads = Tiling::new(r.facts().is_software(), target.quads, output).quads;
-    let items = pass.geometry.taps() * source.quads;
+    let out_groups = Tiling::new(r.facts().is_software(), target.groups, output).groups;
+    let items = pass.geometry.taps() * source.groups;
     let workgroup = if r.facts().is_software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
     let kernel =
-        Kernel::new("conv3d/weight_gradient").with("OUT_QUADS", out_quads as u32).with("WORKGROUP", workgroup as u32);
+        Kernel::new("conv3d/weight_gradient").with("OUT_GROUPS", out_groups as u32).with("WORKGROUP", workgroup as u32);
     let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-    let groups = [items.div_ceil(workgroup), target.quads.div_ceil(out_quads), pass.slabs].map(|g| g as u32);
-    r.dispatch(kernel, &pass.params(), &bindings, Workgroups::Fixed(groups), pass.flops, pass.bytes());
+    let workgroups = [items.div_ceil(workgroup), target.groups.div_ceil(out_groups), pass.partitions].map(|g| g as u32);
+    r.dispatch(kernel, &pass.params(), &bindings, Workgroups::Fixed(workgroups), pass.flops, pass.bytes());
 }
 
 /// Fewer taps read each staged value too rarely.
@@ -145,7 +145,7 @@ const FEW_TAPS: usize = 9;
 /// How a weight gradient is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Variant {
-    /// An invocation owns a tap and an input quad.
+    /// An invocation owns a tap and an input channel group.
     Direct,
     /// The input is staged in workgroup memory.
     Staged(Staged),

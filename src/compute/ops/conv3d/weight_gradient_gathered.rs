@@ -4,19 +4,19 @@ use super::pass::{Problem, SOFTWARE_WORKGROUP};
 use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{QUAD, Recorder};
+use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/weight_gradient_gathered.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Gathered {
-    /// Input quads of a workgroup.
-    pub quads: usize,
+    /// Input channel groups of a workgroup.
+    pub groups: usize,
     /// Voxels that are gathered at a time.
     pub voxels: usize,
     pub workgroup: usize,
 }
 
-/// Sums of four that registers hold: input quads times taps of a row.
+/// Sums of four that registers hold: input channel groups times taps of a row.
 const MOST_SUMS: usize = 12;
 /// Workgroups that keep the cores of a software adapter, or a GPU, busy.
 const SOFTWARE_WORKGROUPS: usize = 16;
@@ -27,9 +27,9 @@ impl Gathered {
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let workgroup = if facts.is_software() { SOFTWARE_WORKGROUP } else { 32 };
         let mut found = Vec::new();
-        for (quads, voxels) in [(8, 16), (4, 16), (2, 16), (1, 16)] {
-            let cut = Self { quads, voxels, workgroup };
-            if quads * p.geometry.kernel[2] <= MOST_SUMS && quads <= p.in_quads.next_power_of_two() {
+        for (groups, voxels) in [(8, 16), (4, 16), (2, 16), (1, 16)] {
+            let cut = Self { groups, voxels, workgroup };
+            if groups * p.geometry.kernel[2] <= MOST_SUMS && groups <= p.in_groups.next_power_of_two() {
                 found.push(cut);
             }
         }
@@ -37,16 +37,16 @@ impl Gathered {
         found
     }
 
-    /// Workgroups for a slab: tiles of input quads, tiles of output channels, rows of taps.
-    fn groups(&self, kernel: [usize; 3], in_quads: usize, out_quads: usize) -> [usize; 3] {
-        [in_quads.div_ceil(self.quads), (out_quads * QUAD).div_ceil(self.workgroup), kernel[0] * kernel[1]]
+    /// Workgroups for a partition: tiles of input channel groups, tiles of output channels, rows of taps.
+    fn workgroups(&self, kernel: [usize; 3], in_groups: usize, out_groups: usize) -> [usize; 3] {
+        [in_groups.div_ceil(self.groups), (out_groups * GROUP).div_ceil(self.workgroup), kernel[0] * kernel[1]]
     }
 
-    /// Slabs that keep the adapter busy, `most` at most.
-    pub fn slabs(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
+    /// Partitions that keep the adapter busy, `most` at most.
+    pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let busy = if facts.is_software() { SOFTWARE_WORKGROUPS } else { WORKGROUPS };
-        let groups: usize = self.groups(p.geometry.kernel, p.in_quads, p.out_quads).iter().product();
-        busy.div_ceil(groups).min(p.grid.voxels().div_ceil(self.voxels)).clamp(1, most)
+        let workgroups: usize = self.workgroups(p.geometry.kernel, p.in_groups, p.out_groups).iter().product();
+        busy.div_ceil(workgroups).min(p.grid.voxels().div_ceil(self.voxels)).clamp(1, most)
     }
 
     pub fn record(&self, r: &mut Recorder, pass: &Pass) {
@@ -54,18 +54,18 @@ impl Gathered {
         let [source, target] = pass.segments;
         let kernel = Kernel::new("conv3d/weight_gradient_gathered")
             .unrolled("WORKGROUP", self.workgroup)
-            .unrolled("QUADS", self.quads)
+            .unrolled("GROUPS", self.groups)
             .unrolled("VOXELS", self.voxels)
             .unrolled("KX", pass.geometry.kernel[2]);
         let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-        let [x, y, rows] = self.groups(pass.geometry.kernel, source.quads, target.quads);
-        let groups = Workgroups::Fixed([x, y, rows * pass.slabs].map(|g| g as u32));
-        r.dispatch(kernel, &pass.params(), &bindings, groups, pass.flops, pass.bytes());
+        let [x, y, rows] = self.workgroups(pass.geometry.kernel, source.groups, target.groups);
+        let workgroups = Workgroups::Fixed([x, y, rows * pass.partitions].map(|g| g as u32));
+        r.dispatch(kernel, &pass.params(), &bindings, workgroups, pass.flops, pass.bytes());
     }
 }
 
 impl std::fmt::Display for Gathered {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "gathered {} {} {}", self.quads, self.voxels, self.workgroup)
+        write!(f, "gathered {} {} {}", self.groups, self.voxels, self.workgroup)
     }
 }

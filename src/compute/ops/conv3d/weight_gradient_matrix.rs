@@ -5,7 +5,7 @@ use super::pass::Problem;
 use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{QUAD, Recorder};
+use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/weight_gradient_matrix.wgsl`), in tiles of the adapter's cooperative
 /// matrices.
@@ -30,9 +30,9 @@ impl Matrix {
         let mut found = Vec::new();
         for (subgroups, rows, columns, depth) in [(4, 1, 2, 2), (2, 1, 2, 2), (4, 1, 4, 2), (2, 2, 2, 2), (4, 1, 2, 4)]
         {
-            let subgroups = tiles(p.out_quads, tile).min(subgroups);
-            let rows = (tiles(p.out_quads, tile) / subgroups).min(rows);
-            let cut = Self { subgroups, rows, columns: tiles(p.in_quads, tile).min(columns), depth };
+            let subgroups = tiles(p.out_groups, tile).min(subgroups);
+            let rows = (tiles(p.out_groups, tile) / subgroups).min(rows);
+            let cut = Self { subgroups, rows, columns: tiles(p.in_groups, tile).min(columns), depth };
             let fits = cut.workgroup_bytes(tile, p.geometry.kernel[2]) <= facts.workgroup_memory as usize
                 && subgroups * lanes <= facts.max_invocations as usize;
             if fits && !found.contains(&cut) {
@@ -44,22 +44,22 @@ impl Matrix {
 
     fn workgroup_bytes(&self, tile: usize, taps: usize) -> usize {
         let voxels = self.depth * tile;
-        let left = voxels * (self.subgroups * self.rows * tile / QUAD + PAD);
-        let right = taps * voxels * (self.columns * tile / QUAD + PAD);
-        (left + right) * STAGED_BYTES + self.subgroups * tile * (tile / QUAD + 1) * SUM_BYTES
+        let left = voxels * (self.subgroups * self.rows * tile / GROUP + PAD);
+        let right = taps * voxels * (self.columns * tile / GROUP + PAD);
+        (left + right) * STAGED_BYTES + self.subgroups * tile * (tile / GROUP + 1) * SUM_BYTES
     }
 
-    /// Workgroups for a slab: tiles of input channels, tiles of output channels, rows of taps.
-    fn groups(&self, tile: usize, kernel: [usize; 3], in_quads: usize, out_quads: usize) -> [usize; 3] {
-        let groups = |quads: usize, of: usize| (quads * QUAD).div_ceil(of * tile);
-        [groups(in_quads, self.columns), groups(out_quads, self.subgroups * self.rows), kernel[0] * kernel[1]]
+    /// Workgroups for a partition: tiles of input channels, tiles of output channels, rows of taps.
+    fn workgroups(&self, tile: usize, kernel: [usize; 3], in_groups: usize, out_groups: usize) -> [usize; 3] {
+        let workgroups = |groups: usize, of: usize| (groups * GROUP).div_ceil(of * tile);
+        [workgroups(in_groups, self.columns), workgroups(out_groups, self.subgroups * self.rows), kernel[0] * kernel[1]]
     }
 
-    /// Slabs that keep the adapter busy, `most` at most.
-    pub fn slabs(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
+    /// Partitions that keep the adapter busy, `most` at most.
+    pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let Some((tile, _)) = units(facts, p.precision) else { return 1 };
-        let groups: usize = self.groups(tile, p.geometry.kernel, p.in_quads, p.out_quads).iter().product();
-        WORKGROUPS.div_ceil(groups).min(p.grid.voxels().div_ceil(self.depth * tile)).clamp(1, most)
+        let workgroups: usize = self.workgroups(tile, p.geometry.kernel, p.in_groups, p.out_groups).iter().product();
+        WORKGROUPS.div_ceil(workgroups).min(p.grid.voxels().div_ceil(self.depth * tile)).clamp(1, most)
     }
 
     pub fn record(&self, r: &mut Recorder, pass: &Pass) {
@@ -75,9 +75,9 @@ impl Matrix {
             .unrolled("DEPTH", self.depth)
             .unrolled("KX", pass.geometry.kernel[2]);
         let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-        let [x, y, rows] = self.groups(tile, pass.geometry.kernel, source.quads, target.quads);
-        let groups = Workgroups::Fixed([x, y, rows * pass.slabs].map(|g| g as u32));
-        r.dispatch(kernel, &pass.params(), &bindings, groups, pass.flops, pass.bytes());
+        let [x, y, rows] = self.workgroups(tile, pass.geometry.kernel, source.groups, target.groups);
+        let workgroups = Workgroups::Fixed([x, y, rows * pass.partitions].map(|g| g as u32));
+        r.dispatch(kernel, &pass.params(), &bindings, workgroups, pass.flops, pass.bytes());
     }
 }
 

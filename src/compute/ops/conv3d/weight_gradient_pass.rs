@@ -2,19 +2,19 @@
 
 use super::u;
 use crate::compute::device::recording::Slice;
-use crate::compute::graph::{Segment, Space, SpaceUniform};
+use crate::compute::graph::{Segment, VoxelLayout, VoxelLayoutUniform};
 use crate::compute::ops::geometry::Geometry;
 
 /// One dispatch: a segment of the input against one of dy.
 pub(super) struct Pass<'a> {
     pub geometry: Geometry,
-    pub spaces: [&'a Space; 2],
+    pub spaces: [&'a VoxelLayout; 2],
     pub segments: [Segment; 2],
     pub partial: Slice,
-    /// Where the segment starts among the input quads of the weights, and how many those are.
-    pub first_in_quad: usize,
-    pub weight_in_quads: usize,
-    pub slabs: usize,
+    /// Where the segment starts among the input channel groups of the weights, and how many those are.
+    pub first_in_group: usize,
+    pub weight_in_groups: usize,
+    pub partitions: usize,
     /// Matrices of the whole weights.
     pub matrices: usize,
     pub flops: f64,
@@ -27,17 +27,17 @@ shader_struct! {
         "conv3d/weight_gradient_gathered",
         "conv3d/weight_gradient_matrix",
     ] {
-        input: SpaceUniform,
-        output: SpaceUniform,
+        input: VoxelLayoutUniform,
+        output: VoxelLayoutUniform,
         kernel: [u32; 3],
-        in_quads: u32,
+        in_groups: u32,
         stride: [u32; 3],
-        weight_in_quads: u32,
+        weight_in_groups: u32,
         padding: [u32; 3],
-        first_in_quad: u32,
-        first_out_quad: u32,
-        out_quads: u32,
-        slabs: u32,
+        first_in_group: u32,
+        first_out_group: u32,
+        out_groups: u32,
+        partitions: u32,
         weight_size: u32,
     }
 }
@@ -49,14 +49,14 @@ impl Pass<'_> {
             input: self.spaces[0].uniform(),
             output: self.spaces[1].uniform(),
             kernel: u(self.geometry.kernel),
-            in_quads: source.quads as u32,
+            in_groups: source.groups as u32,
             stride: u(self.geometry.stride),
-            weight_in_quads: self.weight_in_quads as u32,
+            weight_in_groups: self.weight_in_groups as u32,
             padding: u(self.geometry.padding),
-            first_in_quad: self.first_in_quad as u32,
-            first_out_quad: target.first_quad as u32,
-            out_quads: target.quads as u32,
-            slabs: self.slabs as u32,
+            first_in_group: self.first_in_group as u32,
+            first_out_group: target.first_group as u32,
+            out_groups: target.groups as u32,
+            partitions: self.partitions as u32,
             weight_size: self.matrices as u32,
         }
     }

@@ -5,7 +5,7 @@ use super::u;
 use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::{Kernel, Workgroups};
-use crate::compute::graph::{QUAD, QUAD_BYTES, Recorder, Space, SpaceUniform, product};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, VoxelLayout, VoxelLayoutUniform, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// How the kernel with staged input cuts its work (see `shaders/conv3d/weight_gradient_staged.wgsl`).
@@ -32,7 +32,7 @@ impl Staged {
         }
         let bytes = |cells: [usize; 3]| {
             let halo = std::array::from_fn(|a| (cells[a] - 1) * p.geometry.stride[a] + p.geometry.kernel[a]);
-            product(halo) * QUAD_BYTES as usize
+            product(halo) * GROUP_BYTES as usize
         };
         while bytes(cells) > facts.workgroup_memory as usize {
             let axis = (0..3).max_by_key(|&a| (cells[a], 2 - a))?;
@@ -47,37 +47,37 @@ impl Staged {
     }
 
     /// Boxes along each axis of a block, or of a dense volume.
-    fn boxes(&self, output: &Space) -> [usize; 3] {
+    fn boxes(&self, output: &VoxelLayout) -> [usize; 3] {
         let extent = extent(output);
         std::array::from_fn(|a| extent[a].div_ceil(self.cells[a]))
     }
 
-    /// Slabs that keep the adapter busy: partial sums cost memory and another pass.
-    pub fn slabs(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
+    /// Partitions that keep the adapter busy: partial sums cost memory and another pass.
+    pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let busy: usize = if facts.is_software() { 16 } else { 2048 };
-        let groups = p.in_quads * (p.out_quads * QUAD).div_ceil(self.workgroup);
+        let workgroups = p.in_groups * (p.out_groups * GROUP).div_ceil(self.workgroup);
         let blocks = p.grid.blocks.map_or(1, |b| b.capacity);
-        busy.div_ceil(groups).min(product(self.boxes(&p.grid)) * blocks).clamp(1, most)
+        busy.div_ceil(workgroups).min(product(self.boxes(&p.grid)) * blocks).clamp(1, most)
     }
 }
 
 /// Voxels of a block, or of a dense volume.
-fn extent(space: &Space) -> [usize; 3] {
+fn extent(space: &VoxelLayout) -> [usize; 3] {
     space.blocks.map_or(space.dims, |b| b.block)
 }
 
 shader_struct! {
     struct Params is Params of ["conv3d/weight_gradient_staged"] {
-        input: SpaceUniform,
-        output: SpaceUniform,
+        input: VoxelLayoutUniform,
+        output: VoxelLayoutUniform,
         padding: [u32; 3],
-        in_quads: u32,
+        in_groups: u32,
         boxes: [u32; 3],
-        weight_in_quads: u32,
-        first_in_quad: u32,
-        first_out_quad: u32,
-        out_quads: u32,
-        slabs: u32,
+        weight_in_groups: u32,
+        first_in_group: u32,
+        first_out_group: u32,
+        out_groups: u32,
+        partitions: u32,
         weight_size: u32,
         pad: [u32; 3],
     }
@@ -92,13 +92,13 @@ impl Staged {
             input: input.uniform(),
             output: output.uniform(),
             padding: u(padding),
-            in_quads: source.quads as u32,
+            in_groups: source.groups as u32,
             boxes: u(self.boxes(output)),
-            weight_in_quads: pass.weight_in_quads as u32,
-            first_in_quad: pass.first_in_quad as u32,
-            first_out_quad: target.first_quad as u32,
-            out_quads: target.quads as u32,
-            slabs: pass.slabs as u32,
+            weight_in_groups: pass.weight_in_groups as u32,
+            first_in_group: pass.first_in_group as u32,
+            first_out_group: target.first_group as u32,
+            out_groups: target.groups as u32,
+            partitions: pass.partitions as u32,
             weight_size: pass.matrices as u32,
             pad: [0; 3],
         };
@@ -113,7 +113,8 @@ impl Staged {
             }
         }
         let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-        let groups = [source.quads, (target.quads * QUAD).div_ceil(self.workgroup), pass.slabs].map(|g| g as u32);
-        r.dispatch(kernel_of, &params, &bindings, Workgroups::Fixed(groups), pass.flops, pass.bytes());
+        let workgroups =
+            [source.groups, (target.groups * GROUP).div_ceil(self.workgroup), pass.partitions].map(|g| g as u32);
+        r.dispatch(kernel_of, &params, &bindings, Workgroups::Fixed(workgroups), pass.flops, pass.bytes());
     }
 }

@@ -2,7 +2,7 @@
 
 use super::DiceCe;
 use super::reference::dice_ce;
-use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId, product};
+use crate::compute::graph::{Graph, Input as Upload, Precision, TensorId, VoxelLayout, product};
 use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, stored};
 use crate::compute::ops::labels::Classes;
 use crate::compute::ops::labels::samples::{overlapping_regions, random_labels};
@@ -37,7 +37,7 @@ fn dice_ce_case(name: &str, classes: Classes, background: bool, batch_dice: bool
         let maps = [images[0].tensor(), images[1].tensor()];
         g.dice_ce(x, &maps, fine, &loss, 0.5, true)
     });
-    let space = Space::dense(dims);
+    let space = VoxelLayout::dense(dims);
     let inputs = logits.into_iter().map(|values| Input { channels, space, values }).collect();
     let half = |v: &[f64]| v.iter().map(|x| 0.5 * x).collect::<Vec<f64>>();
     Case {

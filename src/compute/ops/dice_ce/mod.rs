@@ -8,7 +8,7 @@ pub(super) mod cases;
 pub(super) mod reference;
 
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Output, QUAD, QUAD_BYTES, Recorder, TensorId};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Output, Recorder, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 use crate::compute::ops::labels::{Classes, LabelMap, check};
 
@@ -47,7 +47,7 @@ shader_struct! {
 
 shader_struct! {
     pub(super) struct FinalizeParams is Params of ["dice_ce/finalize"] {
-        quads: u32,
+        groups: u32,
         channels: u32,
         samples: u32,
         first_class: u32,
@@ -78,15 +78,15 @@ impl Graph {
     ) -> Vec<TensorId> {
         let (channels, space) = self.shape(logits[0]);
         check(space, channels, &loss.classes);
-        let (samples, quads, chunks) = (logits.len(), channels.div_ceil(QUAD), space.voxels().div_ceil(CHUNK));
-        let partial = self.scratch((samples * KINDS * quads * chunks) as u64 * QUAD_BYTES);
-        let sums = self.scratch((samples * KINDS * quads) as u64 * QUAD_BYTES);
-        let coefficients = self.scratch((samples * 2 * quads + 1) as u64 * QUAD_BYTES);
+        let (samples, groups, chunks) = (logits.len(), channels.div_ceil(GROUP), space.voxels().div_ceil(CHUNK));
+        let partial = self.scratch((samples * KINDS * groups * chunks) as u64 * GROUP_BYTES);
+        let sums = self.scratch((samples * KINDS * groups) as u64 * GROUP_BYTES);
+        let coefficients = self.scratch((samples * 2 * groups + 1) as u64 * GROUP_BYTES);
         let (output, values) = (self.output(Output::Loss), self.step_values());
         let mut outputs = vec![output, partial, sums, coefficients];
         // A sigmoid needs nothing of the other channels.
         let per_voxel = if loss.classes.are_regions() { 1 } else { space.voxels() };
-        outputs.extend((0..samples).map(|_| self.scratch(per_voxel as u64 * QUAD_BYTES)));
+        outputs.extend((0..samples).map(|_| self.scratch(per_voxel as u64 * GROUP_BYTES)));
         let gradients: Vec<TensorId> =
             if gradient { (0..samples).map(|_| self.feature(channels, space)).collect() } else { vec![] };
         outputs.extend(&gradients);
@@ -125,13 +125,13 @@ impl DiceCeLoss {
         if self.is_softmax() {
             for s in &segments {
                 let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, chunks);
-                let groups = Workgroups::folded(space.voxels(), 64, 1);
+                let workgroups = Workgroups::folded(space.voxels(), 64, 1);
                 let bytes = s.slice.size as f64;
                 r.dispatch(
                     self.kernel("dice_ce/state"),
                     &params,
                     &[labels.slice, s.slice, state],
-                    groups,
+                    workgroups,
                     4.0 * r.values(s),
                     bytes,
                 );
@@ -140,9 +140,16 @@ impl DiceCeLoss {
         for s in &segments {
             let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, chunks);
             let kernel = self.kernel("dice_ce/sums").with("CHUNK", CHUNK as u32);
-            let groups = Workgroups::Fixed([chunks as u32, 1, s.quads as u32]);
+            let workgroups = Workgroups::Fixed([chunks as u32, 1, s.groups as u32]);
             let bytes = s.slice.size as f64;
-            r.dispatch(kernel, &params, &[labels.slice, s.slice, state, t.partial], groups, 12.0 * r.values(s), bytes);
+            r.dispatch(
+                kernel,
+                &params,
+                &[labels.slice, s.slice, state, t.partial],
+                workgroups,
+                12.0 * r.values(s),
+                bytes,
+            );
         }
     }
 
@@ -155,19 +162,19 @@ impl DiceCeLoss {
             for s in &segments {
                 let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, 0);
                 let bindings = [labels.slice, s.slice, state, t.coefficients];
-                let groups = Workgroups::folded(space.voxels(), 64, 1);
+                let workgroups = Workgroups::folded(space.voxels(), 64, 1);
                 let bytes = s.slice.size as f64;
-                r.dispatch(self.kernel("dice_ce/project"), &params, &bindings, groups, 4.0 * r.values(s), bytes);
+                r.dispatch(self.kernel("dice_ce/project"), &params, &bindings, workgroups, 4.0 * r.values(s), bytes);
             }
         }
         for (s, d) in segments.iter().zip(r.segments(t.gradients[sample])) {
-            assert_eq!((s.first_quad, s.quads), (d.first_quad, d.quads), "tensors of one shape are cut alike");
+            assert_eq!((s.first_group, s.groups), (d.first_group, d.groups), "tensors of one shape are cut alike");
             let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, 0);
             let kernel = self.kernel("dice_ce/gradient").with("SAMPLES", t.logits.len() as u32);
             let bindings = [labels.slice, s.slice, state, t.coefficients, d.slice];
-            let groups = Workgroups::folded(space.voxels(), 64, s.quads);
+            let workgroups = Workgroups::folded(space.voxels(), 64, s.groups);
             let bytes = s.slice.size as f64;
-            r.dispatch(kernel, &params, &bindings, groups, 8.0 * r.values(s), 2.0 * bytes);
+            r.dispatch(kernel, &params, &bindings, workgroups, 8.0 * r.values(s), 2.0 * bytes);
         }
     }
 }
@@ -192,14 +199,14 @@ impl Op for DiceCeLoss {
             coefficients: r.slice(node.outputs[3]),
         };
         let (channels, space) = r.shape(logits[0]);
-        let (quads, chunks) = (r.quads(logits[0]), space.voxels().div_ceil(CHUNK));
+        let (groups, chunks) = (r.groups(logits[0]), space.voxels().div_ceil(CHUNK));
         (0..samples).for_each(|sample| self.record_sums(r, &t, sample));
         let params = ReduceParams { chunks: chunks as u32, pad: [0; 3] };
-        let groups = Workgroups::Fixed([(samples * KINDS * quads) as u32, 1, 1]);
+        let workgroups = Workgroups::Fixed([(samples * KINDS * groups) as u32, 1, 1]);
         let bytes = t.partial.size as f64;
-        r.dispatch(Kernel::new("dice_ce/reduce"), &params, &[t.partial, t.sums], groups, 0.0, bytes);
+        r.dispatch(Kernel::new("dice_ce/reduce"), &params, &[t.partial, t.sums], workgroups, 0.0, bytes);
         let params = FinalizeParams {
-            quads: quads as u32,
+            groups: groups as u32,
             channels: channels as u32,
             samples: samples as u32,
             first_class: u32::from(self.is_softmax() && !self.loss.background),

@@ -187,7 +187,7 @@ impl Op for Distort {
         let each = r.when(self.shuffled, self.distortion.windows, 1);
         r.dispatch(Kernel::new("distort/owners"), &params, &[numbers, windows, owners], each, 0.0, 0.0);
         let bindings = [numbers, image, owners, windows, curve, distorted];
-        let groups = Workgroups::folded(voxels, 64, 1);
-        r.dispatch(Kernel::new("distort/transform"), &params, &bindings, groups, 0.0, 8.0 * voxels as f64);
+        let workgroups = Workgroups::folded(voxels, 64, 1);
+        r.dispatch(Kernel::new("distort/transform"), &params, &bindings, workgroups, 0.0, 8.0 * voxels as f64);
     }
 }

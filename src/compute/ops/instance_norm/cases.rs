@@ -2,7 +2,7 @@
 
 use super::reference::Norm;
 use super::{EPS, Epilogue};
-use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, Space, TensorId, product};
+use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, TensorId, VoxelLayout, product};
 use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, numbered, random_mask, stored, voxel_mask};
 
 /// What tells one norm from another.
@@ -60,11 +60,11 @@ pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
 }
 
 impl NormCase {
-    fn space(&self, instance: usize, masks: &[BlockMask]) -> Space {
+    fn space(&self, instance: usize, masks: &[BlockMask]) -> VoxelLayout {
         match self.mask {
-            Some((grid, _)) => Space::sparse(self.dims, Mask::nth(instance, grid), masks[instance].count())
+            Some((grid, _)) => VoxelLayout::sparse(self.dims, Mask::nth(instance, grid), masks[instance].count())
                 .expect("blocks are whole voxels"),
-            None => Space::dense(self.dims),
+            None => VoxelLayout::dense(self.dims),
         }
     }
 

@@ -8,7 +8,9 @@ pub(super) mod cases;
 pub(super) mod reference;
 
 use crate::compute::device::recording::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Graph, Node, Op, Packing, QUAD, QUAD_BYTES, Recorder, Role, SpaceUniform, TensorId};
+use crate::compute::graph::{
+    GROUP, GROUP_BYTES, Graph, Node, Op, Packing, Recorder, Role, TensorId, VoxelLayoutUniform,
+};
 use crate::compute::ops::channel_sum::CHUNK;
 
 /// PyTorch's default, used by every network here.
@@ -51,8 +53,8 @@ impl Graph {
     pub fn joint_norm(&mut self, xs: &[TensorId], affine: Option<&str>, epilogue: Epilogue) -> Vec<TensorId> {
         assert!(epilogue.residual.is_none() || xs.len() == 1, "a residual belongs to one instance");
         let (channels, _) = self.shape(xs[0]);
-        let quads = channels.div_ceil(QUAD) as u64;
-        let statistics = self.scratch(2 * quads * QUAD_BYTES);
+        let groups = channels.div_ceil(GROUP) as u64;
+        let statistics = self.scratch(2 * groups * GROUP_BYTES);
         let partial = self.scratch(self.partial_bytes(xs));
         self.push(Statistics, xs, &[statistics, partial]);
         let mut inputs = xs.to_vec();
@@ -82,16 +84,16 @@ impl Graph {
     }
 
     fn partial_bytes(&self, xs: &[TensorId]) -> u64 {
-        let quads = self.shape(xs[0]).0.div_ceil(QUAD);
+        let groups = self.shape(xs[0]).0.div_ceil(GROUP);
         let chunks: usize = xs.iter().map(|&x| self.shape(x).1.voxels().div_ceil(CHUNK)).sum();
-        (quads * chunks * 3) as u64 * QUAD_BYTES
+        (groups * chunks * 3) as u64 * GROUP_BYTES
     }
 }
 
 shader_struct! {
     pub(super) struct ReduceParams is Params of ["instance_norm/statistics", "instance_norm/backward_reduce"] {
-        space: SpaceUniform,
-        first_quad: u32,
+        space: VoxelLayoutUniform,
+        first_group: u32,
         chunks: u32,
         first_chunk: u32,
         slope: f32,
@@ -100,7 +102,7 @@ shader_struct! {
 
 shader_struct! {
     pub(super) struct FinalizeParams is Params of ["instance_norm/finalize", "instance_norm/backward_finalize"] {
-        quads: u32,
+        groups: u32,
         chunks: u32,
         eps: f32,
         pad: u32,
@@ -109,8 +111,8 @@ shader_struct! {
 
 shader_struct! {
     pub(super) struct ApplyParams is Params of ["instance_norm/apply"] {
-        space: SpaceUniform,
-        first_quad: u32,
+        space: VoxelLayoutUniform,
+        first_group: u32,
         slope: f32,
         pad: [u32; 2],
     }
@@ -118,8 +120,8 @@ shader_struct! {
 
 shader_struct! {
     pub(super) struct BackwardApplyParams is Params of ["instance_norm/backward_apply"] {
-        space: SpaceUniform,
-        first_quad: u32,
+        space: VoxelLayoutUniform,
+        first_group: u32,
         accumulate: u32,
         pad: [u32; 2],
     }
@@ -153,25 +155,25 @@ impl Op for Statistics {
             for segment in r.segments(x) {
                 let params = ReduceParams {
                     space: space.uniform(),
-                    first_quad: segment.first_quad as u32,
+                    first_group: segment.first_group as u32,
                     chunks: total as u32,
                     first_chunk: first_chunk as u32,
                     slope: 0.0,
                 };
                 let kernel = Kernel::new("instance_norm/statistics").with("CHUNK", CHUNK as u32);
-                let groups = Workgroups::Fixed([n as u32, 1, segment.quads as u32]);
+                let workgroups = Workgroups::Fixed([n as u32, 1, segment.groups as u32]);
                 let bindings = [r.mask(&[&space]), segment.slice, partial];
-                r.dispatch(kernel, &params, &bindings, groups, 2.0 * r.values(&segment), segment.slice.size as f64);
+                r.dispatch(kernel, &params, &bindings, workgroups, 2.0 * r.values(&segment), segment.slice.size as f64);
             }
         }
-        let quads = r.quads(node.inputs[0]);
-        let params = FinalizeParams { quads: quads as u32, chunks: total as u32, eps: EPS, pad: 0 };
-        let groups = Workgroups::folded(quads, 64, 1);
+        let groups = r.groups(node.inputs[0]);
+        let params = FinalizeParams { groups: groups as u32, chunks: total as u32, eps: EPS, pad: 0 };
+        let workgroups = Workgroups::folded(groups, 64, 1);
         r.dispatch(
             Kernel::new("instance_norm/finalize"),
             &params,
             &[partial, statistics],
-            groups,
+            workgroups,
             0.0,
             partial.size as f64,
         );
@@ -214,7 +216,7 @@ impl Op for Normalize {
             for (k, (segment, out)) in r.segments(x).into_iter().zip(r.segments(y)).enumerate() {
                 let params = ApplyParams {
                     space: space.uniform(),
-                    first_quad: segment.first_quad as u32,
+                    first_group: segment.first_group as u32,
                     slope: self.slope.unwrap_or(1.0),
                     pad: [0; 2],
                 };
@@ -225,9 +227,9 @@ impl Op for Normalize {
                     .flag("RESIDUAL", residuals.is_some());
                 let bindings =
                     [r.mask(&[&space]), segment.slice, r.slice(statistics), gamma, beta, residual, out.slice];
-                let groups = r.over(&space, 64, segment.quads);
+                let workgroups = r.over(&space, 64, segment.groups);
                 let bytes = segment.slice.size * if residuals.is_some() { 3 } else { 2 };
-                r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&segment), bytes as f64);
+                r.dispatch(kernel, &params, &bindings, workgroups, 4.0 * r.values(&segment), bytes as f64);
             }
         }
     }
@@ -253,9 +255,9 @@ impl Op for Normalize {
                 accumulate.push(add);
             }
         }
-        let quads = g.shape(xs[0]).0.div_ceil(QUAD) as u64;
+        let groups = g.shape(xs[0]).0.div_ceil(GROUP) as u64;
         let partial = g.scratch(g.partial_bytes(xs));
-        let sums = g.scratch(2 * quads * QUAD_BYTES);
+        let sums = g.scratch(2 * groups * GROUP_BYTES);
         let mut inputs = saved;
         inputs.extend(&ys);
         inputs.push(statistics);
@@ -267,7 +269,7 @@ impl Op for Normalize {
             // The kernel computes both on its way to dx; of frozen parameters nobody looks at them.
             for parameter in [gamma, beta] {
                 let frozen = !g.needs_gradient(parameter);
-                outputs.push(if frozen { g.scratch(quads * QUAD_BYTES) } else { g.parameter_gradient(parameter) });
+                outputs.push(if frozen { g.scratch(groups * GROUP_BYTES) } else { g.parameter_gradient(parameter) });
             }
         }
         let op = NormalizeGradient { instances: self.instances, affine: self.affine, slope: self.slope, accumulate };
@@ -297,7 +299,7 @@ impl Op for NormalizeGradient {
             for k in 0..sx.len() {
                 let params = ReduceParams {
                     space: space.uniform(),
-                    first_quad: sx[k].first_quad as u32,
+                    first_group: sx[k].first_group as u32,
                     chunks: total as u32,
                     first_chunk: first_chunk as u32,
                     slope: self.slope.unwrap_or(1.0),
@@ -306,34 +308,48 @@ impl Op for NormalizeGradient {
                     .with("CHUNK", CHUNK as u32)
                     .flag("ACTIVATION", self.slope.is_some());
                 let bindings = [r.mask(&[&space]), sx[k].slice, statistics, sy[k].slice, sdy[k].slice, partial];
-                let groups = Workgroups::Fixed([count as u32, 1, sx[k].quads as u32]);
-                r.dispatch(kernel, &params, &bindings, groups, 4.0 * r.values(&sx[k]), 4.0 * sx[k].slice.size as f64);
+                let workgroups = Workgroups::Fixed([count as u32, 1, sx[k].groups as u32]);
+                r.dispatch(
+                    kernel,
+                    &params,
+                    &bindings,
+                    workgroups,
+                    4.0 * r.values(&sx[k]),
+                    4.0 * sx[k].slice.size as f64,
+                );
             }
         }
-        let quads = r.quads(xs[0]);
-        let params = FinalizeParams { quads: quads as u32, chunks: total as u32, eps: 0.0, pad: 0 };
+        let groups = r.groups(xs[0]);
+        let params = FinalizeParams { groups: groups as u32, chunks: total as u32, eps: 0.0, pad: 0 };
         let (dgamma, dbeta): (Slice, Slice) = match self.affine {
             true => (r.slice(node.outputs[2 * n + 2]), r.slice(node.outputs[2 * n + 3])),
             false => (sums, sums),
         };
         let kernel = Kernel::new("instance_norm/backward_finalize").flag("AFFINE", self.affine);
-        let groups = Workgroups::folded(quads, 64, 1);
-        r.dispatch(kernel, &params, &[partial, sums, dgamma, dbeta], groups, 0.0, partial.size as f64);
+        let workgroups = Workgroups::folded(groups, 64, 1);
+        r.dispatch(kernel, &params, &[partial, sums, dgamma, dbeta], workgroups, 0.0, partial.size as f64);
         for i in 0..n {
             let (_, space) = r.shape(xs[i]);
             let (sx, sdz, sdx) = (r.segments(xs[i]), r.segments(dys[i]), r.segments(dxs[i]));
             for k in 0..sx.len() {
                 let params = BackwardApplyParams {
                     space: space.uniform(),
-                    first_quad: sx[k].first_quad as u32,
+                    first_group: sx[k].first_group as u32,
                     accumulate: u32::from(self.accumulate[i]),
                     pad: [0; 2],
                 };
                 let gamma = if self.affine { r.slice(node.inputs[2 * n + 1]) } else { r.dummy() };
                 let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
                 let bindings = [r.mask(&[&space]), sx[k].slice, statistics, gamma, sums, sdz[k].slice, sdx[k].slice];
-                let groups = r.over(&space, 64, sx[k].quads);
-                r.dispatch(kernel, &params, &bindings, groups, 8.0 * r.values(&sx[k]), 3.0 * sx[k].slice.size as f64);
+                let workgroups = r.over(&space, 64, sx[k].groups);
+                r.dispatch(
+                    kernel,
+                    &params,
+                    &bindings,
+                    workgroups,
+                    8.0 * r.values(&sx[k]),
+                    3.0 * sx[k].slice.size as f64,
+                );
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use super::Contrast;
 use super::reference::voco;
-use crate::compute::graph::{Graph, Input as Upload, Precision, Space, TensorId};
+use crate::compute::graph::{Graph, Input as Upload, Precision, TensorId, VoxelLayout};
 use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, stored};
 
 /// Every case, with features of this precision.
@@ -32,7 +32,7 @@ fn loss_case(name: &str, features: usize, bases: usize, targets: usize, precisio
         let cosines = g.cosines(x[0]);
         g.voco(x[0], cosines, inputs[0], contrast, true).into_iter().collect()
     });
-    let inputs = vec![Input { channels: features, space: Space::dense([1, 1, crops]), values: embeddings }];
+    let inputs = vec![Input { channels: features, space: VoxelLayout::dense([1, 1, crops]), values: embeddings }];
     Case {
         name: name.to_string(),
         setup: Setup { masks: vec![], inputs, parameters: vec![], build, images: vec![uploaded], upstream: vec![] },

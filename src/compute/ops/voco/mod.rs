@@ -36,7 +36,7 @@ shader_struct! {
     struct Params is Params of ["voco/gram", "voco/cosines", "voco/coefficients", "voco/gradient"] {
         crops: u32,
         bases: u32,
-        quads: u32,
+        groups: u32,
         accumulate: u32,
         eps: f32,
         /// Weight of a pair of bases.
@@ -47,7 +47,7 @@ shader_struct! {
 
 impl Params {
     fn new(crops: usize) -> Self {
-        Self { crops: crops as u32, bases: 0, quads: 0, accumulate: 0, eps: EPS, regularization: 0.0, pad: [0; 2] }
+        Self { crops: crops as u32, bases: 0, groups: 0, accumulate: 0, eps: EPS, regularization: 0.0, pad: [0; 2] }
     }
 }
 
@@ -96,13 +96,13 @@ impl Op for Cosines {
         let (cosines, gram) = (r.slice(node.outputs[0]), r.slice(node.outputs[1]));
         let crops = r.shape(node.inputs[0]).1.voxels();
         for (k, s) in r.segments(node.inputs[0]).into_iter().enumerate() {
-            let params = Params { quads: s.quads as u32, accumulate: u32::from(k > 0), ..Params::new(crops) };
-            let groups = Workgroups::Fixed([crops as u32, crops as u32, 1]);
+            let params = Params { groups: s.groups as u32, accumulate: u32::from(k > 0), ..Params::new(crops) };
+            let workgroups = Workgroups::Fixed([crops as u32, crops as u32, 1]);
             let (flops, bytes) = (2.0 * crops as f64 * r.values(&s), s.slice.size as f64);
-            r.dispatch(Kernel::new("voco/gram"), &params, &[s.slice, gram], groups, flops, bytes);
+            r.dispatch(Kernel::new("voco/gram"), &params, &[s.slice, gram], workgroups, flops, bytes);
         }
-        let groups = Workgroups::folded(crops * crops, 64, 1);
-        r.dispatch(Kernel::new("voco/cosines"), &Params::new(crops), &[gram, cosines], groups, 0.0, 0.0);
+        let workgroups = Workgroups::folded(crops * crops, 64, 1);
+        r.dispatch(Kernel::new("voco/cosines"), &Params::new(crops), &[gram, cosines], workgroups, 0.0, 0.0);
     }
 }
 
@@ -125,11 +125,11 @@ impl Op for VocoLoss {
             return;
         }
         for (s, d) in r.segments(node.inputs[0]).into_iter().zip(r.segments(node.outputs[2])) {
-            assert_eq!((s.first_quad, s.quads), (d.first_quad, d.quads), "tensors of one shape are cut alike");
-            let groups = Workgroups::Fixed([crops.div_ceil(64) as u32, 1, s.quads as u32]);
+            assert_eq!((s.first_group, s.groups), (d.first_group, d.groups), "tensors of one shape are cut alike");
+            let workgroups = Workgroups::Fixed([crops.div_ceil(64) as u32, 1, s.groups as u32]);
             let (flops, bytes) = (2.0 * crops as f64 * r.values(&s), 2.0 * s.slice.size as f64);
             let bindings = [s.slice, coefficients, d.slice];
-            r.dispatch(Kernel::new("voco/gradient"), &params, &bindings, groups, flops, bytes);
+            r.dispatch(Kernel::new("voco/gradient"), &params, &bindings, workgroups, flops, bytes);
         }
     }
 }

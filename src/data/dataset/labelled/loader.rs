@@ -7,8 +7,8 @@ use rand::{Rng, RngExt};
 use super::LabelledStore;
 use crate::base::error::{Error, Result};
 use crate::base::random::{Purpose, rng};
-use crate::data::augment::segmentation::{Draw, Settings};
-use crate::data::augment::spatial::Cut;
+use crate::data::augment::segmentation::{Sampled, Settings};
+use crate::data::augment::spatial::CropTransform;
 use crate::data::dataset::sampler;
 use crate::data::dataset::stream::{SampleKey, Source};
 use crate::data::preprocess::case::OUTSIDE;
@@ -37,9 +37,9 @@ pub struct LabelledPatch {
     /// Voxels of the part: those of the patch, unless it is rotated or zoomed.
     pub shape: [usize; 3],
     /// How a rotated or zoomed patch is cut from the part.
-    pub cut: Option<Cut>,
+    pub cut: Option<CropTransform>,
     /// What happens afterwards. `None`: nothing, as for validation.
-    pub draw: Option<Draw>,
+    pub sampled: Option<Sampled>,
     /// For each channel, whether it is 0 outside of the mask: what a draw changes there is taken back.
     pub masked: Vec<bool>,
     /// Id of the case.
@@ -52,7 +52,7 @@ impl LabelledPatch {
     /// A patch that stays as it is.
     pub fn plain(image: Vec<f32>, labels: Vec<i16>, shape: [usize; 3], case: impl Into<String>) -> Self {
         let masked = vec![false; image.len() / labels.len().max(1)];
-        Self { image, labels, shape, cut: None, draw: None, masked, case: case.into(), start: [0; 3] }
+        Self { image, labels, shape, cut: None, sampled: None, masked, case: case.into(), start: [0; 3] }
     }
 
     /// Image (channel, z, y, x) and labels as the network sees them; labels are 0 outside. A training has the device do this.
@@ -65,8 +65,8 @@ impl LabelledPatch {
                 (image, cut.apply_labels(&self.labels, OUTSIDE), cut.patch)
             }
         };
-        if let Some(draw) = &self.draw {
-            draw.apply(&mut image, &mut labels, patch);
+        if let Some(sampled) = &self.sampled {
+            sampled.apply(&mut image, &mut labels, patch);
             for (channel, _) in image.chunks_exact_mut(labels.len()).zip(&self.masked).filter(|(_, masked)| **masked) {
                 channel.iter_mut().zip(&labels).filter(|(_, label)| **label < 0).for_each(|(v, _)| *v = 0.0);
             }
@@ -91,12 +91,12 @@ impl LabelledLoader {
     /// There is no case to draw from or no such case, a patch has no voxel, or the settings make no sense.
     pub fn new(store: Arc<LabelledStore>, cases: Vec<usize>, settings: LabelledPatchSettings) -> Result<Self> {
         if cases.is_empty() || cases.iter().any(|&n| n >= store.cases().len()) {
-            let what = format!("cases {cases:?} of a store of {} cannot be drawn from", store.cases().len());
+            let what = format!("cases {cases:?} of a store of {} cannot be sampled from", store.cases().len());
             return Err(Error::plan(what, "Name at least one case of the store"));
         }
         if settings.patch.contains(&0) || settings.batch == 0 || !(0.0..=1.0).contains(&settings.foreground) {
             let what = format!(
-                "{} patches of {:?} voxels, {} of them with foreground, cannot be drawn",
+                "{} patches of {:?} voxels, {} of them with foreground, cannot be sampled",
                 settings.batch, settings.patch, settings.foreground
             );
             return Err(Error::plan(what, "Give sizes of at least 1 and a share from 0 to 1"));
@@ -143,7 +143,7 @@ impl LabelledLoader {
 impl Source for LabelledLoader {
     type Sample = LabelledPatch;
 
-    /// The patch of a key: a case drawn uniformly with replacement, a position, and what happens to it.
+    /// The patch of a key: a case sampled uniformly with replacement, a position, and what happens to it.
     ///
     /// # Errors
     /// The case's files are missing or damaged.
@@ -151,24 +151,33 @@ impl Source for LabelledLoader {
         let patch = self.settings.patch;
         let mut place = rng(key.seed, Purpose::Sampling, key.step, key.index);
         let case = self.cases[place.random_range(0..self.cases.len())];
-        let draw = self.settings.augment.as_ref().map(|settings| {
+        let sampled = self.settings.augment.as_ref().map(|settings| {
             let mut what = rng(key.seed, Purpose::Augmentation, key.step, key.index);
-            (settings.crop_size(patch), settings.draw(&mut what, self.store.cases()[case].channels, patch))
+            (settings.crop_size(patch), settings.sample(&mut what, self.store.cases()[case].channels, patch))
         });
-        let crop = draw.as_ref().map_or(patch, |(crop, _)| *crop);
+        let crop = sampled.as_ref().map_or(patch, |(crop, _)| *crop);
         let corner = self.corner(&mut place, case, crop, self.forced(key.index))?;
         let start = std::array::from_fn(|a| corner[a] + (crop[a] / 2) as i64 - (patch[a] / 2) as i64);
-        let (cut, from, shape) = match draw.as_ref().and_then(|(_, draw)| draw.matrix) {
+        let (cut, from, shape) = match sampled.as_ref().and_then(|(_, sampled)| sampled.matrix) {
             None => (None, start, patch),
             Some(matrix) => {
-                let cut = Cut::linear(matrix, patch, crop);
+                let cut = CropTransform::linear(matrix, patch, crop);
                 let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
                 (Some(cut), from, shape)
             }
         };
         let (image, labels) = self.store.region(case, from, shape)?;
-        let draw = draw.map(|(_, draw)| draw);
+        let sampled = sampled.map(|(_, sampled)| sampled);
         let masked = self.store.configuration().use_mask_for_norm.clone();
-        Ok(LabelledPatch { image, labels, shape, cut, draw, masked, case: self.store.cases()[case].id.clone(), start })
+        Ok(LabelledPatch {
+            image,
+            labels,
+            shape,
+            cut,
+            sampled,
+            masked,
+            case: self.store.cases()[case].id.clone(),
+            start,
+        })
     }
 }

@@ -1,4 +1,4 @@
-//! Voxels of each class, drawn once for each case, as nnU-Net does when it prepares one.
+//! Voxels of each class, sampled once for each case, as nnU-Net does when it prepares one.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ const LEAST_SHARE: f64 = 0.01;
 
 /// Rows (z, y, x) of all classes one after the other, and how many of them each class has. With an ignore label one more
 /// class: whatever is not ignored, background and the outside of the mask included.
-pub fn draw(labels: &[i16], shape: [usize; 3], classes: &Labels) -> (Vec<u16>, Vec<usize>) {
+pub fn sample_for(labels: &[i16], shape: [usize; 3], classes: &Labels) -> (Vec<u16>, Vec<usize>) {
     let mut voxels: BTreeMap<i16, Vec<usize>> = BTreeMap::new();
     let background = classes.ignore.is_some();
     for (n, &label) in labels.iter().enumerate() {
@@ -33,7 +33,7 @@ pub fn draw(labels: &[i16], shape: [usize; 3], classes: &Labels) -> (Vec<u16>, V
         let total: usize = lists.iter().map(|l| l.len()).sum();
         let count = total.min(MOST).max((total as f64 * LEAST_SHARE).ceil() as usize);
         let mut chosen = index::sample(&mut rng(SEED, Purpose::Locations, class as u64, 0), total, count).into_vec();
-        chosen.sort_unstable(); // they compress better, and are drawn from uniformly anyway
+        chosen.sort_unstable(); // they compress better, and are sampled from uniformly anyway
         let mut lists = lists.into_iter();
         let (mut list, mut before) = (lists.next(), 0);
         for n in chosen {
@@ -68,7 +68,7 @@ mod tests {
         let mut labels = vec![1i16; 1_440_000];
         labels[5..9].fill(2);
         labels[20] = 0;
-        let (rows, counts) = draw(&labels, shape, &plain);
+        let (rows, counts) = sample_for(&labels, shape, &plain);
         assert_eq!(counts, [14_400, 4, 0]);
         assert_eq!(rows.len(), 3 * 14_404);
         assert_eq!(rows[3 * 14_400..], [0, 0, 5, 0, 0, 6, 0, 0, 7, 0, 0, 8]);
@@ -76,15 +76,15 @@ mod tests {
             let [z, y, x] = [row[0], row[1], row[2]].map(usize::from);
             assert_eq!(labels[(z * 120 + y) * 100 + x], 1);
         }
-        assert_eq!(draw(&labels, shape, &plain).0, rows);
-        assert_eq!(draw(&[0; 8], [2; 3], &plain), (vec![], vec![0, 0, 0]));
+        assert_eq!(sample_for(&labels, shape, &plain).0, rows);
+        assert_eq!(sample_for(&[0; 8], [2; 3], &plain), (vec![], vec![0, 0, 0]));
     }
 
     #[test]
     fn regions_join_labels_and_an_ignore_label_adds_a_class() {
         let labels = [0, 1, 2, 3, -1, 1, 4, 0];
         let regions = json!({ "background": 0, "whole": [1, 2, 3], "core": [3], "two": 2, "ignore": 4 });
-        let (rows, counts) = draw(&labels, [2; 3], &classes(regions, json!([1, 2, 3])));
+        let (rows, counts) = sample_for(&labels, [2; 3], &classes(regions, json!([1, 2, 3])));
         assert_eq!(counts, [4, 1, 1, 7]);
         let voxel = |row: &[u16]| row[0] as usize * 4 + row[1] as usize * 2 + row[2] as usize;
         let mut all: Vec<usize> = rows.chunks_exact(3).map(voxel).collect();

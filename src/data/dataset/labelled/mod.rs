@@ -1,7 +1,7 @@
 //! A store of labelled cases, prepared as nnU-Net's plans say.
 //!
 //! `STORE/manifest.json`, `STORE/cases/ID/{image,labels,locations}`: Zarr arrays float32 (channel, z, y, x), int16 (z, y, x) and
-//! uint16 (voxel, axis), in axes after the plans' transposition. `locations` are voxels of each class, drawn once, so that a
+//! uint16 (voxel, axis), in axes after the plans' transposition. `locations` are voxels of each class, sampled once, so that a
 //! patch with foreground can be found without reading the labels.
 
 mod loader;

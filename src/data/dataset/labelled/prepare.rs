@@ -266,7 +266,7 @@ impl Context<'_> {
             return Err(Error::file(&job.case.label, cause, "See whether the voxel size in its header is right"));
         }
         let labels = prepared.labels.unwrap_or_default();
-        let (rows, counts) = locations::draw(&labels, shape, self.labels);
+        let (rows, counts) = locations::sample_for(&labels, shape, self.labels);
         let case = LabelledCase {
             id: job.case.id.clone(),
             channels: prepared.channels,

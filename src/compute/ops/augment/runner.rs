@@ -7,7 +7,7 @@ use crate::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Sess
 use std::rc::Rc;
 
 /// A session whose one program is the augmentation of a patch.
-pub struct Alone {
+pub struct AugmentationRunner {
     session: Session,
     graph: GraphId,
     sample: Augmented,
@@ -15,7 +15,7 @@ pub struct Alone {
     labels: Option<Readout>,
 }
 
-impl Alone {
+impl AugmentationRunner {
     /// A session that can do what `augmentation` says.
     pub fn new(gpu: &Rc<Gpu>, augmentation: &Augmentation) -> Result<Self> {
         let mut graph = Graph::new(Parameters::default(), Precision::F32);
@@ -32,7 +32,7 @@ impl Alone {
     }
 
     /// The sample and its session, for functions that upload by themselves.
-    pub fn parts(&mut self) -> (&Augmented, &mut Session) {
+    pub fn split(&mut self) -> (&Augmented, &mut Session) {
         (&self.sample, &mut self.session)
     }
 

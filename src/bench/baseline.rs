@@ -1,4 +1,4 @@
-//! Measurements of PyTorch beside ours. A peer's file has one JSON object a line: steps as [`Run`] tells them apart, and
+//! Measurements of PyTorch beside ours. A baseline's file has one JSON object a line: steps as [`Run`] tells them apart, and
 //! operators by case. Ours are the reports of `spark3d bench --json`, one or several of the same thing.
 
 use super::step::{Masking, Run, arch};
@@ -11,7 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What a peer's line says of where and how it ran. Lines that differ in it are not pooled.
+/// What a baseline's line says of where and how it ran. Lines that differ in it are not pooled.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Setting {
@@ -60,9 +60,9 @@ struct OperatorLine {
     setting: Setting,
 }
 
-/// The lines of a peer's file.
+/// The lines of a baseline's file.
 #[derive(Clone, Debug)]
-pub struct Peers {
+pub struct Baselines {
     path: PathBuf,
     steps: Vec<StepLine>,
     operators: Vec<OperatorLine>,
@@ -71,7 +71,7 @@ pub struct Peers {
 /// Stands for standard input.
 pub const STDIN: &str = "-";
 
-impl Peers {
+impl Baselines {
     /// # Errors
     /// The file cannot be read, has no lines, or a line is not a measurement (which, and why).
     pub fn read(path: &Path) -> Result<Self> {
@@ -83,21 +83,21 @@ impl Peers {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self> {
-        let mut peers = Self { path: path.to_path_buf(), steps: Vec::new(), operators: Vec::new() };
+        let mut baselines = Self { path: path.to_path_buf(), steps: Vec::new(), operators: Vec::new() };
         for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            peers.add(line).map_err(|cause| {
+            baselines.add(line).map_err(|cause| {
                 let cause = format!("line {} is not a measurement: {cause}", number + 1);
-                Error::file(path, cause, "Give the JSON lines that peer_step.py or examples/peer_conv.py print")
+                Error::file(path, cause, "Give the JSON lines that baseline_step.py or examples/baseline_conv.py print")
             })?;
         }
-        if peers.steps.is_empty() && peers.operators.is_empty() {
+        if baselines.steps.is_empty() && baselines.operators.is_empty() {
             return Err(Error::file(
                 path,
                 "it holds no measurement",
-                "Give the JSON lines that peer_step.py or examples/peer_conv.py print",
+                "Give the JSON lines that baseline_step.py or examples/baseline_conv.py print",
             ));
         }
-        Ok(peers)
+        Ok(baselines)
     }
 
     fn add(&mut self, line: &str) -> Result<(), String> {
@@ -143,7 +143,7 @@ impl Peers {
                 list(wanted.collect()),
                 list(there.collect())
             ),
-            "Choose network, --task, --mode, --set train.patch and train.batch as the peer has them, or time the peer anew",
+            "Choose network, --task, --mode, --set train.patch and train.batch as the baseline has them, or time the baseline anew",
         ))
     }
 }
@@ -234,7 +234,7 @@ impl Report {
     }
 }
 
-/// A step of ours against the same of a peer. Medians of all reports and lines.
+/// A step of ours against the same of a baseline. Medians of all reports and lines.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepRatio {
     /// What was timed.
@@ -246,29 +246,29 @@ pub struct StepRatio {
     pub precision: String,
     /// Of an autoencoder.
     pub masking: Option<Masking>,
-    /// How the peer ran.
-    pub peer: Setting,
+    /// How the baseline ran.
+    pub baseline: Setting,
     /// Reports and lines that count.
     pub reports: usize,
-    /// Lines of the peer.
+    /// Lines of the baseline.
     pub lines: usize,
     /// Of a step of ours.
     pub seconds: f64,
     /// Of a step of theirs.
-    pub peer_seconds: f64,
+    pub baseline_seconds: f64,
     /// Ours by theirs.
     pub time_ratio: f64,
-    /// On the device where the peer ran on one of its own, else the resident set of the process at its peak.
+    /// On the device where the baseline ran on one of its own, else the resident set of the process at its peak.
     pub memory_is_of_device: bool,
     /// Ours in MiB.
     pub memory_mib: Option<f64>,
     /// Theirs in MiB.
-    pub peer_memory_mib: Option<f64>,
+    pub baseline_memory_mib: Option<f64>,
     /// Ours by theirs.
     pub memory_ratio: Option<f64>,
 }
 
-/// An operator of ours against the same of a peer.
+/// An operator of ours against the same of a baseline.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct OperatorRatio {
     /// Name of the case.
@@ -277,21 +277,21 @@ pub struct OperatorRatio {
     pub operator: String,
     /// Name of our adapter.
     pub adapter: String,
-    /// How the peer ran.
-    pub peer: Setting,
+    /// How the baseline ran.
+    pub baseline: Setting,
     /// Reports of ours that count.
     pub reports: usize,
-    /// Lines of the peer that count.
+    /// Lines of the baseline that count.
     pub lines: usize,
     /// Our speed in 1e9 floating-point operations a second.
     pub gflops: f64,
     /// Theirs.
-    pub peer_gflops: f64,
+    pub baseline_gflops: f64,
     /// Our speed by theirs.
     pub speed_ratio: f64,
 }
 
-/// The encoder at one mask ratio: it has no peer, which computes hidden voxels too.
+/// The encoder at one mask ratio: it has no baseline, which computes hidden voxels too.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct EncoderMedian {
     /// Network, patch and blocks.
@@ -315,7 +315,7 @@ pub struct Comparison {
     pub steps: Vec<StepRatio>,
     /// Operator by operator.
     pub operators: Vec<OperatorRatio>,
-    /// The encoder, which has no peer.
+    /// The encoder, which has no baseline.
     pub encoder: Vec<EncoderMedian>,
 }
 
@@ -336,25 +336,25 @@ fn known(values: impl Iterator<Item = Option<f64>>) -> Option<f64> {
     Some(median(values.flatten())).filter(|v| v.is_finite())
 }
 
-/// Compares reports with a peer's lines. What only one of them has is left out.
-pub fn compare(reports: &[Report], peers: &Peers) -> Comparison {
-    Comparison { steps: steps(reports, peers), operators: operators(reports, peers), encoder: encoder(reports) }
+/// Compares reports with a baseline's lines. What only one of them has is left out.
+pub fn compare(reports: &[Report], baselines: &Baselines) -> Comparison {
+    Comparison { steps: steps(reports, baselines), operators: operators(reports, baselines), encoder: encoder(reports) }
 }
 
-fn steps(reports: &[Report], peers: &Peers) -> Vec<StepRatio> {
+fn steps(reports: &[Report], baselines: &Baselines) -> Vec<StepRatio> {
     let own = reports.iter().filter_map(|r| {
         let s = r.step.as_ref()?;
         Some(((s.run.clone(), r.adapter.name.clone(), s.precision.clone(), s.masking.clone()), s))
     });
     let mut out = Vec::new();
     for ((run, adapter, precision, masking), own) in grouped(own) {
-        let same = peers.steps.iter().filter(|l| l.run == run).map(|l| (l.setting.clone(), l));
-        for (peer, lines) in grouped(same) {
+        let same = baselines.steps.iter().filter(|l| l.run == run).map(|l| (l.setting.clone(), l));
+        for (baseline, lines) in grouped(same) {
             let seconds = median(own.iter().map(|s| s.seconds_per_step));
-            let peer_seconds = median(lines.iter().map(|l| l.seconds_median));
+            let baseline_seconds = median(lines.iter().map(|l| l.seconds_median));
             let device = known(lines.iter().map(|l| l.cuda_peak_mib));
             let memory_is_of_device = device.is_some();
-            let peer_memory_mib = device.or_else(|| known(lines.iter().map(|l| l.peak_rss_mib)));
+            let baseline_memory_mib = device.or_else(|| known(lines.iter().map(|l| l.peak_rss_mib)));
             let memory_mib = match memory_is_of_device {
                 true => known(own.iter().map(|s| Some(mib(s.allocated_bytes)))),
                 false => known(own.iter().map(|s| s.peak_resident_bytes.map(mib))),
@@ -364,23 +364,23 @@ fn steps(reports: &[Report], peers: &Peers) -> Vec<StepRatio> {
                 adapter: adapter.clone(),
                 precision: precision.clone(),
                 masking: masking.clone(),
-                peer,
+                baseline,
                 reports: own.len(),
                 lines: lines.len(),
                 seconds,
-                peer_seconds,
-                time_ratio: seconds / peer_seconds,
+                baseline_seconds,
+                time_ratio: seconds / baseline_seconds,
                 memory_is_of_device,
                 memory_mib,
-                peer_memory_mib,
-                memory_ratio: memory_mib.zip(peer_memory_mib).map(|(ours, theirs)| ours / theirs),
+                baseline_memory_mib,
+                memory_ratio: memory_mib.zip(baseline_memory_mib).map(|(ours, theirs)| ours / theirs),
             });
         }
     }
     out
 }
 
-fn operators(reports: &[Report], peers: &Peers) -> Vec<OperatorRatio> {
+fn operators(reports: &[Report], baselines: &Baselines) -> Vec<OperatorRatio> {
     let own = reports.iter().flat_map(|r| {
         r.operators.iter().flat_map(move |c| {
             let counted = c.operators.iter().filter(|o| o.flops > 0.0 && o.seconds > 0.0);
@@ -390,19 +390,19 @@ fn operators(reports: &[Report], peers: &Peers) -> Vec<OperatorRatio> {
     });
     let mut out = Vec::new();
     for ((case, operator, adapter), own) in grouped(own) {
-        let same = peers.operators.iter().filter(|l| l.case == case && l.operator == operator);
-        for (peer, lines) in grouped(same.map(|l| (l.setting.clone(), l.gflops))) {
-            let (gflops, peer_gflops) = (median(own.iter().copied()), median(lines.iter().copied()));
+        let same = baselines.operators.iter().filter(|l| l.case == case && l.operator == operator);
+        for (baseline, lines) in grouped(same.map(|l| (l.setting.clone(), l.gflops))) {
+            let (gflops, baseline_gflops) = (median(own.iter().copied()), median(lines.iter().copied()));
             out.push(OperatorRatio {
                 case: case.clone(),
                 operator: operator.clone(),
                 adapter: adapter.clone(),
-                peer,
+                baseline,
                 reports: own.len(),
                 lines: lines.len(),
                 gflops,
-                peer_gflops,
-                speed_ratio: gflops / peer_gflops,
+                baseline_gflops,
+                speed_ratio: gflops / baseline_gflops,
             });
         }
     }
@@ -436,10 +436,10 @@ impl Comparison {
                 .words("case", o.iter().map(|r| r.case.as_str()))
                 .words("operator", o.iter().map(|r| r.operator.as_str()))
                 .numbers("GFLOP/s", o.iter().map(|r| Some(r.gflops)))
-                .numbers("peer", o.iter().map(|r| Some(r.peer_gflops)))
+                .numbers("baseline", o.iter().map(|r| Some(r.baseline_gflops)))
                 .percents("of its speed", o.iter().map(|r| Some(100.0 * r.speed_ratio)))
                 .words("medians of", o.iter().map(|r| format!("{} and {}", r.reports, r.lines)))
-                .words("peer is", o.iter().map(|r| r.peer.to_string()));
+                .words("baseline is", o.iter().map(|r| r.baseline.to_string()));
             parts.push(table.to_string());
         }
         if !self.steps.is_empty() {
@@ -457,14 +457,14 @@ impl Comparison {
                 .words("step", s.iter().map(|r| r.run.to_string()))
                 .words("ours", s.iter().map(ours))
                 .numbers("s / step", s.iter().map(|r| Some(r.seconds)))
-                .numbers("peer", s.iter().map(|r| Some(r.peer_seconds)))
-                .fixed("ours / peer", 2, s.iter().map(|r| Some(r.time_ratio)).collect())
+                .numbers("baseline", s.iter().map(|r| Some(r.baseline_seconds)))
+                .fixed("ours / baseline", 2, s.iter().map(|r| Some(r.time_ratio)).collect())
                 .numbers("MiB", s.iter().map(|r| r.memory_mib))
-                .numbers("peer", s.iter().map(|r| r.peer_memory_mib))
-                .fixed("ours / peer", 2, s.iter().map(|r| r.memory_ratio).collect())
+                .numbers("baseline", s.iter().map(|r| r.baseline_memory_mib))
+                .fixed("ours / baseline", 2, s.iter().map(|r| r.memory_ratio).collect())
                 .words("memory", s.iter().map(|r| if r.memory_is_of_device { "device" } else { "process" }))
                 .words("medians of", s.iter().map(|r| format!("{} and {}", r.reports, r.lines)))
-                .words("peer is", s.iter().map(|r| r.peer.to_string()));
+                .words("baseline is", s.iter().map(|r| r.baseline.to_string()));
             parts.push(table.to_string());
         }
         if !self.encoder.is_empty() {
@@ -511,8 +511,8 @@ mod tests {
             .to_string()
     }
 
-    fn peers(lines: &[String]) -> Peers {
-        Peers::parse(Path::new("peer.jsonl"), &lines.join("\n")).unwrap()
+    fn baselines(lines: &[String]) -> Baselines {
+        Baselines::parse(Path::new("baseline.jsonl"), &lines.join("\n")).unwrap()
     }
 
     fn run() -> Run {
@@ -547,23 +547,23 @@ mod tests {
         let others = [("size", json!([32, 32, 48])), ("batch", json!(1)), ("task", json!("mae")), ("arch", json!("L"))];
         let others = others.map(|(key, value)| step_line(json!({key: value, "seconds_median": 99.0})));
         let lines = [line(2.0), line(9.0), step_line(json!({"mode": "infer", "seconds_median": 99.0})), line(4.0)];
-        let peers = peers(&[&lines[..], &others[..]].concat());
-        let found = compare(&[report(1.0, "f32"), report(8.0, "f32"), report(2.0, "f32")], &peers);
+        let baselines = baselines(&[&lines[..], &others[..]].concat());
+        let found = compare(&[report(1.0, "f32"), report(8.0, "f32"), report(2.0, "f32")], &baselines);
         assert_eq!(found.steps.len(), 1);
         let r = &found.steps[0];
-        assert_eq!((r.seconds, r.peer_seconds, r.time_ratio, r.reports, r.lines), (2.0, 4.0, 0.5, 3, 3));
-        assert_eq!((r.memory_mib, r.peer_memory_mib, r.memory_ratio), (Some(100.0), Some(400.0), Some(0.25)));
+        assert_eq!((r.seconds, r.baseline_seconds, r.time_ratio, r.reports, r.lines), (2.0, 4.0, 0.5, 3, 3));
+        assert_eq!((r.memory_mib, r.baseline_memory_mib, r.memory_ratio), (Some(100.0), Some(400.0), Some(0.25)));
         assert!(!r.memory_is_of_device && found.table().contains("tiny seg train, 32 x 32 x 32, batch 2"));
     }
 
     #[test]
     fn settings_and_precisions_are_kept_apart() {
         let amp = step_line(json!({"amp": "float16", "device": "GPU", "cuda_peak_mib": 200, "seconds_median": 0.5}));
-        let found = compare(&[report(1.0, "f32"), report(0.5, "f16")], &peers(&[step_line(json!({})), amp]));
+        let found = compare(&[report(1.0, "f32"), report(0.5, "f16")], &baselines(&[step_line(json!({})), amp]));
         let all: Vec<_> = found
             .steps
             .iter()
-            .map(|r| (r.precision.as_str(), r.peer.amp.as_deref(), r.time_ratio, r.memory_ratio.unwrap()))
+            .map(|r| (r.precision.as_str(), r.baseline.amp.as_deref(), r.time_ratio, r.memory_ratio.unwrap()))
             .collect();
         let half = Some("float16");
         let expected =
@@ -576,17 +576,17 @@ mod tests {
 
     #[test]
     fn operators_are_compared_by_speed() {
-        let peers = peers(&[operator_line(8.0), operator_line(16.0), operator_line(80.0)]);
-        let found = compare(&[report(1.0, "f32"), report(0.5, "f32")], &peers);
+        let baselines = baselines(&[operator_line(8.0), operator_line(16.0), operator_line(80.0)]);
+        let found = compare(&[report(1.0, "f32"), report(0.5, "f32")], &baselines);
         assert!(found.steps.is_empty());
         let [o] = &found.operators[..] else { panic!("{:?}", found.operators) };
-        assert_eq!((o.gflops, o.peer_gflops, o.speed_ratio, o.reports, o.lines), (6.0, 16.0, 0.375, 2, 3));
+        assert_eq!((o.gflops, o.baseline_gflops, o.speed_ratio, o.reports, o.lines), (6.0, 16.0, 0.375, 2, 3));
         assert!(found.table().contains("37.5 %"));
     }
 
     #[test]
     fn the_encoder_has_medians_of_its_own() {
-        let found = compare(&[report(1.0, "f32"), report(3.0, "f32")], &peers(&[operator_line(8.0)]));
+        let found = compare(&[report(1.0, "f32"), report(3.0, "f32")], &baselines(&[operator_line(8.0)]));
         let seconds: Vec<_> = found.encoder.iter().map(|e| (e.mask_ratio, e.seconds, e.reports)).collect();
         assert_eq!(seconds, [(0.0, Some(2.0), 2), (0.75, None, 2)]);
         assert_eq!(found.encoder[0].encoder, "tiny, 32 x 32 x 32, blocks of 8");
@@ -595,28 +595,28 @@ mod tests {
 
     #[test]
     fn a_bad_line_is_named() {
-        let error = |text: &str| Peers::parse(Path::new("peer.jsonl"), text).unwrap_err().to_string();
+        let error = |text: &str| Baselines::parse(Path::new("baseline.jsonl"), text).unwrap_err().to_string();
         let good = step_line(json!({}));
         let text = error(&format!("{good}\n\nWarning: slow"));
-        assert!(text.contains("peer.jsonl") && text.contains("line 3"), "{text}");
+        assert!(text.contains("baseline.jsonl") && text.contains("line 3"), "{text}");
         assert!(error(&step_line(json!({"task": "sleep"}))).contains("sleep"));
         assert!(error(&step_line(json!({"seconds_median": 0.0}))).contains("seconds_median is 0"));
         assert!(error(&operator_line(-1.0)).contains("gflops is -1"));
         assert!(error(r#"{"arch": "tiny"}"#).contains("missing field"));
         assert!(error(" \n").contains("no measurement"));
-        let missing = Peers::read(Path::new("/nowhere/peer.jsonl")).unwrap_err().to_string();
-        assert!(missing.contains("/nowhere/peer.jsonl"), "{missing}");
+        let missing = Baselines::read(Path::new("/nowhere/baseline.jsonl")).unwrap_err().to_string();
+        assert!(missing.contains("/nowhere/baseline.jsonl"), "{missing}");
     }
 
     #[test]
     fn what_is_there_is_listed_when_nothing_matches() {
-        let peers = peers(&[step_line(json!({})), step_line(json!({})), operator_line(1.0)]);
-        peers.check(&[run()], &[]).unwrap();
-        peers.check(&[], &["conv3d 2 -> 2 @ 4^3"]).unwrap();
+        let baselines = baselines(&[step_line(json!({})), step_line(json!({})), operator_line(1.0)]);
+        baselines.check(&[run()], &[]).unwrap();
+        baselines.check(&[], &["conv3d 2 -> 2 @ 4^3"]).unwrap();
         let other = Run { batch: 1, ..run() };
-        let text = peers.check(&[other], &["conv3d 9 -> 9 @ 9^3"]).unwrap_err().to_string();
+        let text = baselines.check(&[other], &["conv3d 9 -> 9 @ 9^3"]).unwrap_err().to_string();
         for part in [
-            "peer.jsonl",
+            "baseline.jsonl",
             "tiny seg train, 32 x 32 x 32, batch 1\n",
             "tiny seg train, 32 x 32 x 32, batch 2 (2 lines)",
             "conv3d 2 -> 2 @ 4^3, conv3d",
