@@ -200,14 +200,18 @@ fn changes_of_intensities_equal_their_reference() {
     let mut head = Head::labelled(&gpu, 2, shape, shape);
     let sampled = || nothing(2);
     let cases: Vec<(&str, f64, Sampled)> = vec![
-        ("noise", 2e-7, Sampled { noise: Some(Noise { sigma: 0.1, seed: 0x1234_5678_9abc_def0 }), ..sample() }),
-        ("blur", 5e-7, Sampled { blur: vec![Some([0.5, 0.8, 1.0]), Some([3.0, 0.1, 20.0])], ..sample() }),
-        ("brightness", 2e-7, Sampled { brightness: vec![Some(1.2), None], ..sample() }),
-        ("contrast", 1e-6, Sampled { contrast: vec![Some(1.25), Some(0.75)], ..sample() }),
-        ("low resolution", 5e-7, Sampled { low_resolution: vec![Some([0.5; 3]), Some([1.0, 0.73, 0.73])], ..sample() }),
-        ("gamma of the negative", 3e-6, Sampled { inverted_gamma: vec![Some(0.7), Some(1.5)], ..sample() }),
-        ("gamma", 3e-6, Sampled { gamma: vec![Some(1.5), Some(0.7)], ..sample() }),
-        ("mirroring", 0.0, Sampled { mirror: [true, false, true], ..sample() }),
+        ("noise", 2e-7, Sampled { noise: Some(Noise { sigma: 0.1, seed: 0x1234_5678_9abc_def0 }), ..sampled() }),
+        ("blur", 5e-7, Sampled { blur: vec![Some([0.5, 0.8, 1.0]), Some([3.0, 0.1, 20.0])], ..sampled() }),
+        ("brightness", 2e-7, Sampled { brightness: vec![Some(1.2), None], ..sampled() }),
+        ("contrast", 1e-6, Sampled { contrast: vec![Some(1.25), Some(0.75)], ..sampled() }),
+        (
+            "low resolution",
+            5e-7,
+            Sampled { low_resolution: vec![Some([0.5; 3]), Some([1.0, 0.73, 0.73])], ..sampled() },
+        ),
+        ("gamma of the negative", 3e-6, Sampled { inverted_gamma: vec![Some(0.7), Some(1.5)], ..sampled() }),
+        ("gamma", 3e-6, Sampled { gamma: vec![Some(1.5), Some(0.7)], ..sampled() }),
+        ("mirroring", 0.0, Sampled { mirror: [true, false, true], ..sampled() }),
         (
             "everything",
             1e-5,

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Replaces the content of `path` by `bytes`. Its folder must exist.
 ///

@@ -6,3 +6,10 @@ pub mod memory;
 pub mod progress;
 pub mod random;
 pub mod volume;
+
+pub use atomic::{remove_leftovers, write_atomic, write_atomic_with};
+pub use error::{Error, Result};
+pub use memory::{budget, gib, peak_resident};
+pub use progress::{Mode, Progress, human};
+pub use random::{Purpose, rng, threefry};
+pub use volume::Volume;

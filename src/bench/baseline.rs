@@ -4,7 +4,7 @@
 use super::step::{Masking, Run, arch};
 use super::table::Table;
 use super::{median, mib};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;

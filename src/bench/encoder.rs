@@ -2,17 +2,16 @@
 
 use super::table::Table;
 use super::{median, mib, percent};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::device::Gpu;
-use crate::compute::graph::plan::Limits;
 use crate::compute::graph::{
-    BlockMask, Graph, Input, Mask, Parameters, Precision, Session, SessionMemory, TensorId, VoxelLayout, product,
-    session_memory,
+    BlockMask, Graph, Input, Limits, Mask, Parameters, Precision, Session, SessionMemory, TensorId, VoxelLayout,
+    product, session_memory,
 };
 use crate::compute::model;
-use crate::compute::model::init::initial_values;
-use crate::data::dataset::SampleKey;
-use crate::tasks::plan::Plan;
+use crate::compute::model::initial_values;
+use crate::data::SampleKey;
+use crate::tasks::Plan;
 use crate::tasks::pretexts::mae::Settings;
 use crate::tasks::pretexts::masking::random_mask;
 use serde::Serialize;

@@ -7,12 +7,11 @@ use rand::RngExt;
 use serde::Serialize;
 
 use super::table::Table;
-use crate::base::error::Result;
-use crate::base::random::{Purpose, rng};
+use crate::base::{Purpose, Result, rng};
 use crate::data::dataset::split::split;
-use crate::data::dataset::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, sampler, stream};
-use crate::data::store::Store;
-use crate::tasks::plan::Plan;
+use crate::data::dataset::{sampler, stream};
+use crate::data::{Loader, LoaderReport, PatchSettings, Place, SampleKey, Source, Store};
+use crate::tasks::Plan;
 
 /// How fast one way of making samples is.
 #[derive(Debug, Serialize)]

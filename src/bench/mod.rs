@@ -13,8 +13,8 @@ mod table;
 
 pub use roofline::Roofline;
 
-use crate::base::error::{Error, Result};
-use crate::tasks::plan::Plan;
+use crate::base::{Error, Result};
+use crate::tasks::Plan;
 use crate::tasks::pretexts::mae::Mae;
 
 /// The settings of a plan's autoencoder.

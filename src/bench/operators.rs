@@ -2,7 +2,7 @@
 
 use super::table::Table;
 use super::{Roofline, median, percent};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, Timing};
 use crate::compute::graph::{GraphId, Session};
 use crate::compute::ops::cases::{self, Setup};

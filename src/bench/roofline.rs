@@ -1,8 +1,7 @@
 //! The most that an adapter reaches: arithmetic from registers, and a copy from memory to memory.
 
-use crate::base::error::Result;
-use crate::compute::device::recording::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};
-use crate::compute::device::{Gpu, Heaps};
+use crate::base::Result;
+use crate::compute::device::{Dispatch, Dynamic, Gpu, Heap, Heaps, Kernel, Recording, Slice, Workgroups};
 use serde::Serialize;
 use std::time::Instant;
 

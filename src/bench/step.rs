@@ -4,22 +4,21 @@
 use super::operators::{self, Operator};
 use super::table::Table;
 use super::{Roofline, median, mib};
-use crate::base::error::{Error, Result};
-use crate::base::random::{Purpose, rng};
+use crate::base::{Error, Purpose, Result, rng};
 use crate::compute::device::{Gpu, KernelTable};
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, GraphId, Input, Mask, Session, SessionMemory, Tuned, product, session_memory};
-use crate::compute::model::init::initial_values;
-use crate::compute::model::{Network, predictor};
+use crate::compute::graph::{
+    Graph, GraphId, Input, Limits, Mask, Session, SessionMemory, Tuned, product, session_memory,
+};
+use crate::compute::model::{Network, initial_values, predictor};
 use crate::compute::ops::Classes;
-use crate::data::dataset::{LabelledPatch, Patch, SampleKey};
-use crate::tasks::plan::{Plan, finetune};
+use crate::data::{LabelledPatch, Patch, SampleKey};
+use crate::tasks::Plan;
+use crate::tasks::plan::finetune;
 use crate::tasks::pretexts::{Pretext, Reconstruction};
 use crate::tasks::segmentation::{Objective, Segmentation};
 use crate::training::finetune::transfer;
 use crate::training::memory::RunPlan;
-use crate::training::pretrain;
-use crate::training::trainer::{StepResult, Trainer};
+use crate::training::{StepResult, Trainer, pretrain};
 use clap::ValueEnum;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};

@@ -1,21 +1,20 @@
 //! `spark3d augment`
 
 use super::{Common, at_least_one, print, whole_number};
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::product;
+use crate::base::{Error, Result, Volume};
+use crate::compute::graph::{Limits, product};
 use crate::compute::ops::augment::AugmentationRunner;
 use crate::data::augment::segmentation::Sampled;
 use crate::data::augment::spatial::{Matrix, determinant};
-use crate::data::dataset::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, split};
-use crate::data::store::Store;
+use crate::data::dataset::split;
+use crate::data::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store};
 use crate::evaluation::pictures::examples::{Example, Heading, examples};
 use crate::evaluation::pictures::overlay::Class;
 use crate::evaluation::pictures::save_png;
 use crate::inference::reconstruct::SHEET;
+use crate::tasks::Plan;
 use crate::tasks::augmentation::{upload, upload_labelled};
-use crate::tasks::plan::{Plan, finetune};
+use crate::tasks::plan::finetune;
 use crate::tasks::segmentation::augmentation as augmentation_of;
 use clap::Args;
 use std::path::{Path, PathBuf};

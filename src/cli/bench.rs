@@ -1,14 +1,13 @@
 //! `spark3d bench`
 
 use super::{Common, print};
-use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
+use crate::base::{Error, Progress, Result};
 use crate::bench::baseline::{Baselines, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{self, Roofline, encoder, loader, operators, step};
 use crate::compute::device::AdapterFacts;
-use crate::data::store::Store;
-use crate::tasks::plan::Plan;
+use crate::data::Store;
+use crate::tasks::Plan;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;

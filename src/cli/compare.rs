@@ -1,7 +1,7 @@
 //! `spark3d compare`
 
 use super::{Common, print, whole_number};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::evaluation::compare::{By, Options, compare};
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;

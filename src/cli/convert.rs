@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Common, print};
-use crate::base::error::Result;
-use crate::base::progress::Progress;
+use crate::base::{Progress, Result};
 use crate::inference::convert::{Options, convert, convert_task, is_task};
 
 /// Turn models and checkpoints of this program into those of nnU-Net v2 and PyTorch, and the reverse; and a task of the Medical

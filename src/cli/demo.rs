@@ -2,13 +2,13 @@
 
 use super::preprocess::prepare;
 use super::{Common, print};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
+use crate::data::Store;
 use crate::data::dataset::split::split;
 use crate::data::preprocess::{Settings, Shard};
-use crate::data::store::Store;
 use crate::inference::reconstruct::{Options as ReconstructOptions, reconstruct};
-use crate::tasks::plan::Plan;
+use crate::tasks::Plan;
 use crate::training::pretrain::{Options, pretrain};
 use clap::Args;
 use include_dir::{Dir, include_dir};

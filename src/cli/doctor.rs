@@ -1,7 +1,7 @@
 //! `spark3d doctor`
 
 use super::{Common, print};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::device::adapters;
 use crate::compute::graph::Precision;
 use crate::compute::ops::cases::{self, GRADIENT_TOLERANCE, HALF_EPSILON, TOLERANCE};

@@ -1,8 +1,7 @@
 //! `spark3d evaluate`
 
 use super::{Common, print};
-use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
+use crate::base::{Error, Progress, Result};
 use crate::evaluation::evaluate::{Classes, Measures, Options, Overlays, evaluate, table};
 use clap::Args;
 use std::path::{Path, PathBuf};

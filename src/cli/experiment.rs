@@ -1,14 +1,12 @@
 //! `spark3d experiment`
 
 use super::{Common, print};
-use crate::base::error::{Error, Result};
-use crate::base::memory::gib;
+use crate::base::{Error, Result, gib};
 use crate::data::preprocess::Shard;
 use crate::evaluation::compare::{self, compare};
-use crate::training::experiment::Options;
 use crate::training::experiment::file::Experiment;
 use crate::training::experiment::run::run;
-use crate::training::experiment::{jobs, memory, status};
+use crate::training::experiment::{Options, jobs, memory, status};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 

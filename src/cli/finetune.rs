@@ -1,8 +1,7 @@
 //! `spark3d finetune`
 
 use super::{Common, at_least_one, print, whole_number};
-use crate::base::error::{Error, Result};
-use crate::base::memory::{budget, gib};
+use crate::base::{Error, Result, budget, gib};
 use crate::compute::graph::Precision;
 use crate::evaluation::evaluate::table;
 use crate::tasks::plan::finetune::{PRESETS, SCHEDULES, Stem, TransferScope};

@@ -15,8 +15,7 @@ mod preprocess;
 mod pretrain;
 mod reconstruct;
 
-use crate::base::error::{Error, Result};
-use crate::base::progress::Mode;
+use crate::base::{Error, Mode, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};

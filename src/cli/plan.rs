@@ -5,11 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Common, print};
-use crate::base::error::Result;
-use crate::base::progress::Progress;
+use crate::base::{Progress, Result};
+use crate::data::RawDataset;
 use crate::data::planning::{Options, Planner, Request, run, table};
 use crate::data::preprocess::Event;
-use crate::data::sources::RawDataset;
 
 /// Plan a labelled data set as nnU-Net does: voxel size, patch, batch and network, written as its plans.json
 ///

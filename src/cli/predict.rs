@@ -6,9 +6,7 @@ use std::time::Instant;
 use clap::Args;
 
 use super::{Common, print};
-use crate::base::error::{Error, Result};
-use crate::base::memory::{budget, gib};
-use crate::base::progress::{Progress, human};
+use crate::base::{Error, Progress, Result, budget, gib, human};
 use crate::compute::graph::Precision;
 use crate::inference::predict::memory::{MemoryPlan, mib};
 use crate::inference::predict::model::FoldChoice;

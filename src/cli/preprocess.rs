@@ -1,8 +1,7 @@
 //! `spark3d preprocess`
 
 use super::{Common, print};
-use crate::base::error::{Error, Result};
-use crate::base::progress::Progress;
+use crate::base::{Error, Progress, Result};
 use crate::data::preprocess::{self, Dtype, Event, Settings, Shard};
 use crate::data::sources::modality;
 use clap::Args;

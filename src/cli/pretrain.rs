@@ -1,12 +1,10 @@
 //! `spark3d pretrain`
 
 use super::{Common, print, whole_number};
-use crate::base::error::{Error, Result};
-use crate::base::memory::gib;
-use crate::compute::graph::Precision;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::product;
-use crate::tasks::plan::{Plan, presets};
+use crate::base::{Error, Result, gib};
+use crate::compute::graph::{Limits, Precision, product};
+use crate::tasks::Plan;
+use crate::tasks::plan::presets;
 use crate::training::memory;
 use crate::training::pretrain::{Options, pretrain};
 use clap::Args;

@@ -1,7 +1,7 @@
 //! `spark3d reconstruct`
 
 use super::{Common, print};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::inference::reconstruct::{Options, reconstruct};
 use clap::Args;
 use std::path::PathBuf;

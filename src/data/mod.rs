@@ -15,3 +15,10 @@ pub mod preprocess;
 pub mod resample;
 pub mod sources;
 pub mod store;
+
+pub use dataset::{
+    Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, Loader, LoaderReport, Patch,
+    PatchSettings, Place, SampleKey, Source, Stream, prepare_dataset, recipe,
+};
+pub use sources::{RawCase, RawDataset};
+pub use store::Store;

@@ -8,7 +8,7 @@ use std::path::Path;
 use nifti::NiftiHeader;
 
 use super::affine::{self, Affine};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Bytes of a NIfTI-1 header.
 pub const HEADER_BYTES: usize = 348;

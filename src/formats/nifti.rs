@@ -11,8 +11,7 @@ use nifti::{DataElement, NiftiHeader};
 
 use super::affine::{self, Affine, Orientation};
 use super::header::{Element, HEADER_BYTES, Header};
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
+use crate::base::{Error, Result, Volume};
 
 /// Deflate packs at most 1032 bytes into one.
 pub(super) const MAX_GZIP_RATIO: u64 = 1032;

@@ -10,8 +10,7 @@ use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
 use super::little_endian;
-use crate::base::atomic::write_atomic_with;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic_with};
 
 /// Receives pieces of an array, in C order.
 pub type Put<'a> = dyn FnMut(&[f32]) -> Result<()> + 'a;

@@ -8,8 +8,7 @@ use flate2::write::GzEncoder;
 
 use super::header::{HEADER_BYTES, Header};
 use super::nifti::{MAX_GZIP_RATIO, stream, unreadable};
-use crate::base::atomic::write_atomic_with;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic_with};
 
 /// Where the voxels begin in a written file.
 const OFFSET: f32 = 352.0;

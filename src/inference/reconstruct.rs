@@ -1,22 +1,16 @@
 //! What the autoencoder makes of a scan: hides random blocks, lets the network fill them in, and shows both.
 
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
+use crate::base::{Error, Result, Volume};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{BlockMask, Feature, GraphId, Input, Mask, Precision, Session, product};
-use crate::data::dataset::SampleKey;
-use crate::data::preprocess;
-use crate::evaluation::pictures::save_png;
-use crate::evaluation::pictures::sheet::{Panel, Window, sheet, window_of};
+use crate::data::{SampleKey, preprocess};
+use crate::evaluation::pictures::{Panel, Window, save_png, sheet, window_of};
 use crate::formats::nifti;
 use crate::inference::predict::window::{PEAK, SIGMA_SCALE, gaussian};
-use crate::inference::weights::PREPROCESSING;
-use crate::inference::weights::checkpoint;
-use crate::inference::weights::state::{checkpoint_of, set_parameters};
-use crate::tasks::plan::Plan;
+use crate::inference::weights::{PREPROCESSING, checkpoint, checkpoint_of, set_parameters};
 use crate::tasks::pretexts::Reconstruction;
 use crate::tasks::pretexts::masking::{Masking, random_mask};
-use crate::tasks::task::Frame;
+use crate::tasks::{Frame, Plan};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

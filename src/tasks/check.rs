@@ -1,6 +1,6 @@
 //! Ranges of the plans' numbers. All but whole numbers reach the device as 32-bit floats, where they have to be finite as well.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Checkpoints are at most this many minutes apart, some two thousand years: longer is no duration that clocks can count.
 const MOST_MINUTES: f64 = 1e9;

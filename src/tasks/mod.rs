@@ -15,3 +15,7 @@ pub mod schedule;
 pub mod segmentation;
 pub mod task;
 pub mod train_table;
+
+pub use plan::Plan;
+pub use schedule::{Hyperparameters, Phase, Rate, Schedule, Trains};
+pub use task::{Binding, Counts, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, finish};

@@ -1,6 +1,6 @@
 //! Plans as TOML tables: changed by files and by `key=value`, compared key by key.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

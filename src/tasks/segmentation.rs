@@ -1,16 +1,14 @@
 //! Segmentation: the network with Dice and cross entropy, trained on patches with labels.
 
-use super::augmentation;
-use super::task::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult};
-use crate::base::error::Result;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, Readout, Session, TensorId};
+use super::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, augmentation};
+use crate::base::Result;
+use crate::compute::graph::{Graph, Limits, Parameters, Readout, Session, TensorId};
 use crate::compute::model;
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Classes, DiceCe};
 use crate::data::augment::segmentation::Settings;
-use crate::data::dataset::{LabelledPatch, SampleKey};
-use crate::evaluation::pictures::curves::Series;
+use crate::data::{LabelledPatch, SampleKey};
+use crate::evaluation::pictures::Series;
 use serde_json::{Map, Value, json};
 
 /// What the network is trained for.

@@ -2,12 +2,11 @@
 
 pub use super::frame::Frame;
 
-use super::schedule::Trains;
-use crate::base::error::Result;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Parameters, Session, TensorId};
-use crate::data::dataset::SampleKey;
-use crate::evaluation::pictures::curves::Series;
+use super::Trains;
+use crate::base::Result;
+use crate::compute::graph::{Graph, Limits, Parameters, Session, TensorId};
+use crate::data::SampleKey;
+use crate::evaluation::pictures::Series;
 use image::RgbImage;
 use serde_json::{Map, Value, json};
 

@@ -1,10 +1,9 @@
 //! The `[train]` table of a pre-training.
 
-use super::check;
-use super::schedule::{Phase, Rate, Schedule, Trains};
-use crate::base::error::Result;
+use super::{Phase, Rate, Schedule, Trains, check};
+use crate::base::Result;
 use crate::compute::graph::Precision;
-use crate::compute::model::init::Init;
+use crate::compute::model::Init;
 use serde::{Deserialize, Serialize};
 
 /// How a network is pre-trained, whatever the pretext.

@@ -9,8 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::base::atomic::{remove_leftovers, write_atomic};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, remove_leftovers, write_atomic};
 
 const METRICS: &str = "metrics.jsonl";
 const RUN: &str = "run.json";

@@ -2,9 +2,9 @@
 //! a factor that is as large as their range allows. A step whose gradient leaves the range is skipped and halves the factor; many
 //! good steps in a row double it. With features of 32 bits the factor is 1 and stays so.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
-use crate::inference::weights::checkpoint::Checkpoint;
+use crate::inference::weights::Checkpoint;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 

@@ -1,14 +1,10 @@
 //! What a run needs on the device, decided before anything is allocated.
 
-use crate::base::error::{Error, Result};
-use crate::base::memory::gib;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Parameters, SessionMemory, session_memory};
-use crate::data::dataset::Patch;
-use crate::tasks::plan::Plan;
+use crate::base::{Error, Result, gib};
+use crate::compute::graph::{Limits, Parameters, SessionMemory, session_memory};
+use crate::data::Patch;
 use crate::tasks::pretexts::Pretext;
-use crate::tasks::schedule::Trains;
-use crate::tasks::task::{Frame, GraphMode, Program, Task};
+use crate::tasks::{Frame, GraphMode, Plan, Program, Task, Trains};
 
 /// The graphs of a training run and what they need.
 pub struct RunPlan<S> {

@@ -10,3 +10,8 @@ pub mod trainer;
 
 pub mod experiment;
 pub mod finetune;
+
+pub use log::{MetricsLog, run_json, utc};
+pub use stop::{StopFlag, StopSignal};
+pub use train_loop::{Batches, Run, past_of, train};
+pub use trainer::{StepResult, Trainer, validation_key};

@@ -1,24 +1,14 @@
 //! Pre-training: patches from the store, the loss of a pretext task.
 
-use super::log::{MetricsLog, run_json};
-use super::memory;
-use super::stop::StopFlag;
-use super::train_loop::{Batches, Run, past_of, train};
-use super::trainer::Trainer;
-use crate::base::error::{Error, Result};
-use crate::base::memory::{budget, gib};
-use crate::base::progress::{Mode, Progress};
+use super::{Batches, MetricsLog, Run, StopFlag, Trainer, memory, past_of, run_json, train};
+use crate::base::{Error, Mode, Progress, Result, budget, gib};
 use crate::compute::device::Gpu;
-use crate::compute::graph::plan::Limits;
-use crate::compute::model::init::initial_values;
+use crate::compute::graph::Limits;
+use crate::compute::model::initial_values;
 use crate::data::dataset::split::split;
-use crate::data::dataset::{Loader, LoaderReport, Patch, SampleKey, Stream};
-use crate::data::store::Store;
-use crate::inference::weights::PREPROCESSING;
-use crate::inference::weights::checkpoint::Checkpoint;
-use crate::inference::weights::state::{restore_kernels, resume_point};
-use crate::tasks::plan::Plan;
-use crate::tasks::task::{Past, Task};
+use crate::data::{Loader, LoaderReport, Patch, SampleKey, Store, Stream};
+use crate::inference::weights::{Checkpoint, PREPROCESSING, restore_kernels, resume_point};
+use crate::tasks::{Past, Plan, Task};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// What asked the program to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,20 +1,15 @@
 //! The loop that every training shares: steps, validations, checkpoints, the log, stop signals. The same call goes on from the
 //! last checkpoint of its folder, to the same bits as without the stop.
 
-use super::log::MetricsLog;
-use super::stop::StopFlag;
-use super::trainer::{StepResult, Trainer, validation_key};
-use crate::base::error::{Error, Result};
-use crate::base::memory::{self, gib};
-use crate::base::progress::Progress;
-use crate::data::dataset::{LoaderReport, SampleKey};
-use crate::evaluation::pictures::curves::{Series, progress_png};
-use crate::evaluation::pictures::save_png;
+use super::{MetricsLog, StepResult, StopFlag, Trainer, validation_key};
+use crate::base::memory::{self};
+use crate::base::{Error, Progress, Result, gib};
+use crate::data::{LoaderReport, SampleKey};
+use crate::evaluation::pictures::{Series, progress_png, save_png};
 use crate::inference::reconstruct::SHEET;
-use crate::inference::weights::checkpoint::{self, Checkpoint};
-use crate::inference::weights::{BEST, LATEST};
-use crate::tasks::schedule::Hyperparameters;
-use crate::tasks::task::{Past, ValidationResult};
+use crate::inference::weights::checkpoint::{self};
+use crate::inference::weights::{BEST, Checkpoint, LATEST};
+use crate::tasks::{Hyperparameters, Past, ValidationResult};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Instant;

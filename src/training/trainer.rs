@@ -2,16 +2,13 @@
 
 use super::loss_scale::LossScale;
 use super::memory::{self, RunPlan};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::compute::device::Gpu;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{GraphId, Output, Parameters, Session, StepValues};
+use crate::compute::graph::{GraphId, Limits, Output, Parameters, Session, StepValues};
 use crate::compute::ops::sgd;
-use crate::data::dataset::SampleKey;
-use crate::inference::weights::checkpoint::Checkpoint;
-use crate::inference::weights::state::{parameters_of, save_kernels, set_parameters};
-use crate::tasks::schedule::{Hyperparameters, Trains};
-use crate::tasks::task::{Binding, GraphMode, Measured, Program, Task};
+use crate::data::SampleKey;
+use crate::inference::weights::{Checkpoint, parameters_of, save_kernels, set_parameters};
+use crate::tasks::{Binding, GraphMode, Hyperparameters, Measured, Program, Task, Trains};
 use image::RgbImage;
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! Choosing an adapter and opening a device on it.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use serde::Serialize;
 
 /// What the rest of the program may know of the adapter.

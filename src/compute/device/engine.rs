@@ -2,9 +2,9 @@
 
 use super::adapter::{self, AdapterFacts};
 use super::kernels::KernelTable;
-use super::recording::{Dynamic, Heap, Kernel, Precision, Recording, Slice, Workgroups};
-use super::shaders;
-use crate::base::error::{Error, Result};
+use super::recording::Precision;
+use super::{Dynamic, Heap, Kernel, Recording, Slice, Workgroups, shaders};
+use crate::base::{Error, Result};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};

@@ -2,8 +2,7 @@
 //! its file, in which every adapter and driver has a table of its own.
 
 use super::AdapterFacts;
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -1,7 +1,8 @@
 //! The WGSL files, embedded by folder. A line `#import NAME` takes in `shaders/shared/NAME.wgsl`; what a kernel unrolls is written
 //! in the syntax of Jinja templates (`{% for %}`, `{{ }}`), with defaults for its variables at the top of the file.
 
-use super::recording::{Kernel, Precision};
+use super::Kernel;
+use super::recording::Precision;
 use include_dir::{Dir, include_dir};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{Environment, UndefinedBehavior};

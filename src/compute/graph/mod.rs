@@ -11,6 +11,8 @@ mod session;
 mod space;
 mod tune;
 
+pub use plan::Limits;
+
 pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters, Part, Role};
 pub use record::{Recorder, Segment};
@@ -19,7 +21,7 @@ pub use space::{BlockMask, Blocks, GROUP, GROUP_BYTES, VoxelLayout, VoxelLayoutU
 pub use tune::Tuned;
 
 pub use crate::compute::device::recording::Precision;
-use crate::compute::device::recording::{Heap, Slice};
+use crate::compute::device::{Heap, Slice};
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 

@@ -1,7 +1,7 @@
 //! Trainable parameters: names as PyTorch's state_dict has them, shapes, and how they lie in memory.
 
 use super::space::{GROUP, GROUP_BYTES};
-use crate::compute::device::recording::{Heap, Slice};
+use crate::compute::device::{Heap, Slice};
 
 /// Place of a parameter in [`Parameters::list`].
 pub type ParamId = usize;

@@ -2,7 +2,7 @@
 
 use super::space::GROUP;
 use super::{Feature, Graph, Kind, Storage, TensorId};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Limits of the adapter that shape the plan.
 #[derive(Clone, Copy, Debug)]

@@ -3,8 +3,8 @@
 use super::plan::{MemoryPlan, Piece};
 use super::space::{GROUP, VoxelLayout};
 use super::{Flag, Graph, Kind, ParameterLayout, Storage, TensorId};
-use crate::compute::device::recording::{Dispatch, Heap, Kernel, Precision, Recording, Slice, Workgroups};
-use crate::compute::device::{AdapterFacts, KernelTable};
+use crate::compute::device::recording::Precision;
+use crate::compute::device::{AdapterFacts, Dispatch, Heap, Kernel, KernelTable, Recording, Slice, Workgroups};
 use bytemuck::Pod;
 
 /// Channel groups `first_group..first_group + channel groups` of a tensor, in one binding.

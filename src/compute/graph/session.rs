@@ -1,14 +1,13 @@
 //! Graphs on a device: allocates what the plans say, uploads inputs, runs, reads results.
 
-use super::plan::{self, Limits, MemoryPlan};
+use super::plan::{self, MemoryPlan};
 use super::record::Recorder;
 use super::{
-    BlockMask, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Mask, Output, ParamId, ParameterLayout, Parameters,
-    Precision, Readout, product,
+    BlockMask, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Limits, Mask, Output, ParamId, ParameterLayout,
+    Parameters, Precision, Readout, product,
 };
-use crate::base::error::{Error, Result};
-use crate::compute::device::recording::{Dynamic, Heap, Recording, Slice};
-use crate::compute::device::{Executable, Gpu, Heaps, Timing};
+use crate::base::{Error, Result};
+use crate::compute::device::{Dynamic, Executable, Gpu, Heap, Heaps, Recording, Slice, Timing};
 use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
 

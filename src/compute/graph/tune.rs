@@ -3,7 +3,7 @@
 use super::record::Recorder;
 use super::session::Session;
 use super::{BlockMask, GraphId, Mask};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::compute::device::KernelTable;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! Initial values of parameters, a pure function of the seed and the parameter's name.
 
-use crate::base::random::{Purpose, rng};
+use crate::base::{Purpose, rng};
 use crate::compute::graph::{Parameter, Parameters, Role};
 use rand::RngExt;
 use rand_distr::{Distribution, Normal};

@@ -4,9 +4,11 @@ pub mod init;
 pub mod state_dict;
 mod unet;
 
+pub use init::{Init, initial_values};
+
 pub use unet::{Skips, decoder, encoder, stage_dims, stage_spaces};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::{Feature, Graph, Input, Parameters, Precision, TensorId, VoxelLayout};
 use serde::{Deserialize, Serialize};
 

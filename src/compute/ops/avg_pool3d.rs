@@ -5,7 +5,7 @@ use super::Geometry;
 use super::case::{Case, Input, dense_input, masked, noise, random_mask, simple_case, stored, voxel_mask};
 use super::loops::{Shape, reads};
 use super::pair::{Pair, PairParams};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Graph, Mask, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product};
 
 struct AvgPool3d {

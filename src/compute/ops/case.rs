@@ -1,8 +1,7 @@
 //! What a case of an operator is: a small graph around it, run forward and backward from a given upstream gradient, and what the
 //! CPU reference gives.
 
-use crate::base::error::Result;
-use crate::base::random::{Purpose, rng};
+use crate::base::{Purpose, Result, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
     BlockMask, Feature, Graph, GraphId, Input as Upload, Mask, Output, Parameters, Precision, Session, StepValues,

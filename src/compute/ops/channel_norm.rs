@@ -3,7 +3,7 @@
 
 use super::EPS;
 use super::case::{Case, Input, noise, simple_case, stored};
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{Kernel, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Precision, Recorder, Segment, TensorId, VoxelLayout};
 
 struct ChannelNorm;

@@ -1,6 +1,6 @@
 //! Sum of a tensor over its voxels, channel by channel, added to a vector: the gradient of a bias or of a mask token.
 
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{Kernel, Workgroups};
 use crate::compute::graph::{GROUP_BYTES, Graph, Node, Op, Recorder, VoxelLayout, VoxelLayoutUniform};
 
 /// Voxels that one workgroup of a reduction takes.

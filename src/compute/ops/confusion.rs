@@ -5,9 +5,8 @@ use super::case::{Deviation, noise, relative_l2, stored};
 use super::channel_sum::CHUNK;
 use super::labels::samples::{overlapping_regions, random_labels};
 use super::labels::{Classes, check};
-use crate::base::error::Result;
-use crate::compute::device::Gpu;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::base::Result;
+use crate::compute::device::{Gpu, Kernel, Workgroups};
 use crate::compute::graph::{
     Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Storage, TensorId, VoxelLayout, product,
 };

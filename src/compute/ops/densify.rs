@@ -4,7 +4,7 @@
 use super::case::{Case, Input, f64s, noise, random_mask, simple_case, stored, voxel_mask};
 use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{
     Graph, Mask, Node, Op, Packing, Precision, Recorder, Role, TensorId, VoxelLayout, product,
 };

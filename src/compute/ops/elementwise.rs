@@ -1,7 +1,7 @@
 //! Addition and leaky ReLU of feature tensors of one space.
 
 use super::case::{Case, dense_input, simple_case};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayoutUniform};
 
 /// y = a + b.

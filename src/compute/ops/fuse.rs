@@ -3,10 +3,8 @@
 
 use super::case::{Deviation, noise};
 use super::distort::{PATCH, Params, Window, deviation, window};
-use crate::base::error::Result;
-use crate::base::random::{Purpose, rng};
-use crate::compute::device::Gpu;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::base::{Purpose, Result, rng};
+use crate::compute::device::{Gpu, Kernel, Workgroups};
 use crate::compute::graph::{Graph, Input, Node, Op, Parameters, Precision, Recorder, Session, TensorId, product};
 use std::rc::Rc;
 

@@ -3,7 +3,7 @@
 
 use super::case::{Case, Input, Setup, f64s, noise, numbered, stored};
 use super::channel_sum::{CHUNK, PartialParams, channel_sum};
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{Kernel, Workgroups};
 use crate::compute::graph::{
     GROUP, GROUP_BYTES, Graph, Input as Upload, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product,
 };

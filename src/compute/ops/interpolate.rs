@@ -3,7 +3,7 @@
 use super::case::{Case, dense_input, simple_case};
 use super::loops::{Shape, coordinates, index};
 use super::pair::{Pair, PairParams};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product};
 
 struct Interpolate;

@@ -1,6 +1,6 @@
 //! What kernels over logits and a label map need: which labels are which classes, and how the two grids meet.
 
-use crate::compute::device::recording::Slice;
+use crate::compute::device::Slice;
 use crate::compute::graph::{Recorder, Segment, TensorId, VoxelLayout};
 
 /// Most regions, and most labels beside the background, of a region-based network: they are bits and a table in a uniform.

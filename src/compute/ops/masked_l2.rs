@@ -3,7 +3,7 @@
 
 use super::case::{Case, Input, Setup, f64s, noise, random_mask, stored, voxel_mask};
 use super::channel_sum::CHUNK;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{Kernel, Workgroups};
 use crate::compute::graph::{
     GROUP, GROUP_BYTES, Graph, Input as Upload, Mask, Node, Op, Output, Precision, Recorder, TensorId, VoxelLayout,
     VoxelLayoutUniform, product,

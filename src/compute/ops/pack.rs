@@ -1,7 +1,7 @@
 //! From an uploaded image (channels, z, y, x) to the channel groups of a space. Under a mask only the visible voxels are taken: that is
 //! "masking the input".
 
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, VoxelLayout, VoxelLayoutUniform};
 
 struct Pack {

@@ -1,6 +1,6 @@
 //! Recording of kernels between two tensors of as many channels over different spaces.
 
-use crate::compute::device::recording::{Kernel, Slice};
+use crate::compute::device::{Kernel, Slice};
 use crate::compute::graph::{Recorder, TensorId, VoxelLayoutUniform};
 
 shader_struct! {

@@ -6,9 +6,8 @@
 use super::case::{Deviation, GRADIENT_TOLERANCE, f64s, noise, relative_l2};
 use super::channel_sum::CHUNK;
 use super::{Bias, Geometry};
-use crate::base::error::Result;
-use crate::compute::device::Gpu;
-use crate::compute::device::recording::{Dispatch, Heap, Kernel, Recording, Slice, Workgroups};
+use crate::base::Result;
+use crate::compute::device::{Dispatch, Gpu, Heap, Kernel, Recording, Slice, Workgroups};
 use crate::compute::graph::{
     Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, StepValues, VoxelLayout,
     optimizer_scratch,

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use mirror::mirror;
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// What may happen to a patch; the `augment` section of a plan.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -1,7 +1,7 @@
 //! Gaussian noise as a function of (seed, channel, voxel), so that the device computes the same numbers: a counter-based generator
 //! ([`threefry`]) and Box and Muller's transformation. `shaders/augment/noise.wgsl` is its twin.
 
-use crate::base::random::threefry;
+use crate::base::threefry;
 
 /// Adds noise of standard deviation `sigma` to one channel.
 pub fn noise(data: &mut [f32], sigma: f64, seed: u64, channel: u32) {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::spatial::{self, Matrix};
 use super::{enlarged, filter, intensity, mirror, noise};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// What may happen to a labelled patch.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]

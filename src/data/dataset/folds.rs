@@ -10,8 +10,7 @@ use std::str::FromStr;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Error, Result};
-use crate::base::random::{Purpose, rng};
+use crate::base::{Error, Purpose, Result, rng};
 
 /// Name of the file with the splits, as nnU-Net calls it.
 pub const FILE: &str = "splits_final.json";

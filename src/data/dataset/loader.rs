@@ -7,10 +7,10 @@ use rand::RngExt;
 use super::patch::Patch;
 use super::sampler;
 use super::stream::{self, SampleKey, Source, Stream};
-use crate::base::error::{Error, Result};
-use crate::base::random::{Purpose, rng};
-use crate::data::augment::{self, Change, spatial::CropTransform};
-use crate::data::store::Store;
+use crate::base::{Error, Purpose, Result, rng};
+use crate::data::Store;
+use crate::data::augment::spatial::CropTransform;
+use crate::data::augment::{self, Change};
 
 /// What patches look like.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::seq::SliceRandom;
 
-use crate::base::random::{Purpose, rng};
+use crate::base::{Purpose, rng};
 use crate::data::store::Case;
 
 /// Indices of cases.

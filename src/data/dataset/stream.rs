@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::patch::Patch;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::store::meter;
 
 /// Which patch: sample `index` of step `step` of a run with seed `seed`.

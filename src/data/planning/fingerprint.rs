@@ -9,13 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::intensities::{self, Counts, Intensities, SAMPLES};
 use super::numbers::median;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::preprocess::Event;
 use crate::data::preprocess::images::{Images, read_images, read_label_map};
 use crate::data::preprocess::pool::{self, Budget};
 use crate::data::resample::crop;
-use crate::data::sources::{RawCase, RawDataset};
 use crate::data::store::Stamp;
+use crate::data::{RawCase, RawDataset};
 use crate::formats::nifti;
 use crate::formats::nnunet::{Labels, Reader, read_json};
 

@@ -23,10 +23,9 @@ pub use intensities::Intensities;
 pub use planner::{Options, Plan, Planner, plan};
 pub use table::table;
 
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic};
+use crate::data::RawDataset;
 use crate::data::preprocess::Event;
-use crate::data::sources::RawDataset;
 use crate::formats::nnunet::{Reader, read_json};
 
 /// What is asked for.

@@ -6,7 +6,7 @@ use clap::ValueEnum;
 use super::fingerprint::Fingerprint;
 use super::numbers::{median, percentile, round, volume};
 use super::topology::{Topology, feature_maps};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::resample::target_shape;
 use crate::formats::nnunet::{Architecture, Dataset, Normalization};
 

@@ -1,6 +1,6 @@
 //! Resampling the way nnU-Net's plans say: of the intensities of a case, of its labels, of the logits of a prediction.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::resample::{self, Order};
 use crate::formats::nnunet::Resampling;
 

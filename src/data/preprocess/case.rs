@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::as_planned::{resample_data, resample_segmentation};
 use super::images::Images;
 use super::normalize;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::resample;
 use crate::data::resample::crop::{self, Bbox};
 use crate::formats::nnunet::{Configuration, Normalization, Plans};

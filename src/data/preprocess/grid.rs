@@ -1,8 +1,7 @@
 //! Where a prepared volume lies in space, and the way back onto the scan it came from.
 
 use super::normalize::Statistics;
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
+use crate::base::{Error, Result, Volume};
 use crate::data::resample::crop::{self, Bbox};
 use crate::data::resample::{self, Order};
 use crate::formats::affine::{self, Affine};

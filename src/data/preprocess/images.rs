@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::formats::affine;
 use crate::formats::nifti::{self, Axes, Scan};
 use crate::formats::nnunet::{Labels, Reader};

@@ -18,8 +18,7 @@ pub use run::{Event, Summary, run};
 
 pub use crate::data::store::{Dtype, Settings, Shard};
 
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
+use crate::base::{Error, Result, Volume};
 use crate::data::resample::{self, Order, crop};
 use crate::formats::nifti::Scan;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex, PoisonError, mpsc};
 
-use crate::base::error::Result;
+use crate::base::Result;
 
 /// Voxels in work at once over all threads, about 3 GiB; a larger scan is done alone.
 const VOXELS_IN_WORK: u64 = 1 << 27;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::{self, Budget};
 use super::{Preprocessed, scan, screen};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::resample;
 use crate::data::sources::{self, Source};
 use crate::data::store::journal::{Claim, Record};

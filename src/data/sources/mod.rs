@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::store;
 
 /// A scan that may be worth preparing.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::names::{safe, stem};
 use super::{Source, expand, modality};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 #[derive(Deserialize)]
 struct Collection {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::names::stem;
 use super::{expand, modality};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::formats::nnunet::Dataset;
 
 const DESCRIPTION: &str = "dataset.json";

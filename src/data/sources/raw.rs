@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::formats::nnunet::Dataset;
 
 /// A labelled data set as nnU-Net lays it out.

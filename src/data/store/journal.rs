@@ -15,7 +15,7 @@ use super::manifest::{self, Manifest};
 use super::part::{JOURNAL, PARTS, Shard};
 use super::settings::{Settings, refuse_mixture};
 use super::write;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// What is left of [`PARTS`] when their manifest is written, until it is removed.
 const MERGED: &str = ".parts-merged";

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Name of the file that is locked.
 pub const LOCK: &str = ".lock";

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::case::{Case, Rejected};
 use super::fingerprint::Fingerprint;
 use super::settings::Settings;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Name of the manifest in a store's folder.
 pub const FILE: &str = "manifest.json";

@@ -9,8 +9,7 @@ use super::case::Case;
 use super::manifest::Manifest;
 use super::settings::Dtype;
 use super::zarr;
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
+use crate::base::{Error, Result, Volume};
 
 /// A finished store, open for reading. Opening reads the manifest and nothing else.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// How scans are chosen and prepared; the `preprocess` section of a plan.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]

@@ -10,8 +10,7 @@ use serde_json::json;
 
 use super::settings::Dtype;
 use super::zarr::{self, Layout};
-use crate::base::error::{Error, Result};
-use crate::base::volume::Volume;
+use crate::base::{Error, Result, Volume};
 use crate::formats::affine::Affine;
 
 /// Folder of the arrays within a store.

@@ -4,7 +4,7 @@ use rand::RngExt;
 use rayon::prelude::*;
 
 use super::statistics::{mean, quantile, ranks};
-use crate::base::random::{Purpose, rng};
+use crate::base::{Purpose, rng};
 
 /// The scores of one column.
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::grid::Value;
 use super::statistics::{deviation, mean};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::evaluation::results::{Results, Run};
 
 /// What a table can keep apart, besides method and data set.

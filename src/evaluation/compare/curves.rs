@@ -6,7 +6,7 @@ use super::Report;
 use super::cells::{self, By, Key, Measure, cases_label, cases_order, natural};
 use super::statistics::{deviation, mean};
 use super::tables::Scores;
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::evaluation::pictures::methods::{Chart, Line, lines_picture};
 use crate::evaluation::results::Results;
 

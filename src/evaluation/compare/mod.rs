@@ -14,7 +14,7 @@ mod tables;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::evaluation::results::Results;
 
 pub use cells::By;

@@ -5,7 +5,7 @@ use include_dir::{Dir, include_dir};
 
 use super::Report;
 use super::grid::{Grid, Summary, Value};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 static FILES: Dir = include_dir!("$CARGO_MANIFEST_DIR/assets/paper");
 

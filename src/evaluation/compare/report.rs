@@ -6,8 +6,7 @@ use std::path::Path;
 use image::RgbImage;
 
 use super::grid::{Grid, markdown};
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic};
 use crate::evaluation::pictures::save_png;
 
 /// What a comparison gives: a text to read, and tables and pictures to go with it.

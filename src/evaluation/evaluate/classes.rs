@@ -1,6 +1,6 @@
 //! What is scored: labels and regions, with names.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;

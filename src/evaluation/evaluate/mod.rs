@@ -9,8 +9,7 @@ mod table;
 pub use classes::{Class, Classes};
 pub use table::table;
 
-use crate::base::atomic;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, atomic};
 use crate::evaluation::metric::overlap::{Confusion, Counts};
 use crate::evaluation::metric::surface::{Outline, surface_distances};
 use crate::evaluation::pictures::overlay::{self, overlay};

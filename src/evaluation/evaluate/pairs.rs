@@ -1,6 +1,6 @@
 //! Which prediction belongs to which reference.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

@@ -9,7 +9,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::{save_png, text_style};
-use crate::base::error::Result;
+use crate::base::Result;
 use serde_json::Value;
 
 /// A named curve; `points` are (step, value) in order of the steps. Values that are not finite are left out.

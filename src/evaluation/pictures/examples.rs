@@ -5,10 +5,10 @@ use plotters::style::text_anchor::HPos;
 
 use super::overlay::{Class, Painter};
 use super::sheet::{
-    BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, SMALL, TEXT, TITLE, fit, pixels, resolution, side, text, window_of,
-    wrap,
+    BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, SMALL, TEXT, TITLE, fit, pixels, resolution, side, text, wrap,
 };
-use crate::base::volume::Volume;
+use super::window_of;
+use crate::base::Volume;
 
 /// A patch before and after.
 #[derive(Clone, Debug)]

@@ -7,6 +7,9 @@ pub mod methods;
 pub mod overlay;
 pub mod sheet;
 
+pub use curves::{Series, progress_png};
+pub use sheet::{Panel, Window, sheet, window_of};
+
 use std::io::Cursor;
 use std::path::Path;
 use std::sync::Once;
@@ -16,8 +19,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic};
 
 /// The name under which plotters looks for a font when nothing else is asked for.
 const FONT: &str = "sans-serif";

@@ -6,9 +6,10 @@ use plotters::style::text_anchor::HPos;
 
 use super::sheet::{
     BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, Plane, SMALL, TEXT, TITLE, each_pixel, fit, fraction, gray, pixels,
-    resolution, side, text, text_width, window_of, wrap,
+    resolution, side, text, text_width, wrap,
 };
-use crate::base::volume::Volume;
+use super::window_of;
+use crate::base::Volume;
 use std::collections::BTreeMap;
 
 /// A class of the segmentation.

@@ -5,7 +5,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::text_style;
-use crate::base::volume::Volume;
+use crate::base::Volume;
 
 /// One column of a sheet.
 #[derive(Clone, Copy, Debug)]

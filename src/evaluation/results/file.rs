@@ -6,7 +6,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 
 use super::FILE;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Marks the file as one of this program: `S3DR` in SQLite's header.
 const APPLICATION: i32 = i32::from_be_bytes(*b"S3DR");

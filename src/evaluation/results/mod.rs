@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Name of the file where a folder is given.
 pub const FILE: &str = "results.sqlite";

@@ -1,6 +1,6 @@
 //! `dataset.json`: channels, labels or regions, the ending of the files, and where the cases lie.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

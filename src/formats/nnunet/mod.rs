@@ -6,7 +6,7 @@ mod plans;
 pub use dataset::{Class, Dataset, Labels};
 pub use plans::{Architecture, Configuration, Intensity, Normalization, Plans, Reader, Resampling};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 

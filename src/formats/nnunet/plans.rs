@@ -1,6 +1,6 @@
 //! `plans.json`: how a data set is prepared, and the network of each configuration.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 

@@ -8,10 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use half::{bf16, f16};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::Tensor;
-use super::pickle;
 use super::value::{Dtype, TensorRef, Value};
-use crate::base::error::{Error, Result};
+use super::{Tensor, pickle};
+use crate::base::{Error, Result};
 
 /// The largest pickle that is read: 64 MiB. Those of nnU-Net have some 100 kB.
 const MAX_PICKLE: u64 = 1 << 26;

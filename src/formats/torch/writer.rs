@@ -8,8 +8,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
 use super::value::Value;
-use crate::base::atomic::write_atomic_with;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic_with};
 use crate::formats::little_endian;
 
 /// What stands under a key of a checkpoint.

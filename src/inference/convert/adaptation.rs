@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::compute::model::{Encoder, Network};
 use crate::inference::architecture::architecture_of;
-use crate::tasks::plan::Plan;
+use crate::tasks::Plan;
 
 /// Where it stands in a checkpoint.
 pub const KEY: &str = "nnssl_adaptation_plan";

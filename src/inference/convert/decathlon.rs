@@ -11,8 +11,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use super::Options;
-use crate::base::atomic::{remove_leftovers, write_atomic, write_atomic_with};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, remove_leftovers, write_atomic, write_atomic_with};
 use crate::data::preprocess::pool;
 use crate::formats::nnunet::{Dataset, read_json};
 use crate::formats::volumes;

@@ -14,8 +14,7 @@ pub use decathlon::{Converted, convert_task, is_task};
 
 use std::path::{Path, PathBuf};
 
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic};
 use crate::formats::nnunet::read_json;
 use crate::inference::predict::model::{FoldChoice, SegmentationModel};
 use crate::inference::weights::WeightFile;

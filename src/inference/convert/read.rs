@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::adaptation;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::{predictor, state_dict};
 use crate::data::preprocess;
 use crate::formats::torch::Tensor;
 use crate::inference::predict::model::SegmentationModel;
-use crate::inference::weights::PREPROCESSING;
-use crate::inference::weights::{Description, WeightFile};
+use crate::inference::weights::{Description, PREPROCESSING, WeightFile};
 use crate::tasks::plan::{self, finetune};
 
 /// The weights under the names of the network's parameters, each once, and what is known about them.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::adaptation;
 use super::read::{About, Content};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::compute::model::state_dict;
 use crate::formats::torch::{self, Entry, Numbers, Value, Weight};
 

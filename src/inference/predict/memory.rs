@@ -4,9 +4,9 @@ use serde::Serialize;
 
 use super::restore::Restorer;
 use super::sliding::Tiling;
-use crate::base::error::{Error, Result};
-use crate::compute::graph::plan::{Limits, plan};
-use crate::compute::graph::{GROUP_BYTES, Precision, SessionMemory, session_memory};
+use crate::base::{Error, Result};
+use crate::compute::graph::plan::plan;
+use crate::compute::graph::{GROUP_BYTES, Limits, Precision, SessionMemory, session_memory};
 use crate::compute::model::{Network, predictor};
 use crate::data::preprocess::case::Grid;
 

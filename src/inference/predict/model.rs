@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use crate::formats::nnunet::{Configuration, Dataset, Plans};
 use crate::inference::architecture::network_of;

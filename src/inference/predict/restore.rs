@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use super::sliding::Sink;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::preprocess::case::Grid;
 use crate::data::resample::{Order, nearest, neighbours, separate_axis_as};
 use crate::formats::nnunet::{Labels, Resampling};

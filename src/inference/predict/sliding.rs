@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::window::{PEAK, SIGMA_SCALE, gaussian, tile_steps};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// Where tiles lie.
 #[derive(Clone, Debug, PartialEq)]

@@ -11,8 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::mapped::Mapped;
 use super::{EXTRA, MOMENTUM};
-use crate::base::atomic::write_atomic_with;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result, write_atomic_with};
 
 /// Value of the metadata key `format`; a file with another one is refused.
 pub const FORMAT: &str = "spark3d-checkpoint-1";

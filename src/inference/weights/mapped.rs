@@ -9,7 +9,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 
 /// An opened file: names, shapes and texts are read, numbers when they are asked for.
 pub(super) struct Mapped {

@@ -8,6 +8,9 @@ pub mod checkpoint;
 mod mapped;
 pub mod state;
 
+pub use checkpoint::{Checkpoint, Tensor};
+pub use state::{checkpoint_of, parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
@@ -15,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
 use crate::formats::torch;

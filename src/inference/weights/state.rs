@@ -1,8 +1,8 @@
 //! Between a session and a checkpoint, and between a run folder and its checkpoints.
 
-use super::checkpoint::{self, Checkpoint, Tensor};
-use super::{BEST, LATEST};
-use crate::base::error::{Error, Result};
+use super::checkpoint::{self};
+use super::{BEST, Checkpoint, LATEST, Tensor};
+use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::Session;
 use std::collections::BTreeMap;

@@ -1,14 +1,14 @@
 //! Patches that the device augments, against the CPU's: what `spark3d doctor` and the tests look at.
 
 use super::{upload, upload_labelled};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::compute::device::Gpu;
 use crate::compute::graph::product;
 use crate::compute::ops::augment::{Augmentation, AugmentationRunner, Interpolation};
 use crate::compute::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::data::augment::segmentation::{Noise, Sampled};
 use crate::data::augment::{self, spatial};
-use crate::data::dataset::{LabelledPatch, Patch};
+use crate::data::{LabelledPatch, Patch};
 use std::rc::Rc;
 
 /// How far a patch that the device augments lies from the CPU's.

@@ -4,13 +4,13 @@ mod check;
 
 pub use check::{check_labelled, check_unlabelled};
 
-use super::task::Frame;
-use crate::base::random::{Purpose, rng};
+use super::Frame;
+use crate::base::{Purpose, rng};
 use crate::compute::graph::Session;
 use crate::compute::ops::augment::{Augmentation, Augmented, Change, ChannelChange, CropTransform, Interpolation};
 use crate::data::augment::segmentation::{Sampled, Settings};
 use crate::data::augment::{self, filter};
-use crate::data::dataset::{LabelledPatch, Patch, SampleKey};
+use crate::data::{LabelledPatch, Patch, SampleKey};
 use rand::RngExt;
 
 /// Patches that are uploaded as they are.

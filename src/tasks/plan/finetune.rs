@@ -1,13 +1,10 @@
 //! The plan of fine-tuning: what is transferred, in which phases the network is trained, on which patches.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::Network;
 use crate::data::augment;
-use crate::tasks::check;
-use crate::tasks::plan_table as table;
-use crate::tasks::schedule::{Hyperparameters, Phase, Rate, Schedule, Trains};
-use crate::tasks::task::Frame;
+use crate::tasks::{Frame, Hyperparameters, Phase, Rate, Schedule, Trains, check, plan_table as table};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 

@@ -3,12 +3,10 @@
 
 pub mod finetune;
 
-use super::plan_table as table;
 use super::pretexts::{self, Entry, Pretext, Tables};
-use super::schedule::Hyperparameters;
-use super::task::Frame;
 use super::train_table::Train;
-use crate::base::error::{Error, Result};
+use super::{Frame, Hyperparameters, plan_table as table};
+use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use serde::{Deserialize, Serialize};
 use std::path::Path;

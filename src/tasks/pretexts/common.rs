@@ -1,13 +1,12 @@
 //! What all pretexts are: the interface to plans, training and reconstruction.
 
 use super::masking::Masking;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::{Feature, Graph, Input, Mask};
 use crate::compute::ops::augment::Augmentation;
-use crate::data::dataset::{Patch, PatchSettings, Place};
-use crate::tasks::plan_table as table;
-use crate::tasks::task::{Frame, Task};
+use crate::data::{Patch, PatchSettings, Place};
 use crate::tasks::train_table::Train;
+use crate::tasks::{Frame, Task, plan_table as table};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::any::Any;

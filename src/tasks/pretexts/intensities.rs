@@ -1,6 +1,6 @@
 //! The `[intensities]` table: what happens to the patches of Volume Fusion before they are fused, and to the crops of VoCo.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::augment::segmentation::Settings;
 
 /// nnU-Net's list without rotation and zoom: patches are cut as they are, change their intensities and are mirrored.

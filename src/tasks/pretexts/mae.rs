@@ -8,17 +8,14 @@
 use super::common::{Pretext, Reconstruction, Tables};
 use super::masking::{MaskedBinding, Masking};
 use super::zero;
-use crate::base::error::{Error, Result};
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Mask, Parameters, TensorId, VoxelLayout, product};
+use crate::base::{Error, Result};
+use crate::compute::graph::{Graph, Limits, Mask, Parameters, TensorId, VoxelLayout, product};
 use crate::compute::model::{self, Network};
 use crate::compute::ops::augment::Augmentation;
 use crate::compute::ops::{Bias, Epilogue, Geometry, Weights};
-use crate::data::augment;
-use crate::data::dataset::{Patch, PatchSettings, Place, SampleKey};
-use crate::tasks::augmentation;
-use crate::tasks::task::{Frame, GraphMode, Program, Task, finish};
+use crate::data::{Patch, PatchSettings, Place, SampleKey, augment};
 use crate::tasks::train_table::Train;
+use crate::tasks::{Frame, GraphMode, Program, Task, augmentation, finish};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

@@ -2,13 +2,11 @@
 
 use super::pictures::Shown;
 use super::zero;
-use crate::base::error::{Error, Result};
-use crate::base::random::{Purpose, rng};
+use crate::base::{Error, Purpose, Result, rng};
 use crate::compute::graph::{BlockMask, Feature, Mask, Readout, Session, product};
 use crate::compute::ops::augment::Augmented;
-use crate::data::dataset::{Patch, SampleKey};
-use crate::tasks::augmentation;
-use crate::tasks::task::{Binding, Measured};
+use crate::data::{Patch, SampleKey};
+use crate::tasks::{Binding, Measured, augmentation};
 use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;

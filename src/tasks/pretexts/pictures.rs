@@ -1,8 +1,8 @@
 //! Sheets of pictures of a pretext's sample: input, target and output of a validation.
 
-use crate::base::volume::Volume;
+use crate::base::Volume;
 use crate::compute::graph::{BlockMask, product};
-use crate::evaluation::pictures::sheet::{Panel, Window, sheet, window_of};
+use crate::evaluation::pictures::{Panel, Window, sheet, window_of};
 use image::RgbImage;
 
 /// Voxels (z, y, x) of what is shown, and their edge lengths in mm.

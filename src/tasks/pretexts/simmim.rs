@@ -4,16 +4,13 @@
 
 use super::common::{Pretext, Reconstruction, Tables};
 use super::masking::{MaskedBinding, Masking};
-use crate::base::error::Result;
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Graph, Mask, Parameters, TensorId, VoxelLayout};
+use crate::base::Result;
+use crate::compute::graph::{Graph, Limits, Mask, Parameters, TensorId, VoxelLayout};
 use crate::compute::model;
 use crate::compute::ops::Weights;
 use crate::compute::ops::augment::Augmentation;
-use crate::data::augment;
-use crate::data::dataset::{Patch, PatchSettings, Place, SampleKey};
-use crate::tasks::augmentation;
-use crate::tasks::task::{Frame, GraphMode, Program, Task, finish};
+use crate::data::{Patch, PatchSettings, Place, SampleKey, augment};
+use crate::tasks::{Frame, GraphMode, Program, Task, augmentation, finish};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 

@@ -1,7 +1,7 @@
 //! What a validation compares a loss with: that of predicting zero.
 
 use crate::compute::graph::BlockMask;
-use crate::data::dataset::Patch;
+use crate::data::Patch;
 
 /// Mean of `error` over the voxels of a patch in hidden blocks: the loss of predicting zero there.
 pub fn hidden_mean(mask: &BlockMask, patch: &Patch, error: fn(f64) -> f64) -> f64 {

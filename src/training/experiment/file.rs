@@ -1,6 +1,6 @@
 //! The TOML file of an experiment.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::preprocess;
 use crate::data::sources::expand;
 use crate::tasks::plan::finetune::{Stem, TransferScope};

@@ -5,10 +5,10 @@
 //! back.
 
 use super::jobs::{Job, Work};
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::evaluation::results::Results;
 use crate::inference::weights::{BEST, FINAL, LATEST};
-use crate::training::stop::StopFlag;
+use crate::training::StopFlag;
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;

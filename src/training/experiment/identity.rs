@@ -1,7 +1,7 @@
 //! What makes a result, as a hash.
 
-use crate::base::error::{Error, Result};
-use crate::data::sources::RawCase;
+use crate::base::{Error, Result};
+use crate::data::RawCase;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;

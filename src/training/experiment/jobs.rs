@@ -2,14 +2,14 @@
 
 use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Variant};
 use super::identity::{self, Identity};
-use crate::base::error::{Error, Result};
-use crate::data::dataset::{Cases, Fold, folds, recipe};
+use crate::base::{Error, Result};
+use crate::data::dataset::folds;
 use crate::data::preprocess::{self, Shard};
-use crate::data::sources::{self, RawCase, RawDataset, cases_of};
-use crate::data::store::Store;
-use crate::inference::weights::WeightFile;
-use crate::inference::weights::state::checkpoint_of;
-use crate::tasks::plan::{self, Plan};
+use crate::data::sources::{self, cases_of};
+use crate::data::{Cases, Fold, RawCase, RawDataset, Store, recipe};
+use crate::inference::weights::{WeightFile, checkpoint_of};
+use crate::tasks::Plan;
+use crate::tasks::plan::{self};
 use crate::training::finetune::folder::fold_cases;
 use crate::training::finetune::setup::{Origin, Request, Setup};
 use crate::training::finetune::validate::Protocol;

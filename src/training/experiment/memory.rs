@@ -1,10 +1,9 @@
 //! The memory that jobs need on the device, before anything is allocated.
 
 use super::jobs::{Job, Work};
-use crate::base::error::Result;
-use crate::base::memory::budget;
+use crate::base::{Result, budget};
 use crate::compute::device::Gpu;
-use crate::compute::graph::plan::Limits;
+use crate::compute::graph::Limits;
 use crate::training::finetune::run::most_memory;
 use crate::training::memory::plan_run;
 use std::rc::Rc;

@@ -22,7 +22,7 @@ pub mod run;
 pub mod status;
 mod work;
 
-use crate::base::progress::Mode;
+use crate::base::Mode;
 use crate::data::preprocess::Shard;
 
 /// What the command line adds to the file; nothing here changes a result.

@@ -3,10 +3,9 @@
 use super::file::Experiment;
 use super::folder::{Folder, short};
 use super::jobs::{Job, jobs};
-use crate::base::error::Result;
-use crate::base::progress::human;
+use crate::base::{Result, human};
 use crate::evaluation::results::{FILE, Kind, Results, Run};
-use crate::training::log::MetricsLog;
+use crate::training::MetricsLog;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

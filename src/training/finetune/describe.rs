@@ -1,6 +1,6 @@
 //! The model of a fine-tuning in nnU-Net's words: its plans.json, so that a run is a model folder of its layout.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::formats::nnunet::{Configuration, Dataset, Normalization, Plans, Resampling};
 use crate::inference::architecture::architecture_of;
 use crate::tasks::plan::finetune::Plan;

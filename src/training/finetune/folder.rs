@@ -2,12 +2,11 @@
 
 use super::Options;
 use super::setup::Setup;
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
-use crate::base::progress::{Mode, Progress};
-use crate::data::dataset::{Cases, Fold, LabelledStore, folds, prepare_dataset};
+use crate::base::{Error, Mode, Progress, Result, write_atomic};
+use crate::data::dataset::folds;
 use crate::data::preprocess::Event;
-use crate::inference::weights::checkpoint::Checkpoint;
+use crate::data::{Cases, Fold, LabelledStore, prepare_dataset};
+use crate::inference::weights::Checkpoint;
 use serde_json::{Value, json};
 use std::path::Path;
 

@@ -11,8 +11,8 @@ pub mod setup;
 pub mod transfer;
 pub mod validate;
 
-use crate::base::progress::Mode;
-use crate::data::dataset::LabelledStore;
+use crate::base::Mode;
+use crate::data::LabelledStore;
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -6,26 +6,19 @@ use super::folder::{describe_model, extra_texts, prepared, split};
 use super::setup::Setup;
 use super::transfer::{Initial, initial};
 use super::validate::{Protocol, Scans, predict_and_score};
-use crate::base::atomic::write_atomic;
-use crate::base::error::{Error, Result};
-use crate::base::memory::{budget, gib};
-use crate::base::progress::Progress;
+use crate::base::{Error, Progress, Result, budget, gib, write_atomic};
 use crate::compute::device::Gpu;
 use crate::compute::graph::Parameters;
-use crate::data::dataset::{
+use crate::data::dataset::stream;
+use crate::data::{
     Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, LoaderReport, SampleKey, Source,
-    Stream, stream,
+    Stream,
 };
 use crate::evaluation::evaluate::Evaluation;
-use crate::inference::weights::FINAL;
-use crate::inference::weights::checkpoint;
-use crate::inference::weights::state::{restore_kernels, resume_point};
+use crate::inference::weights::{FINAL, checkpoint, restore_kernels, resume_point};
+use crate::tasks::Past;
 use crate::tasks::plan::finetune::{Plan, Stem};
-use crate::tasks::task::Past;
-use crate::training::log::{MetricsLog, run_json};
-use crate::training::stop::StopFlag;
-use crate::training::train_loop::{Batches, Run, past_of, train};
-use crate::training::trainer::Trainer;
+use crate::training::{Batches, MetricsLog, Run, StopFlag, Trainer, past_of, run_json, train};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

@@ -2,15 +2,13 @@
 
 use super::describe;
 use super::transfer::network_of_tensors;
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
-use crate::data::preprocess;
-use crate::data::sources::RawDataset;
+use crate::data::{RawDataset, preprocess};
 use crate::formats::nnunet::{Configuration, Labels, Plans, Reader};
 use crate::inference::architecture::network_of;
-use crate::inference::weights::WeightFile;
-use crate::inference::weights::state::checkpoint_of;
+use crate::inference::weights::{WeightFile, checkpoint_of};
 use crate::tasks::plan::finetune::{Plan, Stem, TransferScope, schedule, warm_up};
 use crate::tasks::segmentation::{Objective, Segmentation};
 use serde_json::Value;

@@ -1,9 +1,8 @@
 //! What a pre-trained checkpoint gives: the network it belongs to, and the weights that a fine-tuning starts from.
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::compute::graph::{self, Parameters};
-use crate::compute::model::init::{Init, initial_values};
-use crate::compute::model::{Encoder, Network};
+use crate::compute::model::{Encoder, Init, Network, initial_values};
 use crate::inference::weights::WeightFile;
 use crate::tasks::plan;
 use crate::tasks::plan::finetune::{Plan, Stem, TransferScope};

@@ -1,17 +1,15 @@
 //! Whole scans, predicted as any scan is and scored: the last step of a fine-tuning, on its validation cases, and tests.
 
 use super::Options;
-use crate::base::error::{Error, Result};
-use crate::base::memory::budget;
-use crate::base::progress::Progress;
+use crate::base::{Error, Progress, Result, budget};
 use crate::compute::device::Gpu;
+use crate::data::RawCase;
 use crate::data::preprocess::case::prepare;
 use crate::data::preprocess::images::{read_images, write_labels};
-use crate::data::sources::RawCase;
 use crate::evaluation::evaluate::{self, Classes, Evaluation, Pair};
 use crate::inference::predict::model::{FoldChoice, SegmentationModel};
 use crate::inference::predict::segmenter::Segmenter;
-use crate::training::stop::StopFlag;
+use crate::training::StopFlag;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! The last that happens to a patch: mirroring, masked channels become 0 outside, and so do labels.
 
 use super::{AXES, Augmentation, Params};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, product};
 
 struct FinishChannel {

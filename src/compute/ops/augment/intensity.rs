@@ -1,7 +1,7 @@
 //! Changes of one channel's intensities, in place: noise, blur, brightness, contrast, low resolution, gamma of the negative, gamma.
 
 use super::{Augmentation, ChannelFlags, Flags, Params};
-use crate::compute::device::recording::{Kernel, Slice};
+use crate::compute::device::{Kernel, Slice};
 use crate::compute::graph::{Flag, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 

@@ -15,10 +15,9 @@ mod runner;
 pub use numbers::{Change, ChannelChange, CropTransform};
 pub use runner::AugmentationRunner;
 
-use crate::base::error::{Error, Result};
-use crate::compute::device::recording::{Kernel, Slice, Workgroups};
-use crate::compute::graph::plan::Limits;
-use crate::compute::graph::{Flag, Graph, Input, Kind, Recorder, Session, Storage, TensorId, product};
+use crate::base::{Error, Result};
+use crate::compute::device::{Kernel, Slice, Workgroups};
+use crate::compute::graph::{Flag, Graph, Input, Kind, Limits, Recorder, Session, Storage, TensorId, product};
 
 /// How a turned patch is interpolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 //! interpolation without them.
 
 use super::{AXES, Augmentation, Flags, Interpolation};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Flag, Graph, Node, Op, Recorder, TensorId, product};
 
 struct Resample {

@@ -1,7 +1,7 @@
 //! The augmentation alone, as a graph of one sample: for checks and pictures.
 
 use super::{Augmentation, Augmented, Change};
-use crate::base::error::Result;
+use crate::base::Result;
 use crate::compute::device::Gpu;
 use crate::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
 use std::rc::Rc;

@@ -1,7 +1,7 @@
 //! The convolution that reads inputs and weights where it needs them.
 
 use super::pass::{Pass, SOFTWARE_WORKGROUP};
-use crate::compute::device::recording::Kernel;
+use crate::compute::device::Kernel;
 use crate::compute::graph::{Recorder, VoxelLayout};
 
 /// How the direct kernels cut their output: channel groups and voxels that one invocation keeps in registers, invocations of a workgroup

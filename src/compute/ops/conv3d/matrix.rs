@@ -1,8 +1,8 @@
 //! The convolution by cooperative matrices: 16-bit factors, 32-bit sums.
 
 use super::pass::{Pass, Problem};
-use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::{Kernel, Precision};
+use crate::compute::device::recording::Precision;
+use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/matrix.wgsl`), in tiles of the adapter's cooperative matrices.

@@ -1,7 +1,8 @@
 //! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
 
 use super::u;
-use crate::compute::device::recording::{Precision, Slice};
+use crate::compute::device::Slice;
+use crate::compute::device::recording::Precision;
 use crate::compute::graph::{GROUP, Recorder, Segment, VoxelLayout, VoxelLayoutUniform, product};
 use crate::compute::ops::geometry::Geometry;
 

@@ -1,8 +1,8 @@
 //! The convolution whose weights are staged in workgroup memory or broadcast by subgroups.
 
 use super::pass::{Pass, Problem, SOFTWARE_WORKGROUP, Window};
-use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::{Kernel, Precision};
+use crate::compute::device::recording::Precision;
+use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP_BYTES, Recorder, VoxelLayout};
 
 /// How the kernel cuts its work (see `shaders/conv3d/staged.wgsl` and `shaders/conv3d/subgroup.wgsl`).

@@ -8,8 +8,7 @@ use super::weight_gradient_gathered::Gathered;
 use super::weight_gradient_matrix::Matrix;
 use super::weight_gradient_pass::Pass;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
-use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId, VoxelLayout};
 use crate::compute::ops::geometry::Geometry;
 

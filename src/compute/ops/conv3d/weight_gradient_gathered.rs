@@ -2,8 +2,7 @@
 
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
 use super::weight_gradient_pass::Pass;
-use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/weight_gradient_gathered.wgsl`).

@@ -3,8 +3,7 @@
 use super::matrix::{PAD, STAGED_BYTES, SUM_BYTES, tiles, units};
 use super::pass::Problem;
 use super::weight_gradient_pass::Pass;
-use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/weight_gradient_matrix.wgsl`), in tiles of the adapter's cooperative

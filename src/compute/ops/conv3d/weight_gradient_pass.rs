@@ -1,7 +1,7 @@
 //! What the kernels of a weight gradient are given.
 
 use super::u;
-use crate::compute::device::recording::Slice;
+use crate::compute::device::Slice;
 use crate::compute::graph::{Segment, VoxelLayout, VoxelLayoutUniform};
 use crate::compute::ops::geometry::Geometry;
 

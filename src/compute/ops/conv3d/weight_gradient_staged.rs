@@ -3,8 +3,7 @@
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
 use super::u;
 use super::weight_gradient_pass::Pass;
-use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, VoxelLayout, VoxelLayoutUniform, product};
 use crate::compute::ops::geometry::Geometry;
 

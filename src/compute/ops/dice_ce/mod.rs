@@ -7,7 +7,7 @@
 pub(super) mod cases;
 pub(super) mod reference;
 
-use crate::compute::device::recording::{Kernel, Slice, Workgroups};
+use crate::compute::device::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Output, Recorder, TensorId};
 use crate::compute::ops::channel_sum::CHUNK;
 use crate::compute::ops::labels::{Classes, LabelMap, check};

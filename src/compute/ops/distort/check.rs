@@ -1,9 +1,7 @@
 //! The device's distortions against the plain loops.
 
-use super::plain;
-use super::{Change, Curve, Distortion, Paint, Window};
-use crate::base::error::Result;
-use crate::base::random::{Purpose, rng};
+use super::{Change, Curve, Distortion, Paint, Window, plain};
+use crate::base::{Purpose, Result, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{Graph, Parameters, Precision, Session, product};
 use crate::compute::ops::case::{Deviation, TOLERANCE, noise, relative_l2};

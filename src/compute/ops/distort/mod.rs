@@ -7,7 +7,7 @@ pub mod plain;
 pub use check::check;
 pub(super) use check::{PATCH, deviation, window};
 
-use crate::compute::device::recording::{Kernel, Workgroups};
+use crate::compute::device::{Kernel, Workgroups};
 use crate::compute::graph::{Flag, Graph, Input, Node, Op, Recorder, Session, TensorId, product};
 
 /// A box of voxels (z, y, x).

@@ -1,7 +1,7 @@
 //! The distortions as plain loops.
 
 use super::{Change, Curve, Window};
-use crate::base::random::threefry;
+use crate::base::threefry;
 
 /// The distorted patch of one `image` (z, y, x) of `shape` voxels.
 pub fn distort(image: &[f32], shape: [usize; 3], change: &Change) -> Vec<f32> {

@@ -7,7 +7,7 @@
 pub(super) mod cases;
 pub(super) mod reference;
 
-use crate::compute::device::recording::{Kernel, Slice, Workgroups};
+use crate::compute::device::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{
     GROUP, GROUP_BYTES, Graph, Node, Op, Packing, Recorder, Role, TensorId, VoxelLayoutUniform,
 };

@@ -9,7 +9,7 @@
 pub(super) mod cases;
 pub(super) mod reference;
 
-use crate::compute::device::recording::{Kernel, Slice, Workgroups};
+use crate::compute::device::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{Graph, Input, Node, Op, Output, Recorder, TensorId};
 
 /// Lower bound of a norm in a cosine (`torch.nn.functional.cosine_similarity`).

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use rand::{Rng, RngExt};
 
 use super::LabelledStore;
-use crate::base::error::{Error, Result};
-use crate::base::random::{Purpose, rng};
+use crate::base::{Error, Purpose, Result, rng};
 use crate::data::augment::segmentation::{Sampled, Settings};
 use crate::data::augment::spatial::CropTransform;
 use crate::data::dataset::sampler;

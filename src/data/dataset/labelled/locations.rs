@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rand::seq::index;
 
-use crate::base::random::{Purpose, rng};
+use crate::base::{Purpose, rng};
 use crate::formats::nnunet::Labels;
 
 /// nnU-Net's seed.

@@ -16,7 +16,7 @@ use serde_json::Value;
 pub use loader::{LabelledLoader, LabelledPatch, LabelledPatchSettings};
 pub use prepare::{prepare_dataset, recipe};
 
-use crate::base::error::{Error, Result};
+use crate::base::{Error, Result};
 use crate::data::preprocess::case::{Grid, OUTSIDE};
 use crate::data::store::{self, FILE, Stamp, zarr};
 use crate::formats::nnunet::{Configuration, Dataset, Plans};

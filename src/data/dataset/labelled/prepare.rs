@@ -9,15 +9,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{FORMAT, IMAGE, LABELS, LOCATIONS, LabelledCase, LabelledStore, Manifest, VERSION, locations};
-use crate::base::error::{Error, Result};
-use crate::data::preprocess::Event;
+use crate::base::{Error, Result};
 use crate::data::preprocess::case::{self, Prepared};
-use crate::data::preprocess::images;
 use crate::data::preprocess::pool::{self, Budget};
-use crate::data::sources::{RawCase, RawDataset};
+use crate::data::preprocess::{Event, images};
 use crate::data::store::lock::{LOCK, lock};
 use crate::data::store::zarr::{self, Layout};
 use crate::data::store::{self, FILE, Stamp};
+use crate::data::{RawCase, RawDataset};
 use crate::formats::nifti;
 use crate::formats::nnunet::{Configuration, Labels, Plans};
 
