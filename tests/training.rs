@@ -5,6 +5,7 @@ mod support;
 use spark3d::compute::graph::product;
 use spark3d::compute::ops::cases::noise;
 use spark3d::data::dataset::{Patch, SampleKey};
+use spark3d::tasks::plan::Plan;
 use spark3d::training::pretrain;
 use spark3d::training::trainer::{StepResult, validation_key};
 use support::{gpu, small_plan};
@@ -16,7 +17,7 @@ fn a_larger_batch_has_no_larger_loss() {
     for pretext in ["mae", "simmim", "models_genesis", "volume_fusion", "voco"] {
         let more: &[&str] = match pretext {
             "simmim" => &["simmim.block=4"],
-            "voco" => &["voco.crop=8", "voco.projection=8"],
+            "voco" => &["train.patch=[16,32,32]", "voco.crop=16", "voco.projection=8"],
             _ => &[],
         };
         let first = |batch: usize| -> StepResult {
@@ -29,7 +30,7 @@ fn a_larger_batch_has_no_larger_loss() {
                 .chain(own)
                 .map(String::from)
                 .collect();
-            let plan = spark3d::tasks::plan::Plan::resolve("tiny", None, &set).unwrap();
+            let plan = Plan::resolve("tiny", None, &set).unwrap();
             let shape = plan.train.patch;
             let patch = |k: usize| Patch::plain(noise(k as u64, product(shape)), shape, "noise");
             let sample = || (0..plan.pretext.patches()).map(patch).collect();
