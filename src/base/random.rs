@@ -20,8 +20,6 @@ pub enum Purpose {
     Mask = 5,
     /// Which subjects are set aside for validation.
     Split = 6,
-    /// Patches and masks of a validation.
-    Validation = 7,
     /// Data of the program's own tests.
     Test = 8,
     /// Voxels of each class that a labelled case remembers.

@@ -1,11 +1,12 @@
 //! Measurements of PyTorch beside ours. A baseline's file has one JSON object a line: steps as [`Run`] tells them apart, and
 //! operators by case. Ours are the reports of `spark3d bench --json`, one or several of the same thing.
 
-use super::step::{Masking, Run, arch};
+use super::step::{Run, arch};
 use super::table::Table;
 use super::{median, mib};
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
+use crate::tasks::pretexts::Masking;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeMap;

@@ -14,7 +14,7 @@ use crate::compute::ops::Classes;
 use crate::data::{LabelledPatch, Patch, SampleKey};
 use crate::tasks::Plan;
 use crate::tasks::plan::finetune;
-use crate::tasks::pretexts::{Pretext, Reconstruction};
+use crate::tasks::pretexts::{Masking, Pretext, Reconstruction};
 use crate::tasks::segmentation::{Objective, Segmentation};
 use crate::training::finetune::transfer;
 use crate::training::memory::RunPlan;
@@ -106,15 +106,6 @@ pub(super) fn arch(network: &Network) -> String {
         Some(name) => name.to_string(),
         None => format!("features {:?} blocks {:?}", network.features, network.blocks),
     }
-}
-
-/// How much of a patch an autoencoder does not see.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Masking {
-    /// Edge of a block in voxels.
-    pub block: usize,
-    /// Lowest and highest share of hidden blocks.
-    pub ratio: [f64; 2],
 }
 
 /// One timed step.
@@ -227,7 +218,7 @@ pub fn run(
     let patches_per_second = plan.train.batch as f64 / seconds_per_step;
     Ok(StepTimes {
         run: Run::of(plan, task, mode),
-        masking: masked.map(|masking| Masking { block: masking.block, ratio: masking.ratio }),
+        masking: masked,
         precision,
         parameters: work.session().parameters.count(),
         steps: done,

@@ -1,16 +1,19 @@
 //! `spark3d bench`
 
 use super::{Common, print};
-use crate::base::{Error, Progress, Result};
+use crate::base::{Error, Progress, Result, budget};
 use crate::bench::baseline::{Baselines, Report, compare};
-use crate::bench::step::{Mode, Run, Task};
+use crate::bench::step::{Mode, Run, StepTimes, Task};
 use crate::bench::{self, Roofline, encoder, loader, operators, step};
-use crate::compute::device::AdapterFacts;
+use crate::compute::device::{AdapterFacts, Gpu};
+use crate::compute::graph::{Tuned, product};
 use crate::data::Store;
 use crate::tasks::Plan;
+use crate::tasks::pretexts::Masking;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// Time operators, the encoder and steps on the chosen adapter, against what it can do at most and against PyTorch
 #[derive(Args)]
@@ -72,6 +75,37 @@ pub struct Bench {
     json: bool,
 }
 
+/// Where results go: progress to stderr, tables to stdout unless JSON is asked for.
+struct Shown {
+    json: bool,
+    progress: Progress,
+}
+
+impl Shown {
+    fn say(&self, text: &str) {
+        self.progress.message(text);
+    }
+
+    fn table(&self, title: &str, table: String) {
+        if !self.json {
+            print(format!("\n{title}\n{table}"));
+        }
+    }
+
+    /// The step, and its profile; `masked` is what an autoencoder hides of which patch.
+    fn step(&self, preset: &str, times: &StepTimes, masked: Option<(Masking, [usize; 3])>) {
+        self.table(&format!("{preset}: {}", times.run), step::table(times));
+        if let Some(profile) = &times.profile {
+            let mut title = format!("One run of one patch of {} by operator", times.run);
+            if let Some((masking, patch)) = masked {
+                let (visible, blocks) = (masking.capacity(patch), product(masking.grid(patch)));
+                title += &format!(", {visible} of {blocks} blocks visible");
+            }
+            self.table(&title, operators::profile_table(profile));
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Operators by themselves, forward and backward
@@ -109,78 +143,74 @@ impl Bench {
             let run = Run::of(&plan, task, mode);
             baselines.check(if wanted(Part::Step) { std::slice::from_ref(&run) } else { &[] }, &names)?;
         }
-        let progress = Progress::new(common.progress, None, "bench").quiet(common.quiet);
-        let say = |text: &str| progress.message(text);
-        let show = |title: &str, table: String| {
-            if !self.json {
-                print(format!("\n{title}\n{table}"));
-            }
+        let shown =
+            Shown { json: self.json, progress: Progress::new(common.progress, None, "bench").quiet(common.quiet) };
+        let memory = budget(common.memory, &gpu.facts().kind);
+        let tuned = match self.tune {
+            true => self.tune(&gpu, &plan, (task, mode), memory, &shown)?,
+            false => Vec::new(),
         };
-
-        let mut tuned = Vec::new();
-        if self.tune {
-            say("timing kernels");
-            let mut table = gpu.kernels();
-            let memory = crate::base::memory::budget(common.memory, &gpu.facts().kind);
-            tuned = step::tune(&gpu, &plan, (task, mode), memory, &table, self.tune_seconds, &say)?;
-            table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
-            let file = table.save(gpu.facts())?;
-            show(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
-            gpu.set_kernels(table);
-        }
-        let facts = gpu.facts();
-        say("roofline");
+        shown.say("roofline");
         let roofline = Roofline::measure(&gpu, runs)?;
         if !self.json {
-            print(header(facts, &roofline));
+            print(header(gpu.facts(), &roofline));
         }
         let mut report = json!({
-            "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "adapter": facts,
+            "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "adapter": gpu.facts(),
             "runs": runs, "preset": preset, "set": self.set, "plan": plan.to_json(), "roofline": roofline,
             "kernels": gpu.kernels().measured, "tuned": tuned,
         });
-
+        let say = |text: &str| shown.say(text);
         if wanted(Part::Convolutions) {
             let cases = operators::run(&gpu, cases, runs, &roofline, &say)?;
-            show(&format!("Operators (median of {runs})"), operators::case_table(&cases));
+            shown.table(&format!("Operators (median of {runs})"), operators::case_table(&cases));
             report["operators"] = value(&cases);
         }
-        let budget = || crate::base::memory::budget(common.memory, &gpu.facts().kind);
-        let [z, y, x] = plan.train.patch;
         if wanted(Part::Encoder) {
-            let rows = encoder::run(&gpu, &plan, runs, budget(), &say)?;
+            let rows = encoder::run(&gpu, &plan, runs, memory, &say)?;
+            let [z, y, x] = plan.train.patch;
             let title =
                 format!("Encoder of {preset}, {z} x {y} x {x}, forward and backward of one patch (median of {runs})");
-            show(&title, encoder::table(&rows));
+            shown.table(&title, encoder::table(&rows));
             report["encoder"] = value(&rows);
         }
         if wanted(Part::Step) {
             let profile = self.profile.then_some((&roofline, runs));
-            let times = step::run(&gpu, &plan, (task, mode), self.steps, budget(), profile, &say)?;
-            show(&format!("{preset}: {}", times.run), step::table(&times));
-            if let Some(profile) = &times.profile {
-                let mut title = format!("One run of one patch of {} by operator", times.run);
-                if task == Task::Mae {
-                    let visible = masking.capacity(plan.train.patch);
-                    let blocks: usize = masking.grid(plan.train.patch).iter().product();
-                    title += &format!(", {visible} of {blocks} blocks visible");
-                }
-                show(&title, operators::profile_table(profile));
-            }
+            let times = step::run(&gpu, &plan, (task, mode), self.steps, memory, profile, &say)?;
+            shown.step(preset, &times, (task == Task::Mae).then_some((masking, plan.train.patch)));
             report["step"] = value(&times);
         }
         if let Some(baselines) = &baselines {
             let mut comparison = compare(&[Report::of(&report)?], baselines);
             // It stands above.
             comparison.encoder.clear();
-            show("Against the baseline", comparison.table());
+            shown.table("Against the baseline", comparison.table());
             report["baseline"] = value(&comparison);
         }
-        progress.finish();
+        shown.progress.finish();
         if self.json {
             print(serde_json::to_string_pretty(&report).unwrap_or_default());
         }
         Ok(())
+    }
+
+    /// Times the kernels that the step could run, and keeps the fastest for this command and later ones.
+    fn tune(
+        &self,
+        gpu: &Rc<Gpu>,
+        plan: &Plan,
+        step: (Task, Mode),
+        memory: Option<u64>,
+        shown: &Shown,
+    ) -> Result<Vec<Tuned>> {
+        shown.say("timing kernels");
+        let mut table = gpu.kernels();
+        let tuned = step::tune(gpu, plan, step, memory, &table, self.tune_seconds, &|text| shown.say(text))?;
+        table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
+        let file = table.save(gpu.facts())?;
+        shown.table(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
+        gpu.set_kernels(table);
+        Ok(tuned)
     }
 
     /// What a training waits for before the upload.

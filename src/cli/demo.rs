@@ -1,7 +1,7 @@
 //! `spark3d demo`: the main job end to end on bundled scans.
 
 use super::preprocess::prepare;
-use super::{Common, print};
+use super::{Common, precision, print};
 use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::data::Store;
@@ -25,7 +25,7 @@ pub struct Demo {
     #[arg(long)]
     quick: bool,
     /// How features are stored in memory [default: f32]
-    #[arg(long, value_enum, value_name = "f32|f16")]
+    #[arg(long, value_parser = precision, value_name = "f32|f16")]
     precision: Option<Precision>,
 }
 

@@ -17,6 +17,7 @@ mod reconstruct;
 
 use crate::base::{Error, Mode, Result};
 use crate::compute::device::{Gpu, KernelTable};
+use crate::compute::graph::Precision;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::rc::Rc;
@@ -93,6 +94,12 @@ fn at_least_one(text: &str) -> std::result::Result<usize, String> {
         Ok(0) => Err("give a number of at least 1".into()),
         other => other.map_err(|e: std::num::ParseIntError| e.to_string()),
     }
+}
+
+/// `f32` or `f16`.
+fn precision(text: &str) -> std::result::Result<Precision, String> {
+    let known = [Precision::F32, Precision::F16].into_iter().find(|p| p.name() == text);
+    known.ok_or_else(|| "give f32 or f16".into())
 }
 
 /// Bytes from `8GiB`, `500 MB`, `1073741824`.

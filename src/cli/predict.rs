@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args;
 
-use super::{Common, print};
+use super::{Common, precision, print};
 use crate::base::{Error, Progress, Result, budget, gib, human};
 use crate::compute::graph::Precision;
 use crate::inference::predict::memory::{MemoryPlan, mib};
@@ -37,7 +37,7 @@ pub struct Predict {
     #[arg(long, default_value_t = 0.5, value_name = "SHARE")]
     step_size: f64,
     /// How features are stored in memory
-    #[arg(long, value_enum, default_value_t = Precision::F32, value_name = "f32|f16")]
+    #[arg(long, value_parser = precision, default_value = "f32", value_name = "f32|f16")]
     precision: Precision,
     /// Write the probabilities too, as nnU-Net does (CASE.npz)
     #[arg(long)]

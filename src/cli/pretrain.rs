@@ -1,6 +1,6 @@
 //! `spark3d pretrain`
 
-use super::{Common, print, whole_number};
+use super::{Common, precision, print, whole_number};
 use crate::base::{Error, Result, gib};
 use crate::compute::graph::{Limits, Precision, product};
 use crate::tasks::Plan;
@@ -35,7 +35,7 @@ pub struct Pretrain {
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
     /// How features are stored in memory [default: the plan's, f32]
-    #[arg(long, value_enum, value_name = "f32|f16")]
+    #[arg(long, value_parser = precision, value_name = "f32|f16")]
     precision: Option<Precision>,
     /// Print the plan and the memory it needs, and stop
     #[arg(long)]

@@ -2,7 +2,7 @@
 //! engine runs it.
 
 /// How feature tensors are stored. Arithmetic, weights, statistics and gradients of parameters are in 32 bits either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// 32-bit floats

@@ -10,9 +10,10 @@ use crate::tasks::{Binding, Measured, augmentation};
 use image::RgbImage;
 use rand::RngExt;
 use rand::seq::SliceRandom;
+use serde::{Deserialize, Serialize};
 
 /// Blocks that are hidden from the network.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Masking {
     /// Edge of a block in voxels.
     pub block: usize,
