@@ -4,7 +4,7 @@
 
 use spark3d::base::error::Result;
 use spark3d::compute::device::Gpu;
-use spark3d::compute::graph::{BlockMask, Graph, Parameters, Precision, Session, Space};
+use spark3d::compute::graph::{BlockMask, Graph, Parameters, Precision, Session, VoxelLayout};
 use spark3d::compute::ops::{Bias, Geometry};
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     // The graph: image -> features of the visible voxels -> 3x3x3 convolution from 1 to 8 channels, and its gradient.
     let mut graph = Graph::new(Parameters::default(), Precision::F32);
     let mask = graph.mask(grid);
-    let space = Space::sparse(dims, mask, visible.count()).expect("16 is a multiple of 4");
+    let space = VoxelLayout::sparse(dims, mask, visible.count()).expect("16 is a multiple of 4");
     let image = graph.image(1, dims);
     let x = graph.pack(image.tensor(), 1, space);
     let y = graph.conv3d(&[x], "conv", 8, space, Geometry::same([3; 3], [1; 3]), Bias::Trained);

@@ -6,5 +6,5 @@ struct WeightGradient {
     kernel: vec3<u32>, in_groups: u32,
     stride: vec3<u32>, weight_in_groups: u32,
     padding: vec3<u32>, first_in_group: u32,
-    first_out_group: u32, out_groups: u32, slabs: u32, weight_size: u32,
+    first_out_group: u32, out_groups: u32, partitions: u32, weight_size: u32,
 }
