@@ -110,8 +110,8 @@ while [ "$round" -le "$rounds" ]; do
     round=$((round + 1))
 done
 
-"$spark3d" bench --peer "$out/peer.jsonl" --results "$out"/ours/*.json --json >"$out/summary.json"
-"$spark3d" bench --peer "$out/peer.jsonl" --results "$out"/ours/*.json | tee "$out/summary.txt"
+"$spark3d" bench --baseline "$out/peer.jsonl" --results "$out"/ours/*.json --json >"$out/summary.json"
+"$spark3d" bench --baseline "$out/peer.jsonl" --results "$out"/ours/*.json | tee "$out/summary.txt"
 [ -z "$failed" ] || {
     echo "bench_peers.sh: these failed:$failed" >&2
     exit 1

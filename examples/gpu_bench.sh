@@ -134,9 +134,9 @@ done
 
 # Whatever there is of both sides.
 if ls "$out"/ours/*.json >/dev/null 2>&1 && [ -s "$out/peer.jsonl" ]; then
-    try "ratios to PyTorch" "$out/summary.txt" "$spark3d" bench --peer "$out/peer.jsonl" --results "$out"/ours/*.json
+    try "ratios to PyTorch" "$out/summary.txt" "$spark3d" bench --baseline "$out/peer.jsonl" --results "$out"/ours/*.json
     try "ratios to PyTorch, JSON" "$out/summary.json" \
-        "$spark3d" bench --json --peer "$out/peer.jsonl" --results "$out"/ours/*.json
+        "$spark3d" bench --json --baseline "$out/peer.jsonl" --results "$out"/ours/*.json
     [ ! -s "$out/summary.txt" ] || cat "$out/summary.txt"
 else
     failed="$failed

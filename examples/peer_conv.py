@@ -1,4 +1,4 @@
-"""Times PyTorch's 3x3x3 convolutions, forward and backward, for `spark3d bench --only convolutions --peer`.
+"""Times PyTorch's 3x3x3 convolutions, forward and backward, for `spark3d bench --only convolutions --baseline`.
 
     python examples/peer_conv.py --threads 2
     python examples/peer_conv.py --device cuda --amp float16

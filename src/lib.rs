@@ -8,7 +8,7 @@
 //! and the store into patches. The **compute side** ([`compute`]) turns a network into a static graph, differentiates it into one
 //! longer graph, plans its memory and records it as dispatches. Neither knows the other. They meet in [`tasks`]: a
 //! [`Task`](tasks::task::Task) builds a graph and feeds it patches. [`training`] trains tasks, [`inference`] runs what was
-//! trained, [`evaluation`] compares label maps and results, [`bench`] measures, and [`cli`] is the command line.
+//! trained, [`evaluation`] compares label maps and results, [`mod@bench`] measures, and [`cli`] is the command line.
 //!
 //! # How a step runs
 //!
@@ -144,6 +144,8 @@
 //! | cli | * | the command line |
 //!
 //! `lib.rs` is this page, `main.rs` the program.
+
+#![warn(missing_docs)]
 
 pub mod base;
 pub mod bench;

@@ -25,8 +25,8 @@ var<workgroup> staged: array<vec4<f32>, {{ KX * VOXELS * GROUPS }}>;
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let rows = params.kernel.x * params.kernel.y;
-    let own_partition = workgroup.z / rows;
-    let row = workgroup.z - own_partition * rows;
+    let k_split = workgroup.z / rows;
+    let row = workgroup.z - k_split * rows;
     let tap = vec3<i32>(vec3<u32>(row / params.kernel.y, row % params.kernel.y, 0u)) - vec3<i32>(params.padding);
     let channel = workgroup.y * {{ WORKGROUP }}u + lane;
     let out_group = min(channel / 4u, params.out_groups - 1u);
@@ -35,13 +35,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let count = voxel_count(params.output);
     let chunks = (count + {{ VOXELS - 1 }}u) / {{ VOXELS }}u;
     let per_partition = (chunks + params.partitions - 1u) / params.partitions;
-    let end = min((own_partition + 1u) * per_partition, chunks);
+    let end = min((k_split + 1u) * per_partition, chunks);
     {% for t in range(KX) %}
     {% for q in range(GROUPS) %}
     var sum{{ t }}_{{ q }} = vec4<f32>(0.0);
     {% endfor %}
     {% endfor %}
-    for (var chunk = own_partition * per_partition; chunk < end; chunk++) {
+    for (var chunk = k_split * per_partition; chunk < end; chunk++) {
         let first = chunk * {{ VOXELS }}u;
         workgroupBarrier();
         for (var k = lane; k < {{ KX * VOXELS }}u; k += {{ WORKGROUP }}u) {
@@ -68,7 +68,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         {% endfor %}
     }
     if channel >= params.out_groups * 4u { return; }
-    let out = own_partition * params.weight_size + ((params.first_out_group + out_group) * rows + row) * {{ KX }}u * params.weight_in_groups + params.first_in_group + first_group;
+    let out = k_split * params.weight_size + ((params.first_out_group + out_group) * rows + row) * {{ KX }}u * params.weight_in_groups + params.first_in_group + first_group;
     {% for q in range(GROUPS) %}
     if first_group + {{ q }}u < params.in_groups {
         {% for t in range(KX) %}

@@ -39,15 +39,15 @@ var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * TILE * SUM_ROW }}>;
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
     let rows = params.kernel.x * params.kernel.y;
-    let own_partition = workgroup.z / rows;
-    let row = workgroup.z - own_partition * rows;
+    let k_split = workgroup.z / rows;
+    let row = workgroup.z - k_split * rows;
     let tap = vec3<i32>(vec3<u32>(row / params.kernel.y, row % params.kernel.y, 0u)) - vec3<i32>(params.padding);
     let first_out = workgroup.y * {{ OUT_GROUPS }}u;
     let first_in = workgroup.x * {{ IN_GROUPS }}u;
     let count = voxel_count(params.output);
     let chunks = (count + {{ VOXELS - 1 }}u) / {{ VOXELS }}u;
     let per_partition = (chunks + params.partitions - 1u) / params.partitions;
-    let end = min((own_partition + 1u) * per_partition, chunks);
+    let end = min((k_split + 1u) * per_partition, chunks);
     {% for t in range(KX) %}
     {% for i in range(ROWS) %}
     {% for j in range(COLUMNS) %}
@@ -55,7 +55,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     {% endfor %}
     {% endfor %}
     {% endfor %}
-    for (var chunk = own_partition * per_partition; chunk < end; chunk++) {
+    for (var chunk = k_split * per_partition; chunk < end; chunk++) {
         workgroupBarrier();
         for (var k = lane; k < {{ VOXELS * OUT_GROUPS }}u; k += {{ WORKGROUP }}u) {
             let v = chunk * {{ VOXELS }}u + k % {{ VOXELS }}u;
@@ -110,7 +110,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let out = first_out + (owner * {{ ROWS }}u + {{ i }}u) * {{ TILE // 4 }}u + o;
         let in_group = first_in + {{ j * TILE // 4 }}u + channel / 4u;
         if out < params.out_groups && in_group < params.in_groups {
-            let matrix = own_partition * params.weight_size + ((params.first_out_group + out) * taps + first_tap + {{ t }}u) * params.weight_in_groups + params.first_in_group + in_group;
+            let matrix = k_split * params.weight_size + ((params.first_out_group + out) * taps + first_tap + {{ t }}u) * params.weight_in_groups + params.first_in_group + in_group;
             partial[matrix * 4u + (channel & 3u)] = sums[(owner * {{ TILE }}u + channel) * {{ SUM_ROW }}u + o];
         }
     }

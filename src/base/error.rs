@@ -58,7 +58,7 @@ pub enum Error {
     Stopped {
         /// Steps that are done.
         step: u64,
-        /// The checkpoint that goes on from there.
+        /// The checkpoint that resumes from there.
         checkpoint: PathBuf,
     },
 

@@ -24,7 +24,7 @@ enum Action {
     Table(Table),
 }
 
-/// Do what is missing; the same command goes on where it stopped, and may run several times at once in one folder
+/// Do what is missing; the same command resumes where it stopped, and may run several times at once in one folder
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
 struct Run {

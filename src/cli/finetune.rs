@@ -12,7 +12,7 @@ use clap::Args;
 use std::path::PathBuf;
 
 /// Train a segmentation network on a labelled data set, from a pre-trained checkpoint or from scratch; the same command again
-/// goes on where it stopped
+/// resumes where it stopped
 #[derive(Args)]
 #[command(after_help = names_help())]
 pub struct Finetune {

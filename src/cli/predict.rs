@@ -12,7 +12,7 @@ use crate::inference::predict::memory::{MemoryPlan, mib};
 use crate::inference::predict::model::FoldChoice;
 use crate::inference::predict::segmenter::{Event, Options, Segmenter, plan_first, predict};
 
-/// Segment scans with an nnU-Net v2 model or one of this program; the same command again goes on where it stopped
+/// Segment scans with an nnU-Net v2 model or one of this program; the same command again resumes where it stopped
 #[derive(Args)]
 pub struct Predict {
     /// nnU-Net's model folder (TRAINER__PLANS__CONFIGURATION), or a checkpoint that carries its plans

@@ -10,7 +10,7 @@ use crate::training::pretrain::{Options, pretrain};
 use clap::Args;
 use std::path::PathBuf;
 
-/// Pre-train a network, as a masked autoencoder or by another pretext task; the same command again goes on where it stopped
+/// Pre-train a network, as a masked autoencoder or by another pretext task; the same command again resumes where it stopped
 #[derive(Args)]
 #[command(after_help = preset_help())]
 pub struct Pretrain {

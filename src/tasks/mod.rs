@@ -1,6 +1,6 @@
 //! What a network can be trained for, and the plans that say so.
 //!
-//! A [`Task`](task::Task) is all that a training must know of what is trained: the graphs, how samples are fed to them, how the
+//! A [`Task`] is all that a training must know of what is trained: the graphs, how samples are fed to them, how the
 //! loss is weighted, what a validation says and shows. [`pretexts`] are the tasks without labels, a file each and one table of
 //! them; [`segmentation`] is the task of fine-tuning. [`augmentation`] hands patches of the data side to the compute side.
 //! [`plan`] holds the numbers of a run.

@@ -22,7 +22,7 @@ pub struct MetricsLog {
 }
 
 impl MetricsLog {
-    /// Opens the log of a run that goes on after `resume_step` steps (0: a new run). Lines of later steps, which the
+    /// Opens the log of a resumed run after `resume_step` steps (0: a new run). Lines of later steps, which the
     /// resumed run will write again, and a last line torn by a kill are dropped, as are half-written files of any kind
     /// that the kill left in the folder.
     pub fn open(run_dir: impl AsRef<Path>, resume_step: u64) -> Result<Self> {

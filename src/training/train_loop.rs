@@ -1,4 +1,4 @@
-//! The loop that every training shares: steps, validations, checkpoints, the log, stop signals. The same call goes on from the
+//! The loop that every training shares: steps, validations, checkpoints, the log, stop signals. The same call resumes from the
 //! last checkpoint of its folder, to the same bits as without the stop.
 
 use super::{MetricsLog, StepResult, StopFlag, Trainer, validation_key};
@@ -51,7 +51,7 @@ pub struct Run<S> {
 /// Key of the moving average of what a task is judged by, in a checkpoint's metadata.
 const AVERAGE: &str = "ema";
 
-/// What a run that goes on from `checkpoint` remembers of its validations.
+/// What a resumed run from `checkpoint` remembers of its validations.
 pub fn past_of(checkpoint: &Checkpoint) -> Past {
     let average = checkpoint.extra.get(AVERAGE).and_then(|text| text.parse().ok());
     Past { best: checkpoint.best_validation, average }
@@ -212,7 +212,7 @@ impl<S> Run<S> {
         progress_png(path, &task.title(), &task.series(&records), &rate, &speed)
     }
 
-    /// Everything that a later process needs to go on after `done` steps.
+    /// Everything that a later process needs to resume after `done` steps.
     ///
     /// # Errors
     /// The device fails.

@@ -246,7 +246,7 @@ impl<S> Trainer<S> {
         validation.binding.picture(session, key, sample, spacing)
     }
 
-    /// Weights, momentum and everything else of the trainer's that a later process needs to go on after `step` steps.
+    /// Weights, momentum and everything else of the trainer's that a later process needs to resume after `step` steps.
     ///
     /// # Errors
     /// The device fails.

@@ -27,9 +27,12 @@ pub enum Encoder {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
+    /// What its stages are made of.
     #[serde(default)]
     pub encoder: Encoder,
+    /// Channels of the image.
     pub input_channels: usize,
+    /// Channels of the output.
     pub output_channels: usize,
     /// Channels of each stage.
     pub features: Vec<usize>,
@@ -74,6 +77,7 @@ impl Network {
         })
     }
 
+    /// Number of stages.
     pub fn stages(&self) -> usize {
         self.features.len()
     }

@@ -1,5 +1,5 @@
 //! Transposed 3D convolution with kernel = stride (`torch.nn.ConvTranspose3d`): each input voxel becomes a cell of outputs,
-//! y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c). It is the adjoint of a convolution and uses its kernels: that
+//! `y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c)`. It is the adjoint of a convolution and uses its kernels: that
 //! convolution's input gradient forward, its forward backward, its weight gradient with the roles of input and output
 //! exchanged.
 
@@ -79,7 +79,7 @@ impl Op for ConvTransposeInputGradient {
     }
 }
 
-/// Transposed convolution with kernel = stride; w is (in, out, taps). y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c).
+/// Transposed convolution with kernel = stride; w is (in, out, taps). `y[o](c * stride + t) = b[o] + sum_i w[i,o,t] x[i](c)`.
 pub fn conv_transpose3d(
     x: &[f64],
     input: Shape,

@@ -110,7 +110,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Draws what happens to one patch. The same numbers are taken from `rng` whatever fires.
+    /// Samples what happens to one patch. The same numbers are taken from `rng` whatever fires.
     pub fn sample(&self, rng: &mut impl Rng) -> Sampled {
         let mut unit = || rng.random::<f64>();
         let rotates = unit() < self.rotation_probability;

@@ -208,7 +208,7 @@ impl Settings {
         if turns { self.crop_size(patch).map(|n| n.max(1)) } else { patch }
     }
 
-    /// Draws what happens to one patch of `channels` channels and `patch` voxels.
+    /// Samples what happens to one patch of `channels` channels and `patch` voxels.
     pub fn sample(&self, rng: &mut impl Rng, channels: usize, patch: [usize; 3]) -> Sampled {
         let plane = self.in_plane(patch);
         let matrix = self.draw_matrix(rng, plane);

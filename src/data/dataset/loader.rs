@@ -33,7 +33,7 @@ pub enum Place {
     Centre,
 }
 
-/// Draws patches from some of the cases of a store.
+/// Samples patches from some of the cases of a store.
 #[derive(Debug)]
 pub struct Loader {
     store: Arc<Store>,
@@ -42,7 +42,7 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Draws from the cases with these indices; the order matters to what a key means.
+    /// Samples from the cases with these indices; the order matters to what a key means.
     pub fn new(store: Arc<Store>, cases: Vec<usize>, settings: PatchSettings) -> Self {
         Self { store, cases, settings }
     }

@@ -1,7 +1,7 @@
 //! A folder of scans into a store: several at once, resumable, and one bad scan does not stop the others.
 //!
 //! Each finished or refused scan is a line of the store's journal, written when its array is complete. At the end the lines
-//! become the manifest. A run that was stopped goes on from the journal; a later run adds to the manifest. Several machines
+//! become the manifest. A run that was stopped resumes from the journal; a later run adds to the manifest. Several machines
 //! can share the work ([`Shard`]): the result is the same, bit for bit.
 
 use std::collections::{BTreeMap, BTreeSet};

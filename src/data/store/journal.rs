@@ -27,7 +27,7 @@ const MERGE_LOCK: &str = ".lock-merge";
 #[expect(clippy::large_enum_variant, reason = "lines are mostly cases; boxes would only add noise")]
 pub enum Record {
     Settings(Settings),
-    /// A part begins, or goes on, with the list of scans of this digest.
+    /// A part begins, or is resumed, with the list of scans of this digest.
     Begun(String),
     Case(Case),
     Rejected(Rejected),

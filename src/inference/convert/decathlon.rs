@@ -1,7 +1,7 @@
 //! A task of the Medical Segmentation Decathlon as a raw data set of nnU-Net's form.
 //!
 //! A task is a folder of `dataset.json`, `imagesTr`, `labelsTr` and `imagesTs` whose images hold all channels in one 4D file.
-//! `dataset.json` of the result comes last: what was stopped half-way is no data set, and the same command goes on with it.
+//! `dataset.json` of the result comes last: what was stopped half-way is no data set, and the same command resumes with it.
 
 use std::collections::BTreeSet;
 use std::fs;

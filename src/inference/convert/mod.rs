@@ -23,7 +23,7 @@ use read::Content;
 
 const PLANS: &str = "plans.json";
 const DATASET: &str = "dataset.json";
-/// The checkpoints of a fold that are models; `latest` is one of a training that goes on.
+/// The checkpoints of a fold that are models; `latest` is one of a training that is resumed.
 const CHECKPOINTS: [&str; 2] = ["final", "best"];
 const INPUT_REMEDY: &str = "Name a run folder of `spark3d finetune`, nnU-Net's model folder (plans.json, dataset.json, fold_*), a \
                             checkpoint (.safetensors, .pth), or a task of the Medical Segmentation Decathlon";

@@ -24,7 +24,7 @@ use crate::compute::model::state_dict;
 use crate::formats::torch;
 use mapped::Mapped;
 
-/// The checkpoint that a run goes on from, and that of its best validation, in the run's folder.
+/// The checkpoint that a run resumes from, and that of its best validation, in the run's folder.
 pub const LATEST: &str = "checkpoint_latest.safetensors";
 /// The checkpoint of a run's best validation, in the run's folder.
 pub const BEST: &str = "checkpoint_best.safetensors";

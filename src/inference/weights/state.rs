@@ -82,7 +82,7 @@ pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The checkpoint that a run goes on from, if there is one. The plan must be the same, or what went before would not be what it
+/// The checkpoint that a run resumes from, if there is one. The plan must be the same, or what went before would not be what it
 /// says: `differences` tells how it differs from that of the checkpoint.
 ///
 /// # Errors

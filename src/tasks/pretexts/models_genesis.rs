@@ -123,7 +123,7 @@ pub struct Sampled {
     pub change: Change,
 }
 
-/// Draws what happens to sample `sample` of a step. `range` is where the intensities of its image lie.
+/// Samples what happens to sample `sample` of a step. `range` is where the intensities of its image lie.
 pub fn sample_for(
     settings: &Settings,
     patch: [usize; 3],

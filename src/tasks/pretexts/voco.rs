@@ -136,7 +136,7 @@ pub struct Crops {
     pub overlaps: Vec<f32>,
 }
 
-/// Draws the target crops of a sample: a pure function of the arguments. Any place in the patch is as likely as any other.
+/// Samples the target crops of a sample: a pure function of the arguments. Any place in the patch is as likely as any other.
 pub fn sample_for(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Crops {
     let mut r = rng(seed, Purpose::Crops, step, sample);
     let bases = settings.bases(patch);

@@ -28,7 +28,7 @@ use std::time::{Instant, SystemTime};
 /// What does jobs.
 pub struct Worker<'a> {
     pub gpu: Rc<Gpu>,
-    /// The kernels that were measured on the adapter: a run that goes on may choose others for itself.
+    /// The kernels that were measured on the adapter: a resumed run may choose others for itself.
     pub kernels: KernelTable,
     pub folder: &'a Folder,
     pub options: &'a Options,

@@ -12,7 +12,7 @@ use std::path::Path;
 
 /// Key of the training and validation cases in a checkpoint's metadata.
 const CASES: &str = "cases";
-/// The cases of the fold. The splits lie beside the model, so that all folds have the same; a run that goes on keeps its cases.
+/// The cases of the fold. The splits lie beside the model, so that all folds have the same; a resumed run keeps its cases.
 pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
     let ids = setup.raw.ids();
     let own = options.run.join(folds::FILE);

@@ -2,7 +2,7 @@
 //! that [`crate::inference::predict`] runs as it is, and nnU-Net after `spark3d convert`.
 //!
 //! [`setup`] brings data set, checkpoint and plan together; [`transfer`] takes weights over; [`run`] is the whole job, [`folder`] what lies in its
-//! folder, [`validate`] its end; [`describe`] writes the model down in nnU-Net's words.
+//! folder, [`validate`] its end; `describe` writes the model down in nnU-Net's words.
 
 mod describe;
 pub mod folder;

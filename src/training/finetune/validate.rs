@@ -50,7 +50,7 @@ pub struct Scans<'a> {
 /// run's `dataset.json`.
 ///
 /// # Errors
-/// A case cannot be read, the device fails, or a stop signal came: the same command then goes on with the next case.
+/// A case cannot be read, the device fails, or a stop signal came: the same command then resumes with the next case.
 pub fn predict_and_score(gpu: &Rc<Gpu>, scans: &Scans, options: &Options, stop: &StopFlag) -> Result<Evaluation> {
     let Scans { weights, cases, out, what, protocol } = scans;
     std::fs::create_dir_all(out).map_err(Error::io("create", out))?;

@@ -3,7 +3,7 @@
 //!
 //! A sample's inputs are its numbers, the region of each channel, and the region of the label map. The region may have any shape that
 //! fits; the host says which with the numbers. What was not drawn is switched off and costs nothing;
-//! where nothing is drawn the image is the region, bit for bit. Nothing here has a gradient, and nothing is made at random on the
+//! where nothing is sampled the image is the region, bit for bit. Nothing here has a gradient, and nothing is made at random on the
 //! device: the same upload gives the same bits.
 
 mod finish;

@@ -5,7 +5,7 @@ use crate::compute::ops::channel_sum::channel_sum;
 use crate::compute::ops::geometry::Geometry;
 use crate::compute::ops::loops::{Shape, reads};
 
-/// y[o](c) = b[o] + sum w[o,i,t] x[i](c * stride + t - padding).
+/// `y[o](c) = b[o] + sum w[o,i,t] x[i](c * stride + t - padding)`.
 pub fn conv3d(x: &[f64], input: Shape, w: &[f64], b: Option<&[f64]>, channels: usize, g: Geometry) -> Vec<f64> {
     let dims = g.output(input.dims);
     let (n_in, n_out, taps) = (product(input.dims), product(dims), g.taps());

@@ -1,5 +1,5 @@
 //! The distortions of Models Genesis on the device: voxels shuffled within windows, a curve of intensities, painting with noise.
-//! The host uploads what was drawn; [`plain`] has the same on the CPU. Nothing here has a gradient.
+//! The host uploads what was sampled; [`plain`] has the same on the CPU. Nothing here has a gradient.
 
 mod check;
 pub mod plain;

@@ -1,6 +1,6 @@
 //! The loss as plain loops in f64.
 
-/// VoCo's loss, with d loss / d embeddings: see [`super`]. `embeddings` is (features, crops), the bases first; `overlaps` is
+/// VoCo's loss, with d loss / d embeddings: see [`Contrast`](crate::compute::ops::Contrast). `embeddings` is (features, crops), the bases first; `overlaps` is
 /// (target, base).
 pub fn voco(embeddings: &[f64], overlaps: &[f64], bases: usize, targets: usize, weight: f64) -> (f64, Vec<f64>) {
     let crops = bases + targets;

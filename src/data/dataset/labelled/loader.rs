@@ -75,7 +75,7 @@ impl LabelledPatch {
     }
 }
 
-/// Draws labelled patches from some of the cases of a store.
+/// Samples labelled patches from some of the cases of a store.
 #[derive(Debug)]
 pub struct LabelledLoader {
     store: Arc<LabelledStore>,
@@ -84,7 +84,7 @@ pub struct LabelledLoader {
 }
 
 impl LabelledLoader {
-    /// Draws from the cases with these indices; the order matters to what a key means.
+    /// Samples from the cases with these indices; the order matters to what a key means.
     ///
     /// # Errors
     /// There is no case to draw from or no such case, a patch has no voxel, or the settings make no sense.
