@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_learning_rate_is_nnssls() {
-        // FACTS 2.7: epochs 0, 1, 500 and 999 of 1000.
+        // nnssl's rates at epochs 0, 1, 500 and 999 of 1000.
         let train = Plan::preset("s3d-b").unwrap().train;
         for (epoch, rate) in [(0, 0.01), (1, 0.00999099955), (500, 0.00535886731), (999, 1.9952623e-5)] {
             assert!((train.schedule().rate(epoch * 250) / rate - 1.0).abs() < 1e-6, "{epoch}");
