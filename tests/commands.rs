@@ -34,7 +34,7 @@ fn doctor_finds_every_operator_right() {
         }
     }
     let names: Vec<String> = operators.iter().map(name).collect();
-    for expected in ["conv", "norm", "sgd", "confusion", "augmentation of pre-training", "distortions and fusion"] {
+    for expected in ["conv", "norm", "sgd", "confusion", "augmentation of pre-training", "distortions of", "fusion of"] {
         assert!(names.iter().any(|n| n.contains(expected)), "{expected}: {names:?}");
     }
     // With 16-bit floats every operator has its cases in them.
@@ -170,7 +170,8 @@ fn kernels_are_tuned_once_and_kept() {
     assert!(plain["kernels"].as_object().unwrap().is_empty() && plain["tuned"].as_array().unwrap().is_empty());
     assert!(!cache.join("spark3d").exists());
 
-    let first = json_of(&mut bench(&["--json", "--tune", "--tune-seconds", "3"]));
+    // Long enough for one problem at least on a machine that is busy with other things.
+    let first = json_of(&mut bench(&["--json", "--tune", "--tune-seconds", "20"]));
     let (kernels, tuned) = (first["kernels"].as_object().unwrap(), list(&first["tuned"]));
     assert_eq!(kernels.len(), tuned.len());
     for problem in tuned {
