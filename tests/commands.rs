@@ -34,7 +34,8 @@ fn doctor_finds_every_operator_right() {
         }
     }
     let names: Vec<String> = operators.iter().map(name).collect();
-    for expected in ["conv", "norm", "sgd", "confusion", "augmentation of pre-training", "distortions of", "fusion of"] {
+    for expected in ["conv", "norm", "sgd", "confusion", "augmentation of pre-training", "distortions of", "fusion of"]
+    {
         assert!(names.iter().any(|n| n.contains(expected)), "{expected}: {names:?}");
     }
     // With 16-bit floats every operator has its cases in them.
