@@ -37,8 +37,8 @@
 //!
 //! # How to add a task
 //!
-//! A pretext task is one file in `src/tasks/pretexts/` and one line in the table [`tasks::pretexts::ALL`];
-//! `src/tasks/pretexts/simmim.rs` is a short example.
+//! A pretext task is one file in `src/tasks/pretexts/`, its `pub mod`, and one line in the table [`tasks::pretexts::ALL`].
+//! `src/tasks/pretexts/simmim.rs` is a short example of a task that hides blocks, `models_genesis.rs` of one that sees the whole patch.
 //!
 //! 1. A struct whose fields are the plan's tables of the task, with serde defaults. It implements
 //!    [`Tables`](tasks::pretexts::Tables): key, name, tables, presets.
@@ -46,9 +46,12 @@
 //! 3. [`Task`](tasks::task::Task): `build` returns the graph for training or validation with a
 //!    [`Binding`](tasks::task::Binding), which holds the handles, feeds samples, measures what a validation wants to know, and draws
 //!    its picture.
-//! 4. A test: the loss against a computation by hand, and a training that lowers it (`tests/simmim.rs`).
+//! 4. Random numbers come from [`base::random::rng`] of the sample's key (seed, step, index) and a
+//!    [`Purpose`](base::random::Purpose) of the task's own, and from nothing else: that is what makes runs resumable bit for bit.
+//! 5. A test: the loss against a computation by hand, and a training that lowers it (`tests/simmim.rs`; the network alone is
+//!    [`compute::model::predictor`]). `tests/support/mod.rs` lists the pretexts that the tests of all pretexts go through.
 //!
-//! The command line, checkpoints, resuming, experiments, memory planning and `--dry-run` need no change.
+//! Presets may be none. The command line, checkpoints, resuming, experiments, memory planning and `--dry-run` need no change.
 //!
 //! # How to add an operator
 //!
@@ -56,13 +59,19 @@
 //! and its cases, and a folder `shaders/NAME/`, whose files are embedded without a list.
 //!
 //! 1. A method of [`Graph`](compute::graph::Graph) checks shapes, makes the output tensors and pushes a node.
-//! 2. [`Op`](compute::graph::Op): `record` appends dispatches, `backward` appends the nodes of the gradient. An operator without a
-//!    gradient must say so.
-//! 3. The uniform is a `#[repr(C)]` struct; a test compares it with naga's layout of the WGSL struct.
-//! 4. The reference is plain loops over `f64`. A case is a small graph around the operator; the list in [`compute::ops::cases`] is
-//!    shared by the tests, `spark3d doctor` and `spark3d bench`.
+//! 2. [`Op`](compute::graph::Op): `record` appends a dispatch for each segment, with its operations and bytes for profiles;
+//!    `backward` appends the nodes of the gradient: `Graph::gradient` is that of an output, `Graph::saved` what the forward pass
+//!    made, `Graph::gradient_target` says where to write and whether to add. An operator without a gradient must say so.
+//! 3. The shader writes zeros to the channels that fill up the last channel group, unless f(0) = 0 does; cases look there.
+//!    `#import NAME` takes in `shaders/shared/NAME.wgsl`, and `#import element` the type `Feature` of the graph's precision.
+//! 4. The uniform is declared with `shader_struct!`, which brings the test that compares it with naga's layout.
+//! 5. The reference is plain loops over `f64`. A case is a small graph around the operator; `roundings` says how often a value is
+//!    rounded to 16 bits on its way to a result. Add the operator to `ops/mod.rs`, its cases to [`compute::ops::cases`], which
+//!    `cargo test --release --test ops every_operator`, `spark3d doctor` and `spark3d bench` share, and its reference to
+//!    [`compute::ops::reference`].
 //!
-//! `src/compute/ops/masked_l2.rs` is a short example. A variant is a value, an `override` constant of a shader or a field of the
+//! `src/compute/ops/elementwise.rs` is a short example with gradients, `densify.rs` has block-sparse cases, and `masked_l2.rs` is a
+//! loss. A variant is a value, an `override` constant of a shader or a field of the
 //! plan, never a subclass.
 //!
 //! # Voxel layouts

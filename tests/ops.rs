@@ -18,7 +18,14 @@ fn open(checked: bool) -> Gpu {
 fn failures(case: &Case, gpu: &Rc<Gpu>) -> Vec<String> {
     let deviations = case.check(gpu).expect(&case.name);
     let failed = deviations.iter().filter(|d| !d.accepted());
-    failed.map(|d| format!("{}: {} deviates by {:.2e}", case.name, d.result, d.relative)).collect()
+    failed
+        .map(|d| {
+            format!(
+                "{}: {} deviates by {:.2e}, accepted {:.2e} ({:?}, {} roundings of an intermediate or a result)",
+                case.name, d.result, d.relative, d.tolerance, case.precision, case.roundings
+            )
+        })
+        .collect()
 }
 
 fn check(checked: bool, precision: Precision) {

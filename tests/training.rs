@@ -1,4 +1,4 @@
-//! What one step of a training is: a mean over its batch, and apart from what validations draw.
+//! What one step of a training is: a mean over its batch, and apart from what validations sample.
 
 mod support;
 
@@ -14,18 +14,13 @@ use support::{gpu, small_plan};
 #[test]
 fn a_larger_batch_has_no_larger_loss() {
     let gpu = gpu();
-    for pretext in ["mae", "simmim", "models_genesis", "volume_fusion", "voco"] {
-        let more: &[&str] = match pretext {
-            "simmim" => &["simmim.block=4"],
-            "voco" => &["train.patch=[16,32,32]", "voco.crop=16", "voco.projection=8"],
-            _ => &[],
-        };
+    for (pretext, more) in support::PRETEXTS {
         let first = |batch: usize| -> StepResult {
             let (pretext, batch) = (format!("pretext={pretext}"), format!("train.batch={batch}"));
             let own = more.iter().copied().chain([&pretext[..], &batch[..]]);
             let set: Vec<String> = support::SMALL
                 .iter()
-                .filter(|set| !set.starts_with("mae.") || pretext == "pretext=mae")
+                .filter(|set| !set.starts_with("mae."))
                 .copied()
                 .chain(own)
                 .map(String::from)
@@ -42,6 +37,14 @@ fn a_larger_batch_has_no_larger_loss() {
         assert!((0.6..1.6).contains(&ratio), "{pretext}: {} of one sample, {} of four", one.loss, four.loss);
         let ratio = four.gradient_norm / one.gradient_norm;
         assert!((0.2..1.8).contains(&ratio), "{pretext}: {one:?} of one sample, {four:?} of four");
+    }
+}
+
+#[test]
+fn every_pretext_is_in_the_list_of_the_tests() {
+    let listed: Vec<&str> = support::PRETEXTS.iter().map(|p| p.0).collect();
+    for entry in spark3d::tasks::pretexts::ALL {
+        assert!(listed.contains(&entry.key), "tests/support/mod.rs has no {}", entry.key);
     }
 }
 

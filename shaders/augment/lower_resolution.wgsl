@@ -1,5 +1,5 @@
 // Along one axis, takes the nearest of `few` voxels (PyTorch's nearest-exact) and brings them back linearly, in whole numbers as
-// src/augment/filter.rs does it. One voxel an invocation.
+// src/data/augment/filter.rs does it. One voxel an invocation.
 
 #import augment
 

@@ -1,4 +1,4 @@
-// Adds Gaussian noise: x[v] += sigma * normal(seed, channel, v), the numbers of src/augment/noise.rs. Two voxels an invocation.
+// Adds Gaussian noise: x[v] += sigma * normal(seed, channel, v), the numbers of src/data/augment/noise.rs. Two voxels an invocation.
 
 #import augment
 #import threefry

@@ -1,5 +1,5 @@
 // Samples of the region -> coefficients of the cubic B-spline through them along one axis; the signal is mirrored at its first and
-// last sample. The recursion of src/preprocess/spline.rs: forward y[k] = x[k] + z y[k-1], then backward c[k] = z (c[k+1] - y[k]).
+// last sample. The recursion of src/data/resample/spline.rs: forward y[k] = x[k] + z y[k-1], then backward c[k] = z (c[k+1] - y[k]).
 // One line an invocation. With FIRST, samples are read from `region`; otherwise c changes in place.
 
 #import augment

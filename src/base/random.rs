@@ -4,7 +4,8 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
-/// What the numbers are for. Two purposes never share a stream.
+/// What the numbers are for. Two purposes never share a stream, and a number that was once in use (7, 15) is not used again: what
+/// was sampled stays what it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {
@@ -34,7 +35,7 @@ pub enum Purpose {
     Fusion = 13,
     /// Quarter turns of crops.
     Turns = 14,
-    /// Test cases drawn with replacement.
+    /// Test cases sampled with replacement.
     Bootstrap = 16,
 }
 

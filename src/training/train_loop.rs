@@ -2,12 +2,12 @@
 //! last checkpoint of its folder, to the same bits as without the stop.
 
 use super::{MetricsLog, StepResult, StopFlag, Trainer, validation_key};
-use crate::base::memory::{self};
+use crate::base::memory;
 use crate::base::{Error, Progress, Result, gib};
 use crate::data::{LoaderReport, SampleKey};
 use crate::evaluation::pictures::{Series, progress_png, save_png};
 use crate::inference::reconstruct::SHEET;
-use crate::inference::weights::checkpoint::{self};
+use crate::inference::weights::checkpoint;
 use crate::inference::weights::{BEST, Checkpoint, LATEST};
 use crate::tasks::{Hyperparameters, Past, ValidationResult};
 use serde_json::{Map, Value, json};

@@ -259,6 +259,16 @@ pub const SMALL: &[&str] = &[
     "network.blocks=[1,1,1,1]",
 ];
 
+/// Every pretext with what makes it small on patches of 16³ (those of VoCo have several crops); a test of all pretexts goes
+/// through this list, and `every_pretext_is_in_the_list_of_the_tests` of tests/training.rs fails where one is missing.
+pub const PRETEXTS: &[(&str, &[&str])] = &[
+    ("mae", &["mae.block=4"]),
+    ("models_genesis", &["models_genesis.shuffle_windows=20", "models_genesis.curve_points=100"]),
+    ("volume_fusion", &["volume_fusion.least_edge=3"]),
+    ("voco", &["train.patch=[16,32,32]", "voco.crop=16", "voco.targets=2", "voco.projection=8"]),
+    ("simmim", &["simmim.block=4"]),
+];
+
 /// `--preset tiny` and its changes, as arguments.
 pub fn small<'a>(more: &[&'a str]) -> Vec<&'a str> {
     let sets = SMALL.iter().chain(more).flat_map(|set| ["--set", set]);

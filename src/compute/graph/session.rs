@@ -1,6 +1,6 @@
 //! Graphs on a device: allocates what the plans say, uploads inputs, runs, reads results.
 
-use super::plan::{self, MemoryPlan};
+use super::plan::{self, MemoryPlan, Piece};
 use super::record::Recorder;
 use super::{
     BlockMask, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Limits, Mask, Output, ParamId, ParameterLayout,
@@ -288,12 +288,7 @@ impl Session {
             }
         };
         for piece in &p.plan.pieces[tensor] {
-            let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size: piece.size };
-            let bytes = self.gpu.read(&self.heaps, slice)?;
-            let values: Vec<f32> = match p.graph.precision {
-                Precision::F32 => bytemuck::pod_collect_to_vec(&bytes),
-                Precision::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
-            };
+            let values = self.values(p, piece)?;
             for q in 0..piece.groups {
                 for lane in 0..GROUP {
                     let channel = (piece.first_group + q) * GROUP + lane;
@@ -311,6 +306,41 @@ impl Session {
             }
         }
         Ok(out)
+    }
+
+    /// The values of a piece of a feature tensor as they are stored.
+    fn values(&self, p: &Program, piece: &Piece) -> Result<Vec<f32>> {
+        let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size: piece.size };
+        let bytes = self.gpu.read(&self.heaps, slice)?;
+        Ok(match p.graph.precision {
+            Precision::F32 => bytemuck::pod_collect_to_vec(&bytes),
+            Precision::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+        })
+    }
+
+    /// The largest absolute value in the channels that fill up the last channel group of a kept feature tensor: operators leave
+    /// zeros there, as sums over whole groups count on.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn largest_padding(&self, feature: Feature) -> Result<f32> {
+        let (p, tensor) = (self.program(feature.graph), feature.tensor);
+        let (channels, space) = p.graph.shape(tensor);
+        let stored = match space.blocks {
+            None => space.voxels(),
+            Some(b) => self.dynamic.visible[b.mask as usize] as usize * product(b.block),
+        };
+        let mut largest = 0f32;
+        for piece in &p.plan.pieces[tensor] {
+            let values = self.values(p, piece)?;
+            let lanes = (0..piece.groups * GROUP).filter(|lane| piece.first_group * GROUP + lane >= channels);
+            for lane in lanes {
+                let first = lane / GROUP * space.voxels();
+                let of_lane = (first..first + stored).map(|v| values[v * GROUP + lane % GROUP].abs());
+                largest = of_lane.fold(largest, f32::max);
+            }
+        }
+        Ok(largest)
     }
 
     /// Reads a kept tensor that is not a feature tensor, as 32-bit values.

@@ -128,11 +128,13 @@ impl Setup {
         let mut results = Vec::new();
         for (k, &y) in outputs.iter().enumerate() {
             results.push((numbered("y", k), session.read(y)?));
+            results.push((format!("{PADDING} {}", numbered("y", k)), vec![session.largest_padding(y)?]));
         }
         results.push(("loss".to_string(), vec![session.output(Output::Loss)?]));
         for (k, dx) in gradients.iter().enumerate() {
             if let Some(dx) = dx {
                 results.push((numbered("dx", k), session.read(*dx)?));
+                results.push((format!("{PADDING} {}", numbered("dx", k)), vec![session.largest_padding(*dx)?]));
             }
         }
         if !self.upstream.is_empty() {
@@ -145,6 +147,9 @@ impl Setup {
         Ok(results)
     }
 }
+
+/// Before the name of a result: the largest value in the channels that fill up its last channel group.
+const PADDING: &str = "padding of";
 
 /// A case with what the reference says.
 pub struct Case {
@@ -233,6 +238,11 @@ impl Case {
             Precision::F32 => 0.0,
             Precision::F16 => f64::from(self.roundings) * HALF_EPSILON,
         };
+        let padding = got.iter().filter(|(name, _)| name.starts_with(PADDING)).map(|(name, largest)| Deviation {
+            result: name.clone(),
+            relative: f64::from(largest[0]),
+            tolerance: 0.0,
+        });
         Ok(self
             .expected
             .iter()
@@ -244,6 +254,7 @@ impl Case {
                 let rounding = if is_feature { rounding } else { 0.0 };
                 Deviation { result: name.clone(), relative, tolerance: rounding + tolerance(name) }
             })
+            .chain(padding)
             .collect())
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use super::adaptation;
 use super::read::{About, Content};
 use crate::base::Result;
-use crate::inference::weights::checkpoint::{self};
+use crate::inference::weights::checkpoint;
 use crate::inference::weights::{Checkpoint, Tensor};
 
 /// Writes a `.safetensors` with every weight once, under the name of its parameter.

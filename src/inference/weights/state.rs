@@ -1,6 +1,6 @@
 //! Between a session and a checkpoint, and between a run folder and its checkpoints.
 
-use super::checkpoint::{self};
+use super::checkpoint;
 use super::{BEST, Checkpoint, LATEST, Tensor};
 use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};

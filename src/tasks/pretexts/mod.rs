@@ -1,7 +1,7 @@
 //! Pretext tasks: what a network learns without labels. A file each, and a line each in the table [`ALL`].
 //!
-//! A pretext is a [`Task`](crate::tasks::task::Task) whose samples are made of patches, and a part of the plan: its settings are tables of the plan's TOML,
-//! by the names of its fields.
+//! A pretext is a [`Task`](crate::tasks::task::Task) whose samples are made of patches, and a part of the plan: its settings are
+//! tables of the plan's TOML, by the names of its fields.
 
 pub mod mae;
 pub mod models_genesis;

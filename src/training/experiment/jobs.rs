@@ -9,7 +9,7 @@ use crate::data::sources::{self, cases_of};
 use crate::data::{Cases, Fold, RawCase, RawDataset, Store, recipe};
 use crate::inference::weights::{WeightFile, checkpoint_of};
 use crate::tasks::Plan;
-use crate::tasks::plan::{self};
+use crate::tasks::plan;
 use crate::training::finetune::folder::fold_cases;
 use crate::training::finetune::setup::{Origin, Request, Setup};
 use crate::training::finetune::validate::Protocol;
