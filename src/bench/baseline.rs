@@ -345,7 +345,7 @@ pub fn compare(reports: &[Report], baselines: &Baselines) -> Comparison {
 fn steps(reports: &[Report], baselines: &Baselines) -> Vec<StepRatio> {
     let own = reports.iter().filter_map(|r| {
         let s = r.step.as_ref()?;
-        Some(((s.run.clone(), r.adapter.name.clone(), s.precision.clone(), s.masking.clone()), s))
+        Some(((s.run.clone(), r.adapter.name.clone(), s.precision.clone(), s.masking), s))
     });
     let mut out = Vec::new();
     for ((run, adapter, precision, masking), own) in grouped(own) {
@@ -364,7 +364,7 @@ fn steps(reports: &[Report], baselines: &Baselines) -> Vec<StepRatio> {
                 run: run.clone(),
                 adapter: adapter.clone(),
                 precision: precision.clone(),
-                masking: masking.clone(),
+                masking,
                 baseline,
                 reports: own.len(),
                 lines: lines.len(),
