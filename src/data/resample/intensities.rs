@@ -83,7 +83,7 @@ fn along(values: &[f64], shape: [usize; 3], axis: usize, m: usize, order: Order)
         slabs.for_each(|(out, rows)| rows_along(rows, out, n, m, inner, order));
         return out;
     }
-    // Along axis 0 there is one slab. CropTransform it into bundles of columns, so that all cores have work, and put the finished
+    // Along axis 0 there is one slab. Cut it into bundles of columns, so that all cores have work, and put the finished
     // bundles side by side.
     let width = inner.div_ceil(4 * rayon::current_num_threads()).clamp(1, 4096);
     let bundles: Vec<(usize, Vec<f64>)> = (0..inner.div_ceil(width))
