@@ -42,8 +42,11 @@
 //!
 //! 1. A struct whose fields are the plan's tables of the task, with serde defaults. It implements
 //!    [`Tables`](tasks::pretexts::Tables): key, name, tables, presets.
-//! 2. [`Pretext`](tasks::pretexts::Pretext): `check` refuses settings that make no sense; `patch_settings` says how patches are read.
-//! 3. [`Task`](tasks::task::Task): `build` returns the graph for training or validation with a
+//! 2. A pretext that hides blocks and fills them in implements
+//!    [`MaskedModelling`](tasks::pretexts::masking::MaskedModelling): the network, the loss and the settings of the blocks. All
+//!    else follows. Any other pretext implements the traits of the next point itself.
+//! 3. [`Pretext`](tasks::pretexts::Pretext): `check` refuses settings that make no sense; `patch_settings` says how patches are read.
+//!    [`Task`](tasks::task::Task): `build` returns the graph for training or validation with a
 //!    [`Binding`](tasks::task::Binding), which holds the handles, feeds samples, measures what a validation wants to know, and draws
 //!    its picture.
 //! 4. Random numbers come from [`base::random::rng`] of the sample's key (seed, step, index) and a

@@ -367,7 +367,7 @@ fn positions_are_exact_in_large_patches() {
 fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     let limits = Limits { max_binding: 128 << 20, max_buffer: 1 << 31 };
     let checked = |plan: &Plan| {
-        let augmentation = plan.pretext.augmentation(&plan.frame()).unwrap();
+        let augmentation = plan.pretext.augmentation(&plan.frame());
         augmentation.check(limits).map(|()| augmentation)
     };
     let mut plan = Plan::preset("s3d-b").unwrap();
@@ -375,8 +375,9 @@ fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     plan.train.patch = [224; 3];
     let error = checked(&plan).unwrap_err().to_string();
     assert!(error.contains("224 x 224 x 224") && error.contains("train.patch"), "{error}");
-    let mae = plan.settings_mut::<Mae>().unwrap();
+    let mut mae = plan.settings::<Mae>().unwrap().clone();
     (mae.augment.rotation_probability, mae.augment.scale_probability) = (0.0, 0.0);
+    plan.pretext = Box::new(mae);
     assert_eq!(checked(&plan).unwrap().region, [224; 3]);
     let mut plan = finetune::Plan::preset("paper").unwrap();
     plan.network.input_channels = 4;

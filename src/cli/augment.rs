@@ -66,13 +66,14 @@ impl Augment {
     fn unlabelled(&self, store: Store, set: &[String], common: &Common) -> Result<()> {
         let plan = Plan::resolve("s3d-b", self.plan.as_deref(), set)?;
         let frame = plan.frame();
-        let Some(augmentation) = plan.pretext.augmentation(&frame) else {
+        if plan.pretext.masking().is_none() {
             return Err(Error::Usage(format!(
                 "augment shows patches of masked autoencoders and of labelled data sets; what {} makes of a patch is in the \
                  {SHEET} of its run",
                 plan.pretext.name()
             )));
-        };
+        }
+        let augmentation = plan.pretext.augmentation(&frame);
         let gpu = common.gpu()?;
         let store = Arc::new(store);
         augmentation.check(Limits::of(&gpu))?;

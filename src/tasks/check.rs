@@ -1,4 +1,4 @@
-//! Ranges of the plans' numbers. All but whole numbers reach the device as 32-bit floats, where they have to be finite as well.
+//! What plans are refused for. All numbers but whole ones reach the device as 32-bit floats, where they have to be finite as well.
 
 use crate::base::{Error, Result};
 
@@ -25,6 +25,16 @@ pub(in crate::tasks) fn minutes(key: &str, value: f64) -> Result<()> {
     require((0.0..=MOST_MINUTES).contains(&value), key, value, "a number from 0 to 1e9")
 }
 
+/// Refuses a plan that is `bad`: what is wrong with it, and what to do.
+pub(in crate::tasks) fn refuse(bad: bool, what: impl FnOnce() -> String, remedy: &str) -> Result<()> {
+    if bad { Err(Error::plan(what(), remedy)) } else { Ok(()) }
+}
+
+/// Names as they are listed in messages.
+pub(in crate::tasks) fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(", ")
+}
+
 fn require(holds: bool, key: &str, value: f64, what: &str) -> Result<()> {
-    if holds { Ok(()) } else { Err(Error::plan(format!("{key} is {value}"), format!("Give {what}"))) }
+    refuse(!holds, || format!("{key} is {value}"), &format!("Give {what}"))
 }

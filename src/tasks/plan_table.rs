@@ -1,9 +1,11 @@
 //! Plans as TOML tables: changed by files and by `key=value`, compared key by key.
 
+use super::check::listed;
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Where a plan with every key can be seen.
@@ -22,17 +24,17 @@ pub(in crate::tasks) fn into<T: DeserializeOwned>(table: toml::Table, remedy: &s
     })
 }
 
+/// The table of a plan's text.
+pub(in crate::tasks) fn parse(text: &str) -> Result<toml::Table> {
+    text.parse().map_err(|e: toml::de::Error| Error::plan(e.to_string().trim(), "Correct the TOML"))
+}
+
 /// The value that `file` and the `key=value` pairs give a key of the top level, if any.
 pub(in crate::tasks) fn value(key: &str, file: Option<&Path>, set: &[String]) -> Result<Option<toml::Value>> {
-    let mut table = toml::Table::new();
-    if let Some(path) = file {
-        merge(&mut table, read(path)?);
-    }
+    let mut table = file.map(read).transpose()?.unwrap_or_default();
     let mut pairs = set.iter().filter_map(|pair| pair.split_once('='));
-    if let Some((_, text)) = pairs.rfind(|(k, _)| k.trim() == key) {
-        table.insert(key.into(), parsed(text.trim()));
-    }
-    Ok(table.remove(key))
+    let assigned = pairs.rfind(|(k, _)| k.trim() == key).map(|(_, text)| parsed(text.trim()));
+    Ok(assigned.or_else(|| table.remove(key)))
 }
 
 fn read(path: &Path) -> Result<toml::Table> {
@@ -42,11 +44,8 @@ fn read(path: &Path) -> Result<toml::Table> {
 
 /// A value as TOML, or else the text itself.
 fn parsed(text: &str) -> toml::Value {
-    format!("v = {text}")
-        .parse::<toml::Table>()
-        .ok()
-        .and_then(|mut t| t.remove("v"))
-        .unwrap_or_else(|| toml::Value::String(text.to_string()))
+    let table = format!("v = {text}").parse::<toml::Table>().ok();
+    table.and_then(|mut t| t.remove("v")).unwrap_or_else(|| text.into())
 }
 
 /// Applies the tables of `file`, then `key=value` pairs with dotted keys.
@@ -66,35 +65,27 @@ pub(in crate::tasks) fn change(table: &mut toml::Table, file: Option<&Path>, set
 /// Keys in which two plans differ, with both values.
 pub(in crate::tasks) fn differences(a: &impl Serialize, b: &impl Serialize) -> Vec<String> {
     let (a, b) = (flat(a), flat(b));
-    let value = |list: &[(String, String)], key: &str| {
-        list.iter().find(|(k, _)| k == key).map_or("-".to_string(), |(_, v)| v.clone())
-    };
-    let mut keys: Vec<&String> = a.iter().chain(&b).map(|(k, _)| k).collect();
-    keys.sort();
-    keys.dedup();
-    keys.into_iter()
-        .map(|k| (k, value(&a, k), value(&b, k)))
-        .filter(|(_, x, y)| x != y)
-        .map(|(k, x, y)| format!("{k} = {x} / {y}"))
-        .collect()
+    let value = |list: &BTreeMap<String, String>, key: &str| list.get(key).map_or("-".to_string(), String::clone);
+    let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+    let values = keys.into_iter().map(|k| (k, value(&a, k), value(&b, k)));
+    values.filter(|(_, x, y)| x != y).map(|(k, x, y)| format!("{k} = {x} / {y}")).collect()
 }
 
-fn flat(plan: &impl Serialize) -> Vec<(String, String)> {
-    let mut out = Vec::new();
+/// Every value by its dotted key.
+fn flat(plan: &impl Serialize) -> BTreeMap<String, String> {
+    let mut out = BTreeMap::new();
     if let Ok(table) = toml::Table::try_from(plan) {
-        flatten("", &toml::Value::Table(table), &mut out);
+        flatten("", &table, &mut out);
     }
     out
 }
 
-fn flatten(prefix: &str, value: &toml::Value, out: &mut Vec<(String, String)>) {
-    match value {
-        toml::Value::Table(table) => {
-            for (key, value) in table {
-                flatten(&if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") }, value, out);
-            }
+fn flatten(prefix: &str, table: &toml::Table, out: &mut BTreeMap<String, String>) {
+    for (key, value) in table {
+        match value {
+            toml::Value::Table(inner) => flatten(&format!("{prefix}{key}."), inner, out),
+            value => drop(out.insert(format!("{prefix}{key}"), value.to_string())),
         }
-        other => out.push((prefix.to_string(), other.to_string())),
     }
 }
 
@@ -114,12 +105,9 @@ fn assign(table: &mut toml::Table, key: &str, text: &str) -> Result<()> {
     let mut table = table;
     let mut parts = key.split('.').peekable();
     while let Some(part) = parts.next() {
-        let known = table.contains_key(part);
-        if !known {
-            return Err(Error::plan(
-                format!("the plan has no key {key}"),
-                format!("Known here: {}", table.keys().cloned().collect::<Vec<_>>().join(", ")),
-            ));
+        if !table.contains_key(part) {
+            let known = listed(table.keys().map(String::as_str));
+            return Err(Error::plan(format!("the plan has no key {key}"), format!("Known here: {known}")));
         }
         if parts.peek().is_none() {
             // A whole number is a fine value of a real key.

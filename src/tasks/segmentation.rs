@@ -2,7 +2,7 @@
 
 use super::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, augmentation};
 use crate::base::Result;
-use crate::compute::graph::{Graph, Limits, Parameters, Readout, Session, TensorId};
+use crate::compute::graph::{Graph, Parameters, Readout, Session, TensorId};
 use crate::compute::model;
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Classes, DiceCe};
@@ -110,12 +110,12 @@ impl Task for Segmentation {
         self.objective.joined(batch)
     }
 
-    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
-        augmentation(&self.augment, frame).check(limits)
+    fn augmentation(&self, frame: &Frame) -> Augmentation {
+        augmentation(&self.augment, frame)
     }
 
     fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<LabelledPatch> {
-        let augmentation = augmentation(&self.augment, frame);
+        let augmentation = self.augmentation(frame);
         let mut g = Graph::new(parameters, frame.precision);
         if let GraphMode::Train { trains, .. } = mode {
             g.freeze(trains.frozen());

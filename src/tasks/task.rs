@@ -4,7 +4,8 @@ pub use super::frame::Frame;
 
 use super::Trains;
 use crate::base::Result;
-use crate::compute::graph::{Graph, Limits, Parameters, Session, TensorId};
+use crate::compute::graph::{Graph, Parameters, Session, TensorId};
+use crate::compute::ops::augment::Augmentation;
 use crate::data::SampleKey;
 use crate::evaluation::pictures::Series;
 use image::RgbImage;
@@ -78,18 +79,19 @@ pub trait Task {
         1
     }
 
-    /// Refuses patches that the adapter cannot take, before graphs are planned.
-    ///
-    /// # Errors
-    /// Something that is uploaded exceeds what the adapter binds at once.
-    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()>;
+    /// What the device does to each image that is uploaded, before the network sees it.
+    fn augmentation(&self, frame: &Frame) -> Augmentation;
 
     /// Builds a graph over `parameters` (those of another graph of the task, or none). Graphs of one task have the same uploads in
     /// the same order, so that they share a session's memory.
     fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Self::Sample>;
 
-    /// What the sum over a step's `samples` samples is multiplied by, so that the loss is a mean.
-    fn loss_weight(&self, frame: &Frame, key: SampleKey, samples: usize) -> f64;
+    /// What the sum over a step's `samples` samples is multiplied by, so that the loss is a mean. The loss of a sample is a mean
+    /// already, unless the task says otherwise.
+    fn loss_weight(&self, frame: &Frame, key: SampleKey, samples: usize) -> f64 {
+        let _ = (frame, key);
+        1.0 / samples as f64
+    }
 
     /// What the log says of step `step` beside loss, gradient norm and learning rate.
     fn record(&self, seed: u64, step: u64) -> Map<String, Value> {
@@ -122,11 +124,15 @@ pub trait Binding<S> {
     /// The device fails, or a mask shows more than was planned for.
     fn feed(&self, session: &mut Session, key: SampleKey, samples: &[S]) -> Result<()>;
 
-    /// Adds what a run of a validation came to, beside the loss, after the samples were fed and the graph ran.
+    /// Adds what a run of a validation came to, beside the loss, after the samples were fed and the graph ran; nothing, unless the
+    /// task says otherwise.
     ///
     /// # Errors
     /// The device fails.
-    fn measure(&self, session: &Session, key: SampleKey, samples: &[S], measured: &mut Measured) -> Result<()>;
+    fn measure(&self, session: &Session, key: SampleKey, samples: &[S], measured: &mut Measured) -> Result<()> {
+        let _ = (session, key, samples, measured);
+        Ok(())
+    }
 
     /// Input, target and output of the sample that a validation ran last; voxels of `spacing` mm along (z, y, x). `None` where
     /// there is nothing to show.

@@ -40,7 +40,7 @@ pub fn fit<S>(
     limits: Limits,
     budget: Option<u64>,
 ) -> Result<RunPlan<S>> {
-    task.check_limits(frame, limits)?;
+    task.augmentation(frame).check(limits)?;
     let build = |recompute: usize| -> Result<RunPlan<S>> {
         let training = task.build(frame, Parameters::default(), GraphMode::Train { trains, recompute });
         let validation = task.build(frame, training.graph.parameters.clone(), GraphMode::Validate);

@@ -78,11 +78,11 @@ fn check(
     let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(network.input_channels, patch);
     let size = (patch, settings.masking().capacity(patch));
-    let made = mae::autoencoder(&mut g, network, settings, size, image.tensor());
-    let gradient = g.masked_l2(made.reconstruction, image.tensor(), Weights::HiddenOf(made.visible), true);
-    g.backward_from_loss(&[(made.reconstruction, gradient.expect("it was asked for"))], 0);
-    let reconstruction = g.keep(made.reconstruction);
-    let encoder: Vec<Feature> = made.encoder.iter().map(|&t| g.keep(t)).collect();
+    let (made, encoder) = mae::autoencoder(&mut g, network, settings, size, image.tensor());
+    let gradient = g.masked_l2(made.output, image.tensor(), Weights::HiddenOf(made.visible), true);
+    g.backward_from_loss(&[(made.output, gradient.expect("it was asked for"))], 0);
+    let reconstruction = g.keep(made.output);
+    let encoder: Vec<Feature> = encoder.iter().map(|&t| g.keep(t)).collect();
     let graph = g.id();
     let optimizer = &f.json["optimizer"];
     let clip = optimizer["clip_grad_norm"].as_f64().unwrap() as f32;

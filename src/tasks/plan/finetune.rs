@@ -4,7 +4,8 @@ use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::Network;
 use crate::data::augment;
-use crate::tasks::{Frame, Hyperparameters, Phase, Rate, Schedule, Trains, check, plan_table as table};
+use crate::tasks::check::{self, listed};
+use crate::tasks::{Frame, Hyperparameters, Phase, Rate, Schedule, Trains, plan_table as table};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
@@ -141,8 +142,8 @@ pub fn schedule(name: &str, steps: u64, warm_up: u64, peak: f64) -> Result<Vec<P
         "frozen-encoder" => vec![phase(Decoder, WarmUp, w)],
         "sawtooth" => vec![phase(Decoder, WarmUp, w / 2), phase(Decoder, Poly, w / 2), phase(All, WarmUp, w)],
         other => {
-            let known: Vec<&str> = SCHEDULES.iter().map(|s| s.0).collect();
-            return Err(Error::Usage(format!("there is no schedule {other}; choose one of {}", known.join(", "))));
+            let known = listed(SCHEDULES.iter().map(|s| s.0));
+            return Err(Error::Usage(format!("there is no schedule {other}; choose one of {known}")));
         }
     };
     let rest = steps - first.iter().map(|p| p.steps).sum::<u64>();
@@ -173,7 +174,7 @@ impl Plan {
             precision: Precision::F32,
             checkpoint_minutes: 15.0,
         };
-        let network = |name| Network::preset(name).ok_or_else(|| Error::plan("no such network", "This is a bug"));
+        let network = |name| Network::preset(name).expect("a preset");
         let plan = Plan {
             seed: 12345,
             data: Data { dataset: String::new(), fold: "0".into(), cases: 0, spacing: [1.0; 3], reorient: true },
@@ -181,20 +182,20 @@ impl Plan {
             transfer: Transfer { part: TransferScope::Encoder, stem: Stem::Replicate },
             phases: schedule("no-warm-up", STEPS, WARM_UP, 1e-2)?,
             augment: augment::segmentation::Settings::default(),
-            network: network("L")?,
+            network: network("L"),
         };
         match name {
             "paper" => Ok(plan),
             "tiny" => Ok(Plan {
                 train: Train { patch: [48; 3], epoch_steps: 25, validation_steps: 5, ..plan.train },
                 phases: schedule("no-warm-up", 1000, warm_up(name), 1e-2)?,
-                network: network("tiny")?,
+                network: network("tiny"),
                 ..plan
             }),
-            other => Err(Error::Usage(format!(
-                "there is no preset {other}; choose one of {}",
-                PRESETS.iter().map(|p| p.0).collect::<Vec<_>>().join(", ")
-            ))),
+            other => {
+                let known = listed(PRESETS.iter().map(|p| p.0));
+                Err(Error::Usage(format!("there is no preset {other}; choose one of {known}")))
+            }
         }
     }
 
@@ -210,8 +211,7 @@ impl Plan {
     /// # Errors
     /// Names the key that is unknown or of a wrong value.
     pub fn parse(text: &str) -> Result<Self> {
-        let table = text.parse().map_err(|e: toml::de::Error| Error::plan(e.to_string().trim(), "Correct the TOML"))?;
-        Self::from_table(table)
+        Self::from_table(table::parse(text)?)
     }
 
     fn from_table(mut table: toml::Table) -> Result<Self> {
@@ -280,8 +280,7 @@ impl Plan {
         check::share("train.foreground", t.foreground)?;
         check::not_negative("train.weight_decay", t.weight_decay)?;
         check::not_negative("train.poly_exponent", t.poly_exponent)?;
-        check::minutes("train.checkpoint_minutes", t.checkpoint_minutes)?;
-        Ok(())
+        check::minutes("train.checkpoint_minutes", t.checkpoint_minutes)
     }
 }
 

@@ -3,12 +3,14 @@
 
 pub mod finetune;
 
+use super::check::{self, listed};
 use super::pretexts::{self, Entry, Pretext, Tables};
 use super::train_table::Train;
 use super::{Frame, Hyperparameters, plan_table as table};
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use serde::{Deserialize, Serialize};
+use std::any::Any;
 use std::path::Path;
 
 /// A pre-training.
@@ -48,6 +50,11 @@ pub fn presets() -> impl Iterator<Item = (&'static str, &'static str)> {
     pretexts::ALL.iter().flat_map(|entry| entry.presets).copied().chain([TINY])
 }
 
+/// The pretext that the value of the key `pretext` names.
+fn entry_of(pretext: &toml::Value) -> Result<&'static Entry> {
+    pretext.as_str().map_or_else(|| Entry::find(&pretext.to_string()), Entry::find)
+}
+
 impl Plan {
     /// The plan of a name.
     ///
@@ -59,13 +66,12 @@ impl Plan {
             Some(entry) => entry,
             None if small => &pretexts::ALL[0],
             None => {
-                let known: Vec<&str> = presets().map(|p| p.0).collect();
-                let what = format!("there is no preset {name}; choose one of {}", known.join(", "));
-                return Err(Error::Usage(what));
+                let known = listed(presets().map(|p| p.0));
+                return Err(Error::Usage(format!("there is no preset {name}; choose one of {known}")));
             }
         };
         let (train, network) = match small {
-            false => (entry.train(name, Train::paper()), "L"),
+            false => ((entry.train)(name, Train::paper()), "L"),
             true => {
                 let (patch, momentum) = ([48; 3], 0.95);
                 let train = Train { patch, batch: 2, steps: 1000, epoch_steps: 50, ..Train::paper() };
@@ -73,8 +79,8 @@ impl Plan {
             }
         };
         let network = Network::preset(network).expect("a preset");
-        let plan = Self { seed: 12345, pretext: entry.preset(small), train, network };
-        Ok(plan.with(entry.preset(small)))
+        let plan = Self { seed: 12345, pretext: (entry.preset)(small), train, network };
+        Ok(plan.with((entry.preset)(small)))
     }
 
     /// The same plan for another pretext.
@@ -91,8 +97,7 @@ impl Plan {
     pub fn resolve(preset: &str, file: Option<&Path>, set: &[String]) -> Result<Self> {
         let mut plan = Self::preset(preset)?;
         if let Some(pretext) = table::value("pretext", file, set)? {
-            let key = pretext.as_str().map_or_else(|| pretext.to_string(), str::to_string);
-            plan = plan.with(Entry::find(&key)?.preset(preset == TINY.0));
+            plan = plan.with((entry_of(&pretext)?.preset)(preset == TINY.0));
         }
         let mut table = plan.table()?;
         table::change(&mut table, file, set)?;
@@ -112,18 +117,16 @@ impl Plan {
         table::name_network(&mut table)?;
         let entry = match table.remove("pretext") {
             None => &pretexts::ALL[0],
-            Some(key) => Entry::find(&key.as_str().map_or_else(|| key.to_string(), str::to_string))?,
+            Some(pretext) => entry_of(&pretext)?,
         };
         let foreign = pretexts::ALL.iter().flat_map(|other| other.tables).filter(|t| !entry.tables.contains(t));
         if let Some(other) = foreign.into_iter().find(|t| table.contains_key(**t)) {
-            return Err(Error::plan(
-                format!("the plan has a table [{other}], which pretext = \"{}\" does not use", entry.key),
-                "Remove the table, or choose the pretext that it belongs to",
-            ));
+            let what = format!("the plan has a table [{other}], which pretext = \"{}\" does not use", entry.key);
+            return Err(Error::plan(what, "Remove the table, or choose the pretext that it belongs to"));
         }
         let tables = entry.tables.iter().filter_map(|name| table.remove_entry(*name)).collect();
         let Common { seed, train, mut network } = table::into(table, table::COMPLETE_PLAN)?;
-        let pretext = entry.parse(tables)?;
+        let pretext = (entry.parse)(tables)?;
         network.output_channels = pretext.outputs();
         let plan = Self { seed, pretext, train, network };
         plan.validate()?;
@@ -135,8 +138,7 @@ impl Plan {
     /// # Errors
     /// Names the key that is unknown, of another pretext or of a wrong value.
     pub fn parse(text: &str) -> Result<Self> {
-        let table = text.parse().map_err(|e: toml::de::Error| Error::plan(e.to_string().trim(), "Correct the TOML"))?;
-        Self::from_table(table)
+        Self::from_table(table::parse(text)?)
     }
 
     /// All keys as JSON.
@@ -152,12 +154,7 @@ impl Plan {
 
     /// The settings of the pretext `T`, where the plan is for it.
     pub fn settings<T: Tables>(&self) -> Option<&T> {
-        self.pretext.any().downcast_ref()
-    }
-
-    /// As [`Plan::settings`], to be changed.
-    pub fn settings_mut<T: Tables>(&mut self) -> Option<&mut T> {
-        self.pretext.any_mut().downcast_mut()
+        (&*self.pretext as &dyn Any).downcast_ref()
     }
 
     /// What the graphs of the plan depend on.
@@ -190,13 +187,11 @@ impl Plan {
         self.network.validate(self.train.patch)?;
         self.pretext.check(&self.frame())?;
         self.train.check()?;
-        if self.network.input_channels != 1 {
-            return Err(Error::plan(
-                "pre-training works on one channel",
-                "Set network.input_channels to 1; every image is a sample of its own",
-            ));
-        }
-        Ok(())
+        check::refuse(
+            self.network.input_channels != 1,
+            || "pre-training works on one channel".into(),
+            "Set network.input_channels to 1; every image is a sample of its own",
+        )
     }
 
     /// Patch (z, y, x) for networks that go on from this pre-training, where its own says something about it.

@@ -3,8 +3,8 @@
 use super::masking::Masking;
 use crate::base::{Error, Result};
 use crate::compute::graph::{Feature, Graph, Input, Mask};
-use crate::compute::ops::augment::Augmentation;
 use crate::data::{Patch, PatchSettings, Place};
+use crate::tasks::check::listed;
 use crate::tasks::train_table::Train;
 use crate::tasks::{Frame, Task, plan_table as table};
 use serde::Serialize;
@@ -40,12 +40,6 @@ pub trait Pretext: Task<Sample = Vec<Patch>> + Described {
         Some(frame.patch)
     }
 
-    /// What `spark3d augment` shows: what the device does to a patch, where that is all that is done to it.
-    fn augmentation(&self, frame: &Frame) -> Option<Augmentation> {
-        let _ = frame;
-        None
-    }
-
     /// Which blocks are hidden, where the pretext hides blocks.
     fn masking(&self) -> Option<Masking> {
         None
@@ -59,7 +53,7 @@ pub trait Pretext: Task<Sample = Vec<Patch>> + Described {
 }
 
 /// What every pretext has by its [`Tables`].
-pub trait Described {
+pub trait Described: Any {
     /// As plans spell it.
     fn key(&self) -> &'static str;
 
@@ -71,12 +65,6 @@ pub trait Described {
     /// # Errors
     /// None but mistakes in the program.
     fn table(&self) -> Result<toml::Table>;
-
-    /// Itself, for [`Plan::settings`](crate::tasks::plan::Plan::settings).
-    fn any(&self) -> &dyn Any;
-
-    /// Itself, to be changed.
-    fn any_mut(&mut self) -> &mut dyn Any;
 
     /// A copy of its own.
     fn boxed(&self) -> Box<dyn Pretext>;
@@ -93,14 +81,6 @@ impl<T: Tables> Described for T {
 
     fn table(&self) -> Result<toml::Table> {
         table::of(self)
-    }
-
-    fn any(&self) -> &dyn Any {
-        self
-    }
-
-    fn any_mut(&mut self) -> &mut dyn Any {
-        self
     }
 
     fn boxed(&self) -> Box<dyn Pretext> {
@@ -165,9 +145,12 @@ pub struct Entry {
     pub tables: &'static [&'static str],
     /// Presets of plans that pre-train with it: name, a sentence.
     pub presets: &'static [(&'static str, &'static str)],
-    preset: fn(bool) -> Box<dyn Pretext>,
-    train: fn(&str, Train) -> Train,
-    parse: fn(toml::Table) -> Result<Box<dyn Pretext>>,
+    /// Its settings in a preset: of the paper, or small ones for the preset `tiny`.
+    pub preset: fn(bool) -> Box<dyn Pretext>,
+    /// The training of its preset of this name, from that of S3D-B.
+    pub train: fn(&str, Train) -> Train,
+    /// Its settings from its tables of a plan; an error names a key that is unknown, or a value of the wrong type.
+    pub parse: fn(toml::Table) -> Result<Box<dyn Pretext>>,
 }
 
 impl Entry {
@@ -189,26 +172,8 @@ impl Entry {
     /// There is none.
     pub fn find(key: &str) -> Result<&'static Self> {
         super::ALL.iter().find(|entry| entry.key == key).ok_or_else(|| {
-            let known: Vec<&str> = super::ALL.iter().map(|entry| entry.key).collect();
-            Error::plan(format!("there is no pretext {key}"), format!("Choose one of {}", known.join(", ")))
+            let known = listed(super::ALL.iter().map(|entry| entry.key));
+            Error::plan(format!("there is no pretext {key}"), format!("Choose one of {known}"))
         })
-    }
-
-    /// Its settings in a preset: of the paper, or `small` for the preset `tiny`.
-    pub fn preset(&self, small: bool) -> Box<dyn Pretext> {
-        (self.preset)(small)
-    }
-
-    /// The training of its preset `name`, from that of S3D-B.
-    pub fn train(&self, name: &str, paper: Train) -> Train {
-        (self.train)(name, paper)
-    }
-
-    /// Its settings from its tables of a plan.
-    ///
-    /// # Errors
-    /// A key is unknown, or a value of the wrong type.
-    pub fn parse(&self, tables: toml::Table) -> Result<Box<dyn Pretext>> {
-        (self.parse)(tables)
     }
 }

@@ -5,19 +5,16 @@
 //! output become a learnable token instead of zero; with `densify`, each output is normalised before and convolved after that
 //! (every stage but the first).
 
-use super::common::{Pretext, Reconstruction, Tables};
-use super::masking::{MaskedBinding, Masking};
+use super::Tables;
+use super::masking::{FilledIn, Loss, MaskedModelling, Masking};
 use super::zero;
-use crate::base::{Error, Result};
-use crate::compute::graph::{Graph, Limits, Mask, Parameters, TensorId, VoxelLayout, product};
+use crate::base::Result;
+use crate::compute::graph::{Graph, Mask, TensorId, VoxelLayout, product};
 use crate::compute::model::{self, Network};
-use crate::compute::ops::augment::Augmentation;
-use crate::compute::ops::{Bias, Epilogue, Geometry, Weights};
-use crate::data::{Patch, PatchSettings, Place, SampleKey, augment};
-use crate::tasks::train_table::Train;
-use crate::tasks::{Frame, GraphMode, Program, Task, augmentation, finish};
+use crate::compute::ops::{Bias, Epilogue, Geometry};
+use crate::data::augment;
+use crate::tasks::{Frame, check, train_table::Train};
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
 
 /// The tables of a masked autoencoder.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,45 +64,32 @@ impl Settings {
         let masking = self.masking();
         masking.check("mae", patch)?;
         let grid = masking.grid(patch);
-        if self.sparse && model::stage_spaces(network, patch, Some((Mask::nth(0, grid), product(grid)))).is_none() {
-            return Err(Error::plan(
-                format!("mae.block = {} is not a whole number of voxels at every stage of the network", self.block),
-                format!(
-                    "With sparse = true a block is a multiple of the total stride {:?}, or finer than a whole stage",
-                    network.total_stride()
-                ),
-            ));
-        }
-        if (self.token || self.densify) && !self.sparse {
-            return Err(Error::plan(
-                "mae.token and mae.densify need mae.sparse = true",
-                "The ladder is sparse, then token, then densify",
-            ));
-        }
-        Ok(())
+        let visible = Some((Mask::nth(0, grid), product(grid)));
+        check::refuse(
+            self.sparse && model::stage_spaces(network, patch, visible).is_none(),
+            || format!("mae.block = {} is not a whole number of voxels at every stage of the network", self.block),
+            &format!(
+                "With sparse = true a block is a multiple of the total stride {:?}, or finer than a whole stage",
+                network.total_stride()
+            ),
+        )?;
+        check::refuse(
+            (self.token || self.densify) && !self.sparse,
+            || "mae.token and mae.densify need mae.sparse = true".into(),
+            "The ladder is sparse, then token, then densify",
+        )
     }
 }
 
-/// The autoencoder over an image: what its callers go on with.
-pub struct Autoencoder {
-    /// Which blocks are visible.
-    pub mask: Mask,
-    /// The visible voxels of the patch.
-    pub visible: VoxelLayout,
-    /// The whole patch as the network has it.
-    pub reconstruction: TensorId,
-    /// Encoder outputs before densification, highest resolution first.
-    pub encoder: Vec<TensorId>,
-}
-
-/// Adds the autoencoder over `image` (input channels, z, y, x) of `patch`, with memory for `capacity` visible blocks.
+/// Adds the autoencoder over `image` (input channels, z, y, x) of `patch`, with memory for `capacity` visible blocks; also returns
+/// the encoder outputs before densification, highest resolution first.
 pub fn autoencoder(
     g: &mut Graph,
     network: &Network,
     settings: &Settings,
     (patch, capacity): ([usize; 3], usize),
     image: TensorId,
-) -> Autoencoder {
+) -> (FilledIn, Vec<TensorId>) {
     let mask = g.mask(settings.masking().grid(patch));
     let visible = VoxelLayout::sparse(patch, mask, capacity).expect("the block divides the patch");
     let seen = if settings.mask_input { visible } else { VoxelLayout::dense(patch) };
@@ -119,8 +103,8 @@ pub fn autoencoder(
         false => encoder.clone(),
         true => encoder.iter().enumerate().map(|(i, &e)| densified(g, e, i, settings)).collect(),
     };
-    let reconstruction = model::decoder(g, network, &skips)[0];
-    Autoencoder { mask, visible, reconstruction, encoder }
+    let output = model::decoder(g, network, &skips)[0];
+    (FilledIn { mask, visible, output }, encoder)
 }
 
 /// The dense input of the decoder from one encoder output.
@@ -161,76 +145,23 @@ impl Tables for Mae {
     }
 }
 
-impl Pretext for Mae {
-    fn check(&self, frame: &Frame) -> Result<()> {
-        self.mae.validate(&frame.network, frame.patch)?;
-        self.augment.check()
+impl MaskedModelling for Mae {
+    const LOSS: Loss = Loss { name: "squared error", voxel: zero::square, node: Graph::masked_l2 };
+    const SMALLER: &'static str = "choose a smaller train.patch or network, or a higher mae.mask_ratio";
+
+    fn blocks(&self) -> Masking {
+        self.mae.masking()
     }
 
-    fn patch_settings(&self, frame: &Frame, training: bool) -> PatchSettings {
-        let augment = training.then(|| self.augment.clone());
-        PatchSettings { patch: frame.patch, augment, place: Place::Random }
+    fn turns(&self) -> &augment::Settings {
+        &self.augment
     }
 
-    fn augmentation(&self, frame: &Frame) -> Option<Augmentation> {
-        Some(augmentation::turned(frame, &self.augment))
+    fn check_blocks(&self, frame: &Frame) -> Result<()> {
+        self.mae.validate(&frame.network, frame.patch)
     }
 
-    fn masking(&self) -> Option<Masking> {
-        Some(self.mae.masking())
-    }
-
-    fn reconstruction(&self, frame: &Frame, visible: usize) -> Option<Reconstruction> {
-        let mut graph = Graph::new(Parameters::default(), frame.precision);
-        let image = graph.image(frame.network.input_channels, frame.patch);
-        let size = (frame.patch, visible);
-        let made = autoencoder(&mut graph, &frame.network, &self.mae, size, image.tensor());
-        let output = graph.keep(made.reconstruction);
-        Some(Reconstruction { graph, image, mask: made.mask, output })
-    }
-}
-
-impl Task for Mae {
-    type Sample = Vec<Patch>;
-
-    fn title(&self) -> String {
-        format!("{}: squared error of hidden voxels", Self::NAME)
-    }
-
-    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
-        augmentation::turned(frame, &self.augment).check(limits)
-    }
-
-    fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
-        let mut g = Graph::new(parameters, frame.precision);
-        let sample = g.augment(&augmentation::turned(frame, &self.augment));
-        let size = (frame.patch, self.mae.masking().capacity(frame.patch));
-        let made = autoencoder(&mut g, &frame.network, &self.mae, size, sample.image);
-        let weights = Weights::HiddenOf(made.visible);
-        let gradient = g.masked_l2(made.reconstruction, sample.image, weights, mode.trains());
-        let shown = finish(&mut g, mode, made.reconstruction, gradient, |g| {
-            (g.keep_words(sample.image), g.keep(made.reconstruction))
-        });
-        let binding = MaskedBinding {
-            masking: self.mae.masking(),
-            patch: frame.patch,
-            sample,
-            mask: made.mask,
-            error: zero::square,
-            shown,
-        };
-        Program { graph: g, binding: Box::new(binding) }
-    }
-
-    fn loss_weight(&self, frame: &Frame, key: SampleKey, samples: usize) -> f64 {
-        self.mae.masking().loss_weight(frame.patch, key, samples)
-    }
-
-    fn record(&self, seed: u64, step: u64) -> Map<String, Value> {
-        [("mask_ratio".to_string(), json!(self.mae.masking().step_ratio(seed, step)))].into_iter().collect()
-    }
-
-    fn smaller(&self) -> &'static str {
-        "choose a smaller train.patch or network, or a higher mae.mask_ratio"
+    fn network(&self, g: &mut Graph, frame: &Frame, capacity: usize, image: TensorId) -> FilledIn {
+        autoencoder(g, &frame.network, &self.mae, (frame.patch, capacity), image).0
     }
 }

@@ -2,17 +2,16 @@
 //! parts of which became noise (Zhou et al., *Models Genesis*, 2021; parameters of its `pytorch/config.py`, as nnssl has them).
 
 use super::common::{Pretext, Tables};
-use super::pictures::Shown;
+use super::pictures::{Shown, shades};
 use super::zero;
-use crate::base::{Error, Purpose, Result, rng};
-use crate::compute::graph::{Feature, Graph, Limits, Parameters, Readout, Session, product};
+use crate::base::{Purpose, Result, rng};
+use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, product};
 use crate::compute::model;
 use crate::compute::ops::Weights;
-use crate::compute::ops::augment::Augmented;
+use crate::compute::ops::augment::{Augmentation, Augmented};
 use crate::compute::ops::distort::{Change, Curve, Distorted, Distortion, MAX_BOXES, Paint, Window as Region};
 use crate::data::{Patch, SampleKey};
-use crate::evaluation::pictures::{Panel, Window, window_of};
-use crate::tasks::{Binding, Frame, GraphMode, Measured, Program, Task, augmentation, finish};
+use crate::tasks::{Binding, Frame, GraphMode, Measured, Program, Task, augmentation, check, finish};
 use image::RgbImage;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -89,24 +88,18 @@ impl Settings {
             ("inpaint_share", self.inpaint_share),
         ];
         for (key, p) in probabilities {
-            if !(0.0..=1.0).contains(&p) {
-                let what = format!("models_genesis.{key} = {p} is no probability");
-                return Err(Error::plan(what, "Give a number from 0 to 1"));
-            }
+            let what = || format!("models_genesis.{key} = {p} is no probability");
+            check::refuse(!(0.0..=1.0).contains(&p), what, "Give a number from 0 to 1")?;
         }
         for (key, n) in [("shuffle_windows", self.shuffle_windows), ("curve_points", self.curve_points)] {
-            if !(2..=1_000_000).contains(&n) {
-                let what = format!("models_genesis.{key} is {n}");
-                return Err(Error::plan(what, "Give a whole number from 2 to 1000000"));
-            }
+            let what = || format!("models_genesis.{key} is {n}");
+            check::refuse(!(2..=1_000_000).contains(&n), what, "Give a whole number from 2 to 1000000")?;
         }
-        if patch.iter().any(|&n| n < 16) {
-            return Err(Error::plan(
-                format!("a patch of {patch:?} is too small for the boxes that Models Genesis paints"),
-                "Choose train.patch of at least 16 voxels along each axis",
-            ));
-        }
-        Ok(())
+        check::refuse(
+            patch.iter().any(|&n| n < 16),
+            || format!("a patch of {patch:?} is too small for the boxes that Models Genesis paints"),
+            "Choose train.patch of at least 16 voxels along each axis",
+        )
     }
 
     fn distortion(&self, patch: [usize; 3]) -> Distortion {
@@ -123,16 +116,9 @@ pub struct Sampled {
     pub change: Change,
 }
 
-/// Samples what happens to sample `sample` of a step. `range` is where the intensities of its image lie.
-pub fn sample_for(
-    settings: &Settings,
-    patch: [usize; 3],
-    range: [f32; 2],
-    seed: u64,
-    step: u64,
-    sample: u64,
-) -> Sampled {
-    let mut rng = rng(seed, Purpose::Distortion, step, sample);
+/// Samples what happens to the sample of a key. `range` is where the intensities of its image lie.
+pub fn sample_for(settings: &Settings, patch: [usize; 3], range: [f32; 2], key: SampleKey) -> Sampled {
+    let mut rng = rng(key.seed, Purpose::Distortion, key.step, key.index);
     let mut mirror = [false; 3];
     for _ in 0..FLIPS {
         if rng.random::<f64>() >= settings.flip_probability {
@@ -237,14 +223,14 @@ impl Task for ModelsGenesis {
         format!("{}: squared error", Self::NAME)
     }
 
-    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
-        augmentation::plain(frame).check(limits)
+    fn augmentation(&self, frame: &Frame) -> Augmentation {
+        augmentation::plain(frame)
     }
 
     /// The loss is the squared error of all voxels, distorted or not.
     fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
         let mut g = Graph::new(parameters, frame.precision);
-        let sample = g.augment(&augmentation::plain(frame));
+        let sample = g.augment(&self.augmentation(frame));
         let original = sample.image;
         let distorted = g.distort(self.models_genesis.distortion(frame.patch), original);
         let restored = model::outputs_of(&mut g, &frame.network, distorted.image, frame.patch)[0];
@@ -275,7 +261,7 @@ struct GenesisBinding {
 impl Binding<Vec<Patch>> for GenesisBinding {
     fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
         let patch = &samples[0][0];
-        let sampled = sample_for(&self.settings, self.patch, range(&patch.data), key.seed, key.step, key.index);
+        let sampled = sample_for(&self.settings, self.patch, range(&patch.data), key);
         augmentation::upload_mirrored(session, &self.sample, patch, sampled.mirror);
         self.distorted.upload(session, &sampled.change);
         Ok(())
@@ -291,16 +277,10 @@ impl Binding<Vec<Patch>> for GenesisBinding {
         let shown = Shown { patch: self.patch, spacing };
         let [original, input] = images.map(|image| session.read_floats(image).map(|data| shown.volume(data)));
         let (original, input, output) = (original?, input?, shown.volume(session.read(restored)?));
-        let (lo, hi) = window_of(&original);
-        let error = shown.difference(&original, &output);
-        let panels = [
-            Panel { title: "input", volume: &input, window: Window::Gray(lo, hi) },
-            Panel { title: "target", volume: &original, window: Window::Gray(lo, hi) },
-            Panel { title: "output", volume: &output, window: Window::Gray(lo, hi) },
-            Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
-        ];
+        let window = shades(&original);
+        let first = [("input", &input, window), ("target", &original, window)];
         let caption = "A patch of the validation, distorted as Models Genesis does it, and restored.";
-        Ok(Some(shown.sheet(&panels, caption)))
+        Ok(Some(shown.restored(first, &original, &output, caption)))
     }
 }
 
@@ -314,7 +294,9 @@ mod tests {
     use super::*;
 
     fn samples(settings: &Settings, n: u64) -> Vec<Sampled> {
-        (0..n).map(|step| sample_for(settings, [40, 50, 60], [-1.0, 4.0], 3, step, 0)).collect()
+        (0..n)
+            .map(|step| sample_for(settings, [40, 50, 60], [-1.0, 4.0], SampleKey { seed: 3, step, index: 0 }))
+            .collect()
     }
 
     #[test]
@@ -358,7 +340,7 @@ mod tests {
     #[test]
     fn a_draw_is_a_function_of_its_key() {
         let settings = Settings::default();
-        let one = |step, sample| sample_for(&settings, [32; 3], [0.0, 1.0], 3, step, sample);
+        let one = |step, index| sample_for(&settings, [32; 3], [0.0, 1.0], SampleKey { seed: 3, step, index });
         assert_eq!(one(1, 2), one(1, 2));
         assert_ne!(one(1, 2), one(2, 1));
     }

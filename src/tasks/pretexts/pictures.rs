@@ -20,11 +20,6 @@ impl Shown {
         Volume::new(self.patch, self.spacing, data)
     }
 
-    /// The distance of two volumes, voxel by voxel.
-    pub fn difference(&self, a: &Volume, b: &Volume) -> Volume {
-        self.volume(a.data.iter().zip(&b.data).map(|(x, y)| (x - y).abs()).collect())
-    }
-
     /// (z, y, x) of a voxel.
     pub fn coordinates(&self, v: usize) -> [usize; 3] {
         let [_, ny, nx] = self.patch;
@@ -45,13 +40,32 @@ impl Shown {
         let hidden = self.volume(hidden.into_iter().map(|h| f32::from(u8::from(h))).collect());
         let (original, output) = (self.volume(original), self.volume(filled));
         let (lo, hi) = window_of(&original);
-        let error = self.difference(&original, &output);
-        let panels = [
-            Panel { title: "target", volume: &original, window: Window::Gray(lo, hi) },
-            Panel { title: "input", volume: &original, window: Window::GrayMasked { lo, hi, hidden: &hidden } },
-            Panel { title: "output", volume: &output, window: Window::Gray(lo, hi) },
-            Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
+        let first = [
+            ("target", &original, Window::Gray(lo, hi)),
+            ("input", &original, Window::GrayMasked { lo, hi, hidden: &hidden }),
         ];
-        self.sheet(&panels, "A patch of the validation: hidden blocks are blue, and only they are filled in.")
+        let caption = "A patch of the validation: hidden blocks are blue, and only they are filled in.";
+        self.restored(first, &original, &output, caption)
     }
+
+    /// Two panels (target and input: title, volume and window), the output of a network that restores the target, and its error.
+    pub fn restored(
+        &self,
+        first: [(&str, &Volume, Window); 2],
+        target: &Volume,
+        output: &Volume,
+        caption: &str,
+    ) -> RgbImage {
+        let (lo, hi) = window_of(target);
+        let error = self.volume(target.data.iter().zip(&output.data).map(|(x, y)| (x - y).abs()).collect());
+        let last = [("output", output, Window::Gray(lo, hi)), ("error", &error, Window::Heat(0.0, (hi - lo) / 2.0))];
+        let panels = first.into_iter().chain(last).map(|(title, volume, window)| Panel { title, volume, window });
+        self.sheet(&panels.collect::<Vec<_>>(), caption)
+    }
+}
+
+/// Gray, over the intensities of a volume.
+pub fn shades(volume: &Volume) -> Window<'static> {
+    let (lo, hi) = window_of(volume);
+    Window::Gray(lo, hi)
 }

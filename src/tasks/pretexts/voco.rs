@@ -10,8 +10,8 @@
 use super::common::{Pretext, Tables};
 use super::intensities;
 use super::pictures::Shown;
-use crate::base::{Error, Purpose, Result, Volume, rng};
-use crate::compute::graph::{Graph, Input, Limits, Parameters, Readout, Session, TensorId, VoxelLayout, product};
+use crate::base::{Purpose, Result, Volume, rng};
+use crate::compute::graph::{Graph, Input, Parameters, Readout, Session, TensorId, VoxelLayout, product};
 use crate::compute::model::{self, Network};
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Bias, Contrast, Geometry};
@@ -19,7 +19,7 @@ use crate::data::augment::segmentation;
 use crate::data::{Patch, SampleKey};
 use crate::evaluation::pictures::{Panel, Window, sheet, window_of};
 use crate::tasks::train_table::Train;
-use crate::tasks::{Binding, Frame, GraphMode, Measured, Program, Task, augmentation, finish};
+use crate::tasks::{Binding, Frame, GraphMode, Program, Task, augmentation, check, finish};
 use image::RgbImage;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -80,50 +80,38 @@ impl Settings {
     /// Names the key, its value and what it may be.
     pub fn validate(&self, network: &Network, patch: [usize; 3]) -> Result<()> {
         let crop = self.crop;
-        if crop == 0 || patch.iter().any(|p| *p == 0 || p % crop != 0) {
-            return Err(Error::plan(
-                format!("voco.crop = {crop} does not divide the patch {patch:?}"),
-                "Choose a crop that divides every axis of train.patch: the base crops fill the patch",
-            ));
-        }
-        let bases = product(self.grid(patch));
-        if bases < 2 {
-            return Err(Error::plan(
+        check::refuse(
+            crop == 0 || patch.iter().any(|p| *p == 0 || p % crop != 0),
+            || format!("voco.crop = {crop} does not divide the patch {patch:?}"),
+            "Choose a crop that divides every axis of train.patch: the base crops fill the patch",
+        )?;
+        check::refuse(
+            product(self.grid(patch)) < 2,
+            || {
                 format!(
                     "voco.crop = {crop} makes one base crop of the patch {patch:?}, which has nothing to differ from"
-                ),
-                "Choose a larger train.patch or a smaller crop, so that there are at least two",
-            ));
-        }
+                )
+            },
+            "Choose a larger train.patch or a smaller crop, so that there are at least two",
+        )?;
         let total = network.total_stride();
-        if total.iter().any(|t| !crop.is_multiple_of(*t)) {
-            return Err(Error::plan(
-                format!("voco.crop = {crop} is not a multiple of the network's total stride {total:?}"),
-                "The encoder sees every crop by itself: choose a crop that is a multiple along every axis",
-            ));
-        }
-        if total.iter().all(|&t| crop == t) {
-            return Err(Error::plan(
-                format!("voco.crop = {crop} leaves one voxel in the last stage, and the norm of one voxel is always 0"),
-                format!("Choose a crop of {} or more", 2 * crop),
-            ));
-        }
-        if self.targets == 0 {
-            return Err(Error::plan("voco.targets is 0", "Give at least one target crop; released code has 4"));
-        }
-        if self.projection < 2 {
-            return Err(Error::plan(
-                format!("voco.projection = {}", self.projection),
-                "An embedding has at least two features; released code has 2048",
-            ));
-        }
-        if !(self.regularization >= 0.0 && self.regularization.is_finite()) {
-            return Err(Error::plan(
-                format!("voco.regularization = {}", self.regularization),
-                "Give a number of at least 0; released code has 1",
-            ));
-        }
-        Ok(())
+        check::refuse(
+            total.iter().any(|t| !crop.is_multiple_of(*t)),
+            || format!("voco.crop = {crop} is not a multiple of the network's total stride {total:?}"),
+            "The encoder sees every crop by itself: choose a crop that is a multiple along every axis",
+        )?;
+        check::refuse(
+            total.iter().all(|&t| crop == t),
+            || format!("voco.crop = {crop} leaves one voxel in the last stage, and the norm of one voxel is always 0"),
+            &format!("Choose a crop of {} or more", 2 * crop),
+        )?;
+        let remedy = "Give at least one target crop; released code has 4";
+        check::refuse(self.targets == 0, || "voco.targets is 0".into(), remedy)?;
+        let what = || format!("voco.projection = {}", self.projection);
+        check::refuse(self.projection < 2, what, "An embedding has at least two features; released code has 2048")?;
+        let what = || format!("voco.regularization = {}", self.regularization);
+        let sound = self.regularization >= 0.0 && self.regularization.is_finite();
+        check::refuse(!sound, what, "Give a number of at least 0; released code has 1")
     }
 }
 
@@ -136,9 +124,9 @@ pub struct Crops {
     pub overlaps: Vec<f32>,
 }
 
-/// Samples the target crops of a sample: a pure function of the arguments. Any place in the patch is as likely as any other.
-pub fn sample_for(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Crops {
-    let mut r = rng(seed, Purpose::Crops, step, sample);
+/// Samples the target crops of the sample of a key. Any place in the patch is as likely as any other.
+pub fn sample_for(settings: &Settings, patch: [usize; 3], key: SampleKey) -> Crops {
+    let mut r = rng(key.seed, Purpose::Crops, key.step, key.index);
     let bases = settings.bases(patch);
     let targets: Vec<[usize; 3]> =
         (0..settings.targets).map(|_| patch.map(|p| r.random_range(0..=p - settings.crop))).collect();
@@ -295,15 +283,6 @@ impl Pretext for Voco {
     }
 }
 
-impl Voco {
-    /// Of a crop.
-    fn augmentation(&self, frame: &Frame) -> Augmentation {
-        let crop = [self.voco.crop; 3];
-        let interpolation = Interpolation::Linear;
-        Augmentation { patch: crop, region: crop, interpolation, intensities: true, ..augmentation::plain(frame) }
-    }
-}
-
 impl Task for Voco {
     type Sample = Vec<Patch>;
 
@@ -311,8 +290,11 @@ impl Task for Voco {
         format!("{}: overlaps and likeness of crops", Self::NAME)
     }
 
-    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
-        self.augmentation(frame).check(limits)
+    /// That of a crop.
+    fn augmentation(&self, frame: &Frame) -> Augmentation {
+        let crop = [self.voco.crop; 3];
+        let interpolation = Interpolation::Linear;
+        Augmentation { patch: crop, region: crop, interpolation, intensities: true, ..augmentation::plain(frame) }
     }
 
     fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
@@ -336,11 +318,6 @@ impl Task for Voco {
         Program { graph: g, binding: Box::new(binding) }
     }
 
-    /// The loss of a sample is a mean already.
-    fn loss_weight(&self, _: &Frame, _: SampleKey, samples: usize) -> f64 {
-        1.0 / samples as f64
-    }
-
     fn smaller(&self) -> &'static str {
         "choose a smaller train.patch, voco.crop or network"
     }
@@ -361,7 +338,7 @@ struct VocoBinding {
 
 impl VocoBinding {
     fn crops(&self, key: SampleKey, index: u64) -> Crops {
-        sample_for(&self.task.voco, self.patch, key.seed, key.step, index)
+        sample_for(&self.task.voco, self.patch, SampleKey { index, ..key })
     }
 }
 
@@ -379,10 +356,6 @@ impl Binding<Vec<Patch>> for VocoBinding {
             augmentation::upload_intensities(session, sample, &image, intensities, cut, which);
         }
         upload_overlaps(session, self.overlaps, crops, &Denominators::of(&batch));
-        Ok(())
-    }
-
-    fn measure(&self, _: &Session, _: SampleKey, _: &[Vec<Patch>], _: &mut Measured) -> Result<()> {
         Ok(())
     }
 
@@ -454,22 +427,26 @@ mod tests {
         Settings { crop: 8, targets: 5, quarter_turns: true, projection: 8, regularization: 1.0 }
     }
 
+    fn key(step: u64, index: u64) -> SampleKey {
+        SampleKey { seed: 1, step, index }
+    }
+
     #[test]
     fn base_crops_fill_the_patch_and_every_target_lies_in_them() {
         let (settings, patch) = (settings(), [8, 24, 16]);
-        let first = sample_for(&settings, patch, 1, 2, 3);
+        let first = sample_for(&settings, patch, key(2, 3));
         assert_eq!(first.corners[..6], [[0, 0, 0], [0, 0, 8], [0, 8, 0], [0, 8, 8], [0, 16, 0], [0, 16, 8]]);
         for sample in 0..50 {
-            let sampled = sample_for(&settings, patch, 1, 2, sample);
-            assert_eq!(sampled, sample_for(&settings, patch, 1, 2, sample));
+            let sampled = sample_for(&settings, patch, key(2, sample));
+            assert_eq!(sampled, sample_for(&settings, patch, key(2, sample)));
             assert_eq!((sampled.corners.len(), sampled.overlaps.len()), (6 + 5, 5 * 6));
             for (t, shares) in sampled.corners[6..].iter().zip(sampled.overlaps.chunks(6)) {
                 assert!((0..3).all(|a| t[a] + 8 <= patch[a]), "{t:?}");
                 assert!((shares.iter().sum::<f32>() - 1.0).abs() < 1e-6, "{shares:?}");
             }
         }
-        assert_ne!(first, sample_for(&settings, patch, 1, 2, 4));
-        assert_ne!(first, sample_for(&settings, patch, 1, 3, 3));
+        assert_ne!(first, sample_for(&settings, patch, key(2, 4)));
+        assert_ne!(first, sample_for(&settings, patch, key(3, 3)));
     }
 
     #[test]

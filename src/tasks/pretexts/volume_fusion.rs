@@ -3,17 +3,17 @@
 
 use super::common::{Pretext, Tables};
 use super::intensities;
-use super::pictures::Shown;
-use crate::base::{Error, Purpose, Result, Volume, rng};
-use crate::compute::graph::{Feature, Graph, Limits, Parameters, Readout, Session, product};
+use super::pictures::{Shown, shades};
+use crate::base::{Purpose, Result, rng};
+use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, product};
 use crate::compute::model;
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::fuse::{Fused, Fusion, FusionBox};
 use crate::compute::ops::{Classes, DiceCe};
 use crate::data::augment::segmentation;
 use crate::data::{Patch, PatchSettings, Place, SampleKey};
-use crate::evaluation::pictures::{Panel, Window, window_of};
-use crate::tasks::{Binding, Frame, GraphMode, Measured, Program, Task, augmentation, finish};
+use crate::evaluation::pictures::{Panel, Window};
+use crate::tasks::{Binding, Frame, GraphMode, Program, Task, augmentation, check, finish};
 use image::RgbImage;
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -56,23 +56,16 @@ impl Settings {
     /// # Errors
     /// Names the key, its value and what it may be.
     pub fn validate(&self) -> Result<()> {
-        let error = |what: String, remedy: &str| Err(Error::plan(what, remedy));
-        if !(2..=256).contains(&self.classes) {
-            return error(format!("volume_fusion.classes is {}", self.classes), "Give a number from 2 to 256");
-        }
+        let what = || format!("volume_fusion.classes is {}", self.classes);
+        check::refuse(!(2..=256).contains(&self.classes), what, "Give a number from 2 to 256")?;
         let [low, high] = self.boxes;
-        if low == 0 || low > high || high > 1000 {
-            let what = format!("volume_fusion.boxes is [{low}, {high}]");
-            return error(what, "Give [fewest, most] from 1 to 1000 in ascending order");
-        }
-        if self.least_edge == 0 || !(self.largest_share > 0.0 && self.largest_share <= 1.0) {
-            let what = format!(
-                "volume_fusion.least_edge = {} and largest_share = {} leave no boxes",
-                self.least_edge, self.largest_share
-            );
-            return error(what, "Give an edge of at least 1 voxel and a share above 0, at most 1");
-        }
-        Ok(())
+        let what = || format!("volume_fusion.boxes is [{low}, {high}]");
+        let remedy = "Give [fewest, most] from 1 to 1000 in ascending order";
+        check::refuse(low == 0 || low > high || high > 1000, what, remedy)?;
+        let (edge, share) = (self.least_edge, self.largest_share);
+        let what = || format!("volume_fusion.least_edge = {edge} and largest_share = {share} leave no boxes");
+        let remedy = "Give an edge of at least 1 voxel and a share above 0, at most 1";
+        check::refuse(edge == 0 || !(share > 0.0 && share <= 1.0), what, remedy)
     }
 
     fn fusion(&self, patch: [usize; 3]) -> Fusion {
@@ -80,9 +73,9 @@ impl Settings {
     }
 }
 
-/// The boxes of sample `sample` of a step, those on top last.
-pub fn sample_for(settings: &Settings, patch: [usize; 3], seed: u64, step: u64, sample: u64) -> Vec<FusionBox> {
-    let mut rng = rng(seed, Purpose::Fusion, step, sample);
+/// The boxes of the sample of a key, those on top last.
+pub fn sample_for(settings: &Settings, patch: [usize; 3], key: SampleKey) -> Vec<FusionBox> {
+    let mut rng = rng(key.seed, Purpose::Fusion, key.step, key.index);
     let [low, high] = settings.boxes;
     (0..rng.random_range(low..=high))
         .map(|_| {
@@ -130,12 +123,6 @@ impl Pretext for VolumeFusion {
     }
 }
 
-impl VolumeFusion {
-    fn augmentation(&self, frame: &Frame) -> Augmentation {
-        Augmentation { interpolation: Interpolation::Linear, intensities: true, ..augmentation::plain(frame) }
-    }
-}
-
 impl Task for VolumeFusion {
     type Sample = Vec<Patch>;
 
@@ -143,8 +130,8 @@ impl Task for VolumeFusion {
         format!("{}: Dice and cross entropy", Self::NAME)
     }
 
-    fn check_limits(&self, frame: &Frame, limits: Limits) -> Result<()> {
-        self.augmentation(frame).check(limits)
+    fn augmentation(&self, frame: &Frame) -> Augmentation {
+        Augmentation { interpolation: Interpolation::Linear, intensities: true, ..augmentation::plain(frame) }
     }
 
     /// The loss is soft Dice, with the background as a class, plus cross entropy.
@@ -178,11 +165,6 @@ impl Task for VolumeFusion {
         };
         Program { graph: g, binding: Box::new(binding) }
     }
-
-    /// The loss of a sample is a mean already.
-    fn loss_weight(&self, _: &Frame, _: SampleKey, samples: usize) -> f64 {
-        1.0 / samples as f64
-    }
 }
 
 /// The handles of a graph.
@@ -204,12 +186,8 @@ impl Binding<Vec<Patch>> for FusionBinding {
             let which = SampleKey { index: 2 * key.index + k, ..key };
             augmentation::upload_intensities(session, sample, &patch.data, settings, None, which);
         }
-        let boxes = sample_for(&self.task.volume_fusion, self.patch, key.seed, key.step, key.index);
+        let boxes = sample_for(&self.task.volume_fusion, self.patch, key);
         self.fused.upload(session, &boxes);
-        Ok(())
-    }
-
-    fn measure(&self, _: &Session, _: SampleKey, _: &[Vec<Patch>], _: &mut Measured) -> Result<()> {
         Ok(())
     }
 
@@ -220,10 +198,6 @@ impl Binding<Vec<Patch>> for FusionBinding {
         let (fg, bg, input, target) = (fg?, bg?, input?, target?);
         let output = shown.volume(largest(&session.read(logits)?, product(self.patch)));
         let classes = Window::Gray(0.0, (self.task.volume_fusion.classes - 1) as f32);
-        let shades = |v: &Volume| {
-            let (lo, hi) = window_of(v);
-            Window::Gray(lo, hi)
-        };
         let panels = [
             Panel { title: "foreground", volume: &fg, window: shades(&fg) },
             Panel { title: "background", volume: &bg, window: shades(&bg) },
@@ -248,19 +222,23 @@ fn largest(values: &[f32], voxels: usize) -> Vec<f32> {
 mod tests {
     use super::*;
 
+    fn key(step: u64, index: u64) -> SampleKey {
+        SampleKey { seed: 3, step, index }
+    }
+
     #[test]
     fn boxes_are_those_of_the_paper() {
         let settings = Settings::default();
-        let sampled: Vec<Vec<FusionBox>> = (0..300).map(|step| sample_for(&settings, [160; 3], 3, step, 0)).collect();
+        let sampled: Vec<Vec<FusionBox>> = (0..300).map(|step| sample_for(&settings, [160; 3], key(step, 0))).collect();
         let range = |values: Vec<usize>| (values.iter().copied().min().unwrap(), values.iter().copied().max().unwrap());
         assert_eq!(range(sampled.iter().map(Vec::len).collect()), (10, 39));
         let all: Vec<&FusionBox> = sampled.iter().flatten().collect();
         assert_eq!(range(all.iter().map(|b| b.size[0]).collect()), (8, 100));
         assert_eq!(range(all.iter().map(|b| b.class as usize).collect()), (0, 4));
         assert!(all.iter().all(|b| (0..3).all(|a| b.corner[a] + b.size[a] <= 160)));
-        assert_eq!(sample_for(&settings, [160; 3], 3, 7, 1), sample_for(&settings, [160; 3], 3, 7, 1));
-        assert_ne!(sample_for(&settings, [160; 3], 3, 7, 1), sample_for(&settings, [160; 3], 3, 7, 2));
+        assert_eq!(sample_for(&settings, [160; 3], key(7, 1)), sample_for(&settings, [160; 3], key(7, 1)));
+        assert_ne!(sample_for(&settings, [160; 3], key(7, 1)), sample_for(&settings, [160; 3], key(7, 2)));
         // Small patches have small boxes.
-        assert!(sample_for(&settings, [12, 16, 40], 3, 0, 0).iter().all(|b| b.size[0] <= 7 && b.size[2] <= 25));
+        assert!(sample_for(&settings, [12, 16, 40], key(0, 0)).iter().all(|b| b.size[0] <= 7 && b.size[2] <= 25));
     }
 }
