@@ -36,15 +36,8 @@ fn packed(path: &Path, bytes: &[u8]) {
 }
 
 /// A place with what the tests here work on.
+#[derive(derive_more::Deref)]
 struct Place(support::Place);
-
-impl std::ops::Deref for Place {
-    type Target = support::Place;
-
-    fn deref(&self) -> &support::Place {
-        &self.0
-    }
-}
 
 impl Place {
     /// A task of two channels: a bundled hippocampus, and the same with its voxels in reverse.

@@ -54,15 +54,8 @@ cases = [3]
 "#;
 
 /// A place with what the tests here work on.
+#[derive(derive_more::Deref)]
 struct Place(support::Place);
-
-impl std::ops::Deref for Place {
-    type Target = support::Place;
-
-    fn deref(&self) -> &support::Place {
-        &self.0
-    }
-}
 
 impl Place {
     /// A raw data set of five cases, each a ball on a textured ground; two of them without labels as `scans`.

@@ -31,15 +31,8 @@ checkpoint_minutes = 0.0
 "#;
 
 /// A place with what the tests here work on.
+#[derive(derive_more::Deref)]
 struct Place(support::Place);
-
-impl std::ops::Deref for Place {
-    type Target = support::Place;
-
-    fn deref(&self) -> &support::Place {
-        &self.0
-    }
-}
 
 impl Place {
     /// A raw data set of five cases: a bright ball (label 1) with a brighter core (label 2) on a textured ground.

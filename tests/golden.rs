@@ -10,9 +10,9 @@ use serde_json::{Map, Value, json};
 use spark3d::compute::graph::Precision;
 use spark3d::inference::weights::checkpoint::{self, Tensor};
 use std::path::{Path, PathBuf};
-use support::Place;
+use support::{Place, THREE_STAGES};
 
-/// Three small stages on 16³ patches; ten steps of two samples.
+/// 16³ patches; ten steps of two samples.
 const PLAN: &str = r#"
 [train]
 patch = [16, 16, 16]
@@ -20,12 +20,6 @@ batch = 2
 epoch_steps = 5
 validation_steps = 1
 checkpoint_minutes = 0.0
-[network]
-features = [4, 8, 8]
-blocks = [1, 1, 1]
-strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
-kernels = [[3, 3, 3], [3, 3, 3], [3, 3, 3]]
-decoder_convs = [1, 1]
 "#;
 
 /// The encoder frozen, then everything: three steps, three, four.
@@ -50,8 +44,8 @@ fn prepare(place: &Place) {
     let mut dataset: Value = serde_json::from_str(&text).unwrap();
     dataset["numTraining"] = json!(6);
     place.write("data/dataset.json", &dataset.to_string());
-    place.write("pretrain.toml", PLAN);
-    place.write("finetune.toml", &format!("{PHASES}{PLAN}"));
+    place.write("pretrain.toml", &format!("{PLAN}{THREE_STAGES}"));
+    place.write("finetune.toml", &format!("{PHASES}{PLAN}{THREE_STAGES}"));
 }
 
 /// FNV-1a of the bits of all values.

@@ -7,9 +7,9 @@ use spark3d::inference::weights::checkpoint;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
-use support::{gpu, repository, stores, text};
+use support::{THREE_STAGES, gpu, repository, stores, text};
 
-/// A plan that takes a second: three small stages on 16³ patches.
+/// A plan that takes a second with [`THREE_STAGES`], on 16³ patches.
 const PLAN: &str = r#"
 [train]
 patch = [16, 16, 16]
@@ -20,31 +20,18 @@ validation_steps = 1
 checkpoint_minutes = 0.0
 [mae]
 block = 4
-[network]
-features = [4, 8, 8]
-blocks = [1, 1, 1]
-strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
-kernels = [[3, 3, 3], [3, 3, 3], [3, 3, 3]]
-decoder_convs = [1, 1]
 "#;
 
 /// A place with what the tests here work on.
+#[derive(derive_more::Deref)]
 struct Place(support::Place);
-
-impl std::ops::Deref for Place {
-    type Target = support::Place;
-
-    fn deref(&self) -> &support::Place {
-        &self.0
-    }
-}
 
 impl Place {
     /// A store of four bundled scans of four subjects, and the plan.
     fn with_store() -> Self {
         let place = Self(support::Place::new());
         place.store();
-        place.write("plan.toml", PLAN);
+        place.write("plan.toml", &format!("{PLAN}{THREE_STAGES}"));
         place
     }
 
@@ -155,7 +142,7 @@ fn a_killed_run_with_features_of_16_bits_ends_with_the_same_bits() {
 
 fn killed_run(plan: &str, precision: &str) -> Place {
     let place = Place::with_store();
-    std::fs::write(place.path("plan.toml"), plan).unwrap();
+    place.write("plan.toml", &format!("{plan}{THREE_STAGES}"));
     assert!(place.pretrain("whole", &["--threads", "1", "--precision", precision]).status.success());
     let file = place.path("killed/checkpoint_latest.safetensors");
     let mut kills = 0;

@@ -172,15 +172,8 @@ fn some_decisions_in_plain_sight() {
 }
 
 /// A place with what the tests here work on.
+#[derive(derive_more::Deref)]
 struct Place(support::Place);
-
-impl std::ops::Deref for Place {
-    type Target = support::Place;
-
-    fn deref(&self) -> &support::Place {
-        &self.0
-    }
-}
 
 /// Axes (z, y, x) of the images; slices of 3 mm along x, the plan's first axis.
 const SHAPE: [usize; 3] = [32, 30, 16];

@@ -1,5 +1,5 @@
 //! What the integration tests share: the adapter, the program as a user runs it, places to work in, made-up samples.
-#![allow(dead_code)] // no test needs all of it
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 pub mod tolerance;
 
@@ -258,6 +258,16 @@ pub const SMALL: &[&str] = &[
     "network.features=[4,8,8,8]",
     "network.blocks=[1,1,1,1]",
 ];
+
+/// The `[network]` table of three small stages.
+pub const THREE_STAGES: &str = "
+[network]
+features = [4, 8, 8]
+blocks = [1, 1, 1]
+strides = [[1, 1, 1], [2, 2, 2], [2, 2, 2]]
+kernels = [[3, 3, 3], [3, 3, 3], [3, 3, 3]]
+decoder_convs = [1, 1]
+";
 
 /// Every pretext with what makes it small on patches of 16³ (those of VoCo have several crops); a test of all pretexts goes
 /// through this list, and `every_pretext_is_in_the_list_of_the_tests` of tests/training.rs fails where one is missing.
