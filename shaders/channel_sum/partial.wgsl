@@ -1,5 +1,5 @@
 // Sum of x over a chunk of voxels of each channel group. With HIDDEN_ONLY, over the voxels that `visible` does not hold
-// (the gradient of a mask token). workgroup = (chunk, -, channel group); partial[channel group * chunks + chunk].
+// (the gradient of a mask token). workgroup = (chunk, -, channel group); partial[group * chunks + chunk].
 
 #import element
 #import space

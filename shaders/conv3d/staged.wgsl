@@ -21,7 +21,7 @@ override EXACT: bool = false; // the input channel groups are a whole number of 
 
 var<workgroup> staged: array<vec4<f32>, {{ STAGED }}>;
 
-// Stages the weights of `channel groups` input channel groups from `first_group` on.
+// Stages the weights of `groups` input channel groups from `first_group` on.
 fn stage(lane: u32, group: u32, first_group: u32, groups: u32) {
     workgroupBarrier();
     for (var k = lane; k < {{ STAGED }}u; k += WORKGROUP) {

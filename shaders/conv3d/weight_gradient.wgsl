@@ -2,7 +2,7 @@
 // dw[o, t, i] = sum over voxels c of dy[o](c) * x[i](c * stride + t - padding).
 // An invocation owns one (tap, input channel group) by OUT_GROUPS output channel groups and walks the rows of its partition of dy, so there is
 // no sum between invocations: dy is uniform over the workgroup, only x differs. Partition s writes partial sums at s, which
-// split-K partitions.wgsl adds in order: the same bits every time.
+// partitions.wgsl adds in order: the same bits every time.
 // workgroup = (tile of (tap, input channel group), tile of output channel groups, partition). Output layout: as the weights.
 
 #import element

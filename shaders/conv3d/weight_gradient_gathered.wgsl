@@ -3,7 +3,7 @@
 // dw[o, t, i] = sum over voxels c of dy[o](c) * x[i](c * stride + t - padding).
 // A workgroup owns WORKGROUP output channels, one an invocation, by GROUPS input channel groups, for the KX taps of one row, and walks the
 // voxels of its partition, VOXELS at a time: what their taps meet is staged, zeros where nothing is.
-// Partition s writes partial sums at s, which split-K partitions.wgsl adds in order.
+// Partition s writes partial sums at s, which partitions.wgsl adds in order.
 // workgroup = (tile of input channel groups, tile of output channels, partition * rows of taps + row of taps). Output layout: as the weights.
 
 {% set WORKGROUP = WORKGROUP | default(16) %}

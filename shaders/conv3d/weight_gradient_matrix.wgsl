@@ -3,7 +3,7 @@
 // A workgroup of SUBGROUPS subgroups, LANES invocations each, makes SUBGROUPS * ROWS * TILE output channels by COLUMNS * TILE
 // input channels for the KX taps of one row. It walks the voxels of its partition, DEPTH * TILE at a time: they are staged as
 // left[voxel][output channel] and right[tap][voxel][input channel], and each subgroup multiplies its rows with all columns.
-// Partition s writes partial sums at s, which split-K partitions.wgsl adds in order. Rows are PAD vectors longer, against bank conflicts.
+// Partition s writes partial sums at s, which partitions.wgsl adds in order. Rows are PAD vectors longer, against bank conflicts.
 // workgroup = (tile of input channels, tile of output channels, partition * rows of taps + row of taps). Output layout: as the weights.
 
 {% set TILE = TILE | default(8) %}

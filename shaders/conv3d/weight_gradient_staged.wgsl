@@ -2,7 +2,7 @@
 // dw[o, t, i] = sum over voxels c of dy[o](c) * x[i](c * stride + t - padding).
 // A workgroup owns WORKGROUP output channels, one an invocation, by GROUPS input channel groups, for all taps, and walks the boxes of its
 // partition of dy: BZ x BY x BX voxels of the volume, or of a block. The input under a box is staged, zeros where nothing is; a row
-// of VOXELS values of dy is in registers. Partition s writes partial sums at s, which split-K partitions.wgsl adds in order.
+// of VOXELS values of dy is in registers. Partition s writes partial sums at s, which partitions.wgsl adds in order.
 // workgroup = (tile of input channel groups, tile of output channels, partition). Output layout: as the weights.
 
 {% set WORKGROUP = WORKGROUP | default(16) %}

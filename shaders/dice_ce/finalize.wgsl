@@ -2,7 +2,7 @@
 // loss += loss_scale * weight * (weight_ce * entropy * entropy_factor - weight_dice * mean of dice),
 // dice = (2 both + smooth) / max(annotated + predicted + smooth, 1e-8), over classes from first_class on, and over samples
 // unless batch_dice adds these up first. gradient_scale * d loss / d p = a * member + b for each sample and channel:
-// coefficients[(sample * 2) * channel groups + channel group] = a, [(sample * 2 + 1) * channel groups + channel group] = b; the last element holds the factor of
+// coefficients[(sample * 2) * groups + group] = a, [(sample * 2 + 1) * groups + group] = b; the last element holds the factor of
 // the cross entropy's derivative.
 
 #import step_values

@@ -1,5 +1,5 @@
-// Sums over a chunk of voxels for each channel group of channels, over voxels that are not ignored: probability * member, probability,
-// member, cross entropy, voxels. workgroup = (chunk, -, channel group); partial[((sample * 5 + kind) * channel groups + channel group) * chunks + chunk].
+// Sums over a chunk of voxels for each channel group, over voxels that are not ignored: probability * member, probability,
+// member, cross entropy, voxels. workgroup = (chunk, -, channel group); partial[((sample * 5 + kind) * groups + group) * chunks + chunk].
 
 #import element
 #import labels

@@ -1,4 +1,4 @@
-// Adds the chunks of backward_reduce.wgsl: sums[2 channel group] = mean of dz, [2 channel group + 1] = mean of dz * x_hat;
+// Adds the chunks of backward_reduce.wgsl: sums[2 group] = mean of dz, [2 group + 1] = mean of dz * x_hat;
 // dgamma += sum of dz * x_hat, dbeta += sum of dz. One invocation a channel group.
 
 struct Params { groups: u32, chunks: u32, pad0: u32, pad1: u32 }

@@ -1,4 +1,4 @@
-// Joins the chunks of a channel group (Chan, Golub, LeVeque 1979): statistics[2 channel group] = mean, [2 channel group + 1] = 1 / sqrt(var + eps),
+// Joins the chunks of a channel group (Chan, Golub, LeVeque 1979): statistics[2 group] = mean, [2 group + 1] = 1 / sqrt(var + eps),
 // with the biased variance. One invocation a channel group.
 
 struct Params { groups: u32, chunks: u32, eps: f32, pad0: u32 }

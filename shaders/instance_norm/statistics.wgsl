@@ -1,7 +1,7 @@
 // Mean and sum of squared deviations of each chunk of CHUNK voxels of one channel group, in two passes over the chunk so that a
 // large mean costs no precision. workgroup = (chunk, -, channel group). Over visible voxels only: the zeros of hidden blocks would
 // shift the mean.
-// partial[(channel group * chunks + first_chunk + chunk) * 3 + ..] = count, mean, squared deviations.
+// partial[(group * chunks + first_chunk + chunk) * 3 + ..] = count, mean, squared deviations.
 
 #import element
 #import space

@@ -1,7 +1,7 @@
 // Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2,
 // dp = 2 loss_scale gradient_scale w (p - t). With ABSOLUTE |p - t| instead of the square, and dp = loss_scale gradient_scale w sign(p - t).
 // w is the value of `weights` with VOXEL_WEIGHTS, with MASKED 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image
-// (channels, z, y, x); p is dense. partial[channel group * chunks + chunk] = the sum of a chunk of voxels of a channel group of channels.
+// (channels, z, y, x); p is dense. partial[group * chunks + chunk] = the sum of a chunk of voxels of a channel group.
 // With GRADIENT false nothing is written to dp.
 
 #import element

@@ -1,4 +1,4 @@
-// What the kernels of a norm over channels are told. A segment holds `channel groups` channel groups from first_group on.
+// What the kernels of a norm over channels are told. A segment holds `groups` channel groups from first_group on.
 struct Params { voxels: u32, groups: u32, first_group: u32, channels: u32, segment: u32, segments: u32, accumulate: u32, eps: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 

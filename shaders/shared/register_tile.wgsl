@@ -14,7 +14,7 @@
 //
 // Macros, to be called in this order, the second as often as there is input:
 // begin_tile()          declares the sums of tile `tile`, as they are in y where `continued`, else zeros
-// add_groups(...)        adds `channel groups` input channel groups from `first_group` on
+// add_groups(...)        adds `groups` input channel groups from `first_group` on
 // finish_tile()         stores the sums, where `complete` with the bias
 // WGSL names in their scope beside those in quotes: lane, count (voxels of the grid), channel group (the first output channel group).
 

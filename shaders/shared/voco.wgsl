@@ -1,5 +1,5 @@
 // What the kernels of VoCo's loss are told: `crops` embeddings, of which the first `bases` belong to base crops; an embedding
-// is a voxel of a feature tensor, `channel groups` channel groups of it in the bound segment.
+// is a voxel of a feature tensor, `groups` channel groups of it in the bound segment.
 struct Params {
     crops: u32, bases: u32, groups: u32, accumulate: u32,
     eps: f32, regularization: f32, pad0: u32, pad1: u32,

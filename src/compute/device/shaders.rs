@@ -25,7 +25,7 @@ fn text(name: &str) -> &'static str {
     file.and_then(|file| file.contents_utf8()).unwrap_or_else(|| panic!("no shader {name}"))
 }
 
-/// The element of a feature tensor: a channel group of channels of one voxel. `#import element` brings this line.
+/// The element of a feature tensor: a channel group of one voxel. `#import element` brings this line.
 fn element(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "alias Feature = vec4<f32>;\n",

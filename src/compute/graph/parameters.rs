@@ -17,7 +17,7 @@ pub enum Packing {
         /// Number of values.
         channels: usize,
     },
-    /// 4x4 matrices, `[output channel group][tap][input channel group]`, column = input channel. The inputs are those of a concatenation, each
+    /// 4x4 matrices, `[output group][tap][input group]`, column = input channel. The inputs are those of a concatenation, each
     /// filled up to whole channel groups. On the host: (out, in, kz, ky, kx).
     Convolution {
         /// Output channels.

@@ -15,10 +15,10 @@ pub struct Limits {
 
 const ALIGNMENT: u64 = 256;
 
-/// A piece of a tensor: channel groups `first..first + channel groups` of a feature tensor, or the whole of another.
+/// A piece of a tensor: channel groups `first..first + groups` of a feature tensor, or the whole of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Piece {
-    /// First channel group of channels.
+    /// First channel group.
     pub first_group: usize,
     /// Number of channel groups; 0 for tensors that are not feature tensors.
     pub groups: usize,

@@ -7,10 +7,10 @@ use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Dispatch, Heap, Kernel, KernelTable, Recording, Slice, Workgroups};
 use bytemuck::Pod;
 
-/// Channel groups `first_group..first_group + channel groups` of a tensor, in one binding.
+/// Channel groups `first_group..first_group + groups` of a tensor, in one binding.
 #[derive(Clone, Copy, Debug)]
 pub struct Segment {
-    /// First channel group of channels.
+    /// First channel group.
     pub first_group: usize,
     /// Number of channel groups.
     pub groups: usize,
@@ -107,7 +107,7 @@ impl<'a> Recorder<'a> {
         self.graph.shape(t)
     }
 
-    /// Channel groups of channels of a feature tensor.
+    /// Channel groups of a feature tensor.
     pub fn groups(&self, t: TensorId) -> usize {
         self.shape(t).0.div_ceil(GROUP)
     }

@@ -95,7 +95,7 @@ pub fn product(v: [usize; 3]) -> usize {
 pub struct VoxelLayoutUniform {
     /// Voxels along (z, y, x).
     pub dims: [u32; 3],
-    /// Voxels between two channel groups of channels.
+    /// Voxels between two channel groups.
     pub stride: u32,
     /// Voxels of a block along (z, y, x).
     pub block: [u32; 3],

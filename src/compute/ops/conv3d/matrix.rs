@@ -28,7 +28,7 @@ pub(super) const PAD: usize = 2;
 pub(super) const STAGED_BYTES: usize = 8;
 pub(super) const SUM_BYTES: usize = 16;
 
-/// Tiles that hold so many channel groups of channels, as a power of two.
+/// Tiles that hold so many channel groups, as a power of two.
 pub(super) fn tiles(groups: usize, tile: usize) -> usize {
     (groups * GROUP).div_ceil(tile).next_power_of_two()
 }
