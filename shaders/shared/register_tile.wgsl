@@ -16,7 +16,7 @@
 // begin_tile()          declares the sums of tile `tile`, as they are in y where `continued`, else zeros
 // add_groups(...)        adds `groups` input channel groups from `first_group` on
 // finish_tile()         stores the sums, where `complete` with the bias
-// WGSL names in their scope beside those in quotes: lane, count (voxels of the grid), channel group (the first output channel group).
+// WGSL names in their scope beside those in quotes: lane, count (voxels of the grid), group (the first output channel group).
 
 {% set VOXELS = VOXELS | default(2) %}
 {% set GROUPS = GROUPS | default(2) %}
