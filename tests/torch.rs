@@ -37,7 +37,7 @@ fn error(path: &Path) -> String {
 #[test]
 fn a_checkpoint_of_nnunet() {
     let archive = Archive::open(&nnunet()).unwrap();
-    let Value::Dict(entries) = archive.root() else { panic!() };
+    let Some(Value::Dict(entries)) = archive.get(&[]) else { panic!() };
     let keys: Vec<_> = entries.iter().map(|(key, value)| (key.clone(), value.kind())).collect();
     let expected = [
         ("network_weights", "a dict"),
@@ -252,7 +252,7 @@ fn nothing_in_a_pickle_is_executed() {
     ];
     for pickle in &calls {
         let archive = opened(pickle).unwrap();
-        assert!(matches!(archive.root(), Value::Opaque(_)), "{:?}", archive.root());
+        assert!(matches!(archive.get(&[]), Some(Value::Opaque(_))), "{:?}", archive.get(&[]));
         let error = archive.state_dict("network_weights").unwrap_err().to_string();
         assert!(error.contains("not interpreted"), "{error}");
     }
@@ -609,7 +609,6 @@ fn arrays_for_numpy() {
     let values: Vec<f32> = (0..2 * 3 * 70_000).map(|v| (v % 1000) as f32 / 8.0).collect();
     let fill = |npz: &mut npz::NpzWriter| {
         npz.array_f32("probabilities", &[2, 3, 70_000], |put| values.chunks(70_001).try_for_each(put))?;
-        npz.array_f16("half", &[3], |put| put(&[1.0, 1.0 + 2f32.powi(-12), 1e9]))?;
         npz.array_f32("none", &[0], |_| Ok(()))?;
         npz.array_f32("scalar", &[], |put| put(&[3.0]))
     };
@@ -629,7 +628,6 @@ fn arrays_for_numpy() {
     );
     assert!(header.ends_with(b" \n"));
     assert_eq!(data, values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
-    assert_eq!(member("half.npy")[128..], [0, 0x3c, 0, 0x3c, 0, 0x7c]);
     assert!(member("none.npy").len() == 128 && member("scalar.npy").len() == 132);
     assert!(fs::metadata(&path).unwrap().len() < values.len() as u64, "it is compressed");
 
@@ -652,7 +650,6 @@ fn pytorch_and_numpy_read_what_is_written() {
     write_checkpoint(&dir.path().join("written.pth"), &kernel);
     npz::write(&dir.path().join("written.npz"), |npz| {
         npz.array_f32("kernel", &[2, 27], |put| kernel.chunks(5).try_for_each(put))?;
-        npz.array_f16("half", &[54], |put| put(&kernel))?;
         npz.array_f32("scalar", &[], |put| put(&[3.0]))
     })
     .unwrap();
@@ -675,9 +672,8 @@ for options in [dict(weights_only=True), dict(weights_only=False), dict(weights_
     assert read["axes"] == (0, 1, 2) and type(read["axes"]) is tuple
     assert read["odd"] == [bytes([0, 200]), {3: ()}, -(1 << 63), math.inf]
 arrays = numpy.load("written.npz")
-assert arrays.files == ["kernel", "half", "scalar"]
+assert arrays.files == ["kernel", "scalar"]
 assert arrays["kernel"].dtype == numpy.float32 and (arrays["kernel"] == kernel.numpy().reshape(2, 27)).all()
-assert arrays["half"].dtype == numpy.float16 and (arrays["half"] == kernel.numpy()).all()
 assert arrays["scalar"].shape == () and arrays["scalar"] == 3
 "#;
     let run = Command::new(python).args(["-c", script]).current_dir(dir.path()).output().unwrap();

@@ -82,21 +82,6 @@ impl Orientation {
         multiply(affine, &to_file)
     }
 
-    /// Index of the file's voxel (i fastest) for canonical (0, 0, 0), and the step for one voxel along z, y and x.
-    fn walk(&self, dims: [usize; 3]) -> (isize, [isize; 3]) {
-        let stride = [1, dims[0] as isize, (dims[0] * dims[1]) as isize];
-        let mut start = 0;
-        let mut step = [0; 3];
-        for a in 0..3 {
-            let axis = self.source[a];
-            step[2 - a] = if self.flip[a] { -stride[axis] } else { stride[axis] };
-            if self.flip[a] {
-                start += (dims[axis] as isize - 1) * stride[axis];
-            }
-        }
-        (start, step)
-    }
-
     /// File order (i fastest, `dims` voxels) → canonical C order (z, y, x).
     pub fn to_canonical<T: Copy>(&self, file: &[T], dims: [usize; 3]) -> Vec<T> {
         let mut out = Vec::with_capacity(file.len());
@@ -108,17 +93,17 @@ impl Orientation {
     pub fn to_file<T: Copy + Default>(&self, canonical: &[T], dims: [usize; 3]) -> Vec<T> {
         let mut out = vec![T::default(); canonical.len()];
         let mut values = canonical.iter();
-        self.visit(dims, |index| {
-            if let Some(&v) = values.next() {
-                out[index] = v;
-            }
-        });
+        self.visit(dims, |index| out[index] = values.next().copied().unwrap_or_default());
         out
     }
 
     /// Calls `f` with the file index of each voxel, in canonical order.
     fn visit(&self, dims: [usize; 3], mut f: impl FnMut(usize)) {
-        let (start, step) = self.walk(dims);
+        let stride = [1, dims[0] as isize, (dims[0] * dims[1]) as isize];
+        // The file's step for one voxel along z, y and x. What runs backwards starts at the end.
+        let step = [2, 1, 0].map(|a| stride[self.source[a]] * if self.flip[a] { -1 } else { 1 });
+        let flipped = (0..3).filter(|&a| self.flip[a]).map(|a| self.source[a]);
+        let start: isize = flipped.map(|axis| (dims[axis] as isize - 1) * stride[axis]).sum();
         let [nz, ny, nx] = self.canonical_shape(dims).map(|n| n as isize);
         for z in 0..nz {
             for y in 0..ny {

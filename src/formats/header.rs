@@ -100,11 +100,6 @@ pub struct Header {
 }
 
 impl Header {
-    /// Millimetres in the unit that the header's lengths are in.
-    pub fn mm(&self) -> f64 {
-        mm(&self.raw)
-    }
-
     /// Bytes of voxel data, at most 8 * [`MAX_VOXELS`].
     pub fn data_bytes(&self) -> u64 {
         self.dims.iter().map(|&n| n as u64).product::<u64>() * self.element.bytes()
@@ -123,15 +118,12 @@ impl Header {
             (540, _) | (_, 540) => return Err(fail("it is a NIfTI-2 file, and only NIfTI-1 is read".into())),
             _ => return Err(fail("it is not a NIfTI-1 file (its first number is not 348)".into())),
         };
-        match &bytes[344..348] {
-            b"n+1\0" | b"ni1\0" => {}
-            [0, 0, 0, 0] => {
-                let cause = "it is an ANALYZE 7.5 image, which does not say left from right";
-                return Err(fail(cause.into()));
-            }
+        let pair = match &bytes[344..348] {
+            b"n+1\0" => false,
+            b"ni1\0" => true,
+            [0, 0, 0, 0] => return Err(fail("it is an ANALYZE 7.5 image, which does not say left from right".into())),
             _ => return Err(fail("it is not a NIfTI-1 file (the mark \"n+1\" or \"ni1\" is missing)".into())),
-        }
-        let pair = &bytes[344..348] == b"ni1\0";
+        };
 
         let dim: [i16; 8] = std::array::from_fn(|n| {
             let pair = [bytes[40 + 2 * n], bytes[41 + 2 * n]];
@@ -176,18 +168,15 @@ impl Header {
         };
         let affine = space(&raw, dims).ok_or_else(|| {
             let cause = format!("it has no usable sform, qform or voxel size (pixdim {:?})", &raw.pixdim[1..4]);
-            Error::file(
-                path,
-                cause,
-                "Write the voxel size in mm into its header (e.g. with fslchpixdim) or leave it out",
-            )
+            let remedy = "Write the voxel size in mm into its header (e.g. with fslchpixdim) or leave it out";
+            Error::file(path, cause, remedy)
         })?;
         Ok(Self { raw, dims, element, big_endian, offset, pair, slope, intercept, affine })
     }
 }
 
 /// Millimetres in the header's unit of length.
-fn mm(h: &NiftiHeader) -> f64 {
+pub(super) fn mm(h: &NiftiHeader) -> f64 {
     match h.xyzt_units & 7 {
         1 => 1000.0, // metres
         3 => 0.001,  // micrometres

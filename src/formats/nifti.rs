@@ -10,11 +10,13 @@ use nifti::writer::WriterOptions;
 use nifti::{DataElement, NiftiHeader};
 
 use super::affine::{self, Affine, Orientation};
-use super::header::{Element, HEADER_BYTES, Header};
+use super::header::{Element, HEADER_BYTES, Header, mm};
 use crate::base::{Error, Result, Volume};
 
 /// Deflate packs at most 1032 bytes into one.
-pub(super) const MAX_GZIP_RATIO: u64 = 1032;
+const MAX_GZIP_RATIO: u64 = 1032;
+/// What helps against a file that is not whole.
+pub(super) const REMEDY: &str = "Copy or download it again, or leave it out";
 
 /// Which way the axes of a volume run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,17 +48,12 @@ impl Scan {
     /// ITK goes by. Else those of the matrix.
     pub fn stated_spacing(&self) -> [f64; 3] {
         let header = &self.geometry.header;
-        let mm = header.mm();
+        let mm = mm(&header.raw);
         let of_matrix = self.geometry.spacing();
         std::array::from_fn(|a| {
             let stated = header.raw.pixdim[1 + self.geometry.orientation.source[2 - a]].abs() as f64 * mm;
             if (stated - of_matrix[a]).abs() <= 1e-3 * of_matrix[a] { stated } else { of_matrix[a] }
         })
-    }
-
-    /// Voxels along the file's i, j and k.
-    pub fn file_dims(&self) -> [usize; 3] {
-        self.geometry.header.dims
     }
 }
 
@@ -102,19 +99,20 @@ pub fn geometry(path: &Path) -> Result<Geometry> {
 /// As [`geometry`]; and the data end early, hold NaN or infinity, or are the same everywhere.
 pub fn read(path: &Path) -> Result<Scan> {
     let scan = read_labels(path)?;
-    let data = &scan.volume.data;
-    if let Some(defect) = Defect::of(data) {
-        return Err(Error::file(path, defect.to_string(), "Export it again from its source or leave it out"));
+    match Defect::of(&scan.volume.data) {
+        Some(defect) => Err(Error::file(path, defect.to_string(), "Export it again from its source or leave it out")),
+        None => Ok(scan),
     }
-    Ok(scan)
 }
 
 /// What makes voxels useless.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, thiserror::Error)]
 pub enum Defect {
     /// So many voxels of so many.
+    #[error("{0} of its {1} voxels are NaN or infinite")]
     NotFinite(usize, usize),
     /// All voxels have this value.
+    #[error("it is empty: every voxel is {0}")]
     Empty(f32),
 }
 
@@ -125,15 +123,6 @@ impl Defect {
             0 if data.iter().all(|v| *v == data[0]) => Some(Self::Empty(data[0])),
             0 => None,
             bad => Some(Self::NotFinite(bad, data.len())),
-        }
-    }
-}
-
-impl std::fmt::Display for Defect {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            Self::NotFinite(bad, all) => write!(f, "{bad} of its {all} voxels are NaN or infinite"),
-            Self::Empty(value) => write!(f, "it is empty: every voxel is {value}"),
         }
     }
 }
@@ -151,12 +140,15 @@ pub fn read_labels(path: &Path) -> Result<Scan> {
 /// # Errors
 /// As [`read_labels`].
 pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
-    let (mut geometry, stream) = open(path)?;
+    let (mut geometry, mut stream) = open(path)?;
     if axes == Axes::Stored {
         geometry.orientation = Orientation::STORED;
     }
     let header = &geometry.header;
-    let raw = read_voxels(path, header, stream)?;
+    let wanted = header.data_bytes();
+    let short = |got| format!("{wanted} bytes of voxels are expected and {got} are there");
+    let raw = read_voxels(&mut stream, wanted, path, short)?;
+    finish(&mut stream, path)?;
     let values = decode(&raw, header);
     drop(raw);
     let data = geometry.orientation.to_canonical(&values, header.dims);
@@ -164,19 +156,11 @@ pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
     Ok(Scan { volume, affine: header.affine, geometry })
 }
 
-/// Writes `volume`, which lies on `like`'s canonical grid, as float32 on the grid, axes and matrix of `like`'s file.
+/// Writes values, which lie on `like`'s canonical grid in the form `shape`, on the grid, axes and matrix of `like`'s file.
 /// `path` ends with `.nii` or `.nii.gz`.
 ///
 /// # Errors
 /// The shapes differ, the name has another ending, or the file cannot be written (it then does not appear).
-pub fn write(path: &Path, volume: &Volume, like: &Scan) -> Result<()> {
-    write_values(path, &volume.data, volume.shape, like)
-}
-
-/// As [`write()`] for values of another type, such as the integers of a label map; `shape` is theirs.
-///
-/// # Errors
-/// As [`write()`].
 pub fn write_values<T: Value>(path: &Path, values: &[T], shape: [usize; 3], like: &Scan) -> Result<()> {
     let expected = like.geometry.shape();
     if shape != expected || values.len() != shape.iter().product::<usize>() {
@@ -198,17 +182,12 @@ impl Value for i16 {}
 /// `.nii.gz`.
 ///
 /// # Errors
-/// As [`write()`].
+/// As [`write_values`].
 pub fn write_grid(path: &Path, volume: &Volume, affine: &Affine) -> Result<()> {
     let [nz, ny, nx] = volume.shape;
     let mut header = NiftiHeader { qform_code: 0, sform_code: 1, xyzt_units: 2, ..NiftiHeader::default() };
-    header.srow_x = affine[0].map(|v| v as f32);
-    header.srow_y = affine[1].map(|v| v as f32);
-    header.srow_z = affine[2].map(|v| v as f32);
-    let spacing = affine::spacing(affine);
-    for (field, v) in header.pixdim[1..4].iter_mut().zip(spacing) {
-        *field = v as f32;
-    }
+    [header.srow_x, header.srow_y, header.srow_z] = [0, 1, 2].map(|r| affine[r].map(|v| v as f32));
+    header.pixdim[1..4].copy_from_slice(&affine::spacing(affine).map(|v| v as f32));
     // C order (z, y, x) is a file's order with i = x.
     write_raw(path, &volume.data, [nx, ny, nz], header)
 }
@@ -229,93 +208,107 @@ fn write_raw<T: Value>(path: &Path, data: &[T], dims: [usize; 3], mut header: Ni
     header.endianness = NiftiHeader::default().endianness;
     let view = ArrayView3::from_shape((dims[0], dims[1], dims[2]).f(), data)
         .map_err(|e| Error::file(path, format!("{} voxels do not make {dims:?} ({e})", data.len()), "Report this"))?;
-    write_atomic(path, suffix, |temporary| {
-        let written = WriterOptions::new(temporary).reference_header(&header).write_nifti(&view);
-        written.map_err(|e| Error::file(path, format!("it could not be written ({e})"), "Check the disk's free space"))
-    })
-}
-
-/// As [`crate::base::atomic`], for the `nifti` crate's writer, which wants a path and takes the format from its ending.
-fn write_atomic(path: &Path, suffix: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    // As [`crate::base::atomic`], for the `nifti` crate's writer, which wants a path and takes the format from its ending.
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix("spark3d-").suffix(suffix);
     // Temporary files are private by default; a result is an ordinary file, as the user's umask has it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let file = builder.tempfile_in(folder).map_err(Error::io("write to", folder))?;
-    fill(file.path())?;
+    let written = WriterOptions::new(file.path()).reference_header(&header).write_nifti(&view);
+    written.map_err(|e| Error::file(path, format!("it could not be written ({e})"), "Check the disk's free space"))?;
     file.as_file().sync_all().map_err(Error::io("write", path))?;
-    file.persist(path).map_err(|e| Error::Io { action: "write", path: path.to_path_buf(), source: e.error })?;
-    Ok(())
+    file.persist(path).map(drop).map_err(|e| Error::io("write", path)(e.error))
 }
 
 /// Opens the file or pair, checks the header, and returns a stream that stands at the first voxel.
 fn open(path: &Path) -> Result<(Geometry, Box<dyn Read>)> {
-    let header_path = header_file(path);
-    let (mut stream, compressed) = stream(&header_path)?;
-    let mut bytes = [0u8; HEADER_BYTES];
-    stream.read_exact(&mut bytes).map_err(|e| unreadable(&header_path, &e, "its header"))?;
+    // The header of an `.img` is in the `.hdr` beside it.
+    let header_path = sibling(path, "img", "hdr").unwrap_or_else(|| path.to_path_buf());
+    let (mut stream, compressed, bytes) = begin(&header_path)?;
     let header = Header::parse(&bytes, &header_path)?;
 
     let (data_path, skip, compressed) = if header.pair {
-        let data_path = image_file(&header_path)?;
+        let data_path = sibling(&header_path, "hdr", "img").ok_or_else(|| {
+            let cause = "its voxels are in a second file (.img), which is not there";
+            Error::file(&header_path, cause, "Put the .img file beside it")
+        })?;
         let (image, compressed) = self::stream(&data_path)?;
         stream = image;
         (data_path, header.offset, compressed)
     } else {
         (header_path, header.offset - HEADER_BYTES as u64, compressed)
     };
-    let file_bytes = std::fs::metadata(&data_path).map_err(Error::io("read", &data_path))?.len();
+    let [i, j, k] = header.dims;
     let claimed = header.data_bytes() + header.offset;
-    // What a file of this size can hold at the very most; refused before any memory is taken.
-    let possible = if compressed { file_bytes.saturating_mul(MAX_GZIP_RATIO) } else { file_bytes };
-    if claimed > possible {
-        let [i, j, k] = header.dims;
-        let cause =
-            format!("its header claims {i} x {j} x {k} voxels ({claimed} bytes), and the file has {file_bytes} bytes");
-        return Err(Error::file(&data_path, cause, "Copy or download it again, or leave it out"));
-    }
-    std::io::copy(&mut stream.by_ref().take(skip), &mut std::io::sink())
-        .map_err(|e| unreadable(&data_path, &e, "what lies before its voxels"))?;
+    let file_bytes = check_size(&data_path, compressed, claimed, &format!("{i} x {j} x {k} voxels"))?;
+    pass_over(&mut stream, skip, &data_path, "what lies before its voxels")?;
     let orientation = Orientation::nearest(&header.affine);
     Ok((Geometry { header, orientation, file_bytes }, stream))
 }
 
+/// Opens a file and reads its header; see [`stream`].
+pub(super) fn begin(path: &Path) -> Result<(Box<dyn Read>, bool, [u8; HEADER_BYTES])> {
+    let (mut stream, compressed) = stream(path)?;
+    let mut bytes = [0u8; HEADER_BYTES];
+    stream.read_exact(&mut bytes).map_err(|e| unreadable(path, &e, "its header"))?;
+    Ok((stream, compressed, bytes))
+}
+
+/// The bytes of a file that can hold the `claimed` bytes of `what`; refuses others before any memory is taken.
+pub(super) fn check_size(path: &Path, compressed: bool, claimed: u64, what: &str) -> Result<u64> {
+    let file_bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
+    if claimed > file_bytes.saturating_mul(if compressed { MAX_GZIP_RATIO } else { 1 }) {
+        let cause = format!("its header claims {what} ({claimed} bytes), and the file has {file_bytes} bytes");
+        return Err(Error::file(path, cause, REMEDY));
+    }
+    Ok(file_bytes)
+}
+
+/// Reads up to `bytes` bytes that nobody wants.
+pub(super) fn pass_over(stream: &mut dyn Read, bytes: u64, path: &Path, what: &str) -> Result<()> {
+    std::io::copy(&mut stream.take(bytes), &mut std::io::sink()).map(drop).map_err(|e| unreadable(path, &e, what))
+}
+
+/// To the end of a gzip stream, which verifies its checksum.
+pub(super) fn finish(stream: &mut dyn Read, path: &Path) -> Result<()> {
+    pass_over(stream, 1 << 24, path, "its end")
+}
+
 /// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
-pub(super) fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
+fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
     let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(Error::io("read", path))?);
     let start = file.fill_buf().map_err(Error::io("read", path))?;
     if start.is_empty() {
-        return Err(Error::file(path, "it is empty (0 bytes)", "Copy or download it again, or leave it out"));
+        return Err(Error::file(path, "it is empty (0 bytes)", REMEDY));
     }
     let compressed = start.starts_with(&[0x1f, 0x8b]);
     Ok((if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) }, compressed))
 }
 
-/// Reads exactly the voxels' bytes, and to the end of a gzip stream so that its checksum is verified.
-fn read_voxels(path: &Path, header: &Header, mut stream: Box<dyn Read>) -> Result<Vec<u8>> {
-    let wanted = header.data_bytes();
+/// Reads exactly the `wanted` bytes of an image's voxels; `short` says what it means that fewer are there.
+pub(super) fn read_voxels(
+    stream: &mut dyn Read,
+    wanted: u64,
+    path: &Path,
+    short: impl FnOnce(usize) -> String,
+) -> Result<Vec<u8>> {
     // Grows with what really arrives: a compressed file's claim is checked only roughly before.
     let mut raw = Vec::with_capacity(wanted.min(1 << 26) as usize);
-    let got = stream.by_ref().take(wanted).read_to_end(&mut raw).map_err(|e| unreadable(path, &e, "its voxels"))?;
+    let got = stream.take(wanted).read_to_end(&mut raw).map_err(|e| unreadable(path, &e, "its voxels"))?;
     if (got as u64) < wanted {
-        let cause = format!("it ends early: {wanted} bytes of voxels are expected and {got} are there");
-        return Err(Error::file(path, cause, "Copy or download it again, or leave it out"));
+        return Err(Error::file(path, format!("it ends early: {}", short(got)), REMEDY));
     }
-    std::io::copy(&mut stream.take(1 << 24), &mut std::io::sink()).map_err(|e| unreadable(path, &e, "its end"))?;
     Ok(raw)
 }
 
-pub(super) fn unreadable(path: &Path, e: &std::io::Error, what: &str) -> Error {
+fn unreadable(path: &Path, e: &std::io::Error, what: &str) -> Error {
     let cause = match e.kind() {
         std::io::ErrorKind::UnexpectedEof => format!("it ends early, within {what}"),
         _ => format!("{what} cannot be read ({e})"),
     };
-    Error::file(path, cause, "Copy or download it again, or leave it out")
+    Error::file(path, cause, REMEDY)
 }
 
 /// Stored bytes → intensities in file order.
@@ -344,19 +337,6 @@ fn decode(raw: &[u8], header: &Header) -> Vec<f32> {
         Element::F32 => decode!(f32),
         Element::F64 => decode!(f64),
     }
-}
-
-/// The file that holds the header: the `.hdr` beside an `.img`, else the file itself.
-fn header_file(path: &Path) -> PathBuf {
-    sibling(path, "img", "hdr").unwrap_or_else(|| path.to_path_buf())
-}
-
-/// The file that holds the voxels of a pair.
-fn image_file(header: &Path) -> Result<PathBuf> {
-    sibling(header, "hdr", "img").ok_or_else(|| {
-        let cause = "its voxels are in a second file (.img), which is not there";
-        Error::file(header, cause, "Put the .img file beside it")
-    })
 }
 
 /// The existing file whose name differs in the ending: `.from[.gz]` → `.to[.gz]`, compressed or not.
@@ -393,7 +373,7 @@ mod tests {
         assert_eq!(scan.volume.at(0, 0, 3), 0.0);
         for name in ["b.nii", "c.with.dots.nii.gz"] {
             let path = folder.path().join(name);
-            write(&path, &scan.volume, &scan).unwrap();
+            write_values(&path, &scan.volume.data, scan.volume.shape, &scan).unwrap();
             let again = read(&path).unwrap();
             assert_eq!(again.volume, scan.volume, "{name}");
             assert_eq!(again.affine, scan.affine, "{name}");
@@ -434,7 +414,7 @@ mod tests {
     fn other_endings_and_other_grids_are_not_written() {
         let folder = tempfile::tempdir().unwrap();
         let scan = read(&scan_file(folder.path(), "a.nii", &ramp())).unwrap();
-        assert!(write(&folder.path().join("a.mgz"), &scan.volume, &scan).is_err());
-        assert!(write(&folder.path().join("b.nii"), &Volume::zeros([1, 1, 1], [1.; 3]), &scan).is_err());
+        assert!(write_values(&folder.path().join("a.mgz"), &scan.volume.data, scan.volume.shape, &scan).is_err());
+        assert!(write_values(&folder.path().join("b.nii"), &[0f32], [1, 1, 1], &scan).is_err());
     }
 }

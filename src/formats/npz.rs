@@ -5,7 +5,6 @@
 use std::io::{self, Write};
 use std::path::Path;
 
-use half::f16;
 use zip::write::{SimpleFileOptions, StreamWriter};
 use zip::{CompressionMethod, DateTime, System, ZipWriter};
 
@@ -51,30 +50,6 @@ impl NpzWriter<'_> {
         shape: &[usize],
         pieces: impl FnOnce(&mut Put) -> Result<()>,
     ) -> Result<()> {
-        self.array(name, "<f4", shape, pieces, f32::to_le_bytes)
-    }
-
-    /// Like [`NpzWriter::array_f32`], rounded to 16-bit floats.
-    ///
-    /// # Errors
-    /// As [`NpzWriter::array_f32`].
-    pub fn array_f16(
-        &mut self,
-        name: &str,
-        shape: &[usize],
-        pieces: impl FnOnce(&mut Put) -> Result<()>,
-    ) -> Result<()> {
-        self.array(name, "<f2", shape, pieces, |value| f16::from_f32(value).to_le_bytes())
-    }
-
-    fn array<const N: usize>(
-        &mut self,
-        name: &str,
-        dtype: &str,
-        shape: &[usize],
-        pieces: impl FnOnce(&mut Put) -> Result<()>,
-        encode: impl Fn(f32) -> [u8; N],
-    ) -> Result<()> {
         let path = self.path;
         let elements: usize = shape.iter().product();
         // Everything that could differ from machine to machine is fixed.
@@ -84,13 +59,13 @@ impl NpzWriter<'_> {
             .system(System::Unix)
             .unix_permissions(0o644)
             // A margin for the header, and for what cannot be compressed.
-            .large_file((elements * N) as u64 >= 0xf000_0000);
+            .large_file((elements * size_of::<f32>()) as u64 >= 0xf000_0000);
         self.zip.start_file(format!("{name}.npy"), options).map_err(|e| Error::io("write", path)(e.into()))?;
-        self.zip.write_all(&header(dtype, shape)).map_err(Error::io("write", path))?;
+        self.zip.write_all(&header(shape)).map_err(Error::io("write", path))?;
         let mut given = 0;
         pieces(&mut |piece| {
             given += piece.len();
-            little_endian::write(&mut self.zip, piece, &encode).map_err(Error::io("write", path))
+            little_endian::write(&mut self.zip, piece).map_err(Error::io("write", path))
         })?;
         if given != elements {
             let cause = format!("array {name:?} got {given} values for shape {shape:?}");
@@ -101,10 +76,10 @@ impl NpzWriter<'_> {
 }
 
 /// Magic, version, length, and a Python dictionary padded to a multiple of 64 bytes.
-fn header(dtype: &str, shape: &[usize]) -> Vec<u8> {
+fn header(shape: &[usize]) -> Vec<u8> {
     // A tuple of one needs its comma.
     let sizes: String = shape.iter().map(|size| format!("{size}, ")).collect();
-    let mut text = format!("{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({}), }}", sizes.trim_end());
+    let mut text = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}), }}", sizes.trim_end());
     let padding = (text.len() + 11).next_multiple_of(64) - 11 - text.len();
     text.extend(std::iter::repeat_n(' ', padding));
     text.push('\n');

@@ -7,12 +7,11 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::header::{HEADER_BYTES, Header};
-use super::nifti::{MAX_GZIP_RATIO, stream, unreadable};
+use super::nifti::{REMEDY, begin, check_size, finish, pass_over, read_voxels};
 use crate::base::{Error, Result, write_atomic_with};
 
 /// Where the voxels begin in a written file.
 const OFFSET: f32 = 352.0;
-const REMEDY: &str = "Copy or download it again, or leave it out";
 
 /// A file of volumes, open at its first voxel.
 struct Volumes {
@@ -47,18 +46,10 @@ pub fn split(path: &Path, targets: &[PathBuf]) -> Result<()> {
     bytes[108..112].copy_from_slice(&in_order(header.big_endian, OFFSET.to_le_bytes()));
     for (n, target) in targets.iter().enumerate() {
         let wanted = header.data_bytes();
-        // Grows with what really arrives.
-        let mut voxels = Vec::with_capacity(wanted.min(1 << 26) as usize);
-        let got =
-            stream.by_ref().take(wanted).read_to_end(&mut voxels).map_err(|e| unreadable(path, &e, "its voxels"))?;
-        if (got as u64) < wanted {
-            let cause = format!("it ends early: volume {n} has {got} bytes of {wanted}");
-            return Err(Error::file(path, cause, REMEDY));
-        }
+        let short = |got| format!("volume {n} has {got} bytes of {wanted}");
+        let voxels = read_voxels(&mut stream, wanted, path, short)?;
         if n + 1 == number {
-            // To the end of a gzip stream, which verifies its checksum.
-            let rest = &mut stream.by_ref().take(1 << 24);
-            std::io::copy(rest, &mut std::io::sink()).map_err(|e| unreadable(path, &e, "its end"))?;
+            finish(&mut stream, path)?;
         }
         let compressed = target.extension().is_some_and(|e| e == "gz");
         write_atomic_with(target, |out| {
@@ -80,9 +71,7 @@ pub fn split(path: &Path, targets: &[PathBuf]) -> Result<()> {
 }
 
 fn open(path: &Path) -> Result<Volumes> {
-    let (mut stream, compressed) = stream(path)?;
-    let mut bytes = [0u8; HEADER_BYTES];
-    stream.read_exact(&mut bytes).map_err(|e| unreadable(path, &e, "its header"))?;
+    let (mut stream, compressed, mut bytes) = begin(path)?;
     let big_endian = bytes[..4] == 348i32.to_be_bytes();
     let dim = |n: usize| i16::from_le_bytes(in_order(big_endian, [bytes[40 + 2 * n], bytes[41 + 2 * n]]));
     let rank = dim(0);
@@ -106,19 +95,12 @@ fn open(path: &Path) -> Result<Volumes> {
     }
     let header = Header::parse(&bytes, path)?;
     if header.pair {
-        let cause = "its voxels are in a second file (.img)";
-        return Err(Error::file(path, cause, "Convert it to one .nii or .nii.gz file"));
+        let remedy = "Convert it to one .nii or .nii.gz file";
+        return Err(Error::file(path, "its voxels are in a second file (.img)", remedy));
     }
-    let file_bytes = std::fs::metadata(path).map_err(Error::io("read", path))?.len();
-    let possible = if compressed { file_bytes.saturating_mul(MAX_GZIP_RATIO) } else { file_bytes };
     let claimed = header.data_bytes().saturating_mul(number as u64).saturating_add(header.offset);
-    if claimed > possible {
-        let cause =
-            format!("its header claims {number} volumes ({claimed} bytes), and the file has {file_bytes} bytes");
-        return Err(Error::file(path, cause, REMEDY));
-    }
-    std::io::copy(&mut stream.by_ref().take(header.offset - HEADER_BYTES as u64), &mut std::io::sink())
-        .map_err(|e| unreadable(path, &e, "what lies before its voxels"))?;
+    check_size(path, compressed, claimed, &format!("{number} volumes"))?;
+    pass_over(&mut stream, header.offset - HEADER_BYTES as u64, path, "what lies before its voxels")?;
     Ok(Volumes { bytes, header, number, scan: rank == 3, stream })
 }
 

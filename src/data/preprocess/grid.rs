@@ -22,7 +22,7 @@ pub struct Preprocessed {
 
 impl Preprocessed {
     /// Brings values on this grid (a reconstruction, a mask) back onto the canonical grid of `scan`, where they can be
-    /// written with [`crate::formats::nifti::write`]. Voxels outside the crop get `outside`.
+    /// written with [`crate::formats::nifti::write_values`]. Voxels outside the crop get `outside`.
     ///
     /// # Errors
     /// `values` does not have this grid's shape, or `scan` is not the scan that was prepared.

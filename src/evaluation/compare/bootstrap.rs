@@ -51,12 +51,8 @@ impl Spread {
         let mut sorted = ranks.to_vec();
         sorted.sort_by(f64::total_cmp);
         let at = |q| quantile(&sorted, q);
-        Self {
-            mean: mean(sorted.iter().copied()).unwrap_or(f64::NAN),
-            median: at(0.5),
-            low: at(0.025),
-            high: at(0.975),
-        }
+        let mean = mean(sorted.iter().copied()).unwrap_or(f64::NAN);
+        Self { mean, median: at(0.5), low: at(0.025), high: at(0.975) }
     }
 }
 

@@ -81,24 +81,16 @@ pub fn varying(all: &[Tested]) -> BTreeSet<By> {
     all.iter().for_each(|t| {
         sets.entry(&t.run.dataset).or_default().insert(&t.test_set);
     });
-    let several = |values: BTreeSet<String>| values.len() > 1;
-    let mut found = BTreeSet::new();
-    if sets.values().any(|tests| tests.len() > 1) {
-        found.insert(By::TestSet);
-    }
-    if several(all.iter().map(|t| t.run.cases.to_string()).collect()) {
-        found.insert(By::Cases);
-    }
-    if several(all.iter().map(|t| fold_set(&t.run.fold).into()).collect()) {
-        found.insert(By::FoldSet);
-    }
-    if several(all.iter().map(|t| t.run.fold.clone()).filter(|fold| fold != ALL).collect()) {
-        found.insert(By::Fold);
-    }
-    if several(all.iter().map(|t| t.run.option.clone()).collect()) {
-        found.insert(By::Option);
-    }
-    found
+    let several =
+        |of: fn(&Run) -> Option<String>| all.iter().filter_map(|t| of(&t.run)).collect::<BTreeSet<String>>().len() > 1;
+    let varies = [
+        (By::TestSet, sets.values().any(|tests| tests.len() > 1)),
+        (By::Cases, several(|run| Some(run.cases.to_string()))),
+        (By::FoldSet, several(|run| Some(fold_set(&run.fold).into()))),
+        (By::Fold, several(|run| Some(run.fold.clone()).filter(|fold| fold != ALL))),
+        (By::Option, several(|run| Some(run.option.clone()))),
+    ];
+    varies.into_iter().filter_map(|(by, varies)| varies.then_some(by)).collect()
 }
 
 /// The fold that trains on every case.
@@ -156,14 +148,13 @@ impl Key {
     /// D2 before D10, ten cases before all of them, a data set's own test set before others.
     pub fn order(&self, other: &Self) -> Ordering {
         let cases = |key: &Self| key.cases.map(cases_order);
+        let option = |key: &Self| key.option.clone().unwrap_or_default();
         natural(&self.dataset, &other.dataset)
             .then_with(|| (self.test_set != self.dataset).cmp(&(other.test_set != other.dataset)))
             .then_with(|| natural(&self.test_set, &other.test_set))
             .then_with(|| cases(self).cmp(&cases(other)))
             .then_with(|| natural(&self.fold, &other.fold))
-            .then_with(|| {
-                natural(self.option.as_deref().unwrap_or_default(), other.option.as_deref().unwrap_or_default())
-            })
+            .then_with(|| natural(&option(self), &option(other)))
     }
 }
 

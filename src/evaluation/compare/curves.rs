@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Report;
-use super::cells::{self, By, Key, Measure, cases_label, cases_order, natural};
+use super::cells::{self, By, Key, cases_label, cases_order, natural};
 use super::statistics::{deviation, mean};
 use super::tables::Scores;
 use crate::base::Result;
@@ -24,15 +24,11 @@ pub fn training(report: &mut Report, results: &Results, methods: &[String]) -> R
         if !methods.is_empty() && !methods.contains(&run.method) {
             continue;
         }
+        let cases = Some(run.cases).filter(|&cases| cases > 0);
+        let (dataset, option) = (run.dataset.clone(), Some(run.option.clone()));
+        let place = Key { dataset, cases, option, ..Key::default() }.label();
         for point in results.points(&run.id)? {
-            let mut place = run.dataset.clone();
-            if run.cases > 0 {
-                place.push_str(&format!(", N = {}", run.cases));
-            }
-            if !run.option.is_empty() {
-                place.push_str(&format!(", {}", run.option));
-            }
-            let chart = charts.entry((run.kind.name(), point.series, place)).or_default();
+            let chart = charts.entry((run.kind.name(), point.series, place.clone())).or_default();
             let seeds = chart.entry(run.method.clone()).or_default().entry(point.step).or_default();
             seeds.entry(run.seed).or_default().push(point.value);
         }
@@ -85,7 +81,7 @@ pub fn against_cases(report: &mut Report, scores: &Scores) {
         cells::keys(scores.tested, &by).into_iter().map(|key| Key { cases: None, ..key }).collect();
     places.sort_by(Key::order);
     places.dedup();
-    for measure in Measure::ALL.into_iter().filter(|&measure| scores.has(measure)) {
+    for measure in scores.measures() {
         let at = |method: &String, place: &Key, cases: u64| {
             cells::value(scores.cell(method, &Key { cases: Some(cases), ..place.clone() }, &by), measure)
         };

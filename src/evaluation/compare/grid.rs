@@ -64,21 +64,10 @@ impl Grid {
         self.values.iter().zip(sums).map(mean).collect()
     }
 
-    /// The rows with gaps: the label, and how many columns have a score.
-    pub fn gaps(&self) -> Vec<(String, usize)> {
-        let present = |row: &[Option<Value>]| row.iter().flatten().count();
-        let rows = self.rows.iter().zip(&self.values).map(|(labels, row)| (labels.join(", "), present(row)));
-        rows.filter(|(_, present)| *present < self.columns.len()).collect()
-    }
-
     /// Rows that have no value at all say nothing.
     pub fn without_empty_rows(mut self) -> Self {
-        let (rows, values) = std::mem::take(&mut self.rows)
-            .into_iter()
-            .zip(std::mem::take(&mut self.values))
-            .filter(|(_, row)| row.iter().any(Option::is_some))
-            .unzip();
-        (self.rows, self.values) = (rows, values);
+        let rows = self.rows.into_iter().zip(self.values);
+        (self.rows, self.values) = rows.filter(|(_, row)| row.iter().any(Option::is_some)).unzip();
         self
     }
 
@@ -89,22 +78,19 @@ impl Grid {
             Some(Value { mean, deviation: Some(deviation) }) => format!("{mean:.2} ± {deviation:.2}"),
             v => number(v.map(|v| v.mean)),
         };
+        let rows = || self.rows.iter().zip(&self.values);
         let mut lines = vec![self.head()];
-        lines.extend(
-            self.rows
-                .iter()
-                .zip(&self.values)
-                .map(|(labels, row)| labels.iter().cloned().chain(row.iter().map(value)).collect::<Vec<String>>()),
-        );
+        lines.extend(rows().map(|(labels, row)| labels.iter().cloned().chain(row.iter().map(value)).collect()));
         for &summary in &self.summaries {
             lines[1..].iter_mut().zip(self.summary(summary)).for_each(|(line, v)| line.push(number(v)));
         }
         let mut text = markdown(&lines, self.heads.len());
-        let gaps = self.gaps();
+        let of = self.columns.len();
+        let present = rows().map(|(labels, row)| (labels.join(", "), row.iter().flatten().count()));
+        let gaps = present.filter(|(_, n)| *n < of).map(|(row, n)| format!("{row} has {n} of {of} columns"));
+        let gaps: Vec<String> = gaps.collect();
         if !gaps.is_empty() && !self.summaries.is_empty() {
-            let of = self.columns.len();
-            let list: Vec<String> = gaps.iter().map(|(row, n)| format!("{row} has {n} of {of} columns")).collect();
-            text.push_str(&format!("\nAverages leave out what is missing: {}.\n", list.join("; ")));
+            text.push_str(&format!("\nAverages leave out what is missing: {}.\n", gaps.join("; ")));
         }
         text
     }

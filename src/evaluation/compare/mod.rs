@@ -88,24 +88,15 @@ fn chosen(all: Vec<Tested>, methods: &[String]) -> Result<Vec<Tested>> {
 
 fn compare_scores(report: &mut Report, tested: &[Tested], options: &Options) {
     let varying = cells::varying(tested);
-    let by = match &options.by {
-        Some(by) => by.iter().copied().collect(),
-        None => varying.clone(),
-    };
-    let methods = match options.methods.as_slice() {
-        [] => {
-            let mut names: Vec<String> = tested.iter().map(|t| t.run.method.clone()).collect();
-            names.sort_by(|a, b| cells::natural(a, b));
-            names.dedup();
-            names
-        }
-        chosen => chosen.to_vec(),
-    };
-    // Single folds make no columns of their own unless that is what is asked for.
-    let mut columns: BTreeSet<By> = by.clone();
-    if options.by.is_none() {
-        columns.remove(&By::Fold);
+    let by: BTreeSet<By> = options.by.as_ref().map_or_else(|| varying.clone(), |by| by.iter().copied().collect());
+    let mut methods = options.methods.clone();
+    if methods.is_empty() {
+        methods = tested.iter().map(|t| t.run.method.clone()).collect();
+        methods.sort_by(|a, b| cells::natural(a, b));
+        methods.dedup();
     }
+    // Single folds make no columns of their own unless that is what is asked for.
+    let columns = by.iter().copied().filter(|by| options.by.is_some() || *by != By::Fold).collect();
     let scores = tables::Scores { tested, methods: &methods, columns: &columns };
     scores.overview(report, &varying);
     scores.main(report);

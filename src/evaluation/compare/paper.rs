@@ -100,13 +100,9 @@ pub fn paper(report: &mut Report) -> Result<()> {
     if !differences.is_empty() {
         let head = ["Table", "Row", "Number", "Printed", "Computed", "Verdict"].map(String::from).to_vec();
         let line = |d: &Difference| {
-            let verdict = if d.rounding { "rounding" } else { "differs" };
-            let numbers = [format!("{:.2}", d.printed), format!("{:.4}", d.computed)];
-            [d.table.into(), d.row.clone(), d.quantity.into()]
-                .into_iter()
-                .chain(numbers)
-                .chain([verdict.into()])
-                .collect()
+            let verdict = if d.rounding { "rounding" } else { "differs" }.into();
+            let (printed, computed) = (format!("{:.2}", d.printed), format!("{:.4}", d.computed));
+            vec![d.table.into(), d.row.clone(), d.quantity.into(), printed, computed, verdict]
         };
         let lines: Vec<Vec<String>> = std::iter::once(head).chain(differences.iter().map(line)).collect();
         report.lines("paper_differences", &lines, 3);
@@ -157,7 +153,6 @@ impl Table {
             digits.parse::<f64>().map_err(|_| self.damaged(&format!("{cell} is no number")))
         };
         let [head, rows @ ..] = lines else { return Err(self.damaged("is empty")) };
-        let position = |name: &str| head.iter().position(|h| h == name);
         let other = |c: &usize| {
             !self.computed.iter().any(|(name, _)| *name == head[*c]) && !self.further.contains(&head[*c].as_str())
         };
@@ -172,7 +167,8 @@ impl Table {
         };
         let (mut checked, mut differences) = (0, Vec::new());
         for &(name, summary) in self.computed {
-            let column = position(name).ok_or_else(|| self.damaged(&format!("has no column {name}")))?;
+            let column = head.iter().position(|h| h == name);
+            let column = column.ok_or_else(|| self.damaged(&format!("has no column {name}")))?;
             for (line, computed) in rows.iter().zip(grid.summary(summary)) {
                 let (printed, computed) = (number(&line[column])?, computed.unwrap_or(f64::NAN));
                 checked += 1;

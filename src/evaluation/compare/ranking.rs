@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Report;
 use super::bootstrap::{self, Spread, average_ranks, first_places};
 use super::cells::{Key, Measure, case_values};
+use super::grid::markdown;
 use super::pairs::{CaseScores, Pair, pairs};
 use super::tables::Scores;
 use crate::evaluation::pictures::methods::ranks_picture;
@@ -12,7 +13,7 @@ use crate::evaluation::pictures::methods::ranks_picture;
 /// Bootstrapped average ranks of the methods that have every column, on the cases that all of them have.
 pub fn stability(report: &mut Report, scores: &Scores, draws: usize, seed: u64) {
     let keys = scores.keys();
-    for measure in Measure::ALL.into_iter().filter(|&measure| draws > 0 && scores.has(measure)) {
+    for measure in scores.measures().filter(|_| draws > 0) {
         let complete = |method: &&String| keys.iter().all(|key| scores.value(method, key, measure).is_some());
         let methods: Vec<&String> = scores.methods.iter().filter(complete).collect();
         if methods.len() < 2 {
@@ -57,9 +58,8 @@ pub fn stability(report: &mut Report, scores: &Scores, draws: usize, seed: u64) 
         for ((method, ranks), first) in methods.iter().zip(&ranks).zip(first) {
             let Spread { mean, median, low, high } = Spread::of(ranks);
             let numbers = [mean, median, low, high].map(|v| format!("{v:.2}"));
-            lines.push(
-                [method.to_string()].into_iter().chain(numbers).chain([format!("{:.1} %", 100.0 * first)]).collect(),
-            );
+            let first = format!("{:.1} %", 100.0 * first);
+            lines.push([method.to_string()].into_iter().chain(numbers).chain([first]).collect());
         }
         report.lines(&format!("ranks_{}", measure.name()), &lines, 1);
         let title =
@@ -84,7 +84,7 @@ fn common_cases(scores: &Scores, methods: &[&String], key: &Key, measure: Measur
 /// Paired tests of all methods: over all columns as text, those within single columns beside them in the file.
 pub fn tests(report: &mut Report, scores: &Scores) {
     let keys = scores.keys();
-    for measure in Measure::ALL.into_iter().filter(|&measure| scores.has(measure)) {
+    for measure in scores.measures() {
         let of = |method: &String, keys: &[Key]| -> CaseScores {
             let mut all = CaseScores::new();
             for key in keys {
@@ -106,22 +106,16 @@ pub fn tests(report: &mut Report, scores: &Scores) {
             "Two methods on the cases that both have, seeds averaged first. p: Wilcoxon's signed-rank test, two-sided; Holm: \
              corrected for the number of pairs. Difference and wins are those of the first method.",
         );
-        let name = format!("tests_{}", measure.name());
-        report.lines(&name, &lines(&together), 2);
-        let mut table = report.tables.pop().map_or(vec![], |(_, table)| table);
-        table
-            .iter_mut()
-            .enumerate()
-            .for_each(|(i, line)| line.insert(0, if i == 0 { "Columns" } else { "all" }.into()));
+        let all = lines(&together);
+        report.text(markdown(&all, 2).trim_end());
+        let labelled = |label: &str, line: &Vec<String>| [&[label.to_string()], &line[..]].concat();
+        let mut table = vec![labelled("Columns", &all[0])];
+        table.extend(all[1..].iter().map(|line| labelled("all", line)));
         for key in keys.iter().filter(|_| keys.len() > 1) {
-            let label = key.label();
             let single = lines(&tested(std::slice::from_ref(key)));
-            table.extend(single.into_iter().skip(1).map(|mut line| {
-                line.insert(0, label.clone());
-                line
-            }));
+            table.extend(single[1..].iter().map(|line| labelled(&key.label(), line)));
         }
-        report.tables.push((name, table));
+        report.tables.push((format!("tests_{}", measure.name()), table));
     }
 }
 

@@ -84,11 +84,7 @@ fn write_csv(path: &Path, lines: &[Vec<String>]) -> Result<()> {
 /// Without what file systems or links do not take.
 fn file_name(name: &str) -> String {
     let kept = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    let mut text = String::new();
-    name.chars().map(kept).for_each(|c| {
-        if c != '_' || !text.ends_with('_') {
-            text.push(c);
-        }
-    });
-    text
+    let mut chars: Vec<char> = name.chars().map(kept).collect();
+    chars.dedup_by(|c, before| (*c, *before) == ('_', '_'));
+    chars.into_iter().collect()
 }

@@ -34,10 +34,6 @@ impl Scores<'_> {
         cells::value(self.cell(method, key, self.columns), measure)
     }
 
-    pub fn has(&self, measure: Measure) -> bool {
-        self.tested.iter().flat_map(|t| t.cases.values()).any(|scores| scores[measure as usize].is_some())
-    }
-
     /// What is compared, and what a reader of the tables must know about it.
     pub fn overview(&self, report: &mut Report, varying: &BTreeSet<By>) {
         let distinct = |of: fn(&Tested) -> String| self.tested.iter().map(of).collect::<BTreeSet<String>>().len();
@@ -78,13 +74,11 @@ impl Scores<'_> {
                 format!("{} on {}, N = {cases}, fold {}, seed {}{option}", run.method, run.dataset, run.fold, run.seed);
             groups.entry(name).or_default().insert(&run.id);
         }
-        let several = groups.into_iter().filter(|(_, ids)| ids.len() > 1);
-        several
-            .map(|(name, ids)| {
-                let ids: Vec<&str> = ids.into_iter().collect();
-                format!("{name}: {} runs with different plans count as one score ({})", ids.len(), ids.join(", "))
-            })
-            .collect()
+        let note = |(name, ids): (String, BTreeSet<&str>)| {
+            let ids: Vec<&str> = ids.into_iter().collect();
+            format!("{name}: {} runs with different plans count as one score ({})", ids.len(), ids.join(", "))
+        };
+        groups.into_iter().filter(|(_, ids)| ids.len() > 1).map(note).collect()
     }
 
     /// Columns whose methods were not run on the same folds and seeds.
@@ -113,7 +107,6 @@ impl Scores<'_> {
     pub fn main(&self, report: &mut Report) {
         let keys = self.keys();
         for measure in self.measures() {
-            report.heading(2, &format!("{}: methods", measure.name()));
             let row = |method: &String| keys.iter().map(|key| self.value(method, key, measure)).collect();
             let grid = Grid {
                 heads: vec!["Method".into()],
@@ -122,7 +115,7 @@ impl Scores<'_> {
                 values: self.methods.iter().map(row).collect(),
                 summaries: vec![Summary::Average, Summary::Rank],
             };
-            report.grid(&format!("methods_{}", measure.name()), &grid.without_empty_rows());
+            add(report, measure, "methods", grid);
         }
     }
 
@@ -144,8 +137,10 @@ impl Scores<'_> {
         }
     }
 
-    fn measures(&self) -> impl Iterator<Item = Measure> {
-        Measure::ALL.into_iter().filter(|&measure| self.has(measure))
+    /// Those of which there is a score.
+    pub fn measures(&self) -> impl Iterator<Item = Measure> {
+        let cases = || self.tested.iter().flat_map(|t| t.cases.values());
+        Measure::ALL.into_iter().filter(move |&measure| cases().any(|scores| scores[measure as usize].is_some()))
     }
 
     /// A row for each method and each value of `by`.
@@ -175,8 +170,7 @@ impl Scores<'_> {
                 grid.values.push(keys.iter().map(cell).collect());
             }
         }
-        report.heading(2, &format!("{}: {plural}", measure.name()));
-        report.grid(&format!("{}_{}", plural.replace(' ', "_"), measure.name()), &grid.without_empty_rows());
+        add(report, measure, plural, grid);
     }
 
     fn folds(&self, report: &mut Report, measure: Measure) {
@@ -201,8 +195,7 @@ impl Scores<'_> {
                 grid.values.push(folds.iter().map(cell).collect());
             }
         }
-        report.heading(2, &format!("{}: folds", measure.name()));
-        report.grid(&format!("folds_{}", measure.name()), &grid.without_empty_rows());
+        add(report, measure, "folds", grid);
     }
 
     /// Data sets that have several test sets, a row for each of these.
@@ -222,7 +215,11 @@ impl Scores<'_> {
             values: rows.iter().map(value).collect(),
             summaries: vec![],
         };
-        report.heading(2, &format!("{}: test sets", measure.name()));
-        report.grid(&format!("test_sets_{}", measure.name()), &grid.without_empty_rows());
+        add(report, measure, "test sets", grid);
     }
+}
+
+fn add(report: &mut Report, measure: Measure, what: &str, grid: Grid) {
+    report.heading(2, &format!("{}: {what}", measure.name()));
+    report.grid(&format!("{}_{}", what.replace(' ', "_"), measure.name()), &grid.without_empty_rows());
 }

@@ -80,14 +80,13 @@ impl Classes {
                 _ => entries.push((name, labels, is_list)),
             }
         }
-        if entries.iter().any(|(_, labels, _)| labels.len() > 1) {
-            let class = |(name, labels, is_list): (String, Vec<i32>, bool)| match labels.as_slice() {
-                [label] if !is_list => Class::label(name, *label),
-                _ => Class::region(name, labels),
-            };
-            classes.scored = entries.into_iter().map(class).collect();
-        } else {
-            classes.scored = entries.into_iter().map(|(name, labels, _)| Class::label(name, labels[0])).collect();
+        let regions = entries.iter().any(|(_, labels, _)| labels.len() > 1);
+        let class = |(name, labels, is_list): (String, Vec<i32>, bool)| match labels[..] {
+            [label] if !regions || !is_list => Class::label(name, label),
+            _ => Class::region(name, labels),
+        };
+        classes.scored = entries.into_iter().map(class).collect();
+        if !regions {
             classes.scored.sort_by_key(|class| class.labels[0]);
         }
         Ok(classes)

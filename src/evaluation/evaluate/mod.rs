@@ -125,9 +125,7 @@ pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize,
     progress(0, pairs.len());
     for some in pairs.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
         let scored: Vec<Result<Case>> = some.par_iter().map(|pair| case(pair, options)).collect();
-        for case in scored {
-            cases.push(case?);
-        }
+        cases.extend(scored.into_iter().collect::<Result<Vec<Case>>>()?);
         progress(cases.len(), pairs.len());
     }
     let classes = options.classes.scored.clone();
@@ -162,7 +160,7 @@ fn case(pair: &Pair, options: &Measures) -> Result<Case> {
         .par_iter()
         .map(|class| {
             let counts = confusion.class(&class.labels);
-            let (nsd, hd95) = surface(class, &boxes, &reference, &predicted, options.tolerance);
+            let (nsd, hd95) = surface(class, &boxes, [&reference, &predicted], options.tolerance);
             Scores { counts, nsd, hd95 }
         })
         .collect();
@@ -281,28 +279,20 @@ fn around(a: Box3, b: Box3) -> Box3 {
 }
 
 /// NSD and HD95 of one class, measured in its own box.
-fn surface(
-    class: &Class,
-    boxes: &BTreeMap<i32, Box3>,
-    reference: &LabelMap,
-    predicted: &LabelMap,
-    tolerance: f64,
-) -> (f64, f64) {
+fn surface(class: &Class, boxes: &BTreeMap<i32, Box3>, maps: [&LabelMap; 2], tolerance: f64) -> (f64, f64) {
     let Some(crop) = class.labels.iter().filter_map(|label| boxes.get(label)).copied().reduce(around) else {
         return (f64::NAN, f64::NAN);
     };
-    let grid = &reference.grid.volume;
-    let mask = |labels: &[i32]| {
+    let grid = &maps[0].grid.volume;
+    let [reference, predicted] = maps.map(|map| {
         let rows = (crop[0][0]..crop[0][1]).flat_map(|z| (crop[1][0]..crop[1][1]).map(move |y| (z, y)));
-        rows.flat_map(|(z, y)| &labels[grid.index(z, y, crop[2][0])..grid.index(z, y, crop[2][1])])
-            .map(|label| class.labels.contains(label))
-            .collect::<Vec<bool>>()
-    };
+        let labels = rows.flat_map(|(z, y)| &map.labels[grid.index(z, y, crop[2][0])..grid.index(z, y, crop[2][1])]);
+        labels.map(|label| class.labels.contains(label)).collect::<Vec<bool>>()
+    });
     // Headers hold lengths in float32 and oblique ones as norms of columns: a shift of one voxel of 1 mm must not miss a
     // tolerance of 1 mm by a ten-millionth.
     let spacing = grid.spacing.map(|s| if s > 1e-3 { (s * 1e5).round() / 1e5 } else { s });
     let shape = crop.map(|[low, high]| high - low);
-    let distances =
-        surface_distances(&mask(&reference.labels), &mask(&predicted.labels), shape, spacing, Outline::Surfels);
+    let distances = surface_distances(&reference, &predicted, shape, spacing, Outline::Surfels);
     (distances.surface_dice(tolerance), distances.hausdorff(95.0))
 }

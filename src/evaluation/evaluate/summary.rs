@@ -3,36 +3,23 @@
 use super::{Case, Class, Evaluation, Scores};
 use std::collections::BTreeMap;
 
-enum Json {
-    Text(String),
-    Count(u64),
-    Number(f64),
-    List(Vec<Json>),
-    /// Sorted by key.
-    Object(BTreeMap<String, Json>),
-}
-
 /// The whole file.
 pub fn json(evaluation: &Evaluation) -> String {
-    let cases = evaluation.cases.iter().map(|case| one(case, &evaluation.classes)).collect();
-    let means: Vec<[(&str, f64); 10]> = (0..evaluation.classes.len()).map(|k| class_mean(evaluation, k)).collect();
-    let mean = evaluation.classes.iter().zip(&means).map(|(class, mean)| (class.key.clone(), numbers(*mean)));
-    let foreground = std::array::from_fn(|m| {
-        let values = means.iter().map(|mean| mean[m].1);
-        // As nnU-Net: a class that no case has makes this NaN.
-        (NAMES[m], values.sum::<f64>() / means.len() as f64)
-    });
-    let file = object([
-        ("foreground_mean", numbers(foreground)),
-        ("mean", Json::Object(mean.collect())),
-        ("metric_per_case", Json::List(cases)),
-    ]);
-    let mut text = String::new();
-    write(&file, 0, &mut text);
-    text
+    let classes = &evaluation.classes;
+    let means: Vec<[f64; 10]> = (0..classes.len()).map(|k| class_mean(evaluation, k)).collect();
+    let mean = classes.iter().zip(&means).map(|(class, mean)| (&*class.key, numbers(mean)));
+    // As nnU-Net: a class that no case has makes this NaN.
+    let foreground = std::array::from_fn(|m| means.iter().map(|mean| mean[m]).sum::<f64>() / means.len() as f64);
+    object([
+        ("foreground_mean", numbers(&foreground)),
+        ("mean", object(mean)),
+        ("metric_per_case", block('[', evaluation.cases.iter().map(|case| one(case, classes)), ']')),
+    ])
 }
 
 const NAMES: [&str; 10] = ["Dice", "FN", "FP", "HD95", "IoU", "NSD", "TN", "TP", "n_pred", "n_ref"];
+/// Those that count voxels.
+const COUNTS: [&str; 6] = ["FN", "FP", "TN", "TP", "n_pred", "n_ref"];
 
 /// In the order of [`NAMES`].
 fn values(scores: &Scores) -> [f64; 10] {
@@ -42,74 +29,47 @@ fn values(scores: &Scores) -> [f64; 10] {
 }
 
 /// Mean over the cases where the value is one.
-fn class_mean(evaluation: &Evaluation, class: usize) -> [(&'static str, f64); 10] {
+fn class_mean(evaluation: &Evaluation, class: usize) -> [f64; 10] {
     std::array::from_fn(|m| {
         let all = evaluation.cases.iter().map(|case| values(&case.scores[class])[m]);
         let some: Vec<f64> = all.filter(|v| !v.is_nan()).collect();
-        (NAMES[m], some.iter().fold(0.0, |sum, v| sum + v) / some.len() as f64)
+        some.iter().fold(0.0, |sum, v| sum + v) / some.len() as f64
     })
 }
 
-fn one(case: &Case, classes: &[Class]) -> Json {
+fn one(case: &Case, classes: &[Class]) -> String {
     let metrics = classes.iter().zip(&case.scores).map(|(class, scores)| {
-        let c = &scores.counts;
-        let numbers = object([
-            ("Dice", Json::Number(c.dice())),
-            ("IoU", Json::Number(c.iou())),
-            ("NSD", Json::Number(scores.nsd)),
-            ("HD95", Json::Number(scores.hd95)),
-            ("TP", Json::Count(c.tp)),
-            ("FP", Json::Count(c.fp)),
-            ("FN", Json::Count(c.fn_)),
-            ("TN", Json::Count(c.tn)),
-            ("n_pred", Json::Count(c.n_pred())),
-            ("n_ref", Json::Count(c.n_ref())),
-        ]);
-        (class.key.clone(), numbers)
+        let metric = |(name, v)| (name, if COUNTS.contains(&name) { format!("{v:.0}") } else { number(v) });
+        (&*class.key, object(NAMES.into_iter().zip(values(scores)).map(metric)))
     });
     object([
-        ("metrics", Json::Object(metrics.collect())),
-        ("prediction_file", Json::Text(case.predicted.display().to_string())),
-        ("reference_file", Json::Text(case.reference.display().to_string())),
+        ("metrics", object(metrics)),
+        ("prediction_file", text(&case.predicted.display().to_string())),
+        ("reference_file", text(&case.reference.display().to_string())),
     ])
 }
 
-fn object<const N: usize>(entries: [(&str, Json); N]) -> Json {
-    Json::Object(entries.into_iter().map(|(key, value)| (key.to_string(), value)).collect())
+fn numbers(values: &[f64; 10]) -> String {
+    object(NAMES.into_iter().zip(values.map(number)))
 }
 
-fn numbers(list: [(&str, f64); 10]) -> Json {
-    object(list.map(|(name, value)| (name, Json::Number(value))))
+/// Rust's spelling, but for the infinities.
+fn number(value: f64) -> String {
+    format!("{value:?}").replace("inf", "Infinity")
 }
 
-fn write(value: &Json, depth: usize, out: &mut String) {
-    let line = |depth: usize| format!("\n{}", " ".repeat(4 * depth));
-    match value {
-        Json::Text(text) => out.push_str(&serde_json::Value::from(text.as_str()).to_string()),
-        Json::Count(n) => out.push_str(&n.to_string()),
-        Json::Number(v) if v.is_nan() => out.push_str("NaN"),
-        Json::Number(v) if v.is_infinite() => out.push_str(if *v > 0.0 { "Infinity" } else { "-Infinity" }),
-        Json::Number(v) => out.push_str(&format!("{v:?}")),
-        Json::List(list) => {
-            out.push('[');
-            for (k, entry) in list.iter().enumerate() {
-                out.push_str(if k > 0 { "," } else { "" });
-                out.push_str(&line(depth + 1));
-                write(entry, depth + 1, out);
-            }
-            out.push_str(&line(depth));
-            out.push(']');
-        }
-        Json::Object(entries) => {
-            out.push('{');
-            for (k, (key, entry)) in entries.iter().enumerate() {
-                out.push_str(if k > 0 { "," } else { "" });
-                out.push_str(&line(depth + 1));
-                out.push_str(&format!("{}: ", serde_json::Value::from(key.as_str())));
-                write(entry, depth + 1, out);
-            }
-            out.push_str(&line(depth));
-            out.push('}');
-        }
-    }
+fn text(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+/// Sorted by key.
+fn object<'a>(entries: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let entries: BTreeMap<&str, String> = entries.into_iter().collect();
+    block('{', entries.into_iter().map(|(key, value)| format!("{}: {value}", text(key))), '}')
+}
+
+/// Every entry on lines of its own, four blanks further in; texts have no line ends, which JSON escapes.
+fn block(open: char, entries: impl Iterator<Item = String>, close: char) -> String {
+    let lines: Vec<String> = entries.map(|entry| format!("\n{entry}").replace('\n', "\n    ")).collect();
+    format!("{open}{}\n{close}", lines.join(","))
 }

@@ -28,20 +28,20 @@ pub fn table(evaluation: &Evaluation) -> String {
     let columns =
         ["class", "cases", "Dice: mean", "median", "std", "IoU: mean", &format!("{nsd}: mean"), "median", "std"];
     let mut lines = vec![columns.map(String::from).to_vec()];
+    let mut add = |name: &str, count: usize, [dice, iou, nsd]: [Spread; 3]| {
+        let cells = [dice.mean, dice.median, dice.std, iou.mean, nsd.mean, nsd.median, nsd.std].map(number);
+        lines.push([name.to_string(), count.to_string()].into_iter().chain(cells).collect());
+    };
     let mut means: [Vec<f64>; 3] = Default::default();
     let mut absent = 0;
     for (k, class) in classes.iter().enumerate() {
-        let spread = |m: usize| Spread::of(cases.iter().map(|case| measures(&case.scores[k])[m]));
-        let (dice, iou, nsd) = (spread(0), spread(1), spread(2));
-        absent += usize::from(dice.count == 0);
-        means.iter_mut().zip([&dice, &iou, &nsd]).for_each(|(list, s)| list.push(s.mean));
-        let cells = [dice.mean, dice.median, dice.std, iou.mean, nsd.mean, nsd.median, nsd.std].map(number);
-        lines.push([class.name.clone(), dice.count.to_string()].into_iter().chain(cells).collect());
+        let spreads = [0, 1, 2].map(|m| Spread::of(cases.iter().map(|case| measures(&case.scores[k])[m])));
+        absent += usize::from(spreads[0].count == 0);
+        means.iter_mut().zip(&spreads).for_each(|(list, spread)| list.push(spread.mean));
+        add(&class.name, spreads[0].count, spreads);
     }
     if classes.len() > 1 {
-        let [dice, iou, nsd] = means.map(|list| Spread::of(list.into_iter()));
-        let cells = [dice.mean, dice.median, dice.std, iou.mean, nsd.mean, nsd.median, nsd.std].map(number);
-        lines.push(["all classes".to_string(), cases.len().to_string()].into_iter().chain(cells).collect());
+        add("all classes", cases.len(), means.map(|list| Spread::of(list.into_iter())));
     }
     text.push('\n');
     text.push_str(&aligned(&lines, 1));
@@ -91,12 +91,11 @@ fn aligned(lines: &[Vec<String>], left: usize) -> String {
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for line in lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .enumerate()
-            .map(|(c, (cell, &w))| if c < left { format!("{cell:<w$}") } else { format!("{cell:>w$}") })
-            .collect();
+        let padded = |(c, cell): (usize, &String)| match widths[c] {
+            w if c < left => format!("{cell:<w$}"),
+            w => format!("{cell:>w$}"),
+        };
+        let cells: Vec<String> = line.iter().enumerate().map(padded).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }

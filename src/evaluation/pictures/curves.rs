@@ -4,7 +4,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use image::RgbImage;
+use plotters::chart::{ChartContext, MeshStyle};
 use plotters::coord::Shift;
+use plotters::coord::types::RangedCoordf64;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
@@ -34,12 +36,14 @@ const WIDTH: u32 = 1200;
 const LEGEND_HEIGHT: u32 = 32;
 const LOSS_HEIGHT: u32 = 560;
 const SMALL_HEIGHT: u32 = 240;
-const TITLE_HEIGHT: u32 = 48;
+pub(super) const TITLE_HEIGHT: u32 = 48;
 /// Room for the labels of the value axis.
-const AXIS_WIDTH: u32 = 92;
+pub(super) const AXIS_WIDTH: u32 = 92;
+/// Of the line in front of a name in a legend.
+pub(super) const SAMPLE: i32 = 40;
 
 pub(super) const INK: RGBColor = RGBColor(40, 44, 52);
-pub(super) const GRID: RGBColor = RGBColor(226, 229, 234);
+const GRID: RGBColor = RGBColor(226, 229, 234);
 /// Training, validation, then references; distinguishable with colour-blindness (Okabe and Ito).
 const COLORS: [RGBColor; 5] = [
     RGBColor(0, 114, 178),
@@ -52,8 +56,9 @@ const COLORS: [RGBColor; 5] = [
 const RESOLUTION: usize = 1000;
 
 pub(super) type Canvas<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
-pub(super) type Drawn =
-    std::result::Result<(), DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>>;
+pub(super) type Drawn<T = ()> =
+    std::result::Result<T, DrawingAreaErrorKind<<BitMapBackend<'static> as DrawingBackend>::ErrorType>>;
+type Plot<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// Draws the progress of a run to `path`. `series` are losses: the first is the training loss, drawn with a smoothed
 /// line when it has many points; the second the validation loss, drawn with dots; any further one a reference such as
@@ -73,37 +78,52 @@ pub fn progress_png(
 
 /// The picture that [`progress_png`] writes.
 fn progress_picture(title: &str, series: &[Series], lr: &Series, throughput: &Series) -> RgbImage {
-    let (width, height) = (WIDTH, TITLE_HEIGHT + LOSS_HEIGHT + 2 * SMALL_HEIGHT);
-    let mut pixels = vec![255; (3 * width * height) as usize];
-    // Drawing into memory with a font that is part of the program: nothing is left that can fail.
-    let drawn = draw(&mut pixels, (width, height), title, series, lr, throughput);
-    debug_assert!(drawn.is_ok(), "{drawn:?}");
-    RgbImage::from_raw(width, height, pixels).unwrap_or_default()
+    picture(title, 24, (WIDTH, TITLE_HEIGHT + LOSS_HEIGHT + 2 * SMALL_HEIGHT), |body| {
+        let (upper, lower) = body.split_vertically(LOSS_HEIGHT);
+        let (second, third) = lower.split_vertically(SMALL_HEIGHT);
+
+        // One axis of steps for all charts, so that they can be read from top to bottom.
+        let all = || series.iter().chain([lr, throughput]);
+        let steps = range(all().flat_map(finite).map(|p| p.0).chain([0.0, 1.0]), 0.0);
+        draw_losses(&upper, series, steps.clone())?;
+        let rate = [(finite(lr).collect(), COLORS[3], Look::Line)];
+        draw_chart(&second, &lr.name, &rate, steps.clone(), true)?;
+        let speed = [(condensed(throughput), COLORS[4], Look::Line)];
+        draw_chart(&third, &throughput.name, &speed, steps, true)
+    })
 }
 
-fn draw(
-    pixels: &mut [u8],
-    size: (u32, u32),
-    title: &str,
-    series: &[Series],
-    lr: &Series,
-    throughput: &Series,
-) -> Drawn {
-    let root = BitMapBackend::with_buffer(pixels, size).into_drawing_area();
-    let (header, body) = root.split_vertically(TITLE_HEIGHT);
-    let middle = Pos::new(HPos::Center, VPos::Center);
-    header.draw_text(title, &text_style(24, INK).pos(middle), (size.0 as i32 / 2, TITLE_HEIGHT as i32 / 2 + 4))?;
-    let (upper, lower) = body.split_vertically(LOSS_HEIGHT);
-    let (second, third) = lower.split_vertically(SMALL_HEIGHT);
+/// A picture of `size` with a title in letters of `height` pixels, and below it what `draw` draws.
+pub(super) fn picture(title: &str, height: u32, size: (u32, u32), draw: impl FnOnce(&Canvas) -> Drawn) -> RgbImage {
+    let mut pixels = vec![255; (3 * size.0 * size.1) as usize];
+    let all = || -> Drawn {
+        let root = BitMapBackend::with_buffer(&mut pixels, size).into_drawing_area();
+        let (header, body) = root.split_vertically(TITLE_HEIGHT);
+        let style = text_style(height, INK).pos(Pos::new(HPos::Center, VPos::Center));
+        header.draw_text(title, &style, (size.0 as i32 / 2, TITLE_HEIGHT as i32 / 2 + 4))?;
+        draw(&body)
+    };
+    // Drawing into memory with a font that is part of the program: nothing is left that can fail.
+    let drawn = all();
+    debug_assert!(drawn.is_ok(), "{drawn:?}");
+    RgbImage::from_raw(size.0, size.1, pixels).unwrap_or_default()
+}
 
-    // One axis of steps for all charts, so that they can be read from top to bottom.
-    let all = || series.iter().chain([lr, throughput]);
-    let steps = range(all().flat_map(finite).map(|p| p.0).chain([0.0, 1.0]), 0.0);
-    draw_losses(&upper, series, steps.clone())?;
-    let rate = [(finite(lr).collect(), COLORS[3], Look::Line)];
-    draw_chart(&second, &lr.name, &rate, steps.clone(), true)?;
-    let speed = [(condensed(throughput), COLORS[4], Look::Line)];
-    draw_chart(&third, &throughput.name, &speed, steps, true)
+/// A chart of these ranges, with room for the letters: `below` pixels under it.
+pub(super) fn plot<'a, 'b>(area: &'a Canvas<'b>, below: u32, x: Range<f64>, y: Range<f64>) -> Drawn<Plot<'a, 'b>> {
+    let mut chart = ChartBuilder::on(area);
+    chart.margin(10).margin_right(28).x_label_area_size(below).y_label_area_size(AXIS_WIDTH);
+    chart.build_cartesian_2d(x, y)
+}
+
+/// The grid and the axes of a chart, in the colours and letters that all have.
+pub(super) fn mesh<'a, 'b, 'c>(
+    plot: &'c mut Plot<'a, 'b>,
+) -> MeshStyle<'a, 'c, RangedCoordf64, RangedCoordf64, BitMapBackend<'b>> {
+    let mut mesh = plot.configure_mesh();
+    mesh.light_line_style(WHITE).bold_line_style(GRID).axis_style(GRID).y_label_formatter(&|v| number(*v));
+    mesh.label_style(text_style(16, INK)).axis_desc_style(text_style(18, INK));
+    mesh
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -144,23 +164,11 @@ fn draw_chart(area: &Canvas, name: &str, curves: &[Curve], steps: Range<f64>, fr
     if from_zero && shown.start > 0.0 || values().all(|v| v >= 0.0) && shown.start < 0.0 {
         shown.start = 0.0;
     }
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .margin_right(28)
-        .x_label_area_size(40)
-        .y_label_area_size(AXIS_WIDTH)
-        .build_cartesian_2d(steps.clone(), shown.clone())?;
-    chart
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text_style(16, INK))
-        .axis_desc_style(text_style(18, INK))
+    let mut chart = plot(area, 40, steps, shown.clone())?;
+    mesh(&mut chart)
         .x_labels(10)
         .y_labels(if from_zero { 5 } else { 8 })
         .x_label_formatter(&|v| if v.fract() == 0.0 { number(*v) } else { String::new() })
-        .y_label_formatter(&|v| number(*v))
         .x_desc("step")
         .y_desc(name)
         .draw()?;
@@ -188,7 +196,6 @@ fn draw_chart(area: &Canvas, name: &str, curves: &[Curve], steps: Range<f64>, fr
 
 /// In a row of its own, where no curve can be hidden by it.
 fn draw_legend(area: &Canvas, entries: &[(&str, RGBColor, Look)]) -> Drawn {
-    const SAMPLE: i32 = 40;
     let style = text_style(17, INK);
     let y = LEGEND_HEIGHT as i32 / 2;
     let mut left = AXIS_WIDTH as i32 + 16;

@@ -64,7 +64,7 @@ pub fn examples(examples: &[Example], heading: Heading) -> RgbImage {
         for (n, volume) in [&example.before, &example.after].into_iter().enumerate() {
             let none = vec![0; volume.data.len()];
             let labels = example.labels.as_ref().map_or(&none, |maps| &maps[n]);
-            let painter = Painter::with_window(volume, labels, &none, heading.classes, window);
+            let painter = Painter::new(volume, labels, &none, heading.classes, window);
             let centre = painter.fullest();
             let mut x = GAP + n as u32 * (half + BETWEEN);
             for (plane, &cell) in PLANES.iter().zip(&cells) {

@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use image::RgbImage;
 use plotters::prelude::*;
-use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use super::curves::{Canvas, Drawn, GRID, INK, number, range};
+use super::curves::{AXIS_WIDTH, Canvas, Drawn, INK, SAMPLE, mesh, number, picture, plot, range};
 use super::text_style;
 
 /// One method's values: (x, mean, standard deviation), in order of x.
@@ -46,9 +45,7 @@ const COLORS: [RGBColor; 8] = [
 ];
 
 const SIZE: (u32, u32) = (1200, 640);
-const TITLE_HEIGHT: u32 = 48;
 const LEGEND_LINE: i32 = 28;
-const AXIS_WIDTH: u32 = 92;
 
 fn color(index: usize) -> RGBColor {
     COLORS[index % COLORS.len()]
@@ -56,29 +53,13 @@ fn color(index: usize) -> RGBColor {
 
 /// Lines with dots where points are few, and a band of one standard deviation around each.
 pub fn lines_picture(chart: &Chart) -> RgbImage {
-    picture(&chart.title, |area| draw_lines(area, chart))
+    picture(&chart.title, 22, SIZE, |area| draw_lines(area, chart))
 }
 
 /// For every method the distribution of its average rank over the draws of a bootstrap: as wide as ranks are frequent, with the
 /// interval that holds 95 % (thin), half (thick) of them, and the mean (dot). Rank 1 is at the top.
 pub fn ranks_picture(title: &str, methods: &[(String, Vec<f64>)]) -> RgbImage {
-    picture(title, |area| draw_ranks(area, methods))
-}
-
-fn picture(title: &str, draw: impl FnOnce(&Canvas) -> Drawn) -> RgbImage {
-    let mut pixels = vec![255; (3 * SIZE.0 * SIZE.1) as usize];
-    let all = || -> Drawn {
-        let root = BitMapBackend::with_buffer(&mut pixels, SIZE).into_drawing_area();
-        let (header, body) = root.split_vertically(TITLE_HEIGHT);
-        let middle = Pos::new(HPos::Center, VPos::Center);
-        let style = text_style(22, INK).pos(middle);
-        header.draw_text(title, &style, (SIZE.0 as i32 / 2, TITLE_HEIGHT as i32 / 2 + 4))?;
-        draw(&body)
-    };
-    // Drawing into memory with a font that is part of the program: nothing is left that can fail.
-    let drawn = all();
-    debug_assert!(drawn.is_ok(), "{drawn:?}");
-    RgbImage::from_raw(SIZE.0, SIZE.1, pixels).unwrap_or_default()
+    picture(title, 22, SIZE, |area| draw_ranks(area, methods))
 }
 
 /// Where the entries of a legend stand, in as many rows as they need, and its height.
@@ -97,9 +78,6 @@ fn legend(names: &[&str]) -> (Vec<(i32, i32)>, u32) {
     }
     (places, (y + LEGEND_LINE / 2) as u32)
 }
-
-/// Of the line in front of a name.
-const SAMPLE: i32 = 40;
 
 fn draw_lines(area: &Canvas, chart: &Chart) -> Drawn {
     let names: Vec<&str> = chart.lines.iter().map(|line| line.name.as_str()).collect();
@@ -127,22 +105,10 @@ fn draw_lines(area: &Canvas, chart: &Chart) -> Drawn {
         _ if (x - x.round()).abs() > 1e-6 || *x < 0.0 => String::new(),
         _ => chart.ticks.get(x.round() as usize).cloned().unwrap_or_default(),
     };
-    let mut drawn = ChartBuilder::on(&area)
-        .margin(10)
-        .margin_right(28)
-        .x_label_area_size(44)
-        .y_label_area_size(AXIS_WIDTH)
-        .build_cartesian_2d(across, up)?;
-    drawn
-        .configure_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text_style(16, INK))
-        .axis_desc_style(text_style(18, INK))
+    let mut drawn = plot(&area, 44, across, up)?;
+    mesh(&mut drawn)
         .x_labels(if places == 0 { 10 } else { 2 * places + 1 })
         .x_label_formatter(&tick)
-        .y_label_formatter(&|v| number(*v))
         .x_desc(&chart.x)
         .y_desc(&chart.y)
         .draw()?;
@@ -184,25 +150,13 @@ fn draw_ranks(area: &Canvas, methods: &[(String, Vec<f64>)]) -> Drawn {
         let known = (x - place).abs() < 1e-6 && place >= 0.0;
         methods.get(place as usize).filter(|_| known).map_or(String::new(), |(name, _)| name.clone())
     };
-    let mut chart = ChartBuilder::on(area)
-        .margin(10)
-        .margin_right(28)
-        .x_label_area_size(44)
-        .y_label_area_size(AXIS_WIDTH)
-        // From the last rank up to the first.
-        .build_cartesian_2d(-0.5..count - 0.5, count + 0.3..0.7)?;
-    chart
-        .configure_mesh()
+    // From the last rank up to the first.
+    let mut chart = plot(area, 44, -0.5..count - 0.5, count + 0.3..0.7)?;
+    mesh(&mut chart)
         .disable_x_mesh()
-        .light_line_style(WHITE)
-        .bold_line_style(GRID)
-        .axis_style(GRID)
-        .label_style(text_style(16, INK))
-        .axis_desc_style(text_style(18, INK))
         .x_labels(2 * methods.len() + 1)
         .y_labels(methods.len() + 1)
         .x_label_formatter(&name)
-        .y_label_formatter(&|v| number(*v))
         .y_desc("average rank over the data sets")
         .draw()?;
     for (index, (_, ranks)) in methods.iter().enumerate() {

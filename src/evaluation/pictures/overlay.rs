@@ -42,7 +42,7 @@ const ENTRY: u32 = 230;
 /// When a map does not have the image's number of voxels.
 pub fn overlay(image: &Volume, reference: &[i32], predicted: &[i32], classes: &[Class], title: &str) -> RgbImage {
     assert!([reference.len(), predicted.len()] == [image.data.len(); 2], "maps of other than {:?}", image.shape);
-    let painter = Painter::new(image, reference, predicted, classes);
+    let painter = Painter::new(image, reference, predicted, classes, window_of(image));
     let centre = painter.fullest();
     let sizes = pixels(image, resolution(image, COMFORTABLE));
     let cells: Vec<(u32, u32)> = PLANES.iter().map(|plane| (sizes[plane.right].max(120), sizes[plane.down])).collect();
@@ -54,11 +54,8 @@ pub fn overlay(image: &Volume, reference: &[i32], predicted: &[i32], classes: &[
     let present = classes.iter().filter(|class| !class.dice.is_nan()).count();
     let mut note = "line: reference, area: prediction".to_string();
     if chosen.len() < present {
-        note.push_str(&format!(
-            "; {present} classes, listed are the {} largest and the {} with the lowest Dice",
-            IN_LEGEND / 2,
-            IN_LEGEND / 2
-        ));
+        let half = IN_LEGEND / 2;
+        note += &format!("; {present} classes, listed are the {half} largest and the {half} with the lowest Dice");
     }
     let notes = wrap(&note, width - 2 * GAP, SMALL);
     let top = GAP + 2 * LINE;
@@ -104,11 +101,10 @@ pub fn overlay(image: &Volume, reference: &[i32], predicted: &[i32], classes: &[
 
 /// All classes that occur, or half of [`IN_LEGEND`] the largest and then the worst ones; by their number.
 fn legend(classes: &[Class]) -> Vec<usize> {
-    let present: Vec<usize> = (0..classes.len()).filter(|&k| !classes[k].dice.is_nan()).collect();
-    if present.len() <= IN_LEGEND {
-        return present;
+    let mut by_size: Vec<usize> = (0..classes.len()).filter(|&k| !classes[k].dice.is_nan()).collect();
+    if by_size.len() <= IN_LEGEND {
+        return by_size;
     }
-    let mut by_size = present;
     by_size.sort_by_key(|&k| std::cmp::Reverse(classes[k].voxels));
     let mut by_dice = by_size.split_off(IN_LEGEND / 2);
     by_dice.sort_by(|&a, &b| classes[a].dice.total_cmp(&classes[b].dice));
@@ -153,12 +149,8 @@ pub(super) struct Painter<'a> {
 }
 
 impl<'a> Painter<'a> {
-    fn new(image: &'a Volume, reference: &'a [i32], predicted: &'a [i32], classes: &[Class]) -> Self {
-        Self::with_window(image, reference, predicted, classes, window_of(image))
-    }
-
-    /// As [`Painter::new`], black at the window's first value and white at its second.
-    pub(super) fn with_window(
+    /// Black at the window's first value and white at its second.
+    pub(super) fn new(
         image: &'a Volume,
         reference: &'a [i32],
         predicted: &'a [i32],
@@ -269,7 +261,7 @@ mod tests {
     fn reference_as_line_and_prediction_as_area() {
         let image = Volume::zeros(SHAPE, [1.0; 3]);
         let (reference, predicted) = (cuboid([2; 3], [8; 3], 1), cuboid([2; 3], [8, 8, 11], 1));
-        let painter = Painter::new(&image, &reference, &predicted, &[class(&[1])]);
+        let painter = Painter::new(&image, &reference, &predicted, &[class(&[1])], window_of(&image));
         // Six pixels a voxel, so lines are two wide.
         let mut picture = RgbImage::new(14 * 6, 12 * 6);
         painter.slice(&mut picture, &PLANES[0], 5, (0, 0), (14 * 6, 12 * 6), true);
@@ -287,7 +279,7 @@ mod tests {
         let mut reference = cuboid([1, 2, 3], [3, 6, 9], 1);
         reference[7 * SHAPE[1] * SHAPE[2]] = 1;
         let (none, ignored) = (cuboid([0; 3], [0; 3], 1), cuboid([5; 3], [9; 3], 9));
-        let fullest = |r: &[i32], p: &[i32]| Painter::new(&image, r, p, &[class(&[1])]).fullest();
+        let fullest = |r: &[i32], p: &[i32]| Painter::new(&image, r, p, &[class(&[1])], (0.0, 1.0)).fullest();
         assert_eq!(fullest(&reference, &none), [1, 2, 3]);
         assert_eq!(fullest(&none, &reference), [1, 2, 3]);
         assert_eq!(fullest(&ignored, &none), [5, 6, 7]);

@@ -62,8 +62,7 @@ pub fn open(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, "foreign_keys", true)?;
         // Several processes may find the file empty; the first one fills it.
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let empty = is_empty(&transaction)?;
-        if empty {
+        if is_empty(&transaction)? {
             transaction.execute_batch(SCHEMA)?;
             transaction.pragma_update(None, "application_id", APPLICATION)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
@@ -71,9 +70,7 @@ pub fn open(path: &Path) -> Result<Connection> {
         transaction.commit()?;
         Ok(connection)
     };
-    let connection = prepare().map_err(|e| error(path, e))?;
-    check(path, &connection)?;
-    Ok(connection)
+    checked(path, prepare())
 }
 
 pub fn read(path: &Path) -> Result<Connection> {
@@ -81,7 +78,7 @@ pub fn read(path: &Path) -> Result<Connection> {
         return Err(Error::file(path, "there is no such file", "Give a file of results, or the folder that holds one"));
     }
     let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-    let prepare = |flags| {
+    let prepare = |flags| -> rusqlite::Result<Connection> {
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "query_only", true)?;
@@ -90,25 +87,25 @@ pub fn read(path: &Path) -> Result<Connection> {
     };
     let connection = match prepare(read_only) {
         // A writer was killed half-way: what it left must be undone before anyone can read.
-        Err(e) if code(&e) == Some(ErrorCode::ReadOnly) => {
+        Err(e) if e.sqlite_error_code() == Some(ErrorCode::ReadOnly) => {
             prepare(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)
         }
         other => other,
     };
-    let connection = connection.map_err(|e| error(path, e))?;
-    check(path, &connection)?;
-    Ok(connection)
+    checked(path, connection)
 }
 
 fn is_empty(connection: &Connection) -> rusqlite::Result<bool> {
     connection.query_row("SELECT count(*) = 0 FROM sqlite_schema", [], |row| row.get(0))
 }
 
-fn check(path: &Path, connection: &Connection) -> Result<()> {
+/// The connection, if it is to results as this program writes them.
+fn checked(path: &Path, connection: rusqlite::Result<Connection>) -> Result<Connection> {
+    let connection = connection.map_err(|e| error(path, e))?;
     let number = |pragma| connection.pragma_query_value(None, pragma, |row| row.get::<_, i32>(0));
     let numbers = number("application_id").and_then(|application| Ok((application, number("user_version")?)));
     match numbers.map_err(|e| error(path, e))? {
-        (APPLICATION, VERSION) => Ok(()),
+        (APPLICATION, VERSION) => Ok(connection),
         (APPLICATION, version) => Err(Error::file(
             path,
             format!("its schema is version {version}, this program reads version {VERSION}"),
@@ -118,13 +115,9 @@ fn check(path: &Path, connection: &Connection) -> Result<()> {
     }
 }
 
-fn code(e: &rusqlite::Error) -> Option<ErrorCode> {
-    e.sqlite_error_code()
-}
-
 /// Says what SQLite's error means for the user.
 pub fn error(path: &Path, e: rusqlite::Error) -> Error {
-    let (cause, remedy) = match code(&e) {
+    let (cause, remedy) = match e.sqlite_error_code() {
         Some(ErrorCode::NotADatabase) => ("is no file of results (no SQLite database)", "Give another file"),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
             ("another process keeps it locked", "Wait until that process is done, or end it")

@@ -125,11 +125,6 @@ impl Results {
         Ok(Results { connection: file::open(&path)?, path })
     }
 
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// Whether a run of this id is there.
     ///
     /// # Errors
@@ -149,10 +144,14 @@ impl Results {
             let what = format!("already holds run {}", describe(run));
             return Err(Error::file(&self.path, what, "Remove it there first if it is to be replaced"));
         }
+        self.add([(run, scores, points)])
+    }
+
+    fn add<'a>(&mut self, runs: impl IntoIterator<Item = (&'a Run, &'a [Score], &'a [Point])>) -> Result<()> {
         let path = &self.path;
-        let mut add = || {
+        let add = || {
             let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            write(&transaction, run, scores, points)?;
+            runs.into_iter().try_for_each(|(run, scores, points)| write(&transaction, run, scores, points))?;
             transaction.commit()
         };
         add().map_err(|e| file::error(path, e))
@@ -184,13 +183,8 @@ impl Results {
         let sql = "SELECT test_set, case_name, class, dice, nsd FROM scores JOIN runs ON run = number WHERE id = ?1 \
                    ORDER BY test_set, case_name, class";
         self.query(sql, [id], |row| {
-            Ok(Score {
-                test_set: row.get(0)?,
-                case: row.get(1)?,
-                class: row.get(2)?,
-                dice: row.get(3)?,
-                nsd: row.get(4)?,
-            })
+            let (test_set, case, class, dice, nsd) = row.try_into()?;
+            Ok(Score { test_set, case, class, dice, nsd })
         })
     }
 
@@ -219,22 +213,11 @@ impl Results {
                 added.push((other.points(&run.id)?, scores, run));
             } else if self.scores(&run.id)? != scores {
                 let what = format!("holds other scores than {} for run {}", other.path.display(), describe(&run));
-                return Err(Error::file(
-                    &self.path,
-                    what,
-                    "Decide which is right and remove the run from the other file",
-                ));
+                let remedy = "Decide which is right and remove the run from the other file";
+                return Err(Error::file(&self.path, what, remedy));
             }
         }
-        let path = &self.path;
-        let mut add = || {
-            let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            for (points, scores, run) in &added {
-                write(&transaction, run, scores, points)?;
-            }
-            transaction.commit()
-        };
-        add().map_err(|e| file::error(path, e))?;
+        self.add(added.iter().map(|(points, scores, run)| (run, &scores[..], &points[..])))?;
         Ok(added.len())
     }
 
@@ -260,27 +243,24 @@ fn describe(run: &Run) -> String {
 fn write(transaction: &Transaction, run: &Run, scores: &[Score], points: &[Point]) -> rusqlite::Result<()> {
     // SQLite's integers are signed: seeds keep their bits.
     let seed = run.seed as i64;
-    transaction.execute(
-        &format!(
-            "INSERT INTO runs ({RUN_COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)"
-        ),
-        params![
-            run.id,
-            run.kind.name(),
-            run.method,
-            run.dataset,
-            run.cases as i64,
-            run.fold,
-            seed,
-            run.option,
-            run.plan,
-            run.code,
-            run.adapter,
-            run.steps as i64,
-            run.seconds,
-            run.finished
-        ],
-    )?;
+    let columns = params![
+        run.id,
+        run.kind.name(),
+        run.method,
+        run.dataset,
+        run.cases as i64,
+        run.fold,
+        seed,
+        run.option,
+        run.plan,
+        run.code,
+        run.adapter,
+        run.steps as i64,
+        run.seconds,
+        run.finished
+    ];
+    let sql = format!("INSERT INTO runs ({RUN_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)");
+    transaction.execute(&sql, columns)?;
     let number = transaction.last_insert_rowid();
     let mut insert = transaction.prepare("INSERT INTO scores VALUES (?1, ?2, ?3, ?4, ?5, ?6)")?;
     for score in scores {

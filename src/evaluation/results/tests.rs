@@ -42,7 +42,7 @@ fn what_is_inserted_reads_back() {
     drop(results);
 
     let results = Results::read(folder.path()).unwrap();
-    assert_eq!(results.path(), folder.path().join(FILE));
+    assert_eq!(results.path, folder.path().join(FILE));
     assert!(results.has("x").unwrap());
     assert_eq!(results.runs().unwrap(), [run("x")]);
     assert_eq!(results.scores("x").unwrap(), scores);

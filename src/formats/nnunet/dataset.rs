@@ -63,7 +63,8 @@ impl Dataset {
     /// # Errors
     /// The file is missing, not JSON, or says something nnU-Net would not accept.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_json(super::read_json(path)?).map_err(|cause| bad(path, cause))
+        let remedy = "Correct it; nnU-Net's documentation on the dataset format says what belongs there";
+        Self::from_json(super::read_json(path)?).map_err(|cause| Error::file(path, cause, remedy))
     }
 
     /// As [`Dataset::read`] from a value, such as the copy inside a checkpoint.
@@ -86,10 +87,6 @@ impl Dataset {
         let cases = json.get("dataset").and_then(Value::as_object).map(cases).transpose()?;
         Ok(Self { channels: channels.into_iter().map(|c| c.1).collect(), labels, file_ending, cases, json })
     }
-}
-
-fn bad(path: &Path, cause: String) -> Error {
-    Error::file(path, cause, "Correct it; nnU-Net's documentation on the dataset format says what belongs there")
 }
 
 fn labels(json: &Value) -> std::result::Result<Labels, String> {

@@ -1,6 +1,7 @@
 //! `plans.json`: how a data set is prepared, and the network of each configuration.
 
 use crate::base::{Error, Result};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::Path;
 
@@ -28,22 +29,27 @@ impl Reader {
 }
 
 /// What happens to the intensities of a channel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Normalization {
     /// To zero mean and unit variance.
+    #[serde(rename = "ZScoreNormalization")]
     ZScore,
     /// Clipped to the 0.5 and 99.5 percentiles of the data set's foreground, then its mean and deviation.
+    #[serde(rename = "CTNormalization")]
     Ct,
     /// Left as they are.
+    #[serde(rename = "NoNormalization")]
     None,
     /// To the range 0 to 1 of each image.
+    #[serde(rename = "RescaleTo01Normalization")]
     RescaleTo01,
     /// Divided by 255.
+    #[serde(rename = "RGBTo01Normalization")]
     RgbTo01,
 }
 
 /// Foreground intensities of a channel over the whole data set.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
 pub struct Intensity {
     /// The mean.
     pub mean: f64,
@@ -168,13 +174,9 @@ impl Plans {
         let mut intensities = Vec::new();
         if let Some(list) = json.get("foreground_intensity_properties_per_channel").and_then(Value::as_object) {
             for k in 0..list.len() {
-                let number = |key: &str| list.get(&k.to_string()).and_then(|c| c.get(key)).and_then(Value::as_f64);
-                let (Some(mean), Some(std), Some(percentile_00_5), Some(percentile_99_5)) =
-                    (number("mean"), number("std"), number("percentile_00_5"), number("percentile_99_5"))
-                else {
-                    return Err(format!("foreground_intensity_properties_per_channel lacks numbers of channel {k}"));
-                };
-                intensities.push(Intensity { mean, std, percentile_00_5, percentile_99_5 });
+                let channel = list.get(&k.to_string()).filter(|channel| channel.is_object());
+                let lacking = |_| format!("foreground_intensity_properties_per_channel lacks numbers of channel {k}");
+                intensities.push(Intensity::deserialize(channel.unwrap_or(&Value::Null)).map_err(lacking)?);
             }
         }
         Ok(Self {
@@ -214,7 +216,11 @@ impl Plans {
             return Err(format!("spacing of {name} is {spacing:?}"));
         }
         let schemes = get("normalization_schemes")?.as_array().cloned().unwrap_or_default();
-        let normalization = schemes.iter().map(normalization).collect::<Cause<Vec<_>>>()?;
+        let scheme = |scheme: &Value| {
+            let class = scheme.as_str().unwrap_or_default();
+            serde_json::from_value(class.into()).map_err(|_| format!("the normalization {class} is not known"))
+        };
+        let normalization = schemes.iter().map(scheme).collect::<Cause<Vec<Normalization>>>()?;
         let masks = get("use_mask_for_norm")?.as_array().cloned().unwrap_or_default();
         let use_mask_for_norm = masks.iter().map(|v| v.as_bool().unwrap_or(false)).collect();
         let resampling = |what: &str, order: u64| -> Cause<Resampling> {
@@ -247,7 +253,10 @@ impl Plans {
             segmentation: resampling("seg", 1)?,
             probabilities: resampling("probabilities", 1)?,
             batch_dice: json.get("batch_dice").and_then(Value::as_bool).unwrap_or(false),
-            architecture: Architecture::from_json(&json)?,
+            architecture: match json.get("architecture") {
+                Some(architecture) => Architecture::from_json(architecture)?,
+                None => Architecture::from_first_plans(&json)?,
+            },
         })
     }
 
@@ -265,34 +274,17 @@ impl Plans {
     }
 }
 
+fn number(v: &Value) -> Option<usize> {
+    v.as_u64().map(|v| v as usize)
+}
+
 fn triple(v: &Value) -> Option<[usize; 3]> {
-    let list: Option<Vec<usize>> = v.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect();
+    let list: Option<Vec<usize>> = v.as_array()?.iter().map(number).collect();
     list?.try_into().ok()
 }
 
-fn normalization(v: &Value) -> Cause<Normalization> {
-    Ok(match v.as_str().unwrap_or_default() {
-        "ZScoreNormalization" => Normalization::ZScore,
-        "CTNormalization" => Normalization::Ct,
-        "NoNormalization" => Normalization::None,
-        "RescaleTo01Normalization" => Normalization::RescaleTo01,
-        "RGBTo01Normalization" => Normalization::RgbTo01,
-        other => return Err(format!("the normalization {other} is not known")),
-    })
-}
-
 impl Architecture {
-    const RESIDUAL: &'static str = "dynamic_network_architectures.architectures.unet.ResidualEncoderUNet";
-    const PLAIN: &'static str = "dynamic_network_architectures.architectures.unet.PlainConvUNet";
-
-    fn from_json(configuration: &Map<String, Value>) -> Cause<Self> {
-        match configuration.get("architecture") {
-            Some(a) => Self::from_architecture(a),
-            None => Self::from_first_plans(configuration),
-        }
-    }
-
-    fn from_architecture(a: &Value) -> Cause<Self> {
+    fn from_json(a: &Value) -> Cause<Self> {
         let class = a.get("network_class_name").and_then(Value::as_str).unwrap_or_default();
         let residual = match class.rsplit('.').next() {
             Some("ResidualEncoderUNet") => true,
@@ -324,17 +316,8 @@ impl Architecture {
             return Err("the leaky ReLU has another slope than 0.01".into());
         }
         let blocks = if residual { "n_blocks_per_stage" } else { "n_conv_per_stage" };
-        let numbers = |key: &str, n: usize| numbers(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
-        let triples = |key: &str| triples(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
-        Self {
-            residual,
-            features: numbers("features_per_stage", n)?,
-            blocks: numbers(blocks, n)?,
-            kernels: triples("kernel_sizes")?,
-            strides: triples("strides")?,
-            decoder_convs: numbers("n_conv_per_stage_decoder", n - 1)?,
-        }
-        .within_limits()
+        let features = numbers(kwargs, "features_per_stage", n)?;
+        Self::from_lists(residual, features, kwargs, [blocks, "kernel_sizes", "strides"])
     }
 
     /// The first plans of nnU-Net v2 had these values in the configuration itself.
@@ -347,43 +330,47 @@ impl Architecture {
             other => return Err(format!("the network is a {other}, which is not supported")),
         };
         let n = stages(get("conv_kernel_sizes").as_array().map_or(0, Vec::len) as u64)?;
-        let numbers = |key: &str, n: usize| numbers(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
-        let triples = |key: &str| triples(get(key), n).ok_or_else(|| format!("{key} is {}", get(key)));
         let base = get("UNet_base_num_features").as_u64().ok_or("UNet_base_num_features is missing")? as usize;
         let most = get("unet_max_num_features").as_u64().ok_or("unet_max_num_features is missing")? as usize;
-        Self {
-            residual,
-            features: (0..n).map(|s| base.saturating_mul(1 << s).min(most)).collect(),
-            blocks: numbers("n_conv_per_stage_encoder", n)?,
-            kernels: triples("conv_kernel_sizes")?,
-            strides: triples("pool_op_kernel_sizes")?,
-            decoder_convs: numbers("n_conv_per_stage_decoder", n - 1)?,
-        }
-        .within_limits()
+        let features = (0..n).map(|s| base.saturating_mul(1 << s).min(most)).collect();
+        let names = ["n_conv_per_stage_encoder", "conv_kernel_sizes", "pool_op_kernel_sizes"];
+        Self::from_lists(residual, features, c, names)
     }
 
-    /// Far above any network that fits a device, so that sizes computed from these numbers do not overflow.
-    fn within_limits(self) -> Cause<Self> {
-        let limits: [(&str, Vec<usize>, usize); 5] = [
-            ("number of features", self.features.clone(), 8192),
-            ("number of blocks or convolutions", self.blocks.clone(), 64),
-            ("number of convolutions in the decoder", self.decoder_convs.clone(), 64),
-            ("kernel size", self.kernels.concat(), 31),
-            ("stride", self.strides.concat(), 16),
+    /// With the other lists of `json`, which has these names for them.
+    fn from_lists(
+        residual: bool,
+        features: Vec<usize>,
+        json: &Map<String, Value>,
+        [blocks, kernels, strides]: [&str; 3],
+    ) -> Cause<Self> {
+        let n = features.len();
+        let (blocks, kernels) = (numbers(json, blocks, n)?, triples(json, kernels, n)?);
+        let (strides, decoder_convs) = (triples(json, strides, n)?, numbers(json, "n_conv_per_stage_decoder", n - 1)?);
+        // Far above any network that fits a device, so that sizes computed from these numbers do not overflow.
+        let limits: [(&str, &[usize], usize); 5] = [
+            ("number of features", &features, 8192),
+            ("number of blocks or convolutions", &blocks, 64),
+            ("number of convolutions in the decoder", &decoder_convs, 64),
+            ("kernel size", kernels.as_flattened(), 31),
+            ("stride", strides.as_flattened(), 16),
         ];
         for (what, values, most) in limits {
-            if let Some(value) = values.into_iter().find(|v| !(1..=most).contains(v)) {
+            if let Some(value) = values.iter().find(|v| !(1..=most).contains(*v)) {
                 return Err(format!("a {what} is {value}, and 1 to {most} is supported"));
             }
         }
-        Ok(self)
+        Ok(Self { residual, features, blocks, kernels, strides, decoder_convs })
     }
 
     /// The value of a configuration's `architecture`.
     pub fn to_json(&self) -> Value {
-        let blocks = if self.residual { "n_blocks_per_stage" } else { "n_conv_per_stage" };
+        let (class, blocks) = match self.residual {
+            true => ("ResidualEncoderUNet", "n_blocks_per_stage"),
+            false => ("PlainConvUNet", "n_conv_per_stage"),
+        };
         json!({
-            "network_class_name": if self.residual { Self::RESIDUAL } else { Self::PLAIN },
+            "network_class_name": format!("dynamic_network_architectures.architectures.unet.{class}"),
             "arch_kwargs": {
                 "n_stages": self.features.len(),
                 "features_per_stage": self.features,
@@ -414,35 +401,26 @@ fn stages(n: u64) -> Cause<usize> {
     }
 }
 
-/// `n` numbers, or one for all.
-fn numbers(v: &Value, n: usize) -> Option<Vec<usize>> {
-    if let Some(one) = v.as_u64() {
-        return Some(vec![one as usize; n]);
-    }
-    let list: Option<Vec<usize>> = v.as_array()?.iter().map(|v| v.as_u64().map(|v| v as usize)).collect();
-    list.filter(|l| l.len() == n)
+/// The `n` values in the list of this name.
+fn list<T>(json: &Map<String, Value>, key: &str, n: usize, one: impl Fn(&Value) -> Option<T>) -> Cause<Vec<T>> {
+    let given = json.get(key).unwrap_or(&Value::Null);
+    let list: Option<Vec<T>> = given.as_array().and_then(|list| list.iter().map(one).collect());
+    list.filter(|list| list.len() == n).ok_or_else(|| format!("{key} is {given}"))
 }
 
-fn triples(v: &Value, n: usize) -> Option<Vec<[usize; 3]>> {
-    let one = |v: &Value| triple(v).or_else(|| v.as_u64().map(|k| [k as usize; 3]));
-    let list: Option<Vec<[usize; 3]>> = v.as_array()?.iter().map(one).collect();
-    list.filter(|l| l.len() == n)
+/// `n` numbers, or one for all.
+fn numbers(json: &Map<String, Value>, key: &str, n: usize) -> Cause<Vec<usize>> {
+    let for_all = json.get(key).and_then(number);
+    for_all.map_or_else(|| list(json, key, n, number), |one| Ok(vec![one; n]))
+}
+
+fn triples(json: &Map<String, Value>, key: &str, n: usize) -> Cause<Vec<[usize; 3]>> {
+    list(json, key, n, |v| triple(v).or_else(|| number(v).map(|k| [k; 3])))
 }
 
 impl Configuration {
     /// The value of `configurations.NAME`. `median` is the median shape of the prepared images.
     pub fn to_json(&self, plans_name: &str, median: [usize; 3]) -> Value {
-        let schemes: Vec<&str> = self
-            .normalization
-            .iter()
-            .map(|n| match n {
-                Normalization::ZScore => "ZScoreNormalization",
-                Normalization::Ct => "CTNormalization",
-                Normalization::None => "NoNormalization",
-                Normalization::RescaleTo01 => "RescaleTo01Normalization",
-                Normalization::RgbTo01 => "RGBTo01Normalization",
-            })
-            .collect();
         let resampling = |r: &Resampling, is_seg: bool| json!({ "is_seg": is_seg, "order": r.order, "order_z": r.order_z, "force_separate_z": r.force_separate_z });
         json!({
             "data_identifier": format!("{plans_name}_{}", self.name),
@@ -451,7 +429,7 @@ impl Configuration {
             "patch_size": self.patch_size,
             "median_image_size_in_voxels": median,
             "spacing": self.spacing,
-            "normalization_schemes": schemes,
+            "normalization_schemes": self.normalization,
             "use_mask_for_norm": self.use_mask_for_norm,
             "resampling_fn_data": "resample_data_or_seg_to_shape",
             "resampling_fn_seg": "resample_data_or_seg_to_shape",

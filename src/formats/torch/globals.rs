@@ -4,7 +4,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::objects::{ByteOrder, Id, Object, Objects, Result};
+use super::objects::{Id, Object, Objects, Result};
 use super::value::{Dtype, Storage, TensorRef};
 
 /// PyTorch's own limit on the axes of a tensor.
@@ -16,7 +16,7 @@ pub(super) fn call(objects: &mut Objects, callee: Id, arguments: Id) -> Result<O
     if !matches!(objects.object(callee), Object::Global(_)) {
         return Ok(Object::Opaque(name));
     }
-    let arguments = arguments_of(objects, arguments)?;
+    let arguments = copy(objects, arguments).map_err(|_| "a call without a tuple of arguments")?;
     match (&*name, arguments.as_slice()) {
         ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict", []) => Ok(Object::Dict(vec![])),
         // The factory of missing values, if there is one, is of no use here.
@@ -24,11 +24,8 @@ pub(super) fn call(objects: &mut Objects, callee: Id, arguments: Id) -> Result<O
         ("collections.OrderedDict" | "builtins.dict" | "__builtin__.dict" | "collections.Counter", &[content]) => {
             dict(objects, content)
         }
-        ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", &[content]) => {
-            copy(objects, content).map(Object::List)
-        }
-        ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", []) => {
-            Ok(Object::List(vec![]))
+        ("builtins.set" | "builtins.frozenset" | "__builtin__.set" | "__builtin__.frozenset", content @ ([] | [_])) => {
+            content.first().map_or(Ok(vec![]), |&content| copy(objects, content)).map(Object::List)
         }
         ("torch.Size", &[content]) => copy(objects, content).map(Object::Tuple),
         ("torch.device", &[kind]) => Ok(Object::Str(objects.text(kind)?.into())),
@@ -44,7 +41,7 @@ pub(super) fn call(objects: &mut Objects, callee: Id, arguments: Id) -> Result<O
         ("builtins.bytearray" | "__builtin__.bytearray", &[text, _]) => latin1(objects, text),
         ("builtins.bytearray" | "__builtin__.bytearray", &[bytes]) => Ok(objects.object(bytes).clone()),
 
-        ("numpy.dtype", &[kind, ..]) => Ok(Object::NumpyType(objects.text(kind)?.into(), ByteOrder::Little)),
+        ("numpy.dtype", &[kind, ..]) => Ok(Object::NumpyType(objects.text(kind)?.into(), false)),
         ("numpy.core.multiarray.scalar" | "numpy._core.multiarray.scalar", &[dtype, bytes]) => {
             Ok(numpy_scalar(objects, dtype, bytes))
         }
@@ -72,10 +69,8 @@ pub(super) fn call(objects: &mut Objects, callee: Id, arguments: Id) -> Result<O
 pub(super) fn set_state(objects: &mut Objects, instance: Id, state: Id) {
     let order = objects.items(state).ok().and_then(|items| items.get(1).copied());
     let big = order.is_some_and(|order| objects.text(order) == Ok(">"));
-    if let Object::NumpyType(_, order) = objects.object_mut(instance)
-        && big
-    {
-        *order = ByteOrder::Big;
+    if let Object::NumpyType(_, big_endian) = objects.object_mut(instance) {
+        *big_endian |= big;
     }
 }
 
@@ -119,9 +114,12 @@ fn tensor(objects: &mut Objects, storage: Id, dtype: Option<Id>, offset: Id, sha
     };
     let dtype = match dtype.map(|dtype| objects.name(dtype)) {
         None => stored,
-        Some(name) => match dtype_of(&name) {
-            None => return Ok(Object::Opaque(format!("a tensor of {name}").into())),
-            known => known,
+        // The types that PyTorch stores as bytes; the older ones have storages of their own.
+        Some(name) => match &*name {
+            "torch.uint16" => Some(Dtype::U16),
+            "torch.uint32" => Some(Dtype::U32),
+            "torch.uint64" => Some(Dtype::U64),
+            _ => return Ok(Object::Opaque(format!("a tensor of {name}").into())),
         },
     };
     let dtype = dtype.ok_or("a tensor without a type of numbers")?;
@@ -138,37 +136,27 @@ fn tensor(objects: &mut Objects, storage: Id, dtype: Option<Id>, offset: Id, sha
     Ok(Object::Tensor(Box::new(tensor)))
 }
 
-/// The types that PyTorch stores as bytes; the older ones have storages of their own.
-fn dtype_of(name: &str) -> Option<Dtype> {
-    Some(match name {
-        "torch.uint16" => Dtype::U16,
-        "torch.uint32" => Dtype::U32,
-        "torch.uint64" => Dtype::U64,
-        _ => return None,
-    })
-}
-
 /// A number of numpy, whose bytes follow as bytes.
 fn numpy_scalar(objects: &Objects, dtype: Id, bytes: Id) -> Object {
-    let (kind, order) = match objects.object(dtype) {
-        Object::NumpyType(kind, order) => (kind.clone(), *order),
-        _ => ("an unknown type".into(), ByteOrder::Little),
+    let (kind, big_endian) = match objects.object(dtype) {
+        Object::NumpyType(kind, big_endian) => (kind.clone(), *big_endian),
+        _ => ("an unknown type".into(), false),
     };
     let number = match objects.object(bytes) {
-        Object::Bytes(bytes) => numpy_number(&kind, order, bytes),
+        Object::Bytes(bytes) => numpy_number(&kind, big_endian, bytes),
         _ => None,
     };
     number.unwrap_or_else(|| Object::Opaque(format!("a numpy scalar of {kind}").into()))
 }
 
-fn numpy_number(kind: &str, order: ByteOrder, bytes: &[u8]) -> Option<Object> {
+fn numpy_number(kind: &str, big_endian: bool, bytes: &[u8]) -> Option<Object> {
     let (kind, size) = kind.split_at_checked(1)?;
     if size.parse() != Ok(bytes.len()) || bytes.len() > 8 {
         return None;
     }
     let mut low = [0; 8];
     low[..bytes.len()].copy_from_slice(bytes);
-    if order == ByteOrder::Big {
+    if big_endian {
         low[..bytes.len()].reverse();
     }
     let bits = u64::from_le_bytes(low);
@@ -184,11 +172,6 @@ fn numpy_number(kind: &str, order: ByteOrder, bytes: &[u8]) -> Option<Object> {
         ("b", 1) => Object::Bool(bits != 0),
         _ => return None,
     })
-}
-
-/// The arguments, if they are a tuple as they must be.
-fn arguments_of(objects: &mut Objects, arguments: Id) -> Result<Vec<Id>> {
-    copy(objects, arguments).map_err(|_| "a call without a tuple of arguments".into())
 }
 
 fn copy(objects: &mut Objects, items: Id) -> Result<Vec<Id>> {

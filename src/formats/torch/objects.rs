@@ -41,19 +41,12 @@ pub(super) enum Object {
     Dict(Vec<(Id, Id)>),
     /// A name `module.name` that was looked up, never anything behind it.
     Global(Rc<str>),
-    /// A numpy type as `f8`.
-    NumpyType(Rc<str>, ByteOrder),
+    /// A numpy type as `f8`, and whether its most significant byte comes first.
+    NumpyType(Rc<str>, bool),
     /// Without a type of number if it is a storage of bytes.
     Storage(Arc<Storage>, Option<Dtype>),
     Tensor(Box<TensorRef>),
     Opaque(Rc<str>),
-}
-
-/// How the bytes of a number lie.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum ByteOrder {
-    Little,
-    Big,
 }
 
 /// The objects of a pickle, the storages that it names, and what is left of its budget.
@@ -138,6 +131,9 @@ impl Objects {
         self.spend(match &self.table[id] {
             Object::List(items) | Object::Tuple(items) => items.len(),
             Object::Dict(items) => items.len(),
+            Object::Str(text) | Object::Global(text) | Object::Opaque(text) => text.len() / 64,
+            Object::Bytes(bytes) => bytes.len() / 64,
+            Object::Tensor(tensor) => tensor.shape.len(),
             _ => 0,
         })?;
         let object = self.table[id].clone();
@@ -146,25 +142,13 @@ impl Objects {
             Object::Bool(value) => Value::Bool(value),
             Object::Int(value) => Value::Int(value),
             Object::Float(value) => Value::Float(value),
-            Object::Str(text) => {
-                self.spend(text.len() / 64)?;
-                Value::Str(text.to_string())
-            }
-            Object::Bytes(bytes) => {
-                self.spend(bytes.len() / 64)?;
-                Value::Bytes(bytes.to_vec())
-            }
+            Object::Str(text) => Value::Str(text.to_string()),
+            Object::Bytes(bytes) => Value::Bytes(bytes.to_vec()),
             Object::List(items) => Value::List(self.values(&items, depth)?),
             Object::Tuple(items) => Value::Tuple(self.values(&items, depth)?),
             Object::Dict(items) => self.dict(&items, depth)?,
-            Object::Tensor(tensor) => {
-                self.spend(tensor.shape.len())?;
-                Value::Tensor(tensor)
-            }
-            Object::Global(name) | Object::Opaque(name) => {
-                self.spend(name.len() / 64)?;
-                Value::Opaque(name.to_string())
-            }
+            Object::Tensor(tensor) => Value::Tensor(tensor),
+            Object::Global(name) | Object::Opaque(name) => Value::Opaque(name.to_string()),
             Object::NumpyType(..) => Value::Opaque("numpy.dtype".into()),
             Object::Storage(..) => Value::Opaque("torch.storage".into()),
         })

@@ -8,7 +8,10 @@ use super::objects::{Id, Object, Objects, Parsed, Result};
 
 /// Interprets `pickle`, of protocol 2 to 5.
 pub(super) fn parse(pickle: &[u8]) -> Result<Parsed> {
-    let mut machine = Machine::new(pickle);
+    // A byte of an honest pickle costs less than two units: opcodes, objects and values, each one unit. The rest is for
+    // values that several dictionaries share, which become copies.
+    let objects = Objects::new(pickle.len().saturating_mul(4).saturating_add(1 << 20));
+    let mut machine = Machine { pickle, at: 0, objects, stack: vec![], marks: vec![], memo: HashMap::new() };
     let root = machine.run().map_err(|cause| format!("{cause} (byte {} of the pickle)", machine.at))?;
     machine.objects.finish(root)
 }
@@ -23,20 +26,17 @@ struct Machine<'a> {
     memo: HashMap<usize, Id>,
 }
 
-impl<'a> Machine<'a> {
-    fn new(pickle: &'a [u8]) -> Self {
-        Machine {
-            pickle,
-            at: 0,
-            // A byte of an honest pickle costs less than two units: opcodes, objects and values, each one unit. The
-            // rest is for values that several dictionaries share, which become copies.
-            objects: Objects::new(pickle.len().saturating_mul(4).saturating_add(1 << 20)),
-            stack: vec![],
-            marks: vec![],
-            memo: HashMap::new(),
-        }
+/// Bytes of the number, length or place that follows an opcode.
+fn width(opcode: u8) -> usize {
+    match opcode {
+        b'K' | 0x8a | b'U' | 0x8c | b'C' | b'q' | b'h' => 1,
+        b'M' => 2,
+        0x8d | 0x8e | 0x96 => 8,
+        _ => 4,
     }
+}
 
+impl<'a> Machine<'a> {
     fn run(&mut self) -> Result<Id> {
         loop {
             let opcode = self.take(1)?[0];
@@ -59,126 +59,96 @@ impl<'a> Machine<'a> {
                 b'1' => _ = self.pop_mark()?,
                 b'2' => self.stack.push(self.top()?),
 
-                b'N' => self.push(Object::None)?,
-                0x88 => self.push(Object::Bool(true))?,
-                0x89 => self.push(Object::Bool(false))?,
-                b'J' => {
-                    let number = i32::from_le_bytes(self.array()?);
-                    self.push(Object::Int(number.into()))?;
-                }
-                b'K' | b'M' => {
-                    let number = self.length(if opcode == b'K' { 1 } else { 2 })?;
-                    self.push(Object::Int(number as i64))?;
-                }
-                0x8a | 0x8b => {
-                    let length = self.length(if opcode == 0x8a { 1 } else { 4 })?;
-                    let number = long(self.take(length)?);
-                    self.push(number)?;
-                }
-                b'G' => {
-                    let number = f64::from_be_bytes(self.array()?);
-                    self.push(Object::Float(number))?;
-                }
-                // The first two are the `str` of Python 2.
-                b'U' | b'T' | 0x8c | b'X' | 0x8d => {
-                    let text = self.counted(match opcode {
-                        b'U' | 0x8c => 1,
-                        0x8d => 8,
-                        _ => 4,
-                    })?;
-                    let text = String::from_utf8_lossy(text).into();
-                    self.push(Object::Str(text))?;
-                }
-                b'C' | b'B' | 0x8e | 0x96 => {
-                    let bytes = self.counted(match opcode {
-                        b'C' => 1,
-                        b'B' => 4,
-                        _ => 8,
-                    })?;
-                    self.push(Object::Bytes(bytes.into()))?;
-                }
-
-                b']' | 0x8f => self.push(Object::List(vec![]))?,
-                b'}' => self.push(Object::Dict(vec![]))?,
-                b')' => self.push(Object::Tuple(vec![]))?,
-                b't' | b'l' | 0x91 => {
-                    let items = self.pop_mark()?;
-                    self.push(if opcode == b't' { Object::Tuple(items) } else { Object::List(items) })?;
-                }
-                0x85..=0x87 => {
-                    let mut items = vec![0; (opcode - 0x84).into()];
-                    for slot in items.iter_mut().rev() {
-                        *slot = self.pop()?;
+                b'a' | b'e' | 0x90 => {
+                    let new = if opcode == b'a' { self.pop_last(1)? } else { self.pop_mark()? };
+                    let list = self.top()?;
+                    match self.objects.object_mut(list) {
+                        Object::List(items) => items.extend(new),
+                        Object::Opaque(_) => {}
+                        _ => return Err("appends to something else than a list".into()),
                     }
-                    self.push(Object::Tuple(items))?;
                 }
-                b'd' => {
-                    let items = pairs(&self.pop_mark()?)?;
-                    self.push(Object::Dict(items))?;
-                }
-                b'a' => {
-                    let item = self.pop()?;
-                    self.append(&[item])?;
-                }
-                b'e' | 0x90 => {
-                    let items = self.pop_mark()?;
-                    self.append(&items)?;
-                }
-                b's' => {
-                    let value = self.pop()?;
-                    let key = self.pop()?;
-                    self.set_items(vec![(key, value)])?;
-                }
-                b'u' => {
-                    let items = pairs(&self.pop_mark()?)?;
-                    self.set_items(items)?;
+                b's' | b'u' => {
+                    let items = if opcode == b's' { self.pop_last(2)? } else { self.pop_mark()? };
+                    let new = pairs(&items)?;
+                    let dict = self.top()?;
+                    match self.objects.object_mut(dict) {
+                        Object::Dict(items) => items.extend(new),
+                        Object::Opaque(_) => {}
+                        _ => return Err("sets a key of something else than a dictionary".into()),
+                    }
                 }
 
                 b'q' | b'r' => {
-                    let place = self.length(if opcode == b'q' { 1 } else { 4 })?;
+                    let place = self.length(opcode)?;
                     self.memo.insert(place, self.top()?);
                 }
                 0x94 => _ = self.memo.insert(self.memo.len(), self.top()?),
                 b'h' | b'j' => {
-                    let place = self.length(if opcode == b'h' { 1 } else { 4 })?;
-                    let id = *self.memo.get(&place).ok_or("refers to an object that was never kept")?;
-                    self.stack.push(id);
+                    let place = self.length(opcode)?;
+                    self.stack.push(*self.memo.get(&place).ok_or("refers to an object that was never kept")?);
                 }
 
-                b'c' => {
-                    let (module, name) = (self.line()?, self.line()?);
-                    self.push(Object::Global(format!("{module}.{name}").into()))?;
-                }
-                0x93 => {
-                    let (name, module) = (self.pop()?, self.pop()?);
-                    let global = format!("{}.{}", self.objects.text(module)?, self.objects.text(name)?);
-                    self.objects.spend(global.len() / 64)?;
-                    self.push(Object::Global(global.into()))?;
-                }
-                b'R' | 0x81 => {
-                    let (arguments, callee) = (self.pop()?, self.pop()?);
-                    let result = globals::call(&mut self.objects, callee, arguments)?;
-                    self.push(result)?;
-                }
-                // NEWOBJ_EX: nothing that is interpreted is made with named arguments.
-                0x92 => {
-                    let (_, _, class) = (self.pop()?, self.pop()?, self.pop()?);
-                    let object = Object::Opaque(self.objects.name(class));
-                    self.push(object)?;
-                }
                 b'b' => {
                     let state = self.pop()?;
                     let instance = self.top()?;
                     globals::set_state(&mut self.objects, instance, state);
                 }
-                b'Q' => {
-                    let reference = self.pop()?;
-                    let object = globals::storage(&mut self.objects, reference)?;
-                    self.push(object)?;
+                _ => {
+                    let object = self.object(opcode)?;
+                    let id = self.objects.keep(object)?;
+                    self.stack.push(id);
                 }
-                _ => return Err(format!("opcode 0x{opcode:02x} is not one that PyTorch writes")),
             }
         }
+    }
+
+    /// What an opcode makes that puts a new object onto the stack.
+    fn object(&mut self, opcode: u8) -> Result<Object> {
+        Ok(match opcode {
+            b'N' => Object::None,
+            0x88 | 0x89 => Object::Bool(opcode == 0x88),
+            b'J' => Object::Int(i32::from_le_bytes(self.array()?).into()),
+            b'K' | b'M' => Object::Int(self.length(opcode)? as i64),
+            0x8a | 0x8b => {
+                let length = self.length(opcode)?;
+                long(self.take(length)?)
+            }
+            b'G' => Object::Float(f64::from_be_bytes(self.array()?)),
+            // The first two are the `str` of Python 2.
+            b'U' | b'T' | 0x8c | b'X' | 0x8d => Object::Str(String::from_utf8_lossy(self.counted(opcode)?).into()),
+            b'C' | b'B' | 0x8e | 0x96 => Object::Bytes(self.counted(opcode)?.into()),
+
+            b']' | 0x8f => Object::List(vec![]),
+            b'}' => Object::Dict(vec![]),
+            b')' => Object::Tuple(vec![]),
+            b't' => Object::Tuple(self.pop_mark()?),
+            b'l' | 0x91 => Object::List(self.pop_mark()?),
+            0x85..=0x87 => Object::Tuple(self.pop_last((opcode - 0x84).into())?),
+            b'd' => Object::Dict(pairs(&self.pop_mark()?)?),
+
+            b'c' => Object::Global(format!("{}.{}", self.line()?, self.line()?).into()),
+            0x93 => {
+                let (name, module) = (self.pop()?, self.pop()?);
+                let global = format!("{}.{}", self.objects.text(module)?, self.objects.text(name)?);
+                self.objects.spend(global.len() / 64)?;
+                Object::Global(global.into())
+            }
+            b'R' | 0x81 => {
+                let (arguments, callee) = (self.pop()?, self.pop()?);
+                globals::call(&mut self.objects, callee, arguments)?
+            }
+            // NEWOBJ_EX: nothing that is interpreted is made with named arguments.
+            0x92 => {
+                let class = self.pop_last(3)?[0];
+                Object::Opaque(self.objects.name(class))
+            }
+            b'Q' => {
+                let reference = self.pop()?;
+                globals::storage(&mut self.objects, reference)?
+            }
+            _ => return Err(format!("opcode 0x{opcode:02x} is not one that PyTorch writes")),
+        })
     }
 
     // Bytes
@@ -197,16 +167,17 @@ impl<'a> Machine<'a> {
         Ok(array)
     }
 
-    /// An unsigned number of `size` bytes. One that does not fit is as impossible a length as any.
-    fn length(&mut self, size: usize) -> Result<usize> {
+    /// The unsigned number that follows `opcode`. One that does not fit is as impossible a length as any.
+    fn length(&mut self, opcode: u8) -> Result<usize> {
         let mut bytes = [0; 8];
+        let size = width(opcode);
         bytes[..size].copy_from_slice(self.take(size)?);
         Ok(usize::try_from(u64::from_le_bytes(bytes)).unwrap_or(usize::MAX))
     }
 
     /// Bytes after their number.
-    fn counted(&mut self, size: usize) -> Result<&'a [u8]> {
-        let length = self.length(size)?;
+    fn counted(&mut self, opcode: u8) -> Result<&'a [u8]> {
+        let length = self.length(opcode)?;
         let bytes = self.take(length)?;
         self.objects.spend(length / 64)?;
         Ok(bytes)
@@ -221,12 +192,6 @@ impl<'a> Machine<'a> {
     }
 
     // Stack
-
-    fn push(&mut self, object: Object) -> Result<()> {
-        let id = self.objects.keep(object)?;
-        self.stack.push(id);
-        Ok(())
-    }
 
     fn top(&self) -> Result<Id> {
         let floor = self.marks.last().copied().unwrap_or(0);
@@ -244,26 +209,11 @@ impl<'a> Machine<'a> {
         Ok(self.stack.split_off(mark))
     }
 
-    // Objects
-
-    fn append(&mut self, new: &[Id]) -> Result<()> {
-        let list = self.top()?;
-        match self.objects.object_mut(list) {
-            Object::List(items) => items.extend(new),
-            Object::Opaque(_) => {}
-            _ => return Err("appends to something else than a list".into()),
-        }
-        Ok(())
-    }
-
-    fn set_items(&mut self, new: Vec<(Id, Id)>) -> Result<()> {
-        let dict = self.top()?;
-        match self.objects.object_mut(dict) {
-            Object::Dict(items) => items.extend(new),
-            Object::Opaque(_) => {}
-            _ => return Err("sets a key of something else than a dictionary".into()),
-        }
-        Ok(())
+    /// The uppermost `count` objects, the lowest first.
+    fn pop_last(&mut self, count: usize) -> Result<Vec<Id>> {
+        let mut items = (0..count).map(|_| self.pop()).collect::<Result<Vec<Id>>>()?;
+        items.reverse();
+        Ok(items)
     }
 }
 

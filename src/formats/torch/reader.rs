@@ -82,12 +82,7 @@ impl Archive {
         Ok(Archive { path: path.into(), zip: Mutex::new(zip), prefix, root: parsed.root })
     }
 
-    /// What was saved, mostly a dictionary.
-    pub fn root(&self) -> &Value {
-        &self.root
-    }
-
-    /// The value at a path of keys from the root, e.g. `["init_args", "plans"]`.
+    /// The value at a path of keys from the root, e.g. `["init_args", "plans"]`. What was saved itself is at the empty path.
     pub fn get(&self, keys: &[&str]) -> Option<&Value> {
         keys.iter().try_fold(&self.root, |value, key| value.get(key))
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::{Map, Number};
+use serde_json::Number;
 
 /// A value of a checkpoint's dictionary.
 #[derive(Clone, Debug, PartialEq)]
@@ -171,11 +171,8 @@ impl Value {
                 Json::Array(values.iter().map(Value::to_json).collect::<Option<_>>()?)
             }
             Value::Dict(entries) => {
-                let mut map = Map::new();
-                for (key, value) in entries {
-                    map.insert(key.json_key()?, value.to_json()?);
-                }
-                Json::Object(map)
+                let entry = |(key, value): &(Value, Value)| Some((key.json_key()?, value.to_json()?));
+                Json::Object(entries.iter().map(entry).collect::<Option<_>>()?)
             }
             Value::Bytes(_) | Value::Tensor(_) | Value::Opaque(_) => return None,
         })
@@ -196,10 +193,7 @@ impl Value {
         match json {
             Json::Null => Value::None,
             Json::Bool(value) => Value::Bool(*value),
-            Json::Number(value) => match value.as_i64() {
-                Some(integer) => Value::Int(integer),
-                None => Value::Float(value.as_f64().unwrap_or(f64::NAN)),
-            },
+            Json::Number(value) => value.as_i64().map_or(Value::Float(value.as_f64().unwrap_or(f64::NAN)), Value::Int),
             Json::String(value) => Value::Str(value.clone()),
             Json::Array(values) => Value::List(values.iter().map(Value::from_json).collect()),
             Json::Object(map) => {

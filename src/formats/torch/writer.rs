@@ -74,7 +74,7 @@ fn archive(out: &mut dyn Write, pickler: &Pickler) -> io::Result<()> {
     for (key, numbers) in pickler.storages.iter().enumerate() {
         let large = size_of_val(*numbers) as u64 >= u32::MAX.into();
         zip.start_file(format!("archive/data/{key}"), options.large_file(large))?;
-        little_endian::write(&mut zip, numbers, f32::to_le_bytes)?;
+        little_endian::write(&mut zip, numbers)?;
     }
     zip.finish()?;
     Ok(())
