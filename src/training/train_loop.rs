@@ -132,7 +132,7 @@ pub fn train<S>(
         if let Some(signal) = stop.requested() {
             // At once: whoever sends a signal may not wait for a validation.
             save(run, done, &log)?;
-            progress.message(&format!("{}: checkpoint written", signal.name()));
+            progress.message(&format!("{signal}: checkpoint written"));
             progress.finish();
             return Err(Error::Stopped { step: done, checkpoint: run.folder.join(LATEST) });
         }
