@@ -31,14 +31,13 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
     {
         return Ok(plan.network);
     }
-    let encoder = if shape(STEMS[0]).is_some() { Encoder::Residual } else { Encoder::Plain };
+    let (encoder, stem) = match shape(STEMS[0]) {
+        Some(_) => (Encoder::Residual, STEMS[0]),
+        None => (Encoder::Plain, STEMS[1]),
+    };
     let block = |s: usize, b: usize| match encoder {
         Encoder::Residual => format!("encoder.stages.{s}.blocks.{b}.conv1.conv.weight"),
         Encoder::Plain => format!("encoder.stages.{s}.0.convs.{b}.conv.weight"),
-    };
-    let stem = match encoder {
-        Encoder::Residual => STEMS[0],
-        Encoder::Plain => STEMS[1],
     };
     let [_, input_channels, ..] = *shape(stem).ok_or_else(|| fail(&format!("there is no {stem}")))? else {
         return Err(fail(&format!("{stem} is no convolution")));
