@@ -146,9 +146,8 @@ impl Run {
         let all = jobs::jobs(&experiment)?;
         let gpu = common.gpu()?;
         let mut planner = memory::Planner::new(&gpu, common.memory);
-        let mine = jobs::deal(&all.list, self.part);
         let (mut steps, mut count) = (0, 0);
-        for (job, _) in all.list.iter().zip(mine).filter(|(_, mine)| *mine) {
+        for job in jobs::deal(&all.list, self.part) {
             let memory = match planner.peak(job) {
                 Ok(bytes) => format!("planned peak {:.3} GiB", gib(bytes)),
                 Err(error) => error.to_string(),

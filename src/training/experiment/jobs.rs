@@ -14,7 +14,7 @@ use crate::tasks::Plan;
 use crate::training::finetune::folder::fold_cases;
 use crate::training::finetune::setup::{Finetune, Origin, Request, Setup};
 use crate::training::finetune::validate::Protocol;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -424,12 +424,12 @@ fn test_sets(dataset: &Opened, cases: &Cases, protocol: Protocol) -> Vec<TestSet
 /// Name of the test set that the validation cases of a fold are.
 pub const VALIDATION: &str = "validation";
 
-/// Which jobs a part does, where processes have folders of their own.
+/// The jobs that a part does, where processes have folders of their own.
 ///
 /// Fine-tunings are put in the order of their pre-trainings and ids, whatever the order in the file, and cut into stretches of
 /// about the same number of steps, the pre-trainings included. So few pre-trainings as possible are needed by two parts, which
 /// then both make them.
-pub fn deal(jobs: &[Job], part: Shard) -> Vec<bool> {
+pub fn deal(jobs: &[Job], part: Shard) -> Vec<&Job> {
     let mut order: Vec<usize> = (0..jobs.len()).filter(|&n| !jobs[n].is_pretraining()).collect();
     order.sort_by_key(|&n| (jobs[n].needs(), &jobs[n].run.id));
     let steps: BTreeMap<&str, u64> = jobs.iter().map(|job| (&job.run.id[..], job.run.steps)).collect();
@@ -444,18 +444,15 @@ pub fn deal(jobs: &[Job], part: Shard) -> Vec<bool> {
         })
         .collect();
     let total = costs.iter().sum::<u64>().max(1);
-    let mut mine = vec![false; jobs.len()];
+    let mut mine = BTreeSet::new();
     let mut done = 0;
     for (&n, cost) in order.iter().zip(&costs) {
         // The part in which the middle of the job lies.
         let middle = u128::from(done + cost / 2) * part.of as u128 / u128::from(total);
         done += cost;
         if middle as usize == part.index {
-            mine[n] = true;
-            if let Some(needed) = jobs.iter().position(|job| Some(&job.run.id[..]) == jobs[n].needs()) {
-                mine[needed] = true;
-            }
+            mine.extend([Some(&jobs[n].run.id[..]), jobs[n].needs()].into_iter().flatten());
         }
     }
-    mine
+    jobs.iter().filter(|job| mine.contains(&job.run.id[..])).collect()
 }

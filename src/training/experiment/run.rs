@@ -10,7 +10,7 @@ use crate::compute::device::Gpu;
 use crate::data::preprocess::Shard;
 use crate::evaluation::results::Run;
 use crate::training::{Host, StopFlag};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -47,7 +47,6 @@ pub fn run(gpu: &Rc<Gpu>, file: &Path, out: &Path, part: Shard, host: Host) -> R
         say.message(&format!("{title} is the same job as {known}, and is done once"));
     }
     let folder = Folder::create(out)?;
-    let mine = deal(&list, part);
     let worker = Worker {
         gpu: gpu.clone(),
         kernels: gpu.kernels(),
@@ -63,9 +62,9 @@ pub fn run(gpu: &Rc<Gpu>, file: &Path, out: &Path, part: Shard, host: Host) -> R
         say.message(&warning);
     }
     let queue = Queue {
-        jobs: list.iter().zip(mine).filter(|(_, mine)| *mine).map(|(job, _)| job).collect(),
+        jobs: deal(&list, part),
         done: known.into_iter().map(|run| run.id).collect(),
-        failed: BTreeMap::new(),
+        failed: BTreeSet::new(),
         worker,
         say,
         outcome: Outcome::default(),
@@ -113,7 +112,7 @@ fn strangers(jobs: &[Job], known: &[Run]) -> Option<String> {
 struct Queue<'a> {
     jobs: Vec<&'a Job>,
     done: BTreeSet<String>,
-    failed: BTreeMap<String, String>,
+    failed: BTreeSet<String>,
     worker: Worker<'a>,
     say: Progress,
     outcome: Outcome,
@@ -132,12 +131,8 @@ impl Queue<'_> {
                 });
             }
         }
-        let count = self.count();
-        let mut outcome = self.outcome;
-        outcome.jobs = self.jobs.len();
-        outcome.finished = count;
-        outcome.elsewhere = outcome.jobs - count - self.failed.len();
-        Ok(outcome)
+        let (jobs, finished) = (self.jobs.len(), self.count());
+        Ok(Outcome { jobs, finished, elsewhere: jobs - finished - self.failed.len(), ..self.outcome })
     }
 
     fn count(&self) -> usize {
@@ -151,14 +146,13 @@ impl Queue<'_> {
         let mut waits = false;
         for n in 0..self.jobs.len() {
             let job = self.jobs[n];
-            if self.failed.contains_key(&job.run.id) || self.is_done(&results, &job.run.id)? {
+            if self.failed.contains(&job.run.id) || self.is_done(&results, &job.run.id)? {
                 continue;
             }
             if let Some(needed) = job.needs() {
-                if self.failed.contains_key(needed) {
-                    let cause = "its pre-training failed".to_string();
-                    self.outcome.failed.push((job.title(), cause.clone()));
-                    self.failed.insert(job.run.id.clone(), cause);
+                if self.failed.contains(needed) {
+                    self.outcome.failed.push((job.title(), "its pre-training failed".into()));
+                    self.failed.insert(job.run.id.clone());
                     continue;
                 }
                 if !self.is_done(&results, needed)? {
@@ -207,7 +201,7 @@ impl Queue<'_> {
             Err(error) => {
                 self.say.message(&format!("{} failed: {error}", job.title()));
                 self.outcome.failed.push((job.title(), error.to_string()));
-                self.failed.insert(job.run.id.clone(), error.to_string());
+                self.failed.insert(job.run.id.clone());
                 Ok(())
             }
         }

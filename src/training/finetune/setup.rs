@@ -190,25 +190,23 @@ impl Origin {
     /// # Errors
     /// It is not the checkpoint of a U-Net that is known.
     pub fn of(file: &WeightFile) -> Result<Self> {
-        let mut origin =
-            Self { network: network_of_tensors(file)?, patch: None, spacing: None, plans: carried_plans(file) };
+        let network = network_of_tensors(file)?;
         // Our pre-training keeps its plan and how it prepared scans.
         let pretraining = file.beside(&["plan"]).and_then(|v| crate::tasks::plan::Plan::parse(v.as_str()?).ok());
-        origin.patch = pretraining.and_then(|plan| plan.downstream_patch());
         let prepared = file.beside(&["extra.preprocessing"]);
         let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
-        origin.spacing = settings.map(|s| s.spacing);
         // nnssl's adaptation plan, or its text where the file was converted.
         let key = "recommended_downstream_patchsize";
         let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
         let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
         let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
-        let numbers =
-            patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
-        if let Some([z, y, x]) = numbers.as_deref() {
-            origin.patch = Some([*z as usize, *y as usize, *x as usize]);
-        }
-        Ok(origin)
+        let patch = patch.and_then(|v| serde_json::from_value::<[usize; 3]>(v).ok());
+        Ok(Self {
+            network,
+            patch: patch.or_else(|| pretraining?.downstream_patch()),
+            spacing: settings.map(|s| s.spacing),
+            plans: carried_plans(file),
+        })
     }
 
     /// What the checkpoint of a pre-training with this plan, on scans of this voxel size, will say.
