@@ -8,7 +8,7 @@ use crate::compute::graph::Limits;
 use crate::compute::model::initial_values;
 use crate::data::dataset::split::split;
 use crate::data::{Loader, LoaderReport, Patch, Store};
-use crate::inference::weights::{Checkpoint, PREPROCESSING, restore_kernels, resume_point};
+use crate::inference::weights::{Checkpoint, PREPROCESSING, resume_point};
 use crate::tasks::{Plan, Task};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -31,11 +31,8 @@ const QUEUED_PATCHES: usize = 24;
 /// Pre-trains on the store of a folder in the folder of a run, from its latest checkpoint where there is one.
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, host: Host) -> Result<Outcome> {
     let store = Arc::new(Store::open(store_folder)?);
-    let resumed = resume_point(folder, |c| differences(c, plan, &store))?;
+    let resumed = resume_point(gpu, folder, |c| differences(c, plan, &store))?;
     gpu.require(plan.train.precision)?;
-    if let Some(checkpoint) = &resumed {
-        restore_kernels(gpu, checkpoint);
-    }
     let cases = split(store.cases(), plan.seed);
     if cases.train.is_empty() || cases.validation.is_empty() {
         return Err(Error::file(

@@ -1,6 +1,6 @@
 //! The jobs of an experiment: every combination, its pre-trainings first, each once.
 
-use super::file::{Dataset, Experiment, Method, Pretrain, Variant};
+use super::file::{Dataset, Experiment, Method, Pretrain, Test, Variant};
 use super::identity::{self, Identity};
 use super::once;
 use crate::base::{Error, Result};
@@ -171,20 +171,16 @@ impl<'a> Opened<'a> {
         let identities = identity::each_case(&raw.cases)?;
         let identity = Identity::new("data set").with("dataset.json", &raw.dataset.json.to_string());
         let identity = identity.with("cases", &identity::of_cases(identities.iter())).finish();
-        let mut tests = Vec::new();
-        for test in &entry.test {
-            let cases = match (&test.images, &test.labels) {
-                (Some(images), Some(labels)) => {
-                    let cases = test_cases(&test.name, images, labels, &raw)?;
-                    let identity = identity::of_cases(identity::each_case(&cases)?.iter());
-                    Some((cases, identity))
-                }
-                _ => None,
-            };
-            tests.push((test.name.clone(), cases));
-        }
+        let test = |test: &Test| {
+            let name = test.name.clone();
+            let (Some(images), Some(labels)) = (&test.images, &test.labels) else { return Ok((name, None)) };
+            let cases = test_cases(&name, images, labels, &raw)?;
+            let identity = identity::of_cases(identity::each_case(&cases)?.iter());
+            Ok((name, Some((cases, identity))))
+        };
+        let mut tests = entry.test.iter().map(test).collect::<Result<Vec<_>>>()?;
         if tests.is_empty() {
-            tests.push((VALIDATION.to_string(), None));
+            tests.push(("validation".to_string(), None));
         }
         Ok(Self { entry, raw, identity, identities, tests })
     }
@@ -420,9 +416,6 @@ fn test_sets(dataset: &Opened, cases: &Cases, protocol: Protocol) -> Vec<TestSet
     };
     dataset.tests.iter().map(set).collect()
 }
-
-/// Name of the test set that the validation cases of a fold are.
-pub const VALIDATION: &str = "validation";
 
 /// The jobs that a part does, where processes have folders of their own.
 ///

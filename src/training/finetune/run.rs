@@ -12,7 +12,7 @@ use crate::compute::graph::Parameters;
 use crate::data::dataset::stream;
 use crate::data::{Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings};
 use crate::evaluation::evaluate::Evaluation;
-use crate::inference::weights::{FINAL, checkpoint, restore_kernels, resume_point};
+use crate::inference::weights::{FINAL, checkpoint, resume_point};
 use crate::tasks::Past;
 use crate::tasks::plan::finetune::{Plan, Stem};
 use crate::training::loaded::Loaded;
@@ -41,10 +41,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let t = &plan.train;
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
-    let resumed = resume_point(&folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
-    if let Some(checkpoint) = &resumed {
-        restore_kernels(gpu, checkpoint);
-    }
+    let resumed = resume_point(gpu, &folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
     gpu.require(plan.train.precision)?;
     // Whether weights and every phase's memory fit is known before anything is written.
     let allowed = budget(options.host.memory, &gpu.facts().kind);
