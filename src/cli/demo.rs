@@ -9,7 +9,7 @@ use crate::data::dataset::split::split;
 use crate::data::preprocess::{Settings, Shard};
 use crate::inference::reconstruct::{Options as ReconstructOptions, reconstruct};
 use crate::tasks::Plan;
-use crate::training::pretrain::{Options, pretrain};
+use crate::training::pretrain::pretrain;
 use clap::Args;
 use include_dir::{Dir, include_dir};
 use std::path::{Path, PathBuf};
@@ -80,15 +80,7 @@ impl Demo {
             plan.train.steps,
             run.display()
         ));
-        let options = Options {
-            store: store.clone(),
-            run: run.clone(),
-            threads: common.threads(),
-            memory: common.memory,
-            progress: common.progress,
-            quiet: common.quiet,
-        };
-        let outcome = pretrain(&gpu, &plan, &options)?;
+        let outcome = pretrain(&gpu, &plan, &store, &run, common.host())?;
         let zero = outcome.zero_validation.unwrap_or(f64::NAN);
         say(format!(
             "   Validation loss on hidden voxels: {:.3}; predicting zero gives {:.3}; ratio {:.2}.",

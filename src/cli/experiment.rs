@@ -6,7 +6,7 @@ use crate::data::preprocess::Shard;
 use crate::evaluation::compare::{self, compare};
 use crate::training::experiment::file::Experiment;
 use crate::training::experiment::run::run;
-use crate::training::experiment::{Options, jobs, memory, status};
+use crate::training::experiment::{jobs, memory, status};
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -118,16 +118,9 @@ impl Run {
         }
         let missing = || Error::Usage("experiment needs a folder: spark3d experiment run FILE -o DIR".into());
         let out = self.out.clone().ok_or_else(missing)?;
-        let options = Options {
-            part: self.part,
-            threads: common.threads(),
-            memory: common.memory,
-            progress: common.progress,
-            quiet: common.quiet,
-        };
         // A file that makes no sense is told before a device is opened.
         Experiment::read(&self.file)?;
-        let outcome = run(&common.gpu()?, &self.file, &out, &options)?;
+        let outcome = run(&common.gpu()?, &self.file, &out, self.part, common.host())?;
         let elsewhere = match outcome.elsewhere {
             0 => String::new(),
             n => format!(", {n} in other processes"),
@@ -153,15 +146,14 @@ impl Run {
         let all = jobs::jobs(&experiment)?;
         let gpu = common.gpu()?;
         let mut planner = memory::Planner::new(&gpu, common.memory);
-        let mine = jobs::deal(&all.list, self.part);
         let (mut steps, mut count) = (0, 0);
-        for (job, _) in all.list.iter().zip(mine).filter(|(_, mine)| *mine) {
+        for job in jobs::deal(&all.list, self.part) {
             let memory = match planner.peak(job) {
                 Ok(bytes) => format!("planned peak {:.3} GiB", gib(bytes)),
                 Err(error) => error.to_string(),
             };
-            print(format!("{}  {}: {} steps, {memory}", job.id, job.title(), job.steps));
-            (steps, count) = (steps + job.steps, count + 1);
+            print(format!("{}  {}: {} steps, {memory}", job.run.id, job.title(), job.run.steps));
+            (steps, count) = (steps + job.run.steps, count + 1);
         }
         for (title, known) in &all.same {
             print(format!("# {title} is the same job as {known}"));

@@ -7,7 +7,7 @@ use crate::evaluation::evaluate::table;
 use crate::tasks::plan::finetune::{PRESETS, SCHEDULES, Stem, TransferScope};
 use crate::training::finetune::Options;
 use crate::training::finetune::run::{finetune, trainer};
-use crate::training::finetune::setup::{Request, Setup};
+use crate::training::finetune::setup::{Finetune as Tuning, Request, Setup};
 use clap::Args;
 use std::path::PathBuf;
 
@@ -92,17 +92,19 @@ impl Finetune {
             dataset: self.dataset.clone(),
             from: (self.from != "scratch").then(|| PathBuf::from(&self.from)),
             plans: self.plans.clone().map(|p| (p, self.configuration.clone())),
-            preset: self.preset.clone(),
-            schedule: self.schedule.clone(),
-            steps: self.length,
-            learning_rate: self.learning_rate,
-            part: self.transfer,
-            stem: self.stem,
             fold: self.fold.clone(),
             cases: self.cases.unwrap_or(0),
             seed: self.seed,
-            file: self.plan.clone(),
-            set,
+            finetune: Tuning {
+                preset: Some(self.preset.clone()),
+                schedule: self.schedule.clone(),
+                length: self.length,
+                learning_rate: self.learning_rate,
+                transfer: self.transfer,
+                stem: self.stem,
+                plan: self.plan.clone(),
+                set,
+            },
         })?;
         if self.dry_run {
             return dry_run(&setup, common);
@@ -114,10 +116,7 @@ impl Finetune {
             store: None,
             splits: self.splits.clone(),
             validate: !self.no_validation,
-            threads: common.threads(),
-            memory: common.memory,
-            progress: common.progress,
-            quiet: common.quiet,
+            host: common.host(),
         };
         let outcome = finetune(&common.gpu()?, &setup, &options)?;
         if let Some(evaluation) = &outcome.evaluation {
@@ -125,7 +124,7 @@ impl Finetune {
         }
         print(format!(
             "{} steps; pseudo Dice {:.4}; model in {}",
-            outcome.steps,
+            setup.plan.schedule().steps(),
             outcome.pseudo_dice,
             options.run.display()
         ));

@@ -18,6 +18,7 @@ mod reconstruct;
 use crate::base::{Error, Mode, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::Precision;
+use crate::training::Host;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::rc::Rc;
@@ -81,6 +82,9 @@ impl Common {
     }
     fn threads(&self) -> usize {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |n| n.get())).max(1)
+    }
+    fn host(&self) -> Host {
+        Host { threads: self.threads(), memory: self.memory, progress: self.progress, quiet: self.quiet }
     }
 }
 

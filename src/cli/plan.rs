@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Common, print};
-use crate::base::{Progress, Result};
+use crate::base::Result;
 use crate::data::RawDataset;
 use crate::data::planning::{Options, Planner, Request, run, table};
 use crate::data::preprocess::Event;
+use crate::data::preprocess::progress::with_progress;
 
 /// Plan a labelled data set as nnU-Net does: voxel size, patch, batch and network, written as its plans.json
 ///
@@ -54,29 +55,14 @@ impl Plan {
             anew: self.anew,
             overwrite: self.overwrite,
         };
-        let mut progress: Option<Progress> = None;
-        let mut read = 0;
-        let outcome = run(&request, &mut |event| match event {
-            Event::Found { scans, .. } => {
-                let total = Some(scans as u64);
-                progress = Some(Progress::new(common.progress, total, "reading cases").quiet(common.quiet));
-            }
-            Event::Prepared { id, shape, took, .. } => {
-                read += 1;
-                log::info!("{id}: {shape:?} in {:.2} s", took.as_secs_f64());
-                if let Some(p) = &mut progress {
-                    p.update(read, &[("case", id)]);
+        let outcome = with_progress((common.progress, common.quiet), "reading cases", "case", false, |show| {
+            run(&request, &mut |event| {
+                if let Event::Prepared { id, shape, took, .. } = &event {
+                    log::info!("{id}: {shape:?} in {:.2} s", took.as_secs_f64());
                 }
-            }
-            Event::Rejected { source, reason } => {
-                if let Some(p) = &progress {
-                    p.message(&format!("{}: {reason}", source.display()));
-                }
-            }
+                show(event);
+            })
         })?;
-        if let Some(p) = progress {
-            p.finish();
-        }
         if outcome.reused {
             log::info!("{}: the cases have not changed since it was taken", outcome.fingerprint.display());
         }

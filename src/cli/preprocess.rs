@@ -1,7 +1,8 @@
 //! `spark3d preprocess`
 
 use super::{Common, print};
-use crate::base::{Error, Progress, Result};
+use crate::base::{Error, Result};
+use crate::data::preprocess::progress::with_progress;
 use crate::data::preprocess::{self, Dtype, Event, Settings, Shard};
 use crate::data::sources::modality;
 use clap::Args;
@@ -86,30 +87,12 @@ pub(super) fn prepare(
     part: Shard,
     common: &Common,
 ) -> Result<preprocess::Summary> {
-    let mut progress: Option<Progress> = None;
-    let mut done = 0;
-    let summary = preprocess::run(inputs, store, settings, part, &mut |event| match event {
-        Event::Found { scans, done: before } => {
-            done = before as u64;
-            progress = Some(Progress::new(common.progress, Some(scans as u64), "preprocessing").quiet(common.quiet));
-        }
-        Event::Prepared { id, shape, took, .. } => {
-            done += 1;
-            log::info!("{id}: {shape:?} in {:.2} s", took.as_secs_f64());
-            if let Some(p) = &mut progress {
-                p.update(done, &[("scan", id)]);
+    with_progress((common.progress, common.quiet), "preprocessing", "scan", true, |show| {
+        preprocess::run(inputs, store, settings, part, &mut |event| {
+            if let Event::Prepared { id, shape, took, .. } = &event {
+                log::info!("{id}: {shape:?} in {:.2} s", took.as_secs_f64());
             }
-        }
-        Event::Rejected { source, reason } => {
-            done += 1;
-            if let Some(p) = &mut progress {
-                p.update(done, &[]);
-                p.message(&format!("left out {}: {reason}", source.display()));
-            }
-        }
-    })?;
-    if let Some(p) = progress {
-        p.finish();
-    }
-    Ok(summary)
+            show(event);
+        })
+    })
 }

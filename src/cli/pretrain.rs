@@ -6,7 +6,7 @@ use crate::compute::graph::{Limits, Precision, product};
 use crate::tasks::Plan;
 use crate::tasks::plan::presets;
 use crate::training::memory;
-use crate::training::pretrain::{Options, pretrain};
+use crate::training::pretrain::pretrain;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -58,22 +58,16 @@ impl Pretrain {
             return dry_run(&plan, common);
         }
         let missing = |what: &str| Error::Usage(format!("pretrain needs {what}: spark3d pretrain STORE -o RUN"));
-        let options = Options {
-            store: self.store.clone().ok_or_else(|| missing("a store"))?,
-            run: self.out.clone().ok_or_else(|| missing("a run folder"))?,
-            threads: common.threads(),
-            memory: common.memory,
-            progress: common.progress,
-            quiet: common.quiet,
-        };
-        let outcome = pretrain(&common.gpu()?, &plan, &options)?;
+        let store = self.store.as_ref().ok_or_else(|| missing("a store"))?;
+        let run = self.out.as_ref().ok_or_else(|| missing("a run folder"))?;
+        let outcome = pretrain(&common.gpu()?, &plan, store, run, common.host())?;
         let share = outcome.zero_validation.map(|zero| outcome.last_validation / zero);
         print(format!(
             "{} steps; validation loss {:.4}{}; weights in {}",
-            outcome.steps,
+            plan.train.steps,
             outcome.last_validation,
             share.map_or(String::new(), |share| format!(", {share:.2} of predicting zero")),
-            options.run.display()
+            run.display()
         ));
         Ok(())
     }

@@ -90,15 +90,7 @@ pub fn run_json(run_dir: impl AsRef<Path>, adapter: Value, plan: Value) -> Resul
             return Err(Error::file(path, cause, "Move it away, or choose another run folder"));
         }
     };
-    starts.push(start(adapter, plan));
-    let mut text = format!("{:#}", Value::Array(starts));
-    text.push('\n');
-    write_atomic(&path, text.as_bytes())
-}
-
-/// What can be said about this start.
-fn start(adapter: Value, plan: Value) -> Value {
-    json!({
+    starts.push(json!({
         "started": utc(SystemTime::now()),
         "program": "spark3d",
         "version": env!("CARGO_PKG_VERSION"),
@@ -112,7 +104,9 @@ fn start(adapter: Value, plan: Value) -> Value {
         "slurm_job_id": std::env::var("SLURM_JOB_ID").ok(),
         "adapter": adapter,
         "plan": plan,
-    })
+    }));
+    let text = format!("{:#}\n", Value::Array(starts));
+    write_atomic(&path, text.as_bytes())
 }
 
 /// ISO 8601 in UTC, to the second. A clock before 1970 reads as 1970.

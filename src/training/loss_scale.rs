@@ -25,6 +25,7 @@ pub struct LossScale {
     scale: f32,
     /// Good steps since the factor changed.
     good_steps: u32,
+    /// Steps whose gradient left the range of 16 bits.
     skipped_steps: u64,
 }
 
@@ -33,11 +34,6 @@ impl LossScale {
     pub fn new(precision: Precision) -> Self {
         let dynamic = precision == Precision::F16;
         Self { dynamic, scale: if dynamic { FIRST } else { 1.0 }, good_steps: 0, skipped_steps: 0 }
-    }
-
-    /// With this first factor instead of PyTorch's.
-    pub fn starting_at(self, scale: f32) -> Self {
-        Self { scale, ..self }
     }
 
     /// As it was when the checkpoint was written.
@@ -57,11 +53,6 @@ impl LossScale {
     /// The factor of the gradients of the next step.
     pub fn factor(&self) -> f32 {
         self.scale
-    }
-
-    /// Steps whose gradient left the range of 16 bits.
-    pub fn skipped_steps(&self) -> u64 {
-        self.skipped_steps
     }
 
     /// Takes note of a step whose gradient had this norm. One that is not finite was skipped.
@@ -134,9 +125,9 @@ mod tests {
         (0..1999).for_each(|_| scale.update(3.0));
         scale.update(f64::INFINITY);
         (0..1999).for_each(|_| scale.update(3.0));
-        assert_eq!((scale.factor(), scale.skipped_steps()), (65536.0, 1));
+        assert_eq!((scale.factor(), scale.skipped_steps), (65536.0, 1));
         scale.update(f64::NAN);
-        assert_eq!((scale.factor(), scale.skipped_steps()), (32768.0, 2));
+        assert_eq!((scale.factor(), scale.skipped_steps), (32768.0, 2));
     }
 
     #[test]
@@ -155,7 +146,7 @@ mod tests {
 
     #[test]
     fn it_survives_a_checkpoint_and_refuses_a_damaged_one() {
-        let mut scale = LossScale::new(Precision::F16).starting_at(1e-3);
+        let mut scale = LossScale { scale: 1e-3, ..LossScale::new(Precision::F16) };
         scale.update(f64::NAN);
         (0..7).for_each(|_| scale.update(1.0));
         let mut checkpoint = Checkpoint::default();

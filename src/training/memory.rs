@@ -3,7 +3,6 @@
 use crate::base::{Error, Result, gib};
 use crate::compute::graph::{Limits, Parameters, SessionMemory, session_memory};
 use crate::data::Patch;
-use crate::tasks::pretexts::Pretext;
 use crate::tasks::{Frame, GraphMode, Plan, Program, Task, Trains};
 
 /// The graphs of a training run and what they need.
@@ -25,8 +24,7 @@ pub struct RunPlan<S> {
 /// # Errors
 /// As [`fit`].
 pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunPlan<Vec<Patch>>> {
-    let pretext: &dyn Pretext = &*plan.pretext;
-    fit(pretext, &plan.frame(), Trains::All, limits, budget)
+    fit(&*plan.pretext, &plan.frame(), Trains::All, limits, budget)
 }
 
 /// Builds the graphs of a task that trains `trains`, such that they fit into `budget` bytes with as few recomputations as possible.

@@ -4,45 +4,18 @@
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(unix)]
+use signal_hook::consts::SIGUSR1;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
+use signal_hook::low_level::signal_name;
 
 use crate::base::{Error, Result};
-
-/// What asked the program to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StopSignal {
-    /// SIGINT: Ctrl-C.
-    Interrupt,
-    /// SIGTERM: `kill`, `scancel`, the end of a job.
-    Terminate,
-    /// SIGUSR1: `#SBATCH --signal=USR1@120` (not on Windows).
-    User1,
-}
-
-impl StopSignal {
-    /// As the system spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            StopSignal::Interrupt => "SIGINT",
-            StopSignal::Terminate => "SIGTERM",
-            StopSignal::User1 => "SIGUSR1",
-        }
-    }
-
-    /// Never zero, which is the flag at rest.
-    fn code(self) -> usize {
-        match self {
-            StopSignal::Interrupt => 1,
-            StopSignal::Terminate => 2,
-            StopSignal::User1 => 3,
-        }
-    }
-}
 
 /// A flag that signals raise. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct StopFlag {
+    /// Number of the latest signal; 0 is none.
     last: Arc<AtomicUsize>,
 }
 
@@ -58,10 +31,8 @@ impl StopFlag {
         }
         let stop = Self::default();
         stop.register().map_err(|e| {
-            Error::device(
-                format!("cannot handle signals: {e}"),
-                "Start the program from an ordinary shell or job script",
-            )
+            let what = format!("cannot handle signals: {e}");
+            Error::device(what, "Start the program from an ordinary shell or job script")
         })?;
         *installed = Some(stop.clone());
         Ok(stop)
@@ -72,22 +43,20 @@ impl StopFlag {
         let once = Arc::new(AtomicBool::new(false));
         flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&once))?;
         flag::register(SIGINT, once)?;
-        flag::register_usize(SIGINT, Arc::clone(&self.last), StopSignal::Interrupt.code())?;
-        flag::register_usize(SIGTERM, Arc::clone(&self.last), StopSignal::Terminate.code())?;
-        #[cfg(unix)]
-        flag::register_usize(signal_hook::consts::SIGUSR1, Arc::clone(&self.last), StopSignal::User1.code())?;
+        for signal in [
+            SIGINT,
+            SIGTERM,
+            #[cfg(unix)]
+            SIGUSR1,
+        ] {
+            flag::register_usize(signal, Arc::clone(&self.last), signal as usize)?;
+        }
         Ok(())
     }
 
-    /// The latest signal, if any came.
-    pub fn requested(&self) -> Option<StopSignal> {
-        let code = self.last.load(Ordering::SeqCst);
-        [StopSignal::Interrupt, StopSignal::Terminate, StopSignal::User1].into_iter().find(|s| s.code() == code)
-    }
-
-    /// Raises the flag from within the program, as the signal would.
-    pub fn request(&self, signal: StopSignal) {
-        self.last.store(signal.code(), Ordering::SeqCst);
+    /// The latest signal as the system spells it, if any came.
+    pub fn requested(&self) -> Option<&'static str> {
+        signal_name(self.last.load(Ordering::SeqCst) as i32)
     }
 }
 
@@ -95,29 +64,18 @@ impl StopFlag {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_flag_is_down_until_it_is_asked_for() {
-        let stop = StopFlag::default();
-        assert_eq!(stop.requested(), None);
-        let shared = stop.clone();
-        for signal in [StopSignal::Interrupt, StopSignal::Terminate, StopSignal::User1] {
-            shared.request(signal);
-            assert_eq!(stop.requested(), Some(signal));
-        }
-    }
-
     // One test for all signals: handlers belong to the process, and tests share it.
     #[cfg(unix)]
     #[test]
     fn signals_raise_the_flag() {
         use signal_hook::low_level::raise;
+        assert_eq!(StopFlag::default().requested(), None);
         let stop = StopFlag::install().unwrap();
-        raise(SIGTERM).unwrap();
-        assert_eq!(stop.requested(), Some(StopSignal::Terminate));
-        raise(signal_hook::consts::SIGUSR1).unwrap();
-        assert_eq!(stop.requested(), Some(StopSignal::User1));
-        raise(SIGINT).unwrap();
-        assert_eq!(stop.requested(), Some(StopSignal::Interrupt));
+        let shared = stop.clone();
+        for (signal, name) in [(SIGTERM, "SIGTERM"), (SIGUSR1, "SIGUSR1"), (SIGINT, "SIGINT")] {
+            raise(signal).unwrap();
+            assert_eq!((stop.requested(), shared.requested()), (Some(name), Some(name)));
+        }
     }
 
     /// Runs this test binary once more as a child that sends itself SIGINT twice, and looks at its exit code.
@@ -128,7 +86,7 @@ mod tests {
         if std::env::var_os(CHILD).is_some() {
             let stop = StopFlag::install().unwrap();
             signal_hook::low_level::raise(SIGINT).unwrap();
-            assert_eq!(stop.requested(), Some(StopSignal::Interrupt), "the first one only raises the flag");
+            assert_eq!(stop.requested(), Some("SIGINT"), "the first one only raises the flag");
             signal_hook::low_level::raise(SIGINT).unwrap();
             unreachable!("the second interrupt did not end the process");
         }

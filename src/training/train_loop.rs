@@ -2,14 +2,12 @@
 //! last checkpoint of its folder, to the same bits as without the stop.
 
 use super::{MetricsLog, StepResult, StopFlag, Trainer, validation_key};
-use crate::base::memory;
-use crate::base::{Error, Progress, Result, gib};
+use crate::base::{Error, Progress, Result, gib, peak_resident};
 use crate::data::{LoaderReport, SampleKey};
 use crate::evaluation::pictures::{Series, progress_png, save_png};
 use crate::inference::reconstruct::SHEET;
-use crate::inference::weights::checkpoint;
-use crate::inference::weights::{BEST, Checkpoint, LATEST};
-use crate::tasks::{Hyperparameters, Past, ValidationResult};
+use crate::inference::weights::{BEST, Checkpoint, LATEST, checkpoint};
+use crate::tasks::{Hyperparameters, Past};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 use std::time::Instant;
@@ -85,23 +83,22 @@ pub fn train<S>(
     let due = |done: u64| done > 0 && (done.is_multiple_of(epoch_steps) || done == steps);
     if due(first_step) && !is_validated(&MetricsLog::read(&run.folder)?, first_step) {
         // A stop signal came before the validation of this step.
-        run.validate_and_log(first_step, &mut log, &progress)?;
+        run.validate(first_step, &mut log, &progress)?;
         save(run, first_step, &log)?;
     }
     let mut last_save = Instant::now();
     let mut not_finite = 0;
     for step in first_step..steps {
-        let start = Instant::now();
-        let report = run.step(step)?;
-        if report.overflow {
+        let (StepResult { loss, gradient_norm }, speed, line) = run.step(step)?;
+        // Where the loss scale explains a gradient that is not finite, later steps will be better.
+        if run.trainer.loss_scale.explains(loss, gradient_norm) {
             progress.message(&format!(
                 "step {step}: the gradient left the range of 16 bits; skipped, with half the loss scale from now on"
             ));
-        } else if !report.result.loss.is_finite() || !report.result.gradient_norm.is_finite() {
+        } else if !loss.is_finite() || !gradient_norm.is_finite() {
             not_finite += 1;
             progress.message(&format!(
-                "step {step}: the loss is {} and the gradient {}; the step is skipped",
-                report.result.loss, report.result.gradient_norm
+                "step {step}: the loss is {loss} and the gradient {gradient_norm}; the step is skipped"
             ));
             if not_finite > MAX_NOT_FINITE {
                 return Err(Error::plan(
@@ -110,34 +107,21 @@ pub fn train<S>(
                 ));
             }
         }
-        let seconds = start.elapsed().as_secs_f64();
         let done = step + 1;
-        let mut line = record([
-            ("step", json!(done)),
-            ("loss", json!(report.result.loss)),
-            ("gradient_norm", json!(report.result.gradient_norm)),
-        ]);
-        line.extend(report.record);
-        line.extend(record([
-            ("patches_per_s", json!(report.samples as f64 / seconds)),
-            ("seconds", json!(seconds)),
-            ("waited_for_data", json!(report.waited)),
-        ]));
         log.write(&Value::Object(line))?;
         if step == first_step {
             progress.message(&run.memory_report());
         }
-        let speed = format!("{:.2}", report.samples as f64 / seconds);
-        progress.update(done, &[("loss", format!("{:.4}", report.result.loss)), ("patches/s", speed)]);
+        progress.update(done, &[("loss", format!("{loss:.4}")), ("patches/s", format!("{speed:.2}"))]);
         if let Some(signal) = stop.requested() {
             // At once: whoever sends a signal may not wait for a validation.
             save(run, done, &log)?;
-            progress.message(&format!("{}: checkpoint written", signal.name()));
+            progress.message(&format!("{signal}: checkpoint written"));
             progress.finish();
             return Err(Error::Stopped { step: done, checkpoint: run.folder.join(LATEST) });
         }
         if due(done) {
-            run.validate_and_log(done, &mut log, &progress)?;
+            run.validate(done, &mut log, &progress)?;
         }
         if last_save.elapsed().as_secs_f64() >= 60.0 * checkpoint_minutes || done == steps {
             save(run, done, &log)?;
@@ -153,34 +137,35 @@ fn is_validated(records: &[Value], step: u64) -> bool {
     records.iter().any(|r| r.get("step").and_then(Value::as_u64) == Some(step) && r.get("loss").is_none())
 }
 
-/// What a step came to.
-struct Step {
-    result: StepResult,
-    samples: usize,
-    /// Whether the loss scale explains a gradient that is not finite: later steps will be better.
-    overflow: bool,
-    /// Seconds without a batch to work on.
-    waited: f64,
-    /// What the log says beside the loss.
-    record: Map<String, Value>,
-}
-
 impl<S> Run<S> {
-    fn step(&mut self, step: u64) -> Result<Step> {
+    /// One step: what it came to, its patches a second, and its line of the log.
+    fn step(&mut self, step: u64) -> Result<(StepResult, f64, Map<String, Value>)> {
         let start = Instant::now();
         let batch = self.batches.next()?;
         let waited = start.elapsed().as_secs_f64();
         let result = self.trainer.step(step, &batch)?;
         let hyper = self.trainer.hyperparameters();
-        let mut record = record([("learning_rate", json!(hyper.schedule.rate(step)))]);
-        record.extend(self.trainer.task().record(hyper.seed, step));
-        record.extend(self.trainer.loss_scale.record());
-        let overflow = self.trainer.loss_scale.explains(result.loss, result.gradient_norm);
-        Ok(Step { result, samples: batch.len(), overflow, waited, record })
+        let mut line = record([
+            ("step", json!(step + 1)),
+            ("loss", json!(result.loss)),
+            ("gradient_norm", json!(result.gradient_norm)),
+            ("learning_rate", json!(hyper.schedule.rate(step))),
+        ]);
+        line.extend(self.trainer.task().record(hyper.seed, step));
+        line.extend(self.trainer.loss_scale.record());
+        let seconds = start.elapsed().as_secs_f64();
+        let speed = batch.len() as f64 / seconds;
+        line.extend(record([
+            ("patches_per_s", json!(speed)),
+            ("seconds", json!(seconds)),
+            ("waited_for_data", json!(waited)),
+        ]));
+        Ok((result, speed, line))
     }
 
-    /// Judges the network by the same samples every time, so that numbers of a run can be compared.
-    fn validate(&mut self) -> Result<ValidationResult> {
+    /// Judges the network by the same samples every time, so that numbers of a run can be compared; logs it, and keeps it where it
+    /// is the best.
+    fn validate(&mut self, done: u64, log: &mut MetricsLog, progress: &Progress) -> Result<()> {
         let Self { trainer, batches, .. } = self;
         let Hyperparameters { seed, validation_steps, .. } = *trainer.hyperparameters();
         let samples = (0..validation_steps).map(|step| batches.validation(validation_key(seed, step, 0)));
@@ -190,16 +175,10 @@ impl<S> Run<S> {
         {
             save_png(self.folder.join(SHEET), &picture)?;
         }
-        let mut result = self.trainer.task().judge(&measured, &mut self.past);
-        result.record.extend(self.batches.report().iter().flat_map(LoaderReport::record));
-        Ok(result)
-    }
-
-    /// Judges the network, logs it, and keeps it where it is the best.
-    fn validate_and_log(&mut self, done: u64, log: &mut MetricsLog, progress: &Progress) -> Result<()> {
-        let validation = self.validate()?;
+        let validation = self.trainer.task().judge(&measured, &mut self.past);
         let mut line = record([("step", json!(done))]);
         line.extend(validation.record);
+        line.extend(self.batches.report().iter().flat_map(LoaderReport::record));
         log.write(&Value::Object(line))?;
         progress.message(&format!("step {done}: {}", validation.message));
         if validation.is_best {
@@ -227,8 +206,8 @@ impl<S> Run<S> {
     fn memory_report(&self) -> String {
         let (session, planned) = (self.trainer.session(), self.trainer.planned());
         let measured = session.gpu.allocator_bytes().unwrap_or_else(|| session.gpu.allocated());
-        let resident = memory::peak_resident()
-            .map_or(String::new(), |b| format!("; this process has taken {:.2} GiB of main memory", gib(b)));
+        let taken = |bytes| format!("; this process has taken {:.2} GiB of main memory", gib(bytes));
+        let resident = peak_resident().map_or(String::new(), taken);
         format!("device memory: {:.3} GiB planned, {:.3} GiB allocated{resident}", gib(planned), gib(measured))
     }
 }

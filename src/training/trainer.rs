@@ -8,7 +8,7 @@ use crate::compute::graph::{GraphId, Limits, Output, Parameters, Session, StepVa
 use crate::compute::ops::sgd;
 use crate::data::SampleKey;
 use crate::inference::weights::{Checkpoint, parameters_of, save_kernels, set_parameters};
-use crate::tasks::{Binding, GraphMode, Hyperparameters, Measured, Program, Task, Trains};
+use crate::tasks::{Binding, GraphMode, Hyperparameters, Measured, Task, Trains};
 use image::RgbImage;
 use std::rc::Rc;
 
@@ -43,10 +43,7 @@ struct Current<S> {
 }
 
 /// A graph of the session with its handles.
-struct Bound<S> {
-    graph: GraphId,
-    binding: Box<dyn Binding<S>>,
-}
+type Bound<S> = (GraphId, Box<dyn Binding<S>>);
 
 /// A step's result.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -92,7 +89,7 @@ impl<S> Trainer<S> {
     /// # Errors
     /// It does not fit, or the device fails.
     pub fn start(&mut self, step: u64, weights: &[Vec<f32>]) -> Result<()> {
-        self.open(self.trains(step))?;
+        self.open(step)?;
         weights.iter().enumerate().for_each(|(id, values)| self.session().set_weight(id, values));
         Ok(())
     }
@@ -103,9 +100,8 @@ impl<S> Trainer<S> {
     /// It does not fit, the device fails, or the checkpoint is of another network.
     pub fn resume(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         let (step, steps) = (checkpoint.step, self.hyper.schedule.steps());
-        let trains = self.trains(step.min(steps - 1));
-        self.open(trains)?;
-        if step > 0 && self.trains(step - 1) != trains {
+        self.open(step.min(steps - 1))?;
+        if step > 0 && self.trains(step - 1) != self.current().trains {
             // A new part is a new optimiser.
             checkpoint.momentum.clear();
         }
@@ -118,20 +114,21 @@ impl<S> Trainer<S> {
         self.hyper.schedule.phase(step).0.trains
     }
 
-    fn open(&mut self, trains: Trains) -> Result<()> {
+    fn open(&mut self, step: u64) -> Result<()> {
         // The memory of the phase before is given back first.
         self.current = None;
-        let run = memory::fit(&*self.task, &self.hyper.frame, trains, Limits::of(&self.gpu), self.budget)?;
+        let RunPlan { training, validation, memory, .. } = self.plan(step)?;
         let clip = self.hyper.clip as f32;
         let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
-        let planned = run.memory.total();
-        let bound = |program: Program<S>| {
-            let Program { graph, binding } = program;
-            (Bound { graph: graph.id(), binding }, graph)
-        };
-        let ((training, first), (validation, second)) = (bound(run.training), bound(run.validation));
-        let session = Session::new(self.gpu.clone(), vec![first, second], Some(&make))?;
-        self.current = Some(Current { session, trains, training, validation, planned });
+        let (first, second) = (training.graph.id(), validation.graph.id());
+        let session = Session::new(self.gpu.clone(), vec![training.graph, validation.graph], Some(&make))?;
+        self.current = Some(Current {
+            session,
+            trains: self.trains(step),
+            training: (first, training.binding),
+            validation: (second, validation.binding),
+            planned: memory.total(),
+        });
         Ok(())
     }
 
@@ -154,7 +151,7 @@ impl<S> Trainer<S> {
 
     /// The graph of a training step.
     pub fn training_graph(&self) -> GraphId {
-        self.current().training.graph
+        self.current().training.0
     }
 
     /// Bytes that the plan of the phase at hand gives the device.
@@ -183,7 +180,7 @@ impl<S> Trainer<S> {
         };
         let joined = self.task.joined(batch.len());
         let Current { session, training, validation, .. } = self.current.as_mut().expect("started");
-        let Bound { graph, binding } = if measured.is_some() { validation } else { training };
+        let (graph, binding) = if measured.is_some() { validation } else { training };
         session.set_step(values);
         session.start_step();
         for (index, samples) in (key.index..).step_by(joined).zip(batch.chunks(joined)) {
@@ -243,7 +240,7 @@ impl<S> Trainer<S> {
     /// The device fails.
     pub fn picture(&self, key: SampleKey, sample: &S, spacing: [f64; 3]) -> Result<Option<RgbImage>> {
         let Current { session, validation, .. } = self.current();
-        validation.binding.picture(session, key, sample, spacing)
+        validation.1.picture(session, key, sample, spacing)
     }
 
     /// Weights, momentum and everything else of the trainer's that a later process needs to resume after `step` steps.

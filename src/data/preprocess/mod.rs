@@ -10,6 +10,7 @@ pub mod grid;
 pub mod images;
 pub mod normalize;
 pub(crate) mod pool;
+pub mod progress;
 pub mod run;
 pub mod screen;
 

@@ -13,9 +13,10 @@ use crate::base::{Error, Result};
 pub const FILE: &str = "results.sqlite";
 
 /// What a run did. In the file: `pretrain`, `finetune`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A pre-training, which has curves and no scores.
+    #[default]
     Pretrain,
     /// A fine-tuning and its scores.
     Finetune,
@@ -32,7 +33,7 @@ impl Kind {
 }
 
 /// One training in the results.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Run {
     /// Hash of everything that makes the result (plan, data): the primary key.
     pub id: String,

@@ -9,7 +9,7 @@ mod mapped;
 pub mod state;
 
 pub use checkpoint::{Checkpoint, Tensor};
-pub use state::{checkpoint_of, parameters_of, restore_kernels, resume_point, save_kernels, set_parameters};
+pub use state::{checkpoint_of, parameters_of, resume_point, save_kernels, set_parameters};
 
 use std::collections::BTreeMap;
 use std::fs::File;

@@ -59,7 +59,7 @@ pub fn save_kernels(gpu: &Gpu, extra: &mut BTreeMap<String, String>) {
 }
 
 /// Takes the kernels that a run started with, whatever was measured since.
-pub fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
+fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
     let text = checkpoint.extra.get(KERNELS);
     let measured = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
     gpu.set_kernels(KernelTable { measured, forced: None });
@@ -82,12 +82,13 @@ pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// The checkpoint that a run resumes from, if there is one. The plan must be the same, or what went before would not be what it
+/// The checkpoint that a run resumes from, if there is one, with its kernels. The plan must be the same, or what went before would not be what it
 /// says: `differences` tells how it differs from that of the checkpoint.
 ///
 /// # Errors
 /// The checkpoint cannot be read, or is of another plan; or `differences` fails.
 pub fn resume_point(
+    gpu: &Gpu,
     run: &Path,
     differences: impl FnOnce(&Checkpoint) -> Result<Vec<String>>,
 ) -> Result<Option<Checkpoint>> {
@@ -106,6 +107,7 @@ pub fn resume_point(
             "Give the same plan to go on, or another -o for a new run",
         ));
     }
+    restore_kernels(gpu, &found);
     Ok(Some(found))
 }
 

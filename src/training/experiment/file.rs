@@ -3,9 +3,9 @@
 use crate::base::{Error, Result};
 use crate::data::preprocess;
 use crate::data::sources::expand;
-use crate::tasks::plan::finetune::{Stem, TransferScope};
+use crate::training::finetune::setup::Finetune;
 use crate::training::finetune::validate::Protocol;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -61,8 +61,9 @@ pub enum Keep {
 pub struct Pretrain {
     /// A prepared store.
     pub store: Option<PathBuf>,
-    /// Scans, which are prepared first.
-    pub scans: Option<Paths>,
+    /// Scans, which are prepared first: one path or several.
+    #[serde(deserialize_with = "paths")]
+    pub scans: Option<Vec<PathBuf>>,
     /// How scans are prepared.
     pub preprocess: Option<preprocess::Settings>,
     /// Preset of the plan, as `spark3d pretrain --preset`.
@@ -73,28 +74,6 @@ pub struct Pretrain {
     pub set: Vec<String>,
     /// One for all fine-tunings, or as many as `seeds`: one for each.
     pub seeds: Vec<u64>,
-}
-
-/// A fine-tuning, with the options of `spark3d finetune`; what is not said is taken from the table below it.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Finetune {
-    /// Preset of the plan.
-    pub preset: Option<String>,
-    /// Which phases train which part of the network.
-    pub schedule: Option<String>,
-    /// Steps of all phases.
-    pub length: Option<u64>,
-    /// The learning rate that the schedule begins with.
-    pub learning_rate: Option<f64>,
-    /// The part of the network that is taken from the checkpoint.
-    pub transfer: Option<TransferScope>,
-    /// What becomes of the stem where the data set has several channels.
-    pub stem: Option<Stem>,
-    /// TOML file that changes the plan.
-    pub plan: Option<PathBuf>,
-    /// `key=value` pairs, after those of the table below.
-    pub set: Vec<String>,
 }
 
 /// Without `pretrain` and `from`, a training from scratch.
@@ -165,23 +144,17 @@ pub struct Variant {
 }
 
 /// One path or several.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(untagged)]
-pub enum Paths {
-    /// As a string.
-    One(PathBuf),
-    /// As a list of strings.
-    Many(Vec<PathBuf>),
-}
-
-impl Paths {
-    /// All of them.
-    pub fn list(&self) -> Vec<PathBuf> {
-        match self {
-            Paths::One(path) => vec![path.clone()],
-            Paths::Many(list) => list.clone(),
-        }
+fn paths<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<PathBuf>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Paths {
+        One(PathBuf),
+        Many(Vec<PathBuf>),
     }
+    Ok(Some(match Paths::deserialize(deserializer)? {
+        Paths::One(path) => vec![path],
+        Paths::Many(list) => list,
+    }))
 }
 
 fn default_seeds() -> Vec<u64> {
@@ -214,22 +187,6 @@ impl Pretrain {
     }
 }
 
-impl Finetune {
-    /// This one on top of `base`.
-    pub fn over(&self, base: &Self) -> Self {
-        Self {
-            preset: self.preset.clone().or(base.preset.clone()),
-            schedule: self.schedule.clone().or(base.schedule.clone()),
-            length: self.length.or(base.length),
-            learning_rate: self.learning_rate.or(base.learning_rate),
-            transfer: self.transfer.or(base.transfer),
-            stem: self.stem.or(base.stem),
-            plan: self.plan.clone().or(base.plan.clone()),
-            set: [&base.set[..], &self.set[..]].concat(),
-        }
-    }
-}
-
 impl Experiment {
     /// # Errors
     /// The file cannot be read, has unknown or missing keys, names something twice or a data set that is not there.
@@ -239,16 +196,11 @@ impl Experiment {
             let cause = format!("it is no experiment: {}", e.to_string().trim());
             Error::file(path, cause, "`spark3d experiment --help` shows a whole one")
         })?;
-        let fail = |cause: String, remedy: &str| Err(Error::file(path, cause, remedy));
-        if let Err((cause, remedy)) = experiment.check() {
-            return fail(cause, remedy);
-        }
+        experiment.check().map_err(|(cause, remedy)| Error::file(path, cause, remedy))?;
         experiment.resolve(path)?;
-        for dataset in &experiment.datasets {
-            if !dataset.folder.is_dir() {
-                let cause = format!("its data set {} is not there: {}", dataset.name, dataset.folder.display());
-                return fail(cause, "Name a folder with dataset.json, imagesTr and labelsTr");
-            }
+        if let Some(dataset) = experiment.datasets.iter().find(|dataset| !dataset.folder.is_dir()) {
+            let cause = format!("its data set {} is not there: {}", dataset.name, dataset.folder.display());
+            return Err(Error::file(path, cause, "Name a folder with dataset.json, imagesTr and labelsTr"));
         }
         Ok(experiment)
     }
@@ -277,7 +229,7 @@ impl Experiment {
                 return Err((format!("data set {} has no number of cases", dataset.name), "0 means all of them"));
             }
         }
-        if self.seeds.is_empty() || self.seeds.iter().collect::<BTreeSet<_>>().len() < self.seeds.len() {
+        if !all_differ(&self.seeds) {
             return Err((format!("seeds = {:?} are none, or not all different", self.seeds), "Name each seed once"));
         }
         for method in &self.methods {
@@ -329,14 +281,10 @@ impl Experiment {
             Some(toml::Value::Array(list)) => list.iter().map(one).collect(),
             Some(value) => one(value).map(|fold| vec![fold]),
         };
-        let remedy = "Write numbers such as [0, 1, 2], or \"all\"";
-        match folds {
-            Some(folds) if !folds.is_empty() && folds.iter().collect::<BTreeSet<_>>().len() == folds.len() => Ok(folds),
-            _ => Err((
-                format!("folds = {} are none", self.folds.as_ref().map_or(String::new(), |f| f.to_string())),
-                remedy,
-            )),
-        }
+        folds.filter(|folds| all_differ(folds)).ok_or_else(|| {
+            let given = self.folds.as_ref().map_or(String::new(), |f| f.to_string());
+            (format!("folds = {given} are none"), "Write numbers such as [0, 1, 2], or \"all\"")
+        })
     }
 
     /// Makes all paths independent of where the program runs.
@@ -352,11 +300,7 @@ impl Experiment {
             .chain(self.options.iter_mut().map(|o| &mut o.pretrain));
         for pretrain in pretrainings {
             pretrain.store.iter_mut().chain(&mut pretrain.plan).try_for_each(place)?;
-            match &mut pretrain.scans {
-                Some(Paths::One(path)) => place(path)?,
-                Some(Paths::Many(list)) => list.iter_mut().try_for_each(place)?,
-                None => {}
-            }
+            pretrain.scans.iter_mut().flatten().try_for_each(place)?;
         }
         self.finetune.plan.iter_mut().try_for_each(place)?;
         self.options.iter_mut().flat_map(|o| &mut o.finetune.plan).try_for_each(place)?;
@@ -370,6 +314,11 @@ impl Experiment {
         }
         Ok(())
     }
+}
+
+/// Whether there are any, and each once.
+fn all_differ(values: &[impl Ord]) -> bool {
+    !values.is_empty() && values.iter().collect::<BTreeSet<_>>().len() == values.len()
 }
 
 /// Names that all differ and say something.
@@ -389,6 +338,7 @@ fn distinct(key: &str, names: &[&str], may_be_empty: bool) -> Result<(), (String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tasks::plan::finetune::Stem;
 
     #[test]
     fn what_is_said_last_holds_and_sets_add_up() {

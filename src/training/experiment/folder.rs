@@ -41,11 +41,6 @@ impl Folder {
         Self { root: root.to_path_buf() }
     }
 
-    /// The folder itself.
-    pub fn root(&self) -> &Path {
-        &self.root
-    }
-
     /// The results, for a moment: nothing is locked between two of them.
     ///
     /// # Errors
@@ -62,6 +57,12 @@ impl Folder {
         let found =
             fs::read_dir(&runs).into_iter().flatten().flatten().find(|e| e.file_name().to_str().is_some_and(ends));
         found.map_or_else(|| runs.join(format!("{}-{key}", slug(&job.title()))), |entry| entry.path())
+    }
+
+    /// The folder of a training's log and checkpoints: that of a fine-tuning's only fold.
+    pub fn log(&self, job: &Job) -> PathBuf {
+        let run = self.run(job);
+        if job.is_pretraining() { run } else { run.join(format!("fold_{}", job.run.fold)) }
     }
 
     /// Where scans are prepared into a store of this key.
@@ -128,7 +129,7 @@ const LOCKS: &str = "locks";
 /// The key of the training of a job.
 fn training(job: &Job) -> &str {
     match &job.work {
-        Work::Pretrain(_) => &job.id,
+        Work::Pretrain(..) => &job.run.id,
         Work::Finetune(f) => &f.training,
     }
 }

@@ -1,67 +1,38 @@
 //! The jobs of an experiment: every combination, its pre-trainings first, each once.
 
-use super::file::{Dataset, Experiment, Finetune, Method, Pretrain, Variant};
+use super::file::{Dataset, Experiment, Method, Pretrain, Test, Variant};
 use super::identity::{self, Identity};
+use super::once;
 use crate::base::{Error, Result};
 use crate::data::dataset::folds;
 use crate::data::preprocess::{self, Shard};
 use crate::data::sources::{self, cases_of};
 use crate::data::{Cases, Fold, RawCase, RawDataset, Store, recipe};
+use crate::evaluation::results::{Kind, Run};
 use crate::inference::weights::{WeightFile, checkpoint_of};
 use crate::tasks::Plan;
-use crate::tasks::plan;
 use crate::training::finetune::folder::fold_cases;
-use crate::training::finetune::setup::{Origin, Request, Setup};
+use crate::training::finetune::setup::{Finetune, Origin, Request, Setup};
 use crate::training::finetune::validate::Protocol;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// One training with all that belongs to it.
 pub struct Job {
-    /// Hash of all that makes the result.
-    pub id: String,
-    /// What the file calls it.
-    pub names: Names,
-    /// Seed of the training.
-    pub seed: u64,
-    /// Steps of the training, all phases.
-    pub steps: u64,
-    /// The resolved plan, TOML.
-    pub plan: String,
+    /// What the results will say of it; what is known in the end only is empty. Its id is a hash of all that makes the result. Its
+    /// names are those of the file, of a pre-training those of the first fine-tuning that needs it.
+    pub run: Run,
     /// What is to be done.
     pub work: Work,
 }
 
-/// What the file calls a job; those of a pre-training are of the first fine-tuning that needs it.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Names {
-    /// Its method.
-    pub method: String,
-    /// Its variant; empty where there are none.
-    pub option: String,
-    /// Empty for a pre-training, as are the next two.
-    pub dataset: String,
-    /// Training cases; 0 = all.
-    pub cases: usize,
-    /// A number or `all`.
-    pub fold: String,
-}
-
 /// The two kinds of trainings.
 pub enum Work {
-    /// On scans without labels.
-    Pretrain(Box<Pretraining>),
+    /// On scans without labels: the resolved plan, and what it learns from.
+    Pretrain(Box<Plan>, Scans),
     /// On labelled cases, and the scores of what it predicts.
     Finetune(Box<FineTuning>),
-}
-
-/// All that a pre-training is made of.
-pub struct Pretraining {
-    /// The resolved plan.
-    pub plan: Plan,
-    /// What it learns from.
-    pub scans: Scans,
 }
 
 /// What a pre-training learns from.
@@ -82,10 +53,10 @@ pub enum Scans {
 
 /// All that a fine-tuning and its judgement are made of.
 pub struct FineTuning {
-    /// Without the checkpoint, which need not be there yet.
+    /// Without the checkpoint of a pre-training, which need not be there yet.
     pub request: Request,
-    /// Where it begins.
-    pub from: From,
+    /// Id of the pre-training that it begins with.
+    pub pretraining: Option<String>,
     origin: Option<Rc<Origin>>,
     raw: Rc<RawDataset>,
     /// Splits of the cases, where they are given.
@@ -98,16 +69,6 @@ pub struct FineTuning {
     pub tests: Vec<TestSet>,
     /// How that is done.
     pub protocol: Protocol,
-}
-
-/// Where a fine-tuning begins.
-pub enum From {
-    /// At random.
-    Scratch,
-    /// At the weights of a file.
-    Checkpoint(PathBuf),
-    /// Id of a pre-training.
-    Job(String),
 }
 
 /// Labelled scans to be scored.
@@ -135,37 +96,31 @@ impl Job {
     /// The id of the pre-training that must be done before.
     pub fn needs(&self) -> Option<&str> {
         match &self.work {
-            Work::Finetune(f) => match &f.from {
-                From::Job(id) => Some(id),
-                _ => None,
-            },
-            Work::Pretrain(_) => None,
+            Work::Finetune(f) => f.pretraining.as_deref(),
+            Work::Pretrain(..) => None,
         }
     }
 
     /// Whether it learns from scans without labels.
     pub fn is_pretraining(&self) -> bool {
-        matches!(self.work, Work::Pretrain(_))
+        matches!(self.work, Work::Pretrain(..))
     }
 
     /// For people: `S3D: Hippocampus, 10 cases, fold 0, seed 1, short`.
     pub fn title(&self) -> String {
-        let Names { method, option, dataset, cases, fold } = &self.names;
-        let mut parts = Vec::new();
-        if self.is_pretraining() {
-            parts.push("pre-training".to_string());
-        } else {
-            parts.push(dataset.clone());
-            parts.push(if *cases == 0 { "all cases".into() } else { format!("{cases} cases") });
-            parts.push(format!("fold {fold}"));
-        }
-        parts.push(format!("seed {}", self.seed));
-        parts.extend(Some(option.clone()).filter(|o| !o.is_empty()));
-        format!("{method}: {}", parts.join(", "))
+        let Run { method, dataset, cases, fold, seed, option, .. } = &self.run;
+        let what = match cases {
+            _ if self.is_pretraining() => "pre-training".into(),
+            0 => format!("{dataset}, all cases, fold {fold}"),
+            _ => format!("{dataset}, {cases} cases, fold {fold}"),
+        };
+        let option = if option.is_empty() { String::new() } else { format!(", {option}") };
+        format!("{method}: {what}, seed {seed}{option}")
     }
 }
 
 /// The jobs in the order in which they are done, and the titles of combinations that are the same job as an earlier one.
+#[derive(Default)]
 pub struct Jobs {
     /// A pre-training stands before the fine-tunings that need it.
     pub list: Vec<Job>,
@@ -178,8 +133,7 @@ pub struct Jobs {
 /// # Errors
 /// A data set, store, checkpoint or plan cannot be read or makes no sense.
 pub fn jobs(experiment: &Experiment) -> Result<Jobs> {
-    let mut maker =
-        Maker { experiment, jobs: Jobs { list: vec![], same: vec![] }, stores: vec![], checkpoints: vec![] };
+    let mut maker = Maker { experiment, jobs: Jobs::default(), stores: vec![], checkpoints: vec![] };
     let datasets = experiment.datasets.iter().map(Opened::new).collect::<Result<Vec<_>>>()?;
     let folds = experiment.folds().map_err(|(what, remedy)| Error::plan(what, remedy))?;
     // Seed by seed, so that all methods can be compared early.
@@ -207,15 +161,8 @@ struct Opened<'a> {
     identity: String,
     /// Of each case, by its name.
     identities: BTreeMap<String, String>,
-    tests: Vec<(String, Tested)>,
-}
-
-/// What a test set is.
-enum Tested {
-    /// The validation cases of the fold.
-    Validation,
-    /// These cases, with their identity.
-    Cases(Vec<RawCase>, String),
+    /// The name of each test set, and its cases with their identity: those of the fold's validation where there are none.
+    tests: Vec<(String, Option<(Vec<RawCase>, String)>)>,
 }
 
 impl<'a> Opened<'a> {
@@ -224,20 +171,16 @@ impl<'a> Opened<'a> {
         let identities = identity::each_case(&raw.cases)?;
         let identity = Identity::new("data set").with("dataset.json", &raw.dataset.json.to_string());
         let identity = identity.with("cases", &identity::of_cases(identities.iter())).finish();
-        let mut tests = Vec::new();
-        for test in &entry.test {
-            let tested = match (&test.images, &test.labels) {
-                (Some(images), Some(labels)) => {
-                    let cases = test_cases(&test.name, images, labels, &raw)?;
-                    let identity = identity::of_cases(identity::each_case(&cases)?.iter());
-                    Tested::Cases(cases, identity)
-                }
-                _ => Tested::Validation,
-            };
-            tests.push((test.name.clone(), tested));
-        }
+        let test = |test: &Test| {
+            let name = test.name.clone();
+            let (Some(images), Some(labels)) = (&test.images, &test.labels) else { return Ok((name, None)) };
+            let cases = test_cases(&name, images, labels, &raw)?;
+            let identity = identity::of_cases(identity::each_case(&cases)?.iter());
+            Ok((name, Some((cases, identity))))
+        };
+        let mut tests = entry.test.iter().map(test).collect::<Result<Vec<_>>>()?;
         if tests.is_empty() {
-            tests.push((VALIDATION.to_string(), Tested::Validation));
+            tests.push(("validation".to_string(), None));
         }
         Ok(Self { entry, raw, identity, identities, tests })
     }
@@ -278,9 +221,10 @@ fn within(place: &Combination, error: Error) -> Error {
 struct Maker<'a> {
     experiment: &'a Experiment,
     jobs: Jobs,
-    /// Identity and voxel size of what pre-trainings learn from.
+    /// What pre-trainings learn from.
     stores: Vec<(Pretrain, Rc<Learned>)>,
-    checkpoints: Vec<(PathBuf, String, Rc<Origin>)>,
+    /// The hash of each checkpoint that is there, and what it says.
+    checkpoints: Vec<(PathBuf, (String, Rc<Origin>))>,
 }
 
 struct Learned {
@@ -294,36 +238,33 @@ impl Maker<'_> {
     fn add(&mut self, place: &Combination) -> Result<()> {
         let experiment = self.experiment;
         let (method, option, entry) = (place.method, place.option, place.dataset.entry);
-        let (from, origin) = match (&method.pretrain, &method.from) {
+        // The checkpoint, the pre-training that makes it, what it says, and its hash.
+        let (from, pretraining, origin, start) = match (&method.pretrain, &method.from) {
             (Some(own), _) => {
                 let (id, origin) = self.pretraining(place, &option.pretrain.over(&own.over(&experiment.pretrain)))?;
-                (From::Job(id), Some(origin))
+                (None, Some(id.clone()), Some(origin), id)
             }
             (None, Some(path)) => {
-                let (file, origin) = self.checkpoint(path)?;
-                (From::Checkpoint(file), Some(origin))
+                let file = checkpoint_of(path)?;
+                let (hash, origin) = once(&mut self.checkpoints, file.clone(), || {
+                    let origin = Origin::of(&WeightFile::open(&file)?)?;
+                    Ok((identity::of_file(&file)?, Rc::new(origin)))
+                })?;
+                (Some(file), None, Some(origin), hash)
             }
-            (None, None) => (From::Scratch, None),
+            (None, None) => (None, None, None, "scratch".to_string()),
         };
         let of_dataset = Finetune { set: entry.set.clone(), ..Finetune::default() };
         let base = of_dataset.over(&experiment.finetune);
-        let finetune = option.finetune.over(&method.finetune.over(&base));
         let seed = experiment.seeds[place.number];
         let request = Request {
             dataset: entry.folder.clone(),
-            from: None,
+            from,
             plans: entry.plans.clone().map(|path| (path, entry.configuration.clone())),
-            preset: finetune.preset.clone().unwrap_or_else(|| "paper".into()),
-            schedule: finetune.schedule.clone(),
-            steps: finetune.length,
-            learning_rate: finetune.learning_rate,
-            part: finetune.transfer,
-            stem: finetune.stem,
             fold: place.fold.to_string(),
             cases: place.cases,
             seed: Some(seed),
-            file: finetune.plan.clone(),
-            set: finetune.set.clone(),
+            finetune: option.finetune.over(&method.finetune.over(&base)),
         };
         let setup = Setup::planned(&request, (*place.dataset.raw).clone(), origin.as_deref())?;
         let fold: Fold = place.fold.parse().map_err(Error::Usage)?;
@@ -333,46 +274,35 @@ impl Maker<'_> {
             return Err(Error::file(file, "there is no such file", "Name a splits_final.json, or leave out splits"));
         }
         let cases = fold_cases(&setup, fold, splits.as_deref().unwrap_or(&beside))?;
-        let start = match &from {
-            From::Scratch => "scratch".to_string(),
-            From::Checkpoint(file) => self.known(file).unwrap_or_default(),
-            From::Job(id) => id.clone(),
-        };
         let training = training(&setup, &place.dataset.identity, &cases, &start);
         let protocol = experiment.evaluate;
         let tests = test_sets(place.dataset, &cases, protocol);
         let judged =
             tests.iter().fold(Identity::new("fine-tuning").with("training", &training), |i, t| i.with("test", &t.id));
-        let names = Names {
-            method: method.name.clone(),
-            option: option.name.clone(),
-            dataset: entry.name.clone(),
-            cases: place.cases,
-            fold: place.fold.to_string(),
-        };
         let prepared = Identity::new("prepared")
             .with("recipe", &recipe(&setup.raw, &setup.plans, &setup.configuration))
             .with("folder", &canonical(&entry.folder).to_string_lossy())
             .finish();
-        let work = FineTuning {
-            request,
-            from,
-            origin,
-            raw: place.dataset.raw.clone(),
-            splits,
-            training,
-            prepared,
-            tests,
-            protocol,
-        };
-        self.push(Job {
+        let run = Run {
             id: judged.finish(),
-            names,
+            kind: Kind::Finetune,
+            method: method.name.clone(),
+            dataset: entry.name.clone(),
+            cases: place.cases as u64,
+            fold: place.fold.to_string(),
             seed,
-            steps: setup.plan.schedule().steps(),
+            option: option.name.clone(),
             plan: setup.plan.to_toml(),
-            work: Work::Finetune(Box::new(work)),
-        });
+            steps: setup.plan.schedule().steps(),
+            ..Run::default()
+        };
+        let raw = place.dataset.raw.clone();
+        let work = FineTuning { request, pretraining, origin, raw, splits, training, prepared, tests, protocol };
+        let job = Job { run, work: Work::Finetune(Box::new(work)) };
+        match self.jobs.list.iter().find(|known| known.run.id == job.run.id) {
+            Some(known) => self.jobs.same.push((job.title(), known.title())),
+            None => self.jobs.list.push(job),
+        }
         Ok(())
     }
 
@@ -392,16 +322,18 @@ impl Maker<'_> {
         let identity = Identity::new("pre-training").with("plan", &timeless.to_toml()).with("scans", &learned.identity);
         let id = identity.finish();
         let origin = Rc::new(Origin::of_pretraining(&plan, learned.spacing));
-        if !self.jobs.list.iter().any(|job| job.id == id) {
-            let (method, option) = (place.method.name.clone(), place.option.name.clone());
-            self.jobs.list.push(Job {
+        if !self.jobs.list.iter().any(|job| job.run.id == id) {
+            let run = Run {
                 id: id.clone(),
-                names: Names { method, option, ..Names::default() },
+                kind: Kind::Pretrain,
+                method: place.method.name.clone(),
+                option: place.option.name.clone(),
                 seed: plan.seed,
                 steps: plan.train.steps,
                 plan: plan.to_toml(),
-                work: Work::Pretrain(Box::new(Pretraining { plan, scans: learned.scans.clone() })),
-            });
+                ..Run::default()
+            };
+            self.jobs.list.push(Job { run, work: Work::Pretrain(Box::new(plan), learned.scans.clone()) });
         }
         Ok((id, origin))
     }
@@ -409,40 +341,15 @@ impl Maker<'_> {
     /// What a pre-training learns from: a store by what it holds, scans by their names and files and how they are prepared.
     fn learned(&mut self, wanted: &Pretrain) -> Result<Rc<Learned>> {
         let key = Pretrain { seeds: vec![], set: vec![], plan: None, preset: None, ..wanted.clone() };
-        if let Some((_, learned)) = self.stores.iter().find(|(known, _)| *known == key) {
-            return Ok(learned.clone());
-        }
-        let learned = match (&wanted.store, &wanted.scans) {
-            (Some(folder), _) => of_store(folder)?,
-            (None, Some(paths)) => of_scans(&paths.list(), wanted.preprocess.clone().unwrap_or_default())?,
-            (None, None) => return Err(Error::plan("there is neither a store nor scans", "Write one into [pretrain]")),
-        };
-        let learned = Rc::new(learned);
-        self.stores.push((key, learned.clone()));
-        Ok(learned)
-    }
-
-    /// The file of a checkpoint that is there, and what it says.
-    fn checkpoint(&mut self, path: &Path) -> Result<(PathBuf, Rc<Origin>)> {
-        let file = checkpoint_of(path)?;
-        if let Some((_, _, origin)) = self.checkpoints.iter().find(|(known, ..)| *known == file) {
-            return Ok((file, origin.clone()));
-        }
-        let origin = Rc::new(Origin::of(&WeightFile::open(&file)?)?);
-        self.checkpoints.push((file.clone(), identity::of_file(&file)?, origin.clone()));
-        Ok((file, origin))
-    }
-
-    /// The hash of a checkpoint.
-    fn known(&self, file: &Path) -> Option<String> {
-        self.checkpoints.iter().find(|(known, ..)| known == file).map(|(_, hash, _)| hash.clone())
-    }
-
-    fn push(&mut self, job: Job) {
-        match self.jobs.list.iter().find(|known| known.id == job.id) {
-            Some(known) => self.jobs.same.push((job.title(), known.title())),
-            None => self.jobs.list.push(job),
-        }
+        once(&mut self.stores, key, || {
+            Ok(Rc::new(match (&wanted.store, &wanted.scans) {
+                (Some(folder), _) => of_store(folder)?,
+                (None, Some(paths)) => of_scans(paths, wanted.preprocess.clone().unwrap_or_default())?,
+                (None, None) => {
+                    return Err(Error::plan("there is neither a store nor scans", "Write one into [pretrain]"));
+                }
+            }))
+        })
     }
 }
 
@@ -482,7 +389,7 @@ fn canonical(path: &Path) -> PathBuf {
 
 /// The identity of a trained network.
 fn training(setup: &Setup, dataset: &str, cases: &Cases, from: &str) -> String {
-    let mut plan: plan::finetune::Plan = setup.plan.clone();
+    let mut plan = setup.plan.clone();
     plan.train.checkpoint_minutes = 0.0;
     plan.data.dataset = String::new();
     Identity::new("training")
@@ -498,33 +405,27 @@ fn training(setup: &Setup, dataset: &str, cases: &Cases, from: &str) -> String {
 /// What is predicted and scored, of a fold.
 fn test_sets(dataset: &Opened, cases: &Cases, protocol: Protocol) -> Vec<TestSet> {
     let protocol = format!("mirror {}, step {}, tolerance {}", protocol.mirror, protocol.step, protocol.tolerance);
-    let set = |(name, tested): &(String, Tested)| {
-        let (cases, identity) = match tested {
-            Tested::Cases(cases, identity) => (cases.clone(), identity.clone()),
-            Tested::Validation => {
-                let is_one = |id: &String| cases.validation.contains(id);
-                let list = dataset.raw.cases.iter().filter(|case| is_one(&case.id)).cloned().collect();
-                (list, identity::of_cases(dataset.identities.iter().filter(|(id, _)| is_one(id))))
-            }
-        };
+    let set = |(name, tested): &(String, Option<(Vec<RawCase>, String)>)| {
+        let (cases, identity) = tested.clone().unwrap_or_else(|| {
+            let is_one = |id: &String| cases.validation.contains(id);
+            let list = dataset.raw.cases.iter().filter(|case| is_one(&case.id)).cloned().collect();
+            (list, identity::of_cases(dataset.identities.iter().filter(|(id, _)| is_one(id))))
+        });
         let id = Identity::new("test").with("name", name).with("cases", &identity).with("protocol", &protocol).finish();
         TestSet { name: name.clone(), cases, id }
     };
     dataset.tests.iter().map(set).collect()
 }
 
-/// Name of the test set that the validation cases of a fold are.
-pub const VALIDATION: &str = "validation";
-
-/// Which jobs a part does, where processes have folders of their own.
+/// The jobs that a part does, where processes have folders of their own.
 ///
 /// Fine-tunings are put in the order of their pre-trainings and ids, whatever the order in the file, and cut into stretches of
 /// about the same number of steps, the pre-trainings included. So few pre-trainings as possible are needed by two parts, which
 /// then both make them.
-pub fn deal(jobs: &[Job], part: Shard) -> Vec<bool> {
+pub fn deal(jobs: &[Job], part: Shard) -> Vec<&Job> {
     let mut order: Vec<usize> = (0..jobs.len()).filter(|&n| !jobs[n].is_pretraining()).collect();
-    order.sort_by_key(|&n| (jobs[n].needs(), &jobs[n].id));
-    let steps: BTreeMap<&str, u64> = jobs.iter().map(|job| (&job.id[..], job.steps)).collect();
+    order.sort_by_key(|&n| (jobs[n].needs(), &jobs[n].run.id));
+    let steps: BTreeMap<&str, u64> = jobs.iter().map(|job| (&job.run.id[..], job.run.steps)).collect();
     let mut before = None;
     let costs: Vec<u64> = order
         .iter()
@@ -532,22 +433,19 @@ pub fn deal(jobs: &[Job], part: Shard) -> Vec<bool> {
             let needs = jobs[n].needs();
             let first = needs.is_some() && needs != before;
             before = needs;
-            jobs[n].steps + if first { needs.and_then(|id| steps.get(id)).copied().unwrap_or(0) } else { 0 }
+            jobs[n].run.steps + if first { needs.and_then(|id| steps.get(id)).copied().unwrap_or(0) } else { 0 }
         })
         .collect();
     let total = costs.iter().sum::<u64>().max(1);
-    let mut mine = vec![false; jobs.len()];
+    let mut mine = BTreeSet::new();
     let mut done = 0;
     for (&n, cost) in order.iter().zip(&costs) {
         // The part in which the middle of the job lies.
         let middle = u128::from(done + cost / 2) * part.of as u128 / u128::from(total);
         done += cost;
         if middle as usize == part.index {
-            mine[n] = true;
-            if let Some(needed) = jobs.iter().position(|job| Some(&job.id[..]) == jobs[n].needs()) {
-                mine[needed] = true;
-            }
+            mine.extend([Some(&jobs[n].run.id[..]), jobs[n].needs()].into_iter().flatten());
         }
     }
-    mine
+    jobs.iter().filter(|job| mine.contains(&job.run.id[..])).collect()
 }

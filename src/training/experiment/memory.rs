@@ -1,9 +1,11 @@
 //! The memory that jobs need on the device, before anything is allocated.
 
 use super::jobs::{Job, Work};
+use super::once;
 use crate::base::{Result, budget};
 use crate::compute::device::Gpu;
 use crate::compute::graph::Limits;
+use crate::tasks::Plan;
 use crate::training::finetune::run::most_memory;
 use crate::training::memory::plan_run;
 use std::rc::Rc;
@@ -28,25 +30,18 @@ impl<'a> Planner<'a> {
     /// It does not fit.
     pub fn peak(&mut self, job: &Job) -> Result<u64> {
         match &job.work {
-            Work::Pretrain(work) => {
-                let plan = crate::tasks::plan::Plan { seed: 0, ..work.plan.clone() };
-                self.once(plan.to_toml(), |s| Ok(plan_run(&plan, Limits::of(s.gpu), s.allowed)?.memory.total()))
+            Work::Pretrain(plan, _) => {
+                let plan = Plan { seed: 0, ..(**plan).clone() };
+                once(&mut self.known, plan.to_toml(), || {
+                    Ok(plan_run(&plan, Limits::of(self.gpu), self.allowed)?.memory.total())
+                })
             }
             Work::Finetune(work) => {
                 let setup = work.planned()?;
                 let mut plan = setup.plan.clone();
                 (plan.seed, plan.data.cases, plan.data.fold) = (0, 0, String::new());
-                self.once(plan.to_toml(), |s| most_memory(s.gpu, &setup, s.allowed))
+                once(&mut self.known, plan.to_toml(), || most_memory(self.gpu, &setup, self.allowed))
             }
         }
-    }
-
-    fn once(&mut self, key: String, plan: impl Fn(&Self) -> Result<u64>) -> Result<u64> {
-        if let Some((_, bytes)) = self.known.iter().find(|(known, _)| *known == key) {
-            return Ok(*bytes);
-        }
-        let bytes = plan(self)?;
-        self.known.push((key, bytes));
-        Ok(bytes)
     }
 }

@@ -22,20 +22,14 @@ pub mod run;
 pub mod status;
 mod work;
 
-use crate::base::Mode;
-use crate::data::preprocess::Shard;
+use crate::base::Result;
 
-/// What the command line adds to the file; nothing here changes a result.
-#[derive(Clone)]
-pub struct Options {
-    /// Of several processes that share the jobs, which this is.
-    pub part: Shard,
-    /// Threads that read patches.
-    pub threads: usize,
-    /// Bytes on the device.
-    pub memory: Option<u64>,
-    /// How progress is shown.
-    pub progress: Mode,
-    /// Whether only errors are shown.
-    pub quiet: bool,
+/// The value of a key, which is made once.
+fn once<K: PartialEq, V: Clone>(known: &mut Vec<(K, V)>, key: K, make: impl FnOnce() -> Result<V>) -> Result<V> {
+    if let Some((_, value)) = known.iter().find(|(one, _)| *one == key) {
+        return Ok(value.clone());
+    }
+    let value = make()?;
+    known.push((key, value.clone()));
+    Ok(value)
 }

@@ -1,6 +1,5 @@
 //! Runs what is missing: one job after the other in this process, beside others that may work in the same folder.
 
-use super::Options;
 use super::file::Experiment;
 use super::folder::{Folder, short};
 use super::jobs::{Job, Jobs, deal, jobs};
@@ -8,9 +7,10 @@ use super::status::time_left;
 use super::work::Worker;
 use crate::base::{Error, Progress, Result, human};
 use crate::compute::device::Gpu;
+use crate::data::preprocess::Shard;
 use crate::evaluation::results::Run;
-use crate::training::StopFlag;
-use std::collections::{BTreeMap, BTreeSet};
+use crate::training::{Host, StopFlag};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -39,23 +39,22 @@ const POLL: Duration = Duration::from_secs(1);
 /// # Errors
 /// The file makes no sense, `out` cannot be written, or a stop signal came. A job that fails is no error here: see
 /// [`Outcome::failed`].
-pub fn run(gpu: &Rc<Gpu>, file: &Path, out: &Path, options: &Options) -> Result<Outcome> {
+pub fn run(gpu: &Rc<Gpu>, file: &Path, out: &Path, part: Shard, host: Host) -> Result<Outcome> {
     let experiment = Experiment::read(file)?;
     let Jobs { list, same } = jobs(&experiment)?;
-    let say = Progress::new(options.progress, None, &experiment.name).quiet(options.quiet);
+    let say = Progress::new(host.progress, None, &experiment.name).quiet(host.quiet);
     for (title, known) in &same {
         say.message(&format!("{title} is the same job as {known}, and is done once"));
     }
     let folder = Folder::create(out)?;
-    let mine = deal(&list, options.part);
     let worker = Worker {
         gpu: gpu.clone(),
         kernels: gpu.kernels(),
         folder: &folder,
-        options,
+        host,
         keep: experiment.keep,
         stop: StopFlag::install()?,
-        stores: BTreeMap::new(),
+        stores: vec![],
     };
     let known = folder.results()?.runs()?;
     rename(&folder, &list, &known)?;
@@ -63,15 +62,15 @@ pub fn run(gpu: &Rc<Gpu>, file: &Path, out: &Path, options: &Options) -> Result<
         say.message(&warning);
     }
     let queue = Queue {
-        jobs: list.iter().zip(mine).filter(|(_, mine)| *mine).map(|(job, _)| job).collect(),
+        jobs: deal(&list, part),
         done: known.into_iter().map(|run| run.id).collect(),
-        failed: BTreeMap::new(),
+        failed: BTreeSet::new(),
         worker,
         say,
         outcome: Outcome::default(),
     };
     for job in &queue.jobs {
-        if queue.done.contains(&job.id) {
+        if queue.done.contains(&job.run.id) {
             queue.worker.tidy(job)?;
         }
     }
@@ -81,8 +80,8 @@ pub fn run(gpu: &Rc<Gpu>, file: &Path, out: &Path, options: &Options) -> Result<
 /// Gives runs that are done the names of the file.
 fn rename(folder: &Folder, jobs: &[Job], known: &[Run]) -> Result<()> {
     for run in known {
-        let Some(job) = jobs.iter().find(|job| job.id == run.id) else { continue };
-        let names = &job.names;
+        let Some(job) = jobs.iter().find(|job| job.run.id == run.id) else { continue };
+        let names = &job.run;
         if (&run.method, &run.dataset, &run.option) != (&names.method, &names.dataset, &names.option) {
             folder.results()?.rename(&run.id, &names.method, &names.dataset, &names.option)?;
         }
@@ -92,12 +91,12 @@ fn rename(folder: &Folder, jobs: &[Job], known: &[Run]) -> Result<()> {
 
 /// A warning of results that bear the names of a job of this file and are of another: tables would mix them.
 fn strangers(jobs: &[Job], known: &[Run]) -> Option<String> {
-    let ids: BTreeSet<&str> = jobs.iter().map(|job| &job.id[..]).collect();
+    let ids: BTreeSet<&str> = jobs.iter().map(|job| &job.run.id[..]).collect();
     let same_names = |run: &&Run| {
         jobs.iter().filter(|job| !job.is_pretraining()).any(|job| {
-            let n = &job.names;
+            let n = &job.run;
             (&run.method, &run.dataset, &run.option, &run.fold) == (&n.method, &n.dataset, &n.option, &n.fold)
-                && (run.cases, run.seed) == (n.cases as u64, job.seed)
+                && (run.cases, run.seed) == (n.cases, n.seed)
         })
     };
     let count = known.iter().filter(|run| !ids.contains(&run.id[..])).filter(same_names).count();
@@ -113,7 +112,7 @@ fn strangers(jobs: &[Job], known: &[Run]) -> Option<String> {
 struct Queue<'a> {
     jobs: Vec<&'a Job>,
     done: BTreeSet<String>,
-    failed: BTreeMap<String, String>,
+    failed: BTreeSet<String>,
     worker: Worker<'a>,
     say: Progress,
     outcome: Outcome,
@@ -132,16 +131,12 @@ impl Queue<'_> {
                 });
             }
         }
-        let count = self.count();
-        let mut outcome = self.outcome;
-        outcome.jobs = self.jobs.len();
-        outcome.finished = count;
-        outcome.elsewhere = outcome.jobs - count - self.failed.len();
-        Ok(outcome)
+        let (jobs, finished) = (self.jobs.len(), self.count());
+        Ok(Outcome { jobs, finished, elsewhere: jobs - finished - self.failed.len(), ..self.outcome })
     }
 
     fn count(&self) -> usize {
-        self.jobs.iter().filter(|job| self.done.contains(&job.id)).count()
+        self.jobs.iter().filter(|job| self.done.contains(&job.run.id)).count()
     }
 
     /// The first job that can be done, claimed.
@@ -151,14 +146,13 @@ impl Queue<'_> {
         let mut waits = false;
         for n in 0..self.jobs.len() {
             let job = self.jobs[n];
-            if self.failed.contains_key(&job.id) || self.is_done(&results, &job.id)? {
+            if self.failed.contains(&job.run.id) || self.is_done(&results, &job.run.id)? {
                 continue;
             }
             if let Some(needed) = job.needs() {
-                if self.failed.contains_key(needed) {
-                    let cause = "its pre-training failed".to_string();
-                    self.outcome.failed.push((job.title(), cause.clone()));
-                    self.failed.insert(job.id.clone(), cause);
+                if self.failed.contains(needed) {
+                    self.outcome.failed.push((job.title(), "its pre-training failed".into()));
+                    self.failed.insert(job.run.id.clone());
                     continue;
                 }
                 if !self.is_done(&results, needed)? {
@@ -168,7 +162,7 @@ impl Queue<'_> {
             }
             // Between the look and the lock another process may have finished it.
             if let Some(lock) = self.worker.folder.claim(job)?
-                && !self.is_done(&results, &job.id)?
+                && !self.is_done(&results, &job.run.id)?
             {
                 return Ok(Some(Next::Job(n, lock)));
             }
@@ -191,15 +185,15 @@ impl Queue<'_> {
             n + 1,
             self.jobs.len(),
             job.title(),
-            short(&job.id),
-            job.steps,
+            short(&job.run.id),
+            job.run.steps,
             left.map_or(String::new(), |left| format!("; about {} left", human(left)))
         ));
         let needed: Option<PathBuf> =
-            self.jobs.iter().find(|j| Some(&j.id[..]) == job.needs()).map(|j| self.worker.folder.run(j));
+            self.jobs.iter().find(|j| Some(&j.run.id[..]) == job.needs()).map(|j| self.worker.folder.run(j));
         match self.worker.work(job, needed.as_deref()) {
             Ok(()) => {
-                self.done.insert(job.id.clone());
+                self.done.insert(job.run.id.clone());
                 self.outcome.done += 1;
                 Ok(())
             }
@@ -207,7 +201,7 @@ impl Queue<'_> {
             Err(error) => {
                 self.say.message(&format!("{} failed: {error}", job.title()));
                 self.outcome.failed.push((job.title(), error.to_string()));
-                self.failed.insert(job.id.clone(), error.to_string());
+                self.failed.insert(job.run.id.clone());
                 Ok(())
             }
         }

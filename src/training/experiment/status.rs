@@ -12,21 +12,12 @@ use std::time::Duration;
 /// Where a job is.
 #[derive(Clone, Debug, PartialEq)]
 pub enum State {
-    /// It is in the results.
-    Done {
-        /// How long it took.
-        seconds: f64,
-    },
+    /// It is in the results, after so many seconds.
+    Done(f64),
     /// A process is at it, after so many steps.
-    Running {
-        /// Steps that are done.
-        steps: u64,
-    },
+    Running(u64),
     /// Nobody is at it; so many steps were done before a stop.
-    Missing {
-        /// Steps that are done.
-        steps: u64,
-    },
+    Missing(u64),
 }
 
 /// The jobs of the experiment in the file with their states, over several folders, and the time that is left.
@@ -51,38 +42,32 @@ pub fn status(file: &Path, folders: &[PathBuf]) -> Result<Status> {
     let folders: Vec<Folder> = folders.iter().map(|folder| Folder::at(folder)).collect();
     let left = time_left(&list.iter().collect::<Vec<_>>(), &runs);
     let state = |job: &Job| -> Result<State> {
-        if let Some(run) = runs.iter().find(|run| run.id == job.id) {
-            return Ok(State::Done { seconds: run.seconds });
+        if let Some(run) = runs.iter().find(|run| run.id == job.run.id) {
+            return Ok(State::Done(run.seconds));
         }
         let mut most = 0;
         for folder in &folders {
-            let steps = steps(folder, job)?;
+            let log = MetricsLog::read(folder.log(job))?;
+            let steps = log.iter().filter_map(|record| record.get("step")?.as_u64()).max().unwrap_or(0);
             if folder.is_busy(job) {
-                return Ok(State::Running { steps });
+                return Ok(State::Running(steps));
             }
             most = most.max(steps);
         }
-        Ok(State::Missing { steps: most })
+        Ok(State::Missing(most))
     };
     let states = list.iter().map(state).collect::<Result<Vec<_>>>()?;
     Ok(Status { name: experiment.name, jobs: list.into_iter().zip(states).collect(), left })
-}
-
-/// Steps in the log of a job.
-fn steps(folder: &Folder, job: &Job) -> Result<u64> {
-    let run = folder.run(job);
-    let log = if job.is_pretraining() { run } else { run.join(format!("fold_{}", job.names.fold)) };
-    Ok(MetricsLog::read(log)?.iter().filter_map(|record| record.get("step")?.as_u64()).max().unwrap_or(0))
 }
 
 /// The time that the jobs without a result take in one process, at the speed of those of their kind that have one; `None` where
 /// nothing is left, or none of a kind is done.
 pub fn time_left(jobs: &[&Job], runs: &[Run]) -> Option<Duration> {
     let mut seconds = 0.0;
-    for (kind, pretraining) in [(Kind::Pretrain, true), (Kind::Finetune, false)] {
-        let of_kind = || jobs.iter().filter(|job| job.is_pretraining() == pretraining);
-        let run = |job: &Job| runs.iter().find(|run| run.id == job.id);
-        let missing: u64 = of_kind().filter(|job| run(job).is_none()).map(|job| job.steps).sum();
+    for kind in [Kind::Pretrain, Kind::Finetune] {
+        let is_done = |job: &Job| runs.iter().any(|run| run.id == job.run.id);
+        let missing = jobs.iter().filter(|job| job.run.kind == kind && !is_done(job));
+        let missing: u64 = missing.map(|job| job.run.steps).sum();
         if missing == 0 {
             continue;
         }
@@ -99,31 +84,26 @@ pub fn time_left(jobs: &[&Job], runs: &[Run]) -> Option<Duration> {
 impl Status {
     /// A line for every job, and one for all.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        let count = |is: &dyn Fn(&State) -> bool| self.jobs.iter().filter(|(_, state)| is(state)).count();
+        let mut lines = Vec::new();
+        let (mut done, mut running, mut missing) = (0, 0, 0);
         for (job, state) in &self.jobs {
-            let of = |steps: &u64| match steps {
-                0 => format!("{} steps", job.steps),
-                n => format!("step {n} of {}", job.steps),
+            let of = |steps: u64| match steps {
+                0 => format!("{} steps", job.run.steps),
+                n => format!("step {n} of {}", job.run.steps),
             };
-            let (word, detail) = match state {
-                State::Done { seconds } => ("done", human(Duration::try_from_secs_f64(*seconds).unwrap_or_default())),
-                State::Running { steps } => ("running", of(steps)),
-                State::Missing { steps } => ("missing", of(steps)),
+            let (word, count, detail) = match *state {
+                State::Done(seconds) => {
+                    ("done", &mut done, human(Duration::try_from_secs_f64(seconds).unwrap_or_default()))
+                }
+                State::Running(steps) => ("running", &mut running, of(steps)),
+                State::Missing(steps) => ("missing", &mut missing, of(steps)),
             };
-            text.push_str(&format!("{word:8} {}  {}: {detail}\n", short(&job.id), job.title()));
+            *count += 1;
+            lines.push(format!("{word:8} {}  {}: {detail}", short(&job.run.id), job.title()));
         }
-        text.push_str(&format!(
-            "{}: {} of {} jobs done, {} running, {} missing",
-            self.name,
-            count(&|s| matches!(s, State::Done { .. })),
-            self.jobs.len(),
-            count(&|s| matches!(s, State::Running { .. })),
-            count(&|s| matches!(s, State::Missing { .. })),
-        ));
-        if let Some(left) = self.left {
-            text.push_str(&format!("; about {} left for one process", human(left)));
-        }
-        text
+        let left = self.left.map_or(String::new(), |left| format!("; about {} left for one process", human(left)));
+        let (name, all) = (&self.name, self.jobs.len());
+        lines.push(format!("{name}: {done} of {all} jobs done, {running} running, {missing} missing{left}"));
+        lines.join("\n")
     }
 }

@@ -1,25 +1,25 @@
 //! One job: trained, predicted, scored, and what the results keep of it.
 
-use super::Options;
 use super::file::Keep;
-use super::folder::{Folder, tidy};
-use super::jobs::{FineTuning, From, Job, Pretraining, Scans, Work};
-use crate::base::{Error, Progress, Result};
+use super::folder::{Folder, short, slug, tidy};
+use super::jobs::{FineTuning, Job, Scans, Work};
+use super::once;
+use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::data::LabelledStore;
-use crate::data::preprocess::{self, Event, Shard};
+use crate::data::preprocess::progress::with_progress;
+use crate::data::preprocess::{self, Shard};
 use crate::evaluation::evaluate::Evaluation;
-use crate::evaluation::results::{Kind, Point, Run, Score};
+use crate::evaluation::results::{Point, Run, Score};
 use crate::inference::weights::FINAL;
-use crate::training::finetune::Options as FinetuneOptions;
+use crate::training::finetune::Options;
 use crate::training::finetune::folder::prepared;
 use crate::training::finetune::run::finetune;
 use crate::training::finetune::setup::{Request, Setup};
 use crate::training::finetune::validate::{Scans as Labelled, predict_and_score};
-use crate::training::pretrain::{self, pretrain};
-use crate::training::{MetricsLog, StopFlag, utc};
+use crate::training::pretrain::pretrain;
+use crate::training::{Host, MetricsLog, StopFlag, utc};
 use serde_json::Value;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,51 +31,36 @@ pub struct Worker<'a> {
     /// The kernels that were measured on the adapter: a resumed run may choose others for itself.
     pub kernels: KernelTable,
     pub folder: &'a Folder,
-    pub options: &'a Options,
+    pub host: Host,
     pub keep: Keep,
     pub stop: StopFlag,
     /// Prepared data sets by their keys.
-    pub stores: BTreeMap<String, Arc<LabelledStore>>,
-}
-
-/// What a job came to.
-struct Done {
-    scores: Vec<Score>,
-    /// Folder of the log.
-    log: PathBuf,
-    /// Beside those of the steps.
-    seconds: f64,
+    pub stores: Vec<(String, Arc<LabelledStore>)>,
 }
 
 impl Worker<'_> {
     /// Does a job that is claimed and puts it into the results. `pretraining` is the folder of the one it needs.
     pub fn work(&mut self, job: &Job, pretraining: Option<&Path>) -> Result<()> {
         self.gpu.set_kernels(self.kernels.clone());
-        let folder = self.folder.run(job);
-        let done = match &job.work {
-            Work::Pretrain(work) => self.pretrain(work, &folder)?,
-            Work::Finetune(work) => self.finetune(job, work, &folder, pretraining)?,
+        let (scores, seconds) = match &job.work {
+            Work::Pretrain(plan, scans) => {
+                let run = self.folder.run(job);
+                pretrain(&self.gpu, plan, &self.store(scans)?, &run, self.host)?;
+                (vec![], 0.0)
+            }
+            Work::Finetune(work) => self.finetune(job, work, pretraining)?,
         };
-        let records = MetricsLog::read(&done.log)?;
-        let seconds: f64 = records.iter().filter_map(|r| r.get("seconds")?.as_f64()).sum();
-        let (names, facts) = (&job.names, self.gpu.facts());
+        let records = MetricsLog::read(self.folder.log(job))?;
+        let trained: f64 = records.iter().filter_map(|r| r.get("seconds")?.as_f64()).sum();
+        let facts = self.gpu.facts();
         let run = Run {
-            id: job.id.clone(),
-            kind: if job.is_pretraining() { Kind::Pretrain } else { Kind::Finetune },
-            method: names.method.clone(),
-            dataset: names.dataset.clone(),
-            cases: names.cases as u64,
-            fold: names.fold.clone(),
-            seed: job.seed,
-            option: names.option.clone(),
-            plan: job.plan.clone(),
             code: code(),
             adapter: format!("{} ({}, {})", facts.name, facts.backend, facts.driver),
-            steps: job.steps,
-            seconds: seconds + done.seconds,
+            seconds: trained + seconds,
             finished: utc(SystemTime::now()),
+            ..job.run.clone()
         };
-        self.folder.results()?.insert(&run, &done.scores, &curves(&records))?;
+        self.folder.results()?.insert(&run, &scores, &curves(&records))?;
         self.tidy(job)
     }
 
@@ -84,21 +69,8 @@ impl Worker<'_> {
         match self.keep {
             Keep::All => Ok(()),
             _ if job.is_pretraining() => Ok(()),
-            keep => tidy(&fold_of(job, &self.folder.run(job)), keep == Keep::Model),
+            keep => tidy(&self.folder.log(job), keep == Keep::Model),
         }
-    }
-
-    fn pretrain(&self, work: &Pretraining, run: &Path) -> Result<Done> {
-        let options = pretrain::Options {
-            store: self.store(&work.scans)?,
-            run: run.to_path_buf(),
-            threads: self.options.threads,
-            memory: self.options.memory,
-            progress: self.options.progress,
-            quiet: self.options.quiet,
-        };
-        pretrain(&self.gpu, &work.plan, &options)?;
-        Ok(Done { scores: vec![], log: run.to_path_buf(), seconds: 0.0 })
     }
 
     /// The store of a pre-training, prepared where there are only scans.
@@ -109,95 +81,49 @@ impl Worker<'_> {
         };
         let store = self.folder.store(key);
         let _lock = self.folder.wait(key, &self.stop)?;
-        let Options { progress: mode, quiet, .. } = *self.options;
-        let mut progress: Option<Progress> = None;
-        let mut done = 0;
-        preprocess::run(inputs, &store, settings, Shard::ALL, &mut |event| match event {
-            Event::Found { scans, done: before } if before < scans => {
-                done = before as u64;
-                progress = Some(Progress::new(mode, Some(scans as u64), "preprocessing").quiet(quiet));
-            }
-            Event::Found { .. } => {}
-            Event::Prepared { id, .. } => {
-                done += 1;
-                if let Some(p) = &mut progress {
-                    p.update(done, &[("scan", id)]);
-                }
-            }
-            Event::Rejected { source, reason } => {
-                done += 1;
-                if let Some(p) = &mut progress {
-                    p.update(done, &[]);
-                    p.message(&format!("left out {}: {reason}", source.display()));
-                }
-            }
+        with_progress((self.host.progress, self.host.quiet), "preprocessing", "scan", true, |show| {
+            preprocess::run(inputs, &store, settings, Shard::ALL, show)
         })?;
-        if let Some(p) = progress {
-            p.finish();
-        }
         Ok(store)
     }
 
-    fn finetune(&mut self, job: &Job, work: &FineTuning, run: &Path, pretraining: Option<&Path>) -> Result<Done> {
-        let from = match &work.from {
-            From::Scratch => None,
-            From::Checkpoint(file) => Some(file.clone()),
-            From::Job(_) => pretraining.map(Path::to_path_buf),
-        };
-        let fold = fold_of(job, run);
-        let options = FinetuneOptions {
-            run: run.to_path_buf(),
-            store: None,
-            splits: work.splits.clone(),
-            validate: false,
-            threads: self.options.threads,
-            memory: self.options.memory,
-            progress: self.options.progress,
-            quiet: self.options.quiet,
-        };
+    /// The scores of a fine-tuning's tests, and the seconds that they took.
+    fn finetune(&mut self, job: &Job, work: &FineTuning, pretraining: Option<&Path>) -> Result<(Vec<Score>, f64)> {
+        let (run, fold) = (self.folder.run(job), self.folder.log(job));
         // A network that is trained is only judged in another way.
         if !fold.join(FINAL).exists() {
+            let from = pretraining.map(Path::to_path_buf).or(work.request.from.clone());
             let setup = Setup::new(&Request { from, ..work.request.clone() })?;
             let differences = setup.plan.differences(&work.planned()?.plan);
             if !differences.is_empty() {
                 let what = format!("the plan was to be another before the pre-training: {}", differences.join("; "));
                 return Err(Error::plan(what, "Please report this"));
             }
-            let store = Some(self.prepared(&setup, &work.prepared)?);
-            finetune(&self.gpu, &setup, &FinetuneOptions { store, ..options.clone() })?;
+            // The cases of a data set are prepared once for all trainings that prepare them so.
+            let key = &work.prepared;
+            let store = once(&mut self.stores, key.clone(), || {
+                let _lock = self.folder.wait(key, &self.stop)?;
+                Ok(Arc::new(prepared(&setup, &self.folder.prepared(key), self.host)?))
+            })?;
+            let (run, splits) = (run.clone(), work.splits.clone());
+            let options = Options { run, store: Some(store), splits, validate: false, host: self.host };
+            finetune(&self.gpu, &setup, &options)?;
         }
         let start = Instant::now();
         let mut scores = Vec::new();
         for test in &work.tests {
-            let name = format!("{}-{}", super::folder::slug(&test.name), super::folder::short(&test.id));
             let scans = Labelled {
+                run: run.clone(),
                 weights: fold.join(FINAL),
                 cases: test.cases.clone(),
-                out: fold.join("tests").join(name),
+                out: fold.join("tests").join(format!("{}-{}", slug(&test.name), short(&test.id))),
                 what: &format!("predicting {}", test.name),
                 protocol: work.protocol,
             };
-            scores.extend(scores_of(&test.name, &predict_and_score(&self.gpu, &scans, &options, &self.stop)?));
+            scores.extend(scores_of(&test.name, &predict_and_score(&self.gpu, &scans, self.host, &self.stop)?));
         }
-        Ok(Done { scores, log: fold, seconds: start.elapsed().as_secs_f64() })
+        Ok((scores, start.elapsed().as_secs_f64()))
     }
-
-    /// The cases of a data set, prepared once for all trainings that prepare them so.
-    fn prepared(&mut self, setup: &Setup, key: &str) -> Result<Arc<LabelledStore>> {
-        if let Some(store) = self.stores.get(key) {
-            return Ok(store.clone());
-        }
-        let _lock = self.folder.wait(key, &self.stop)?;
-        let Options { progress, quiet, .. } = *self.options;
-        let store = Arc::new(prepared(setup, &self.folder.prepared(key), progress, quiet)?);
-        self.stores.insert(key.to_string(), store.clone());
-        Ok(store)
-    }
-}
-
-/// The folder of a fine-tuning's only fold.
-fn fold_of(job: &Job, run: &Path) -> PathBuf {
-    run.join(format!("fold_{}", job.names.fold))
 }
 
 fn scores_of(test_set: &str, evaluation: &Evaluation) -> Vec<Score> {

@@ -21,40 +21,30 @@ pub fn plans(
     given: Option<&(Plans, Configuration)>,
 ) -> Result<(Plans, Configuration)> {
     let channels = dataset.channels.len();
-    let mut configuration = match given {
-        Some((_, c)) => c.clone(),
-        None => {
-            let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
-            Configuration {
-                name: CONFIGURATION.into(),
-                batch_size: 0,
-                patch_size: [0; 3],
-                spacing: [0.0; 3],
-                normalization: vec![Normalization::ZScore; channels],
-                use_mask_for_norm: vec![false; channels],
-                data: resampling(3),
-                segmentation: resampling(1),
-                probabilities: resampling(1),
-                batch_dice: false,
-                architecture: architecture_of(&plan.network),
-            }
+    let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
+    let mut configuration = Configuration {
+        name: CONFIGURATION.into(),
+        batch_size: plan.train.batch,
+        patch_size: plan.train.patch,
+        spacing: plan.data.spacing,
+        normalization: vec![Normalization::ZScore; channels],
+        use_mask_for_norm: vec![false; channels],
+        data: resampling(3),
+        segmentation: resampling(1),
+        probabilities: resampling(1),
+        batch_dice: plan.train.batch_dice,
+        architecture: architecture_of(&plan.network),
+    };
+    if let Some((_, given)) = given {
+        let Configuration { normalization, use_mask_for_norm, data, segmentation, probabilities, .. } = given.clone();
+        if normalization.len() != channels {
+            let what = format!("the plans are for {} channels, the data set has {channels}", normalization.len());
+            return Err(Error::plan(what, "Leave out --plans, or name the plans.json that was made for this data set"));
         }
-    };
-    if configuration.normalization.len() != channels {
-        let what =
-            format!("the plans are for {} channels, the data set has {channels}", configuration.normalization.len());
-        return Err(Error::plan(what, "Leave out --plans, or name the plans.json that was made for this data set"));
+        configuration =
+            Configuration { normalization, use_mask_for_norm, data, segmentation, probabilities, ..configuration };
     }
-    configuration.name = CONFIGURATION.into();
-    configuration.batch_size = plan.train.batch;
-    configuration.patch_size = plan.train.patch;
-    configuration.spacing = plan.data.spacing;
-    configuration.batch_dice = plan.train.batch_dice;
-    configuration.architecture = architecture_of(&plan.network);
-    let mut json = match given {
-        Some((plans, _)) => plans.json.clone(),
-        None => fresh(channels, plan),
-    };
+    let mut json = given.map_or_else(|| fresh(channels, plan), |(plans, _)| plans.json.clone());
     let plans_name = json["plans_name"].as_str().unwrap_or(PLANS_NAME).to_string();
     json["dataset_name"] = json!(name);
     json["image_reader_writer"] = json!(if plan.data.reorient { "NibabelIOWithReorient" } else { "SimpleITKIO" });

@@ -2,19 +2,20 @@
 
 use super::Options;
 use super::setup::Setup;
-use crate::base::{Error, Mode, Progress, Result, write_atomic};
+use crate::base::{Error, Result, write_atomic};
 use crate::data::dataset::folds;
-use crate::data::preprocess::Event;
+use crate::data::preprocess::progress::with_progress;
 use crate::data::{Cases, Fold, LabelledStore, prepare_dataset};
 use crate::inference::weights::Checkpoint;
+use crate::training::Host;
 use serde_json::{Value, json};
 use std::path::Path;
 
 /// Key of the training and validation cases in a checkpoint's metadata.
 const CASES: &str = "cases";
+
 /// The cases of the fold. The splits lie beside the model, so that all folds have the same; a resumed run keeps its cases.
 pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
-    let ids = setup.raw.ids();
     let own = options.run.join(folds::FILE);
     if let Some(file) = &options.splits
         && own.exists()
@@ -24,15 +25,11 @@ pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Optio
         return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
     }
     let beside = setup.raw.folder.join(folds::FILE);
-    let file = match &options.splits {
-        Some(file) => file.clone(),
-        None if own.exists() => own.clone(),
-        None => beside,
-    };
+    let file = options.splits.as_ref().unwrap_or(if own.exists() { &own } else { &beside });
     if options.splits.is_some() && !file.exists() {
-        return Err(Error::file(&file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
+        return Err(Error::file(file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
     }
-    let cases = fold_cases(setup, fold, &file)?;
+    let cases = fold_cases(setup, fold, file)?;
     let before = resumed.and_then(|c| c.extra.get(CASES)).and_then(|text| serde_json::from_str::<Cases>(text).ok());
     if before.is_some_and(|before| before != cases) {
         let cause = "the run was started with other training and validation cases";
@@ -43,7 +40,7 @@ pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Optio
         && !own.exists()
     {
         std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
-        let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&ids) };
+        let splits = if file.exists() { folds::read(file)? } else { folds::five_folds(&setup.raw.ids()) };
         folds::write(&own, &splits)?;
     }
     Ok(cases)
@@ -95,30 +92,10 @@ fn first_difference(a: &Value, b: &Value) -> Option<String> {
 }
 
 /// The data set's cases, prepared in `folder`: every fold uses the same.
-pub fn prepared(setup: &Setup, folder: &Path, mode: Mode, quiet: bool) -> Result<LabelledStore> {
-    let mut progress: Option<Progress> = None;
-    let mut done = 0;
-    let store = prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, folder, &mut |event| match event {
-        Event::Found { scans, done: before } => {
-            done = before as u64;
-            progress = Some(Progress::new(mode, Some(scans as u64), "preparing cases").quiet(quiet));
-        }
-        Event::Prepared { id, .. } => {
-            done += 1;
-            if let Some(p) = &mut progress {
-                p.update(done, &[("case", id)]);
-            }
-        }
-        Event::Rejected { source, reason } => {
-            if let Some(p) = &mut progress {
-                p.message(&format!("{}: {reason}", source.display()));
-            }
-        }
-    })?;
-    if let Some(p) = progress {
-        p.finish();
-    }
-    Ok(store)
+pub fn prepared(setup: &Setup, folder: &Path, host: Host) -> Result<LabelledStore> {
+    with_progress((host.progress, host.quiet), "preparing cases", "case", false, |show| {
+        prepare_dataset(&setup.raw, &setup.plans, &setup.configuration, folder, show)
+    })
 }
 
 /// What makes a checkpoint a model by itself: read by [`crate::inference::weights::WeightFile::description`].

@@ -11,8 +11,8 @@ pub mod setup;
 pub mod transfer;
 pub mod validate;
 
-use crate::base::Mode;
 use crate::data::LabelledStore;
+use crate::training::Host;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -27,12 +27,6 @@ pub struct Options {
     pub splits: Option<PathBuf>,
     /// Whether the validation cases are predicted and scored in the end.
     pub validate: bool,
-    /// Threads that read patches.
-    pub threads: usize,
-    /// Bytes on the device.
-    pub memory: Option<u64>,
-    /// How progress is shown.
-    pub progress: Mode,
-    /// Whether it is not.
-    pub quiet: bool,
+    /// How it is done.
+    pub host: Host,
 }

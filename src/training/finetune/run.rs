@@ -10,24 +10,19 @@ use crate::base::{Error, Progress, Result, budget, gib, write_atomic};
 use crate::compute::device::Gpu;
 use crate::compute::graph::Parameters;
 use crate::data::dataset::stream;
-use crate::data::{
-    Cases, Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings, LabelledStore, LoaderReport, SampleKey, Source,
-    Stream,
-};
+use crate::data::{Fold, LabelledLoader, LabelledPatch, LabelledPatchSettings};
 use crate::evaluation::evaluate::Evaluation;
-use crate::inference::weights::{FINAL, checkpoint, restore_kernels, resume_point};
+use crate::inference::weights::{FINAL, checkpoint, resume_point};
 use crate::tasks::Past;
 use crate::tasks::plan::finetune::{Plan, Stem};
-use crate::training::{Batches, MetricsLog, Run, StopFlag, Trainer, past_of, run_json, train};
-use serde_json::Value;
-use std::path::{Path, PathBuf};
+use crate::training::loaded::Loaded;
+use crate::training::{MetricsLog, Run, StopFlag, Trainer, past_of, run_json, train};
+use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::Arc;
 
 /// How a run ended.
 pub struct Outcome {
-    /// Steps in all.
-    pub steps: u64,
     /// Mean of the classes' Dice over the patches of the last validation.
     pub pseudo_dice: f64,
     /// Scores of the validation cases, when they were predicted.
@@ -43,39 +38,31 @@ const QUEUE: usize = 4;
 /// Cases cannot be prepared, the run belongs to another plan, memory does not suffice, or it was stopped.
 pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outcome> {
     let plan = &setup.plan;
+    let t = &plan.train;
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
-    let resumed = resume_point(&folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
-    if let Some(checkpoint) = &resumed {
-        restore_kernels(gpu, checkpoint);
-    }
+    let resumed = resume_point(gpu, &folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
     gpu.require(plan.train.precision)?;
     // Whether weights and every phase's memory fit is known before anything is written.
-    let allowed = budget(options.memory, &gpu.facts().kind);
+    let allowed = budget(options.host.memory, &gpu.facts().kind);
     let planned = most_memory(gpu, setup, allowed)?;
     let mut trainer = trainer(gpu, setup, allowed);
     let parameters = trainer.parameters();
-    let start = match resumed {
-        Some(_) => None,
-        None => Some(initial(&parameters, plan, setup.from.as_ref())?),
-    };
+    let start = if resumed.is_none() { Some(initial(&parameters, plan, setup.from.as_ref())?) } else { None };
     let cases = split(setup, options, fold, resumed.as_ref())?;
     std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
     describe_model(setup, &options.run)?;
     let store = match &options.store {
         Some(store) => store.clone(),
-        None => Arc::new(prepared(setup, &options.run.join("prepared"), options.progress, options.quiet)?),
+        None => Arc::new(prepared(setup, &options.run.join("prepared"), options.host)?),
     };
 
     write_atomic(folder.join("plan.toml"), plan.to_toml().as_bytes())?;
-    run_json(
-        &folder,
-        serde_json::to_value(gpu.facts()).unwrap_or(Value::Null),
-        serde_json::to_value(plan).unwrap_or(Value::Null),
-    )?;
+    run_json(&folder, json!(gpu.facts()), json!(plan))?;
     let first_step = resumed.as_ref().map_or(0, |c| c.step);
     let log = MetricsLog::open(&folder, first_step)?;
-    let progress = Progress::new(options.progress, Some(plan.schedule().steps()), "fine-tuning").quiet(options.quiet);
+    let steps = plan.schedule().steps();
+    let progress = Progress::new(options.host.progress, Some(steps), "fine-tuning").quiet(options.host.quiet);
 
     let extra = extra_texts(setup, fold, &cases);
     let mut past = Past::default();
@@ -95,15 +82,21 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         cases.validation.len(),
         if first_step > 0 { format!(" | going on at step {first_step}") } else { String::new() },
     ));
-    let mut run = Run {
-        folder: folder.clone(),
-        trainer,
-        batches: Box::new(LabelledPatches::new(plan, &folder, &store, &cases, first_step, options.threads)?),
-        spacing: plan.data.spacing,
-        past,
-        extra,
+    let loader = |ids: &[String], augment| -> Result<Arc<LabelledLoader>> {
+        let settings = LabelledPatchSettings { patch: t.patch, batch: t.batch, foreground: t.foreground, augment };
+        Ok(Arc::new(LabelledLoader::new(store.clone(), store.indices(ids)?, settings)?))
     };
-    let steps = plan.schedule().steps();
+    let training = loader(&cases.train, Some(plan.augment.clone()))?;
+    let batches = Loaded {
+        folder: folder.clone(),
+        stream: stream::start(training, plan.seed, first_step, t.batch, options.host.threads, QUEUE),
+        validation: loader(&cases.validation, None)?,
+        batch: t.batch as u64,
+        samples: Box::new(|patches| patches),
+        reported: None,
+    };
+    let mut run =
+        Run { folder: folder.clone(), trainer, batches: Box::new(batches), spacing: plan.data.spacing, past, extra };
     let stop = StopFlag::install()?;
     train(&mut run, first_step, log, progress, &stop)?;
 
@@ -114,26 +107,21 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         checkpoint::save(folder.join(FINAL), &last)?;
     }
     drop(run);
-    let evaluation = match options.validate {
-        true => Some(predict_validation(gpu, setup, &cases, &folder, options, &stop)?),
-        false => None,
-    };
-    Ok(Outcome { steps, pseudo_dice: last_pseudo_dice(&folder)?, evaluation })
-}
-
-/// Predicts the validation cases with the final checkpoint of a fold's folder, and scores them.
-fn predict_validation(
-    gpu: &Rc<Gpu>,
-    setup: &Setup,
-    cases: &Cases,
-    folder: &Path,
-    options: &Options,
-    stop: &StopFlag,
-) -> Result<Evaluation> {
-    let cases = setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect();
-    let (weights, out) = (folder.join(FINAL), folder.join("validation"));
-    let scans = Scans { weights, cases, out, what: "predicting validation cases", protocol: Protocol::default() };
-    predict_and_score(gpu, &scans, options, stop)
+    let mut evaluation = None;
+    if options.validate {
+        let scans = Scans {
+            run: options.run.clone(),
+            weights: folder.join(FINAL),
+            cases: setup.raw.cases.iter().filter(|c| cases.validation.contains(&c.id)).cloned().collect(),
+            out: folder.join("validation"),
+            what: "predicting validation cases",
+            protocol: Protocol::default(),
+        };
+        evaluation = Some(predict_and_score(gpu, &scans, options.host, &stop)?);
+    }
+    let mean = |r: &Value| r.get("mean_pseudo_dice").and_then(Value::as_f64);
+    let pseudo_dice = MetricsLog::read(&folder)?.iter().rev().find_map(mean).unwrap_or(f64::NAN);
+    Ok(Outcome { pseudo_dice, evaluation })
 }
 
 /// A trainer for a fine-tuning, before its session is opened.
@@ -167,61 +155,4 @@ fn transferred(setup: &Setup, parameters: &Parameters, initial: &Initial) -> Str
     };
     let (some, all) = (initial.transferred, parameters.list.len());
     format!("{some} of {all} parameter tensors from {}{stem}", file.path().display())
-}
-
-/// Samples of a fine-tuning.
-struct LabelledPatches {
-    /// Folder of the run, for messages.
-    folder: PathBuf,
-    stream: Stream<LabelledPatch>,
-    validation: Arc<LabelledLoader>,
-    /// Samples of a batch.
-    batch: u64,
-}
-
-impl LabelledPatches {
-    fn new(
-        plan: &Plan,
-        folder: &Path,
-        store: &Arc<LabelledStore>,
-        cases: &Cases,
-        first_step: u64,
-        threads: usize,
-    ) -> Result<Self> {
-        let t = &plan.train;
-        let loader = |ids: &[String], augment| -> Result<Arc<LabelledLoader>> {
-            let settings = LabelledPatchSettings { patch: t.patch, batch: t.batch, foreground: t.foreground, augment };
-            Ok(Arc::new(LabelledLoader::new(store.clone(), store.indices(ids)?, settings)?))
-        };
-        let training = loader(&cases.train, Some(plan.augment.clone()))?;
-        Ok(Self {
-            folder: folder.to_path_buf(),
-            stream: stream::start(training, plan.seed, first_step, t.batch, threads, QUEUE),
-            validation: loader(&cases.validation, None)?,
-            batch: t.batch as u64,
-        })
-    }
-}
-
-impl Batches<LabelledPatch> for LabelledPatches {
-    fn next(&mut self) -> Result<Vec<LabelledPatch>> {
-        self.stream
-            .next()
-            .unwrap_or_else(|| Err(Error::file(&self.folder, "the loader ended early", "Run the same command again")))
-    }
-
-    fn validation(&self, first: SampleKey) -> Result<Vec<LabelledPatch>> {
-        (0..self.batch).map(|index| self.validation.sample(SampleKey { index, ..first })).collect()
-    }
-
-    fn report(&mut self) -> Option<LoaderReport> {
-        None
-    }
-}
-
-/// The mean pseudo Dice of the last validation in the log.
-fn last_pseudo_dice(folder: &Path) -> Result<f64> {
-    let records = MetricsLog::read(folder)?;
-    let mean = |r: &Value| r.get("mean_pseudo_dice").and_then(Value::as_f64);
-    Ok(records.iter().rev().find_map(mean).unwrap_or(f64::NAN))
 }

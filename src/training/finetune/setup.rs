@@ -5,12 +5,14 @@ use super::transfer::network_of_tensors;
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
+use crate::data::planning::document::name_of;
 use crate::data::{RawDataset, preprocess};
 use crate::formats::nnunet::{Configuration, Labels, Plans, Reader};
 use crate::inference::architecture::network_of;
 use crate::inference::weights::{WeightFile, checkpoint_of};
 use crate::tasks::plan::finetune::{Plan, Stem, TransferScope, schedule, warm_up};
 use crate::tasks::segmentation::{Objective, Segmentation};
+use serde::Deserialize;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -24,28 +26,53 @@ pub struct Request {
     pub from: Option<PathBuf>,
     /// An nnU-Net plans.json and the name of a configuration in it.
     pub plans: Option<(PathBuf, String)>,
-    /// Name of a preset.
-    pub preset: String,
-    /// Name of a schedule.
-    pub schedule: Option<String>,
-    /// Steps of all phases.
-    pub steps: Option<u64>,
-    /// Peak of all phases.
-    pub learning_rate: Option<f64>,
-    /// What is taken over.
-    pub part: Option<TransferScope>,
-    /// How the stem takes several channels.
-    pub stem: Option<Stem>,
     /// Number of a fold, or `all`.
     pub fold: String,
     /// Training cases that are used; 0 = all.
     pub cases: usize,
     /// Everything random follows from it.
     pub seed: Option<u64>,
-    /// A TOML file that changes the plan, and `key=value` pairs.
-    pub file: Option<PathBuf>,
-    /// `key=value` pairs that change the plan last.
+    /// How it is trained.
+    pub finetune: Finetune,
+}
+
+/// How a network is fine-tuned: options of `spark3d finetune`, and a table of an experiment, where what is not said is taken from
+/// the table below it.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Finetune {
+    /// Preset of the plan.
+    pub preset: Option<String>,
+    /// Which phases train which part of the network.
+    pub schedule: Option<String>,
+    /// Steps of all phases.
+    pub length: Option<u64>,
+    /// The learning rate that the schedule begins with.
+    pub learning_rate: Option<f64>,
+    /// The part of the network that is taken from the checkpoint.
+    pub transfer: Option<TransferScope>,
+    /// What becomes of the stem where the data set has several channels.
+    pub stem: Option<Stem>,
+    /// TOML file that changes the plan.
+    pub plan: Option<PathBuf>,
+    /// `key=value` pairs that change the plan last, after those of the table below.
     pub set: Vec<String>,
+}
+
+impl Finetune {
+    /// This one on top of `base`.
+    pub fn over(&self, base: &Self) -> Self {
+        Self {
+            preset: self.preset.clone().or(base.preset.clone()),
+            schedule: self.schedule.clone().or(base.schedule.clone()),
+            length: self.length.or(base.length),
+            learning_rate: self.learning_rate.or(base.learning_rate),
+            transfer: self.transfer.or(base.transfer),
+            stem: self.stem.or(base.stem),
+            plan: self.plan.clone().or(base.plan.clone()),
+            set: [&base.set[..], &self.set[..]].concat(),
+        }
+    }
 }
 
 /// A fine-tuning, ready to run.
@@ -84,7 +111,9 @@ impl Setup {
     /// # Errors
     /// As [`Setup::new`].
     pub fn planned(request: &Request, raw: RawDataset, from: Option<&Origin>) -> Result<Self> {
-        let mut plan = Plan::preset(&request.preset)?;
+        let wanted = &request.finetune;
+        let preset = wanted.preset.as_deref().unwrap_or("paper");
+        let mut plan = Plan::preset(preset)?;
         let mut given = None;
         if let Some(origin) = from {
             origin.apply(&mut plan);
@@ -105,16 +134,16 @@ impl Setup {
         }
         // The paper's best for a pre-trained network; nnU-Net's from scratch.
         let (name, peak) = if from.is_some() { ("two-warm-ups", 1e-3) } else { ("no-warm-up", 1e-2) };
-        let name = request.schedule.as_deref().unwrap_or(name);
-        let steps = request.steps.unwrap_or_else(|| plan.schedule().steps());
-        plan.phases = schedule(name, steps, warm_up(&request.preset), request.learning_rate.unwrap_or(peak))?;
-        plan.transfer.part = request.part.unwrap_or(plan.transfer.part);
-        plan.transfer.stem = request.stem.unwrap_or(plan.transfer.stem);
+        let name = wanted.schedule.as_deref().unwrap_or(name);
+        let steps = wanted.length.unwrap_or_else(|| plan.schedule().steps());
+        plan.phases = schedule(name, steps, warm_up(preset), wanted.learning_rate.unwrap_or(peak))?;
+        plan.transfer.part = wanted.transfer.unwrap_or(plan.transfer.part);
+        plan.transfer.stem = wanted.stem.unwrap_or(plan.transfer.stem);
         plan.data.fold = request.fold.clone();
         plan.data.cases = request.cases;
         plan.data.dataset = name_of(&raw.folder);
         plan.seed = request.seed.unwrap_or(plan.seed);
-        plan = plan.changed(request.file.as_deref(), &request.set)?;
+        plan = plan.changed(wanted.plan.as_deref(), &wanted.set)?;
         plan.network.input_channels = raw.dataset.channels.len();
         plan.network.output_channels = raw.dataset.labels.outputs();
         plan.validate().map_err(|e| match (&from, &request.plans) {
@@ -128,11 +157,6 @@ impl Setup {
         let (plans, configuration) = describe::plans(&plan, &raw.dataset, &plan.data.dataset, given.as_ref())?;
         Ok(Self { plan, objective, raw, plans, configuration, from: None })
     }
-}
-
-fn name_of(folder: &Path) -> String {
-    let name = folder.canonicalize().ok().and_then(|f| f.file_name().map(|n| n.to_string_lossy().into_owned()));
-    name.unwrap_or_default()
 }
 
 fn read_plans(path: &Path, name: &str) -> Result<(Plans, Configuration)> {
@@ -166,25 +190,23 @@ impl Origin {
     /// # Errors
     /// It is not the checkpoint of a U-Net that is known.
     pub fn of(file: &WeightFile) -> Result<Self> {
-        let mut origin =
-            Self { network: network_of_tensors(file)?, patch: None, spacing: None, plans: carried_plans(file) };
+        let network = network_of_tensors(file)?;
         // Our pre-training keeps its plan and how it prepared scans.
         let pretraining = file.beside(&["plan"]).and_then(|v| crate::tasks::plan::Plan::parse(v.as_str()?).ok());
-        origin.patch = pretraining.and_then(|plan| plan.downstream_patch());
         let prepared = file.beside(&["extra.preprocessing"]);
         let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
-        origin.spacing = settings.map(|s| s.spacing);
         // nnssl's adaptation plan, or its text where the file was converted.
         let key = "recommended_downstream_patchsize";
         let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
         let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
         let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
-        let numbers =
-            patch.as_ref().and_then(Value::as_array).map(|l| l.iter().filter_map(Value::as_u64).collect::<Vec<_>>());
-        if let Some([z, y, x]) = numbers.as_deref() {
-            origin.patch = Some([*z as usize, *y as usize, *x as usize]);
-        }
-        Ok(origin)
+        let patch = patch.and_then(|v| serde_json::from_value::<[usize; 3]>(v).ok());
+        Ok(Self {
+            network,
+            patch: patch.or_else(|| pretraining?.downstream_patch()),
+            spacing: settings.map(|s| s.spacing),
+            plans: carried_plans(file),
+        })
     }
 
     /// What the checkpoint of a pre-training with this plan, on scans of this voxel size, will say.

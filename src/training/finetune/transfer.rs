@@ -18,11 +18,8 @@ const STEMS: [&str; 2] = ["encoder.stem.convs.0.conv.weight", "encoder.stages.0.
 pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
     let fail = |what: &str| {
         let cause = format!("it is not of a U-Net that is known: {what}");
-        Error::file(
-            file.path(),
-            cause,
-            "Name a checkpoint of spark3d, nnssl (ResEnc) or nnU-Net (ResEnc, PlainConvUNet)",
-        )
+        let remedy = "Name a checkpoint of spark3d, nnssl (ResEnc) or nnU-Net (ResEnc, PlainConvUNet)";
+        Error::file(file.path(), cause, remedy)
     };
     let shape = |name: &str| file.shape(name);
     if shape("decoder.transpconvs.0.weight").is_none()
@@ -31,14 +28,13 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
     {
         return Ok(plan.network);
     }
-    let encoder = if shape(STEMS[0]).is_some() { Encoder::Residual } else { Encoder::Plain };
+    let (encoder, stem) = match shape(STEMS[0]) {
+        Some(_) => (Encoder::Residual, STEMS[0]),
+        None => (Encoder::Plain, STEMS[1]),
+    };
     let block = |s: usize, b: usize| match encoder {
         Encoder::Residual => format!("encoder.stages.{s}.blocks.{b}.conv1.conv.weight"),
         Encoder::Plain => format!("encoder.stages.{s}.0.convs.{b}.conv.weight"),
-    };
-    let stem = match encoder {
-        Encoder::Residual => STEMS[0],
-        Encoder::Plain => STEMS[1],
     };
     let [_, input_channels, ..] = *shape(stem).ok_or_else(|| fail(&format!("there is no {stem}")))? else {
         return Err(fail(&format!("{stem} is no convolution")));
@@ -64,9 +60,7 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
         decoder_convs.push((0..).take_while(|&k| shape(&convolution(k)).is_some()).count());
     }
     let head = format!("decoder.seg_layers.{}.weight", n - 2);
-    let output_channels =
-        shape(&head).and_then(|s| s.first().copied()).ok_or_else(|| fail(&format!("there is no {head}")))?;
-    let deep_supervision = false;
+    let Some(&[output_channels, ..]) = shape(&head) else { return Err(fail(&format!("there is no {head}"))) };
     Ok(Network {
         encoder,
         input_channels,
@@ -76,7 +70,7 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
         strides,
         kernels,
         decoder_convs,
-        deep_supervision,
+        deep_supervision: false,
     })
 }
 
@@ -104,31 +98,26 @@ pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) 
     };
     let (mut faults, mut transferred, mut stem) = (Vec::new(), 0, None);
     for (p, values) in parameters.list.iter().zip(&mut values).filter(|(p, _)| wanted(p.part)) {
-        let Some(has) = file.shape(&p.name) else {
-            faults.push(format!("{} is missing", p.name));
-            continue;
-        };
-        if has == p.shape {
-            *values = file.read(&p.name)?;
-        } else if p.part == graph::Part::Stem && other_channels(has, &p.shape) {
-            stem = Some((has[1], plan.transfer.stem));
-            match plan.transfer.stem {
-                Stem::Random => continue,
-                Stem::Replicate if has[1] == 1 => *values = replicated(&file.read(&p.name)?, p.shape[1], has[0]),
-                Stem::Replicate => {
-                    let cause = format!("its stem has {} channels and the data set {}", has[1], p.shape[1]);
-                    return Err(Error::file(
-                        file.path(),
-                        cause,
-                        "Only one channel can be replicated; use --stem random",
-                    ));
+        match file.shape(&p.name) {
+            None => faults.push(format!("{} is missing", p.name)),
+            Some(has) if has == p.shape => {
+                *values = file.read(&p.name)?;
+                transferred += 1;
+            }
+            Some(has) if p.part == graph::Part::Stem && other_channels(has, &p.shape) => {
+                stem = Some((has[1], plan.transfer.stem));
+                if plan.transfer.stem == Stem::Replicate {
+                    if has[1] != 1 {
+                        let cause = format!("its stem has {} channels and the data set {}", has[1], p.shape[1]);
+                        let remedy = "Only one channel can be replicated; use --stem random";
+                        return Err(Error::file(file.path(), cause, remedy));
+                    }
+                    *values = replicated(&file.read(&p.name)?, p.shape[1], has[0]);
+                    transferred += 1;
                 }
             }
-        } else {
-            faults.push(format!("{} has {has:?}, needs {:?}", p.name, p.shape));
-            continue;
+            Some(has) => faults.push(format!("{} has {has:?}, needs {:?}", p.name, p.shape)),
         }
-        transferred += 1;
     }
     if !faults.is_empty() {
         let shown = faults.len().min(10);

@@ -1,15 +1,15 @@
 //! Whole scans, predicted as any scan is and scored: the last step of a fine-tuning, on its validation cases, and tests.
 
-use super::Options;
 use crate::base::{Error, Progress, Result, budget};
 use crate::compute::device::Gpu;
 use crate::data::RawCase;
 use crate::data::preprocess::case::prepare;
 use crate::data::preprocess::images::{read_images, write_labels};
-use crate::evaluation::evaluate::{self, Classes, Evaluation, Pair};
+use crate::evaluation::evaluate::{self, Classes, Evaluation, Measures, Pair};
 use crate::inference::predict::model::{FoldChoice, SegmentationModel};
 use crate::inference::predict::segmenter::Segmenter;
-use crate::training::StopFlag;
+use crate::inference::weights::checkpoint::load_weights;
+use crate::training::{Host, StopFlag};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -34,6 +34,8 @@ impl Default for Protocol {
 
 /// Labelled scans for a model.
 pub struct Scans<'a> {
+    /// Folder of the run, whose `dataset.json` names the classes.
+    pub run: PathBuf,
     /// The model: a checkpoint that carries its plans.
     pub weights: PathBuf,
     /// In the order of their ids.
@@ -51,19 +53,20 @@ pub struct Scans<'a> {
 ///
 /// # Errors
 /// A case cannot be read, the device fails, or a stop signal came: the same command then resumes with the next case.
-pub fn predict_and_score(gpu: &Rc<Gpu>, scans: &Scans, options: &Options, stop: &StopFlag) -> Result<Evaluation> {
-    let Scans { weights, cases, out, what, protocol } = scans;
+pub fn predict_and_score(gpu: &Rc<Gpu>, scans: &Scans, host: Host, stop: &StopFlag) -> Result<Evaluation> {
+    let Scans { run, weights, cases, out, what, protocol } = scans;
     std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
     let model = SegmentationModel::open(weights, &FoldChoice::Found, "final")?;
     let (reader, ending) = (model.plans.reader, model.dataset.file_ending.clone());
     let mut segmenter = Segmenter::new(gpu.clone(), model, protocol.mirror, protocol.step)?;
-    let memory_limit = budget(options.memory, &gpu.facts().kind);
-    let mut progress = Progress::new(options.progress, Some(cases.len() as u64), what).quiet(options.quiet);
+    let memory_limit = budget(host.memory, &gpu.facts().kind);
+    let mut progress = Progress::new(host.progress, Some(cases.len() as u64), what).quiet(host.quiet);
     let mut pairs = Vec::new();
     for (done, case) in cases.iter().enumerate() {
         if stop.requested().is_some() {
             progress.finish();
-            return Err(Error::Stopped { step: steps(weights)?, checkpoint: weights.clone() });
+            let step = load_weights(weights)?.step;
+            return Err(Error::Stopped { step, checkpoint: weights.clone() });
         }
         let path = out.join(format!("{}{ending}", case.id));
         if !newer(&path, weights) {
@@ -77,18 +80,13 @@ pub fn predict_and_score(gpu: &Rc<Gpu>, scans: &Scans, options: &Options, stop: 
         progress.update(done as u64 + 1, &[("case", case.id.clone())]);
     }
     progress.finish();
-    let options = evaluate::Measures {
-        classes: Classes::of_dataset(&options.run.join("dataset.json"))?,
+    let measures = Measures {
+        classes: Classes::of_dataset(&run.join("dataset.json"))?,
         tolerance: protocol.tolerance,
         out: Some(out.join("summary.json")),
         overlays: None,
     };
-    evaluate::score(&pairs, &options, &mut |_, _| {})
-}
-
-/// Steps that the weights were trained for.
-fn steps(weights: &Path) -> Result<u64> {
-    Ok(crate::inference::weights::checkpoint::load_weights(weights)?.step)
+    evaluate::score(&pairs, &measures, &mut |_, _| {})
 }
 
 /// Whether `a` is there and was written after `b`.
