@@ -47,11 +47,6 @@ impl Loader {
         Self { store, cases, settings }
     }
 
-    /// What its patches look like.
-    pub fn settings(&self) -> &PatchSettings {
-        &self.settings
-    }
-
     /// The patch of a key: a case sampled uniformly with replacement, a position, and what happens to it.
     ///
     /// # Errors
@@ -80,14 +75,9 @@ impl Loader {
             Place::Centre => std::array::from_fn(|a| (case.shape[a] as i64 - crop[a] as i64).div_euclid(2)),
         };
         let start: [i64; 3] = std::array::from_fn(|a| corner[a] + (crop[a] - patch[a]) as i64 / 2);
-        let (cut, from, shape) = match sampled.as_ref().and_then(|(_, sampled)| sampled.matrix) {
-            None => (None, start, patch),
-            Some(matrix) => {
-                let cut = CropTransform::new(matrix, patch, crop);
-                let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
-                (Some(cut), from, shape)
-            }
-        };
+        let matrix = sampled.as_ref().and_then(|(_, sampled)| sampled.matrix);
+        let cut = matrix.map(|matrix| CropTransform::new(matrix, patch, crop));
+        let (from, shape) = cut.as_ref().map_or((start, patch), |cut| cut.region(corner));
         let data = self.store.region(index, from, shape)?;
         let mirror = sampled.map_or([false; 3], |(_, sampled)| sampled.mirror);
         Ok(Patch { data, shape, change: Change { cut, mirror }, case: case.id.clone(), start })
@@ -156,7 +146,7 @@ mod tests {
     fn patches_of_the_middle_are_there() {
         let folder = tempfile::tempdir().unwrap();
         let random = loader(folder.path(), None);
-        let settings = PatchSettings { place: Place::Centre, ..random.settings().clone() };
+        let settings = PatchSettings { place: Place::Centre, ..random.settings.clone() };
         let centre = Loader::new(random.store.clone(), vec![0, 2], settings);
         for n in 0..10 {
             let patch = centre.patch(key(n, 0)).unwrap();

@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::{Order, assemble, check, nearest, neighbours, pick, slices};
+use super::{Order, by_slices, nearest, neighbours, pick};
 
 /// Resamples a segmentation: each label's mask linearly, and the label with the largest share wins (batchgenerators
 /// 0.25.5; older versions asked for one half, and left voxels where four labels meet without any). Of labels with equal
-/// shares, the nearest voxel's wins, else the lowest. `Order::Nearest` takes the nearest voxel's label throughout.
+/// shares, the nearest voxel's wins, else the lowest. `Order::Nearest` takes the nearest voxel's label throughout. `separate` is as
+/// for [`resample`](super::resample()); the orders are nearest or linear.
 ///
 /// # Panics
 /// As [`resample`](super::resample()).
@@ -15,38 +16,9 @@ pub fn resample_labels(
     shape: [usize; 3],
     target: [usize; 3],
     order: Order,
-    separate: Option<usize>,
-) -> Vec<i16> {
-    resample_labels_with(labels, shape, target, order, separate.map(|axis| (axis, Order::Nearest)))
-}
-
-/// As [`resample_labels`], with the order of interpolation along the separate axis (nearest or linear).
-///
-/// # Panics
-/// As [`resample`](super::resample()).
-pub fn resample_labels_with(
-    labels: &[i16],
-    shape: [usize; 3],
-    target: [usize; 3],
-    order: Order,
     separate: Option<(usize, Order)>,
 ) -> Vec<i16> {
-    check(labels.len(), shape, target);
-    if shape == target {
-        return labels.to_vec();
-    }
-    let Some((axis, order_z)) = separate else {
-        return resize_labels(labels, shape, target, order);
-    };
-    let (slices, slice_shape, slice_target) = slices(labels, shape, target, axis);
-    let resized: Vec<Vec<i16>> =
-        slices.par_iter().map(|slice| resize_labels(slice, slice_shape, slice_target, order)).collect();
-    if order_z == Order::Nearest {
-        return assemble(&resized, target, axis);
-    }
-    let mut between = target;
-    between[axis] = shape[axis];
-    resize_labels(&assemble(&resized, between, axis), between, target, order_z)
+    by_slices(labels, shape, target, order, separate, resize_labels)
 }
 
 /// Shares closer than this are equal: they differ by rounding only, which must not choose a label.
