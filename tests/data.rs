@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use spark3d::base::volume::Volume;
-use spark3d::data::dataset::{Loader, PatchSettings, Place, SampleKey, split::split};
+use spark3d::data::dataset::{Loader, PatchSettings, Place, SampleKey, split::split, stream};
 use spark3d::data::preprocess::{self, Event, Settings, Shard};
 use spark3d::data::store::{Reason, Store};
 use spark3d::formats::{affine, nifti};
@@ -205,7 +205,7 @@ fn a_folder_becomes_a_store_and_bad_scans_are_named() {
         split.train,
         PatchSettings { patch: [16; 3], augment: None, place: Place::Random },
     ));
-    let batch = loader.clone().stream(1, 0, 4, 2, 2).next().unwrap().unwrap();
+    let batch = stream::start(loader.clone(), 1, 0, 4, 2, 2).next().unwrap().unwrap();
     assert_eq!(batch[3], loader.patch(SampleKey { seed: 1, step: 0, index: 3 }).unwrap());
 }
 
@@ -372,7 +372,7 @@ fn threads_change_nothing_and_reads_are_accounted_for() {
     };
     let augmented = loader([24, 20, 28], Some(Default::default()));
     let batches = |threads| {
-        let stream = augmented.clone().stream(7, 0, 4, threads, 3);
+        let stream = stream::start(augmented.clone(), 7, 0, 4, threads, 3);
         stream.take(6).collect::<Result<Vec<_>, _>>().unwrap()
     };
     let one = batches(1);
@@ -387,7 +387,7 @@ fn threads_change_nothing_and_reads_are_accounted_for() {
     let read_of = |patch| {
         let whole =
             Arc::new(Loader::new(store.clone(), vec![0], PatchSettings { patch, augment: None, place: Place::Random }));
-        let mut stream = whole.stream(1, 0, 1, 1, 1);
+        let mut stream = stream::start(whole, 1, 0, 1, 1, 1);
         stream.next().unwrap().unwrap();
         drop(stream.next().unwrap().unwrap());
         let report = stream.report();

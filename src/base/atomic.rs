@@ -68,17 +68,13 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     // Without this a crash of the machine may keep the new name and lose the content.
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
-    sync_folder(folder);
-    Ok(())
-}
-
-/// Makes the rename durable. Some network file systems refuse to synchronise a folder; the file is whole even then.
-fn sync_folder(folder: &Path) {
+    // Makes the rename durable. Some network file systems refuse to synchronise a folder; the file is whole even then.
     if cfg!(unix)
         && let Ok(handle) = File::open(folder)
     {
         let _ = handle.sync_all();
     }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -67,7 +67,7 @@ impl Progress {
         let elapsed = now - started;
         let left =
             self.total.and_then(|total| time_left(done.saturating_sub(first), total.saturating_sub(done), elapsed));
-        match &mut self.output {
+        let (line, interval) = match &mut self.output {
             Output::Quiet => return,
             Output::Bar(bar) => {
                 let bar = bar.get_or_insert_with(|| new_bar(self.total, &self.what));
@@ -75,13 +75,10 @@ impl Progress {
                 bar.set_position(done);
                 return;
             }
-            Output::Plain => self.pending = Some(plain_line(&self.what, done, self.total, left, fields)),
-            Output::Json => self.pending = Some(json_line(&self.what, done, self.total, left, fields)),
-        }
-        let interval = match self.output {
-            Output::Json => Duration::from_secs(1),
-            _ => plain_interval(elapsed),
+            Output::Plain => (plain_line(&self.what, done, self.total, left, fields), plain_interval(elapsed)),
+            Output::Json => (json_line(&self.what, done, self.total, left, fields), Duration::from_secs(1)),
         };
+        self.pending = Some(line);
         if self.shown.is_none_or(|shown| now - shown >= interval) {
             self.show_pending();
             self.shown = Some(now);

@@ -6,6 +6,7 @@ use crate::compute::device::Gpu;
 use crate::compute::graph::Limits;
 use crate::compute::model::initial_values;
 use crate::data::dataset::split::split;
+use crate::data::dataset::stream;
 use crate::data::{Loader, LoaderReport, Patch, SampleKey, Store, Stream};
 use crate::inference::weights::{Checkpoint, PREPROCESSING, restore_kernels, resume_point};
 use crate::tasks::{Past, Plan, Task};
@@ -93,7 +94,7 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, options: &Options) -> Result<Outcome
     let t = &plan.train;
     let patches = t.batch * plan.pretext.patches();
     let queue = QUEUE.min(QUEUED_PATCHES.div_ceil(patches));
-    let stream = loader(&cases.train, true).stream(plan.seed, first_step, patches, options.threads, queue);
+    let stream = stream::start(loader(&cases.train, true), plan.seed, first_step, patches, options.threads, queue);
     let mut run = Run {
         folder: options.run.clone(),
         trainer,

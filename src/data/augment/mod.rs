@@ -88,14 +88,12 @@ impl Settings {
     /// # Errors
     /// A probability outside 0 to 1, an angle outside 0 to 90, or a range of scales that is not positive and ordered.
     pub fn check(&self) -> Result<()> {
-        check_probabilities(
-            "augment",
-            &[
-                ("rotation_probability", self.rotation_probability),
-                ("scale_probability", self.scale_probability),
-                ("mirror_probability", self.mirror_probability),
-            ],
-        )?;
+        let probabilities = [
+            ("rotation_probability", self.rotation_probability),
+            ("scale_probability", self.scale_probability),
+            ("mirror_probability", self.mirror_probability),
+        ];
+        check_probabilities("augment", &probabilities)?;
         if !(0.0..=90.0).contains(&self.rotation_degrees) {
             let what = format!("augment.rotation_degrees = {} is out of range", self.rotation_degrees);
             return Err(Error::plan(what, "Give an angle from 0 to 90 degrees"));

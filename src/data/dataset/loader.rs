@@ -6,7 +6,7 @@ use rand::RngExt;
 
 use super::patch::Patch;
 use super::sampler;
-use super::stream::{self, SampleKey, Source, Stream};
+use super::stream::{SampleKey, Source};
 use crate::base::{Error, Purpose, Result, rng};
 use crate::data::Store;
 use crate::data::augment::spatial::CropTransform;
@@ -82,11 +82,6 @@ impl Loader {
         let mirror = sampled.map_or([false; 3], |(_, sampled)| sampled.mirror);
         Ok(Patch { data, shape, change: Change { cut, mirror }, case: case.id.clone(), start })
     }
-
-    /// Batches of `batch` patches for the steps from `first_step` on; see [`stream::start`].
-    pub fn stream(self: Arc<Self>, seed: u64, first_step: u64, batch: usize, threads: usize, queue: usize) -> Stream {
-        stream::start(self, seed, first_step, batch, threads, queue)
-    }
 }
 
 impl Source for Loader {
@@ -99,6 +94,7 @@ impl Source for Loader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream;
     use super::*;
     use crate::data::store::store_of_tests as store;
 
@@ -186,7 +182,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), Some(augment::Settings::default()));
         let batches = |threads: usize, queue: usize, first: u64| -> Vec<Vec<Patch>> {
-            let stream = loader.clone().stream(3, first, 3, threads, queue);
+            let stream = stream::start(loader.clone(), 3, first, 3, threads, queue);
             stream.take(5).collect::<Result<_>>().unwrap()
         };
         let one = batches(1, 1, 0);
@@ -199,7 +195,7 @@ mod tests {
     fn reading_ahead_is_bounded_and_dropping_ends_the_threads() {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), None);
-        let mut stream = loader.clone().stream(3, 0, 2, 4, 3);
+        let mut stream = stream::start(loader.clone(), 3, 0, 2, 4, 3);
         stream.next().unwrap().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(200));
         let (next, ready) = {
@@ -216,7 +212,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), None);
         std::fs::remove_dir_all(folder.path().join("cases/case1")).unwrap();
-        let results: Vec<bool> = loader.stream(3, 0, 1, 2, 2).take(20).map(|b| b.is_ok()).collect();
+        let results: Vec<bool> = stream::start(loader, 3, 0, 1, 2, 2).take(20).map(|b| b.is_ok()).collect();
         assert!(results.contains(&true) && results.contains(&false));
     }
 

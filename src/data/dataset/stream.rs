@@ -91,7 +91,8 @@ pub fn start<S: Source>(
     threads: usize,
     queue: usize,
 ) -> Stream<S::Sample> {
-    let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+    let state = State { next: 0, taken: 0, ready: BTreeMap::new(), report: LoaderReport::default(), stop: false };
+    let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
     let job = Job { seed, first_step, batch: batch.max(1) as u64, ahead: queue.max(1) as u64 };
     let threads = (0..threads.max(1))
         .map(|_| {
@@ -119,12 +120,6 @@ pub(super) struct State<T> {
     pub(super) ready: BTreeMap<u64, Result<T>>,
     report: LoaderReport,
     stop: bool,
-}
-
-impl<T> Default for State<T> {
-    fn default() -> Self {
-        Self { next: 0, taken: 0, ready: BTreeMap::new(), report: LoaderReport::default(), stop: false }
-    }
 }
 
 pub(super) struct Shared<T> {

@@ -126,6 +126,7 @@ struct Sketch {
     spacing: [f64; 3],
     cropped: [usize; 3],
     share: f64,
+    counts: Vec<Counts>,
 }
 
 /// Takes the fingerprint of a data set: several cases at once, within the memory that `preprocess::pool` allows. Cases that cannot be
@@ -144,19 +145,13 @@ pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -
     let mut sketches: Vec<Option<Sketch>> = cases.iter().map(|_| None).collect();
     let mut counts = vec![Counts::default(); channels];
     let work = |n: usize| Ok(sketch(cases[n], reader, &raw.dataset.labels, samples, &budget));
-    let mut done = |n: usize, (sketch, own): (Sketch, Vec<Counts>)| {
+    let mut done = |n: usize, mut sketch: Sketch| {
         // Counts are many; those of all cases are kept as one.
-        counts.iter_mut().zip(own).for_each(|(all, one)| all.add(one));
+        counts.iter_mut().zip(std::mem::take(&mut sketch.counts)).for_each(|(all, one)| all.add(one));
         sketches[n].insert(sketch).cropped
     };
-    pool::each_case(
-        raw,
-        &cases,
-        ("read", |case| case.images.first().unwrap_or(&case.label)),
-        work,
-        &mut done,
-        progress,
-    )?;
+    let first: fn(&RawCase) -> &PathBuf = |case| case.images.first().unwrap_or(&case.label);
+    pool::each_case(raw, &cases, ("read", first), work, &mut done, progress)?;
 
     let sketches: Vec<Sketch> = sketches.into_iter().flatten().collect();
     let mut properties = BTreeMap::new();
@@ -176,13 +171,7 @@ pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -
     })
 }
 
-fn sketch(
-    case: &RawCase,
-    reader: Reader,
-    labels: &Labels,
-    samples: u32,
-    budget: &Budget,
-) -> Result<(Sketch, Vec<Counts>)> {
+fn sketch(case: &RawCase, reader: Reader, labels: &Labels, samples: u32, budget: &Budget) -> Result<Sketch> {
     let _share = budget.take(voxels(&case.images)?);
     let images = read_images(&case.images, reader)?;
     let map = read_label_map(&case.label, reader, &images, labels)?;
@@ -195,8 +184,8 @@ fn sketch(
     let foreground: Vec<Vec<f32>> = images.channels.iter().map(foreground).collect();
     let cropped = crop::shape(&bbox);
     let count = |shape: [usize; 3]| shape.iter().product::<usize>() as f64;
-    let sketch = Sketch { spacing: images.spacing, cropped, share: count(cropped) / count(images.shape) };
-    Ok((sketch, intensities::draw(&foreground, samples)))
+    let (share, counts) = (count(cropped) / count(images.shape), intensities::draw(&foreground, samples));
+    Ok(Sketch { spacing: images.spacing, cropped, share, counts })
 }
 
 /// The box around the voxels that are not 0 in every channel; everything where all are.

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Event;
 use crate::base::{Error, Result};
-use crate::data::{RawCase, RawDataset};
+use crate::data::sources::{RawCase, RawDataset};
 
 /// Voxels in work at once over all threads, about 3 GiB; a larger scan is done alone.
 const VOXELS_IN_WORK: u64 = 1 << 27;

@@ -94,16 +94,14 @@ pub fn run(
         let (mut journal, past) = claim.open(settings, &digest(&scans))?;
         let ids = ids(&scans, &past);
         let mut content = Content::of(past);
-        let jobs: Vec<Job> = own
-            .iter()
-            .filter(|scan| !content.has(scan, store))
-            .map(|scan| Job { scan, id: ids.get(&scan.path).map_or("", String::as_str) })
-            .collect();
+        let id = |scan: &Scan| ids.get(&scan.path).map_or("", String::as_str);
+        let jobs: Vec<(&Scan, &str)> =
+            own.iter().filter(|scan| !content.has(scan, store)).map(|scan| (*scan, id(scan))).collect();
         progress(Event::Found { scans: own.len(), done: own.len() - jobs.len() });
 
         let mut prepared = 0;
         let budget = Budget::default();
-        pool::each(&jobs, |job| prepare(job, store, settings, &budget), &mut |result: Outcome| {
+        pool::each(&jobs, |job| prepare(*job, store, settings, &budget), &mut |result: Outcome| {
             let (record, event) = match result? {
                 Ok((case, took)) => {
                     prepared += 1;
@@ -253,11 +251,6 @@ fn ids(scans: &[Scan], past: &[Record]) -> BTreeMap<PathBuf, String> {
     ids
 }
 
-struct Job<'a> {
-    id: &'a str,
-    scan: &'a Scan,
-}
-
 /// `name`, or `name` with a hash of the path where another scan has that name. `taken` holds names in lower case, because
 /// some file systems do not tell them apart.
 fn unique(name: &str, path: &Path, taken: &mut BTreeSet<String>) -> String {
@@ -274,9 +267,9 @@ fn unique(name: &str, path: &Path, taken: &mut BTreeSet<String>) -> String {
 type Outcome = Result<Result<(Case, Duration), Rejected>>;
 
 /// One scan: the outer error ends the run (the store cannot be written), the inner one concerns this scan only.
-fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Outcome {
+fn prepare((scan, id): (&Scan, &str), store: &Path, settings: &Settings, budget: &Budget) -> Outcome {
     let start = Instant::now();
-    let Scan { path, stamp, source } = job.scan;
+    let Scan { path, stamp, source } = scan;
     let reject = |stamp: Option<Stamp>, kind: Reason, reason: String| {
         let (source, modality) = (path.clone(), source.modality.clone());
         Ok(Err(Rejected { source, stamp, modality, kind: Some(kind), reason }))
@@ -302,15 +295,15 @@ fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Out
             return unreadable("the program failed on it (see the message above); please report this".into());
         }
     };
-    store::write_case(store, job.id, &prepared.volume, &prepared.affine, settings.dtype)?;
+    store::write_case(store, id, &prepared.volume, &prepared.affine, settings.dtype)?;
     let case = Case {
-        id: job.id.to_string(),
+        id: id.to_string(),
         subject: source.subject.clone(),
         modality: source.modality.clone(),
         source: path.clone(),
         stamp,
         before: Some(before),
-        array: store::array_folder(job.id),
+        array: store::array_folder(id),
         shape: prepared.volume.shape,
         spacing: prepared.volume.spacing,
         affine: prepared.affine,

@@ -52,19 +52,13 @@ impl Store {
         let folder = self.folder.join(&case.array);
         let data = match self.manifest.settings.dtype {
             Dtype::F32 => zarr::region(&folder, &[], case.shape, start, shape, 0f32),
-            Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| widened(&half)),
+            Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| half.to_f32_vec()),
         };
         data.map_err(|cause| {
             let cause = format!("the prepared scan cannot be read ({cause})");
             Error::file(&folder, cause, "Delete this folder and run `spark3d preprocess` again")
         })
     }
-}
-
-fn widened(half: &[f16]) -> Vec<f32> {
-    let mut data = vec![0.0; half.len()];
-    half.convert_to_f32_slice(&mut data);
-    data
 }
 
 #[cfg(test)]

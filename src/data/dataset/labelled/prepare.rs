@@ -86,14 +86,14 @@ pub fn prepare_dataset(
         store::remove_unfinished(out)?;
 
         let mut cases = Vec::new();
-        let (mut jobs, mut stamps_of_jobs) = (Vec::new(), Vec::new());
+        let (mut jobs, mut stamps) = (Vec::new(), Vec::new());
         for case in &raw.cases {
-            let stamps: Vec<_> = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
-            match finished(out, &case.id).filter(|done| done.stamps == stamps) {
+            let own: Vec<_> = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
+            match finished(out, &case.id).filter(|done| done.stamps == own) {
                 Some(done) => cases.push(done),
                 None => {
                     jobs.push(case);
-                    stamps_of_jobs.push(stamps);
+                    stamps.push(own);
                 }
             }
         }
@@ -105,7 +105,7 @@ pub fn prepare_dataset(
         }
 
         let context = Context { out, labels: &raw.dataset.labels, plans, configuration, budget: Budget::default() };
-        let prepare = |n: usize| match context.prepare(jobs[n], &stamps_of_jobs[n]) {
+        let prepare = |n: usize| match context.read(jobs[n]).and_then(|case| context.write(jobs[n], &stamps[n], case)) {
             Err(error) if out_of_order(&error, out) => Err(error),
             result => Ok(result),
         };
@@ -174,11 +174,6 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn prepare(&self, case: &RawCase, stamps: &[Option<Stamp>]) -> Result<LabelledCase> {
-        let prepared = self.read(case)?;
-        self.write(case, stamps, prepared)
-    }
-
     fn read(&self, case: &RawCase) -> Result<Prepared> {
         let _share = self.budget.take(self.voxels(&case.images)?);
         let images = images::read_images(&case.images, self.plans.reader)?;
