@@ -111,9 +111,10 @@ fn a_store_holds_what_is_prepared_and_goes_on_where_it_stopped() {
     let (first, events) = store(&input, &out);
     let first = first.unwrap();
     assert_eq!(events[0], Event::Found { scans: 2, done: 0 });
-    assert_eq!(first.ids(), ["c0", "c1"]);
+    let ids: Vec<&str> = first.cases().iter().map(|c| c.id.as_str()).collect();
+    assert_eq!(ids, ["c0", "c1"]);
     let (plans, configuration) = plans();
-    for (index, id) in first.ids().iter().enumerate() {
+    for (index, id) in ids.iter().enumerate() {
         let files: Vec<PathBuf> = (0..2).map(|c| input.join(format!("imagesTr/{id}_{c:04}.nii"))).collect();
         let images = read_images(&files, plans.reader).unwrap();
         let label = input.join(format!("labelsTr/{id}.nii"));

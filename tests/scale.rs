@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use spark3d::base::volume::Volume;
-use spark3d::data::dataset::{Loader, PatchSettings, Place, split::split};
+use spark3d::data::dataset::{Loader, PatchSettings, Place, split::split, stream};
 use spark3d::data::store::{self, Before, Case, Dtype, Manifest, Settings, Stamp, Store};
 use spark3d::formats::affine::IDENTITY;
 
@@ -88,7 +88,7 @@ fn forty_four_thousand_cases_open_at_once() {
     assert_eq!(store.cases().len(), CASES);
     assert_eq!(split.train.len() + split.validation.len(), CASES);
     let settings = PatchSettings { patch: [32; 3], augment: Some(Default::default()), place: Place::Random };
-    let mut stream = Arc::new(Loader::new(store.clone(), split.train, settings)).stream(1, 0, 6, 2, 2);
+    let mut stream = stream::start(Arc::new(Loader::new(store.clone(), split.train, settings)), 1, 0, 6, 2, 2);
     let started = start.elapsed();
     let most = MOST.load(Ordering::Relaxed) - before;
     let batch = stream.next().unwrap().unwrap();
@@ -101,5 +101,5 @@ fn forty_four_thousand_cases_open_at_once() {
     // Opening looks at no folder: cases whose arrays are missing are found out when they are read.
     let again = tempfile::tempdir().unwrap();
     std::fs::copy(folder.join("manifest.json"), again.path().join("manifest.json")).unwrap();
-    assert!(Store::open(again.path()).unwrap().read(0).is_err());
+    assert!(Store::open(again.path()).unwrap().region(0, [0; 3], SHAPE).is_err());
 }

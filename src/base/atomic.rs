@@ -24,6 +24,15 @@ pub fn write_atomic_with(path: impl AsRef<Path>, fill: impl FnOnce(&mut dyn Writ
     replace(path, fill).map_err(Error::io("write", path))
 }
 
+/// As [`write_atomic`], of what came of turning something into JSON.
+///
+/// # Errors
+/// As [`write_atomic`]; or there is no text.
+pub fn write_json(path: impl AsRef<Path>, text: serde_json::Result<String>) -> Result<()> {
+    let failed = |e| Error::file(&path, format!("it cannot be written ({e})"), "Report this");
+    write_atomic(&path, text.map_err(failed)?.as_bytes())
+}
+
 /// Removes what killed processes left half-written in `folder`, which may be as large as a checkpoint. Files that are
 /// still being written are locked and stay.
 pub fn remove_leftovers(folder: impl AsRef<Path>) {
@@ -42,10 +51,7 @@ const SUFFIX: &str = ".tmp";
 
 fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     // The temporary file must lie on the same file system, or the rename would be a copy.
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(PREFIX).suffix(SUFFIX);
     // Temporary files are private by default; results are for the whole group, as the umask says.
@@ -62,17 +68,13 @@ fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> 
     // Without this a crash of the machine may keep the new name and lose the content.
     temporary.as_file().sync_all()?;
     temporary.persist(path).map_err(|e| e.error)?;
-    sync_folder(folder);
-    Ok(())
-}
-
-/// Makes the rename durable. Some network file systems refuse to synchronise a folder; the file is whole even then.
-fn sync_folder(folder: &Path) {
+    // Makes the rename durable. Some network file systems refuse to synchronise a folder; the file is whole even then.
     if cfg!(unix)
         && let Ok(handle) = File::open(folder)
     {
         let _ = handle.sync_all();
     }
+    Ok(())
 }
 
 #[cfg(test)]

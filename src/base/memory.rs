@@ -8,12 +8,8 @@ pub fn gib(bytes: u64) -> f64 {
 /// The memory that the plan may use: what was asked for, or for a software adapter what the machine has free (it allocates
 /// more than there is without complaint, and the system kills it later).
 pub fn budget(requested: Option<u64>, adapter_kind: &str) -> Option<u64> {
-    requested.or_else(|| if adapter_kind == "Cpu" { free_memory().map(|free| free / 10 * 9) } else { None })
-}
-
-/// `MemAvailable` of Linux.
-fn free_memory() -> Option<u64> {
-    proc_value("/proc/meminfo", "MemAvailable:")
+    let free = || proc_value("/proc/meminfo", "MemAvailable:"); // Linux
+    requested.or_else(|| if adapter_kind == "Cpu" { free().map(|free| free / 10 * 9) } else { None })
 }
 
 /// Largest resident set of this process so far (Linux).

@@ -7,9 +7,9 @@ pub mod progress;
 pub mod random;
 pub mod volume;
 
-pub use atomic::{remove_leftovers, write_atomic, write_atomic_with};
+pub use atomic::{remove_leftovers, write_atomic, write_atomic_with, write_json};
 pub use error::{Error, Result};
-pub use memory::{budget, gib, peak_resident};
+pub use memory::{budget, gib};
 pub use progress::{Mode, Progress, human};
 pub use random::{Purpose, rng, threefry};
 pub use volume::Volume;

@@ -5,7 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use serde_json::{Map, Value};
+use serde_json::{Number, Value, json};
 
 /// How progress is shown (`--progress`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -19,13 +19,6 @@ pub enum Mode {
     Plain,
     /// One JSON object per line, at most one a second
     Json,
-}
-
-impl std::str::FromStr for Mode {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        clap::ValueEnum::from_str(text, false)
-    }
 }
 
 /// The progress of one piece of work. Nothing is shown before the first `update`.
@@ -74,7 +67,7 @@ impl Progress {
         let elapsed = now - started;
         let left =
             self.total.and_then(|total| time_left(done.saturating_sub(first), total.saturating_sub(done), elapsed));
-        match &mut self.output {
+        let (line, interval) = match &mut self.output {
             Output::Quiet => return,
             Output::Bar(bar) => {
                 let bar = bar.get_or_insert_with(|| new_bar(self.total, &self.what));
@@ -82,13 +75,10 @@ impl Progress {
                 bar.set_position(done);
                 return;
             }
-            Output::Plain => self.pending = Some(plain_line(&self.what, done, self.total, left, fields)),
-            Output::Json => self.pending = Some(json_line(&self.what, done, self.total, left, fields)),
-        }
-        let interval = match self.output {
-            Output::Json => Duration::from_secs(1),
-            _ => plain_interval(elapsed),
+            Output::Plain => (plain_line(&self.what, done, self.total, left, fields), plain_interval(elapsed)),
+            Output::Json => (json_line(&self.what, done, self.total, left, fields), Duration::from_secs(1)),
         };
+        self.pending = Some(line);
         if self.shown.is_none_or(|shown| now - shown >= interval) {
             self.show_pending();
             self.shown = Some(now);
@@ -100,7 +90,7 @@ impl Progress {
         match &self.output {
             Output::Quiet => {}
             Output::Bar(Some(bar)) => bar.suspend(|| say(text)),
-            Output::Json => say(&Value::Object(Map::from_iter([("message".to_string(), text.into())])).to_string()),
+            Output::Json => say(&json!({ "message": text }).to_string()),
             Output::Bar(None) | Output::Plain => say(text),
         }
     }
@@ -171,16 +161,12 @@ fn plain_line(what: &str, done: u64, total: Option<u64>, left: Option<Duration>,
 
 /// Values that are numbers become JSON numbers.
 fn json_line(what: &str, done: u64, total: Option<u64>, left: Option<Duration>, fields: &[(&str, String)]) -> String {
-    let mut object = Map::new();
-    object.insert("progress".into(), what.into());
-    object.insert("done".into(), done.into());
-    object.insert("total".into(), total.into());
-    object.insert("seconds_left".into(), left.map(|l| l.as_secs()).into());
+    let seconds_left = left.map(|l| l.as_secs());
+    let mut object = json!({ "progress": what, "done": done, "total": total, "seconds_left": seconds_left });
     for (name, value) in fields {
-        let number = value.parse::<serde_json::Number>().map(Value::Number);
-        object.insert(name.to_string(), number.unwrap_or_else(|_| value.as_str().into()));
+        object[*name] = value.parse::<Number>().map_or_else(|_| value.as_str().into(), Value::Number);
     }
-    Value::Object(object).to_string()
+    object.to_string()
 }
 
 /// Two units at most: `45 s`, `12 min`, `3 h 05 min`, `2 d 4 h`.
@@ -205,9 +191,9 @@ mod tests {
 
     #[test]
     fn modes_are_read_by_name() {
-        let names = ["auto", "bar", "plain", "json"].map(|n| n.parse::<Mode>().unwrap());
+        let names = ["auto", "bar", "plain", "json"].map(|n| <Mode as clap::ValueEnum>::from_str(n, false).unwrap());
         assert_eq!(names, [Mode::Auto, Mode::Bar, Mode::Plain, Mode::Json]);
-        assert!("fancy".parse::<Mode>().is_err());
+        assert!(<Mode as clap::ValueEnum>::from_str("fancy", false).is_err());
     }
 
     #[test]

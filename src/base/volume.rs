@@ -27,9 +27,4 @@ impl Volume {
     pub fn index(&self, z: usize, y: usize, x: usize) -> usize {
         (z * self.shape[1] + y) * self.shape[2] + x
     }
-    /// The value of a voxel.
-    #[inline]
-    pub fn at(&self, z: usize, y: usize, x: usize) -> f32 {
-        self.data[self.index(z, y, x)]
-    }
 }

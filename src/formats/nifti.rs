@@ -370,7 +370,7 @@ mod tests {
         assert_eq!(scan.volume.shape, [6, 5, 4]);
         assert_eq!(scan.volume.spacing, [3., 2., 1.]);
         // The voxel size alone means that i runs right→left: canonical x is reversed.
-        assert_eq!(scan.volume.at(0, 0, 3), 0.0);
+        assert_eq!(scan.volume.data[3], 0.0);
         for name in ["b.nii", "c.with.dots.nii.gz"] {
             let path = folder.path().join(name);
             write_values(&path, &scan.volume.data, scan.volume.shape, &scan).unwrap();

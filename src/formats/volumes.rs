@@ -159,7 +159,7 @@ mod tests {
                 let scan = read(target).unwrap();
                 assert_eq!((scan.volume.shape, scan.volume.spacing), ([6, 5, 4], [3., 2., 1.]), "{name}");
                 // The first of a row is its last in canonical axes; values are scaled.
-                assert_eq!(scan.volume.at(0, 1, 3), 2.0 * (n as f32 * 1000.0 + 4.0), "{name}");
+                assert_eq!(scan.volume.data[scan.volume.index(0, 1, 3)], 2.0 * (n as f32 * 1000.0 + 4.0), "{name}");
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::compute::device::Gpu;
 use crate::compute::graph::Limits;
 use crate::compute::model::initial_values;
 use crate::data::dataset::split::split;
+use crate::data::dataset::stream;
 use crate::data::{Loader, LoaderReport, Patch, Store};
 use crate::inference::weights::{Checkpoint, PREPROCESSING, resume_point};
 use crate::tasks::{Plan, Task};
@@ -71,11 +72,10 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, 
     let t = &plan.train;
     let patches = t.batch * plan.pretext.patches();
     let queue = QUEUE.min(QUEUED_PATCHES.div_ceil(patches));
-    let training = loader(&cases.train, true);
     let samples = t.batch;
     let batches = Loaded {
         folder: store_folder.to_path_buf(),
-        stream: training.stream(plan.seed, first_step, patches, host.threads, queue),
+        stream: stream::start(loader(&cases.train, true), plan.seed, first_step, patches, host.threads, queue),
         validation: loader(&cases.validation, false),
         batch: patches as u64,
         samples: Box::new(move |patches| together(patches, samples)),

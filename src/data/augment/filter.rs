@@ -1,6 +1,8 @@
 //! Changes of one channel's resolution: a separable Gaussian blur, and the image as a scanner of lower resolution would show
 //! it. Both as in batchgeneratorsv2.
 
+use super::reflect;
+
 /// Blurs each axis with its own `sigma` (voxels); the image goes on mirrored at its outermost voxels.
 ///
 /// # Panics
@@ -31,13 +33,6 @@ pub fn kernel(sigma: f64) -> Vec<f32> {
     let weights: Vec<f64> = (0..size).map(|i| (-0.5 * ((i as f64 - centre) / sigma).powi(2)).exp()).collect();
     let sum: f64 = weights.iter().sum();
     weights.into_iter().map(|w| (w / sum) as f32).collect()
-}
-
-/// `i` mirrored at the first and last of `n` voxels.
-fn reflect(i: isize, n: usize) -> usize {
-    let period = (2 * (n as isize - 1)).max(1);
-    let i = i.rem_euclid(period);
-    (if i < n as isize { i } else { period - i }) as usize
 }
 
 /// Takes the nearest of fewer voxels (`scale` of each axis) and brings them back to `shape` linearly.

@@ -93,11 +93,7 @@ impl Settings {
             ("scale_probability", self.scale_probability),
             ("mirror_probability", self.mirror_probability),
         ];
-        for (key, p) in probabilities {
-            if !(0.0..=1.0).contains(&p) {
-                return Err(Error::plan(format!("augment.{key} = {p} is no probability"), "Give a number from 0 to 1"));
-            }
-        }
+        check_probabilities("augment", &probabilities)?;
         if !(0.0..=90.0).contains(&self.rotation_degrees) {
             let what = format!("augment.rotation_degrees = {} is out of range", self.rotation_degrees);
             return Err(Error::plan(what, "Give an angle from 0 to 90 degrees"));
@@ -112,16 +108,12 @@ impl Settings {
 
     /// Samples what happens to one patch. The same numbers are taken from `rng` whatever fires.
     pub fn sample(&self, rng: &mut impl Rng) -> Sampled {
-        let mut unit = || rng.random::<f64>();
-        let rotates = unit() < self.rotation_probability;
+        let rotates = unit(rng) < self.rotation_probability;
         let limit = self.rotation_degrees.to_radians();
-        let angles: [f64; 3] = std::array::from_fn(|_| limit * (2.0 * unit() - 1.0));
-        let scales = unit() < self.scale_probability;
-        let [low, high] = self.scale_range;
-        let (smaller, at) = (unit() < 0.5 && low < 1.0, unit());
-        let [from, to] = if smaller { [low, high.min(1.0)] } else { [low.max(1.0), high.max(1.0)] };
-        let scale = from + (to - from) * at;
-        let mirror = std::array::from_fn(|_| unit() < self.mirror_probability);
+        let angles: [f64; 3] = std::array::from_fn(|_| limit * (2.0 * unit(rng) - 1.0));
+        let scales = unit(rng) < self.scale_probability;
+        let scale = about_one(rng, self.scale_range);
+        let mirror = std::array::from_fn(|_| unit(rng) < self.mirror_probability);
         let matrix = (rotates || scales)
             .then(|| spatial::matrix(if rotates { angles } else { [0.0; 3] }, if scales { scale } else { 1.0 }));
         Sampled { matrix, mirror }
@@ -137,6 +129,33 @@ impl Settings {
     pub fn crop_size(&self, patch: [usize; 3]) -> [usize; 3] {
         enlarged(patch, self.rotation_degrees)
     }
+}
+
+/// Refuses what is no probability among the settings of a plan's table.
+fn check_probabilities(table: &str, settings: &[(&str, f64)]) -> Result<()> {
+    let Some((key, p)) = settings.iter().find(|(_, p)| !(0.0..=1.0).contains(p)) else { return Ok(()) };
+    Err(Error::plan(format!("{table}.{key} = {p} is no probability"), "Give a number from 0 to 1"))
+}
+
+fn unit(rng: &mut impl Rng) -> f64 {
+    rng.random()
+}
+
+fn uniform(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f64 {
+    low + (high - low) * unit(rng)
+}
+
+/// Half of the numbers from below 1, half from above (batchgeneratorsv2's BGContrast).
+fn about_one(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f64 {
+    let below = unit(rng) < 0.5 && low < 1.0;
+    uniform(rng, if below { [low, high.min(1.0)] } else { [low.max(1.0), high.max(1.0)] })
+}
+
+/// `i` mirrored at the first and last of `n` voxels.
+fn reflect(i: isize, n: usize) -> usize {
+    let period = (2 * (n as isize - 1)).max(1);
+    let i = i.rem_euclid(period);
+    (if i < n as isize { i } else { period - i }) as usize
 }
 
 /// batchgenerators' get_patch_size for rotations of up to `degrees` (at most 90) about each axis.

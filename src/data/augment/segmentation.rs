@@ -7,7 +7,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 
 use super::spatial::{self, Matrix};
-use super::{enlarged, filter, intensity, mirror, noise};
+use super::{about_one, check_probabilities, enlarged, filter, intensity, mirror, noise, uniform, unit};
 use crate::base::{Error, Result};
 
 /// What may happen to a labelled patch.
@@ -125,19 +125,11 @@ pub struct Noise {
 }
 
 impl Settings {
-    /// Refuses values that cannot be meant.
+    /// Refuses values that cannot be meant. `table` is the name of these settings in the plan.
     ///
     /// # Errors
     /// A probability outside 0 to 1, an angle outside 0 to 180, or a range that is not ordered or lies where it makes no sense.
-    pub fn check(&self) -> Result<()> {
-        self.check_as("augment")
-    }
-
-    /// As [`Settings::check`], for a table of another name in the plan.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn check_as(&self, table: &str) -> Result<()> {
+    pub fn check(&self, table: &str) -> Result<()> {
         let probabilities = [
             ("rotation_probability", self.rotation_probability),
             ("scale_probability", self.scale_probability),
@@ -152,11 +144,7 @@ impl Settings {
             ("gamma_probability", self.gamma_probability),
             ("mirror_probability", self.mirror_probability),
         ];
-        for (key, p) in probabilities {
-            if !(0.0..=1.0).contains(&p) {
-                return Err(Error::plan(format!("{table}.{key} = {p} is no probability"), "Give a number from 0 to 1"));
-            }
-        }
+        check_probabilities(table, &probabilities)?;
         for (key, degrees) in [("rotation_degrees", self.rotation_degrees), ("plane_degrees", self.plane_degrees)] {
             if !(0.0..=180.0).contains(&degrees) {
                 let what = format!("{table}.{key} = {degrees} is out of range");
@@ -212,31 +200,20 @@ impl Settings {
     pub fn sample(&self, rng: &mut impl Rng, channels: usize, patch: [usize; 3]) -> Sampled {
         let plane = self.in_plane(patch);
         let matrix = self.draw_matrix(rng, plane);
-        let each = |rng: &mut _, fires: f64, channel: f64, value: &mut dyn FnMut(&mut _) -> f64| -> Vec<Option<f64>> {
-            let fires = unit(rng) < fires;
-            let mut one = || (fires && unit(rng) < channel).then(|| value(rng));
-            (0..channels).map(|_| one()).collect()
-        };
+        let each = |rng: &mut _, fires, value: &dyn Fn(&mut _) -> f64| for_channels(rng, channels, [fires, 1.0], value);
         let noise = (unit(rng) < self.noise_probability)
             .then(|| Noise { sigma: uniform(rng, self.noise_sigma), seed: rng.random() });
-        let fires = unit(rng) < self.blur_probability;
-        let blur = (0..channels)
-            .map(|_| {
-                (fires && unit(rng) < self.blur_channel_probability)
-                    .then(|| std::array::from_fn(|_| uniform(rng, self.blur_sigma)))
-            })
-            .collect();
-        let brightness = each(rng, self.brightness_probability, 1.0, &mut |rng| about_one(rng, self.brightness_range));
-        let contrast = each(rng, self.contrast_probability, 1.0, &mut |rng| about_one(rng, self.contrast_range));
-        let share = self.low_resolution_channel_probability;
-        let low_resolution =
-            each(rng, self.low_resolution_probability, share, &mut |rng| uniform(rng, self.low_resolution_range))
-                .into_iter()
-                .map(|scale| scale.map(|s| if plane { [1.0, s, s] } else { [s; 3] }))
-                .collect();
-        let inverted_gamma =
-            each(rng, self.inverted_gamma_probability, 1.0, &mut |rng| about_one(rng, self.gamma_range));
-        let gamma = each(rng, self.gamma_probability, 1.0, &mut |rng| about_one(rng, self.gamma_range));
+        let fires = [self.blur_probability, self.blur_channel_probability];
+        let blur = for_channels(rng, channels, fires, |rng| std::array::from_fn(|_| uniform(rng, self.blur_sigma)));
+        let brightness = each(rng, self.brightness_probability, &|rng| about_one(rng, self.brightness_range));
+        let contrast = each(rng, self.contrast_probability, &|rng| about_one(rng, self.contrast_range));
+        let fires = [self.low_resolution_probability, self.low_resolution_channel_probability];
+        let low_resolution = for_channels(rng, channels, fires, |rng| {
+            let share = uniform(rng, self.low_resolution_range);
+            [if plane { 1.0 } else { share }, share, share]
+        });
+        let inverted_gamma = each(rng, self.inverted_gamma_probability, &|rng| about_one(rng, self.gamma_range));
+        let gamma = each(rng, self.gamma_probability, &|rng| about_one(rng, self.gamma_range));
         let mirror = self.mirror_axes.map(|may| unit(rng) < self.mirror_probability && may);
         Sampled { matrix, noise, blur, brightness, contrast, low_resolution, inverted_gamma, gamma, mirror }
     }
@@ -245,33 +222,28 @@ impl Settings {
         let rotates = unit(rng) < self.rotation_probability;
         let scales = unit(rng) < self.scale_probability;
         let limit = if plane { self.plane_degrees } else { self.rotation_degrees }.to_radians();
-        let mut angles: [f64; 3] = std::array::from_fn(|_| if rotates { uniform(rng, [-limit, limit]) } else { 0.0 });
+        let angles: [f64; 3] = std::array::from_fn(|_| if rotates { uniform(rng, [-limit, limit]) } else { 0.0 });
         let scale = if scales { uniform(rng, self.scale_range) } else { 1.0 };
         if !(rotates || scales) {
             return None;
         }
-        if !plane {
-            return Some(spatial::matrix_of_columns(angles, scale));
+        let mut matrix = spatial::matrix_of_columns(if plane { [angles[1], 0.0, 0.0] } else { angles }, scale);
+        if plane {
+            matrix[0] = [1.0, 0.0, 0.0];
         }
-        angles = [angles[1], 0.0, 0.0];
-        let mut matrix = spatial::matrix_of_columns(angles, scale);
-        matrix[0] = [1.0, 0.0, 0.0];
         Some(matrix)
     }
 }
 
-fn unit(rng: &mut impl Rng) -> f64 {
-    rng.random()
-}
-
-fn uniform(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f64 {
-    low + (high - low) * unit(rng)
-}
-
-/// Half of the numbers from below 1, half from above (batchgeneratorsv2's BGContrast).
-fn about_one(rng: &mut impl Rng, [low, high]: [f64; 2]) -> f64 {
-    let below = unit(rng) < 0.5 && low < 1.0;
-    uniform(rng, if below { [low, high.min(1.0)] } else { [low.max(1.0), high.max(1.0)] })
+/// Samples whether something happens, then for each channel whether it happens there, and a value if so.
+fn for_channels<R: Rng, T>(
+    rng: &mut R,
+    channels: usize,
+    [any, each]: [f64; 2],
+    value: impl Fn(&mut R) -> T,
+) -> Vec<Option<T>> {
+    let fires = unit(rng) < any;
+    (0..channels).map(|_| (fires && unit(rng) < each).then(|| value(rng))).collect()
 }
 
 impl Sampled {
@@ -439,11 +411,11 @@ mod tests {
 
     #[test]
     fn settings_are_checked_and_read() {
-        assert!(Settings::default().check().is_ok());
-        assert!(Settings { gamma_probability: -0.1, ..Settings::default() }.check().is_err());
-        assert!(Settings { blur_sigma: [0.0, 1.0], ..Settings::default() }.check().is_err());
-        assert!(Settings { scale_range: [1.4, 0.7], ..Settings::default() }.check().is_err());
-        assert!(Settings { plane_degrees: f64::NAN, ..Settings::default() }.check().is_err());
+        assert!(Settings::default().check("augment").is_ok());
+        assert!(Settings { gamma_probability: -0.1, ..Settings::default() }.check("augment").is_err());
+        assert!(Settings { blur_sigma: [0.0, 1.0], ..Settings::default() }.check("augment").is_err());
+        assert!(Settings { scale_range: [1.4, 0.7], ..Settings::default() }.check("augment").is_err());
+        assert!(Settings { plane_degrees: f64::NAN, ..Settings::default() }.check("augment").is_err());
         let read: Settings = toml::from_str("mirror_axes = [false, false, true]").unwrap();
         assert_eq!(read, Settings { mirror_axes: [false, false, true], ..Settings::default() });
         assert!(toml::from_str::<Settings>("gama_probability = 0.1").is_err());

@@ -5,6 +5,7 @@
 //! batchgeneratorsv2's SpatialTransform with torch's `grid_sample`: the crop is surrounded by zeros (labels: by what is
 //! named), and each label's mask is interpolated on its own.
 
+use super::reflect;
 use crate::data::resample::{self, spline};
 
 /// Rows and columns (z, y, x).
@@ -87,6 +88,11 @@ impl CropTransform {
         Self { matrix, patch, crop, start, shape }
     }
 
+    /// First voxel and shape of the region that has to be read of an image in which the crop begins at `corner`.
+    pub fn region(&self, corner: [i64; 3]) -> ([i64; 3], [usize; 3]) {
+        (std::array::from_fn(|a| corner[a] + self.start[a] as i64), self.shape)
+    }
+
     /// The patch, from the region of the crop that was asked for (which is overwritten).
     ///
     /// # Panics
@@ -96,7 +102,7 @@ impl CropTransform {
         assert_eq!(region.len(), nz * ny * nx, "{} voxels for shape {:?}", region.len(), self.shape);
         spline::coefficients_mirror(region, nz, ny * nx);
         region.chunks_exact_mut(ny * nx).for_each(|plane| spline::coefficients_mirror(plane, ny, nx));
-        spline::coefficients_mirror_last(region, nx);
+        region.chunks_exact_mut(nx).for_each(|row| spline::coefficients_mirror(row, nx, 1));
 
         let last = self.crop.map(|n| n as f64 - 1.0);
         self.sample(|p| {
@@ -110,16 +116,8 @@ impl CropTransform {
     /// # Panics
     /// When `region` does not have `self.shape`'s number of voxels.
     pub fn apply_linear(&self, region: &[f32]) -> Vec<f32> {
-        assert_eq!(
-            region.len(),
-            self.shape.iter().product::<usize>(),
-            "a region of another shape than {:?}",
-            self.shape
-        );
-        self.sample(|p| {
-            let (first, t) = self.corner(p);
+        self.sample_corners(region, 0.0, |c, _, t| {
             let [z, y, x] = t.map(|t| t as f32);
-            let c = self.corners(region, first, 0.0);
             let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
             let low = mix(mix(c[0], c[1], x), mix(c[2], c[3], x), y);
             mix(low, mix(mix(c[4], c[5], x), mix(c[6], c[7], x), y), z)
@@ -132,15 +130,7 @@ impl CropTransform {
     /// # Panics
     /// When `region` does not have `self.shape`'s number of voxels.
     pub fn apply_labels(&self, region: &[i16], outside: i16) -> Vec<i16> {
-        assert_eq!(
-            region.len(),
-            self.shape.iter().product::<usize>(),
-            "a region of another shape than {:?}",
-            self.shape
-        );
-        self.sample(|p| {
-            let (first, t) = self.corner(p);
-            let c = self.corners(region, first, outside);
+        self.sample_corners(region, outside, |c, p, t| {
             if c.iter().all(|&v| v == c[0]) {
                 return c[0];
             }
@@ -170,29 +160,25 @@ impl CropTransform {
         out
     }
 
-    /// The lower neighbour of position `p` of the crop, counted in the region, and the weights of the upper ones.
-    #[inline]
-    fn corner(&self, p: [f64; 3]) -> ([isize; 3], [f64; 3]) {
-        let floor = p.map(f64::floor);
-        let first = std::array::from_fn(|a| floor[a] as isize - self.start[a] as isize);
-        (first, std::array::from_fn(|a| p[a] - floor[a]))
-    }
-
-    /// The eight voxels around a position, x fastest.
-    #[inline]
-    fn corners<T: Copy>(&self, region: &[T], first: [isize; 3], outside: T) -> [T; 8] {
-        let [_, ny, nx] = self.shape;
-        if (0..3).all(|a| first[a] >= 0 && (first[a] as usize) + 1 < self.shape[a]) {
-            let [z, y, x] = first.map(|v| v as usize);
-            let row = |z: usize, y: usize| &region[(z * ny + y) * nx + x..][..2];
-            let (a, b, c, d) = (row(z, y), row(z, y + 1), row(z + 1, y), row(z + 1, y + 1));
-            return [a[0], a[1], b[0], b[1], c[0], c[1], d[0], d[1]];
-        }
-        std::array::from_fn(|n| {
-            let at: [isize; 3] =
-                [first[0] + (n >> 2) as isize, first[1] + (n >> 1 & 1) as isize, first[2] + (n & 1) as isize];
-            let inside = (0..3).all(|a| at[a] >= 0 && (at[a] as usize) < self.shape[a]);
-            if inside { region[(at[0] as usize * ny + at[1] as usize) * nx + at[2] as usize] } else { outside }
+    /// A value for each voxel of the patch, from the eight voxels around its position in the crop (x fastest), the position, and
+    /// the weights of the upper ones among the eight.
+    fn sample_corners<T: Copy>(
+        &self,
+        region: &[T],
+        outside: T,
+        value: impl Fn([T; 8], [f64; 3], [f64; 3]) -> T,
+    ) -> Vec<T> {
+        let [nz, ny, nx] = self.shape;
+        assert_eq!(region.len(), nz * ny * nx, "a region of another shape than {:?}", self.shape);
+        self.sample(|p| {
+            let floor = p.map(f64::floor);
+            let first: [isize; 3] = std::array::from_fn(|a| floor[a] as isize - self.start[a] as isize);
+            let corners = std::array::from_fn(|n| {
+                let [z, y, x] = std::array::from_fn(|a| first[a] + (n >> (2 - a) & 1) as isize);
+                let inside = [(z, nz), (y, ny), (x, nx)].iter().all(|&(at, size)| at >= 0 && (at as usize) < size);
+                if inside { region[(z as usize * ny + y as usize) * nx + x as usize] } else { outside }
+            });
+            value(corners, p, std::array::from_fn(|a| p[a] - floor[a]))
         })
     }
 
@@ -229,16 +215,6 @@ impl CropTransform {
         }
         sum
     }
-}
-
-/// `i` mirrored at the first and last of `n` samples.
-fn reflect(i: isize, n: usize) -> usize {
-    if n == 1 {
-        return 0;
-    }
-    let period = 2 * (n as isize - 1);
-    let i = i.rem_euclid(period);
-    (if i < n as isize { i } else { period - i }) as usize
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, Purpose, Result, rng};
+use crate::base::{Error, Purpose, Result, rng, write_json};
 
 /// Name of the file with the splits, as nnU-Net calls it.
 pub const FILE: &str = "splits_final.json";
@@ -100,26 +100,23 @@ pub fn five_folds(ids: &[String]) -> Vec<Cases> {
             let start = end;
             end += n / FOLDS + usize::from(fold < n % FOLDS);
             let chosen: BTreeSet<usize> = order[start..end].iter().copied().collect();
-            partition(ids, &chosen)
+            let (validation, train): (Vec<usize>, Vec<usize>) = (0..n).partition(|n| chosen.contains(n));
+            named(ids, &train, &validation)
         })
         .collect()
 }
 
 fn eighty_to_twenty(ids: &[String], fold: usize) -> Cases {
-    let order = Mt19937::new(SEED.wrapping_add(fold as u32)).permutation(ids.len());
+    let mut order = Mt19937::new(SEED.wrapping_add(fold as u32)).permutation(ids.len());
     // As Python's int(n * 0.8).
-    let (train, rest) = order.split_at((ids.len() as f64 * 0.8) as usize);
-    let mut validation = rest.to_vec();
+    let (train, validation) = order.split_at_mut((ids.len() as f64 * 0.8) as usize);
     validation.sort_unstable();
-    let names = |list: &[usize]| list.iter().map(|&n| ids[n].clone()).collect();
-    Cases { train: names(train), validation: names(&validation) }
+    named(ids, train, validation)
 }
 
-fn partition(ids: &[String], validation: &BTreeSet<usize>) -> Cases {
-    let side = |inside: bool| {
-        (0..ids.len()).filter(|n| validation.contains(n) == inside).map(|n| ids[n].clone()).collect::<Vec<_>>()
-    };
-    Cases { train: side(false), validation: side(true) }
+fn named(ids: &[String], train: &[usize], validation: &[usize]) -> Cases {
+    let names = |list: &[usize]| list.iter().map(|&n| ids[n].clone()).collect();
+    Cases { train: names(train), validation: names(validation) }
 }
 
 /// Reads `splits_final.json`.
@@ -140,9 +137,7 @@ pub fn read(file: &Path) -> Result<Vec<Cases>> {
 /// # Errors
 /// It cannot be written.
 pub fn write(file: &Path, splits: &[Cases]) -> Result<()> {
-    let text = serde_json::to_vec_pretty(splits)
-        .map_err(|e| Error::file(file, format!("it cannot be written ({e})"), "Report this"))?;
-    crate::base::atomic::write_atomic(file, &text)
+    write_json(file, serde_json::to_string_pretty(splits))
 }
 
 /// `n` of the training cases, for runs with few labels: the first of a shuffle, so that a larger set contains a smaller one.

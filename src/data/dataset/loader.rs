@@ -6,7 +6,7 @@ use rand::RngExt;
 
 use super::patch::Patch;
 use super::sampler;
-use super::stream::{self, SampleKey, Source, Stream};
+use super::stream::{SampleKey, Source};
 use crate::base::{Error, Purpose, Result, rng};
 use crate::data::Store;
 use crate::data::augment::spatial::CropTransform;
@@ -47,11 +47,6 @@ impl Loader {
         Self { store, cases, settings }
     }
 
-    /// What its patches look like.
-    pub fn settings(&self) -> &PatchSettings {
-        &self.settings
-    }
-
     /// The patch of a key: a case sampled uniformly with replacement, a position, and what happens to it.
     ///
     /// # Errors
@@ -80,22 +75,12 @@ impl Loader {
             Place::Centre => std::array::from_fn(|a| (case.shape[a] as i64 - crop[a] as i64).div_euclid(2)),
         };
         let start: [i64; 3] = std::array::from_fn(|a| corner[a] + (crop[a] - patch[a]) as i64 / 2);
-        let (cut, from, shape) = match sampled.as_ref().and_then(|(_, sampled)| sampled.matrix) {
-            None => (None, start, patch),
-            Some(matrix) => {
-                let cut = CropTransform::new(matrix, patch, crop);
-                let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
-                (Some(cut), from, shape)
-            }
-        };
+        let matrix = sampled.as_ref().and_then(|(_, sampled)| sampled.matrix);
+        let cut = matrix.map(|matrix| CropTransform::new(matrix, patch, crop));
+        let (from, shape) = cut.as_ref().map_or((start, patch), |cut| cut.region(corner));
         let data = self.store.region(index, from, shape)?;
         let mirror = sampled.map_or([false; 3], |(_, sampled)| sampled.mirror);
         Ok(Patch { data, shape, change: Change { cut, mirror }, case: case.id.clone(), start })
-    }
-
-    /// Batches of `batch` patches for the steps from `first_step` on; see [`stream::start`].
-    pub fn stream(self: Arc<Self>, seed: u64, first_step: u64, batch: usize, threads: usize, queue: usize) -> Stream {
-        stream::start(self, seed, first_step, batch, threads, queue)
     }
 }
 
@@ -109,6 +94,7 @@ impl Source for Loader {
 
 #[cfg(test)]
 mod tests {
+    use super::super::stream;
     use super::*;
     use crate::data::store::store_of_tests as store;
 
@@ -156,7 +142,7 @@ mod tests {
     fn patches_of_the_middle_are_there() {
         let folder = tempfile::tempdir().unwrap();
         let random = loader(folder.path(), None);
-        let settings = PatchSettings { place: Place::Centre, ..random.settings().clone() };
+        let settings = PatchSettings { place: Place::Centre, ..random.settings.clone() };
         let centre = Loader::new(random.store.clone(), vec![0, 2], settings);
         for n in 0..10 {
             let patch = centre.patch(key(n, 0)).unwrap();
@@ -196,7 +182,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), Some(augment::Settings::default()));
         let batches = |threads: usize, queue: usize, first: u64| -> Vec<Vec<Patch>> {
-            let stream = loader.clone().stream(3, first, 3, threads, queue);
+            let stream = stream::start(loader.clone(), 3, first, 3, threads, queue);
             stream.take(5).collect::<Result<_>>().unwrap()
         };
         let one = batches(1, 1, 0);
@@ -209,7 +195,7 @@ mod tests {
     fn reading_ahead_is_bounded_and_dropping_ends_the_threads() {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), None);
-        let mut stream = loader.clone().stream(3, 0, 2, 4, 3);
+        let mut stream = stream::start(loader.clone(), 3, 0, 2, 4, 3);
         stream.next().unwrap().unwrap();
         std::thread::sleep(std::time::Duration::from_millis(200));
         let (next, ready) = {
@@ -226,7 +212,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let loader = loader(folder.path(), None);
         std::fs::remove_dir_all(folder.path().join("cases/case1")).unwrap();
-        let results: Vec<bool> = loader.stream(3, 0, 1, 2, 2).take(20).map(|b| b.is_ok()).collect();
+        let results: Vec<bool> = stream::start(loader, 3, 0, 1, 2, 2).take(20).map(|b| b.is_ok()).collect();
         assert!(results.contains(&true) && results.contains(&false));
     }
 

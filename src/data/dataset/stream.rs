@@ -91,7 +91,8 @@ pub fn start<S: Source>(
     threads: usize,
     queue: usize,
 ) -> Stream<S::Sample> {
-    let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new() });
+    let state = State { next: 0, taken: 0, ready: BTreeMap::new(), report: LoaderReport::default(), stop: false };
+    let shared = Arc::new(Shared { state: Mutex::new(state), changed: Condvar::new() });
     let job = Job { seed, first_step, batch: batch.max(1) as u64, ahead: queue.max(1) as u64 };
     let threads = (0..threads.max(1))
         .map(|_| {
@@ -119,12 +120,6 @@ pub(super) struct State<T> {
     pub(super) ready: BTreeMap<u64, Result<T>>,
     report: LoaderReport,
     stop: bool,
-}
-
-impl<T> Default for State<T> {
-    fn default() -> Self {
-        Self { next: 0, taken: 0, ready: BTreeMap::new(), report: LoaderReport::default(), stop: false }
-    }
 }
 
 pub(super) struct Shared<T> {
@@ -156,15 +151,13 @@ fn work<S: Source>(source: &S, job: Job, shared: &Shared<S::Sample>) {
             state.next - 1
         };
         let key = SampleKey { seed: job.seed, step: job.first_step + number / job.batch, index: number % job.batch };
-        let (before, start) = (meter::tally(), Instant::now());
+        let start = Instant::now();
         // A panic in a thread would leave the consumer waiting for ever.
         let sample = catch_unwind(AssertUnwindSafe(|| source.sample(key))).unwrap_or_else(|_| {
-            Err(Error::plan(
-                format!("reading the sample of {key:?} failed unexpectedly"),
-                "Report this with the message above",
-            ))
+            let what = format!("reading the sample of {key:?} failed unexpectedly");
+            Err(Error::plan(what, "Report this with the message above"))
         });
-        let (tally, took) = (meter::tally() - before, start.elapsed());
+        let (tally, took) = (meter::take(), start.elapsed());
         {
             let mut state = shared.lock();
             state.ready.insert(number, sample);
@@ -201,10 +194,7 @@ impl<T> Iterator for Stream<T> {
             samples.extend(state.ready.remove(&number));
             state.taken += 1;
         }
-        {
-            let mut state = self.shared.lock();
-            state.report.wait_s += start.elapsed().as_secs_f64();
-        }
+        self.shared.lock().report.wait_s += start.elapsed().as_secs_f64();
         self.shared.changed.notify_all();
         Some(samples.into_iter().collect())
     }

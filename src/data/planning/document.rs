@@ -5,7 +5,6 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::fingerprint::Fingerprint;
-use super::numbers::round;
 use super::planner::{Options, Plan, Planner, Stage};
 use crate::formats::nnunet::{Configuration, Resampling};
 
@@ -25,17 +24,16 @@ pub fn plans(plan: &Plan, fingerprint: &Fingerprint, dataset: &str, reader: &str
     let name = options.name.as_deref().unwrap_or(planner.plans_name());
     let backward: Vec<usize> = (0..3).map(|a| plan.transpose.iter().position(|&t| t == a).unwrap_or(a)).collect();
     let mut configurations = json!({});
-    let full = configuration(plan, &plan.full, FULL, plan.low.is_some());
     // nnU-Net's residual planners share what is prepared with its default plans, as long as it is the same.
     let shared = planner.residual() && options.name.is_none() && options.spacing.is_none();
     let identified = if shared { Planner::Default.plans_name() } else { name };
     if let Some(low) = &plan.low {
-        configurations[LOW] = value(&configuration(plan, low, LOW, false), low, name);
+        configurations[LOW] = configuration(plan, low, LOW, false, name);
         // A whole median, as nnU-Net rounds it here alone.
         configurations[LOW]["median_image_size_in_voxels"] = json!(low.median.map(|n| n as u64));
         configurations[LOW]["next_stage"] = json!(CASCADE);
     }
-    configurations[FULL] = value(&full, &plan.full, identified);
+    configurations[FULL] = configuration(plan, &plan.full, FULL, plan.low.is_some(), identified);
     if plan.low.is_some() {
         configurations[CASCADE] = json!({ "inherits_from": FULL, "previous_stage": LOW });
     }
@@ -43,7 +41,7 @@ pub fn plans(plan: &Plan, fingerprint: &Fingerprint, dataset: &str, reader: &str
         "dataset_name": dataset,
         "plans_name": name,
         "original_median_spacing_after_transp": plan.original_spacing,
-        "original_median_shape_after_transp": plan.original_shape.map(|n| round(n) as u64),
+        "original_median_shape_after_transp": plan.original_shape.map(|n| n.round_ties_even() as u64),
         "image_reader_writer": reader,
         "transpose_forward": plan.transpose,
         "transpose_backward": backward,
@@ -54,9 +52,9 @@ pub fn plans(plan: &Plan, fingerprint: &Fingerprint, dataset: &str, reader: &str
     })
 }
 
-fn configuration(plan: &Plan, stage: &Stage, name: &str, batch_dice: bool) -> Configuration {
+fn configuration(plan: &Plan, stage: &Stage, name: &str, batch_dice: bool, plans_name: &str) -> Value {
     let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
-    Configuration {
+    let configuration = Configuration {
         name: name.into(),
         batch_size: stage.batch,
         patch_size: stage.patch,
@@ -68,10 +66,7 @@ fn configuration(plan: &Plan, stage: &Stage, name: &str, batch_dice: bool) -> Co
         probabilities: resampling(1),
         batch_dice,
         architecture: stage.architecture.clone(),
-    }
-}
-
-fn value(configuration: &Configuration, stage: &Stage, plans_name: &str) -> Value {
+    };
     let mut value = configuration.to_json(plans_name, stage.patch);
     // A median may be a half.
     value["median_image_size_in_voxels"] = json!(stage.median);

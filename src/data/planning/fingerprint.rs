@@ -1,9 +1,7 @@
 //! `dataset_fingerprint.json`: what planning needs to know of a data set, taken from its training cases.
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
@@ -99,12 +97,6 @@ impl Fingerprint {
         }
     }
 
-    /// # Errors
-    /// It cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        super::write_json(path, self)
-    }
-
     /// Sees that there is what plans for `channels` channels need.
     ///
     /// # Errors
@@ -146,51 +138,20 @@ pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -
     let channels = raw.dataset.channels.len();
     let files = Files::of(raw);
     let samples = SAMPLES / raw.cases.len() as u32;
-    let jobs: Vec<usize> = (0..raw.cases.len()).collect();
+    let cases: Vec<&RawCase> = raw.cases.iter().collect();
     let budget = Budget::default();
-    let labels = &raw.dataset.labels;
-    progress(Event::Found { scans: jobs.len(), done: 0 });
+    progress(Event::Found { scans: cases.len(), done: 0 });
 
-    let mut sketches: Vec<Option<Sketch>> = jobs.iter().map(|_| None).collect();
+    let mut sketches: Vec<Option<Sketch>> = cases.iter().map(|_| None).collect();
     let mut counts = vec![Counts::default(); channels];
-    let mut failed: Option<(usize, Error)> = None;
-    let mut failures = 0;
-    let work = |&n: &usize| {
-        let start = Instant::now();
-        let case = &raw.cases[n];
-        // What lies behind the reader is other people's code and other people's files.
-        let sketch = catch_unwind(AssertUnwindSafe(|| sketch(case, reader, labels, samples, &budget)));
-        let cause = "the program failed on this case (see the message above)";
-        let failed = |_| Err(Error::file(&case.label, cause, "Please report this"));
-        (n, start.elapsed(), sketch.unwrap_or_else(failed))
+    let work = |n: usize| Ok(sketch(cases[n], reader, &raw.dataset.labels, samples, &budget));
+    let mut done = |n: usize, mut sketch: Sketch| {
+        // Counts are many; those of all cases are kept as one.
+        counts.iter_mut().zip(std::mem::take(&mut sketch.counts)).for_each(|(all, one)| all.add(one));
+        sketches[n].insert(sketch).cropped
     };
-    pool::each(&jobs, work, &mut |(n, took, result)| {
-        let source = raw.cases[n].images.first().cloned().unwrap_or_default();
-        match result {
-            Ok(mut sketch) => {
-                // Counts are many; those of all cases are kept as one.
-                counts.iter_mut().zip(std::mem::take(&mut sketch.counts)).for_each(|(all, one)| all.add(one));
-                progress(Event::Prepared { id: raw.cases[n].id.clone(), source, shape: sketch.cropped, took });
-                sketches[n] = Some(sketch);
-            }
-            Err(error) => {
-                progress(Event::Rejected { source, reason: error.to_string() });
-                failures += 1;
-                if failed.as_ref().is_none_or(|(first, _)| n < *first) {
-                    failed = Some((n, error));
-                }
-            }
-        }
-        Ok(())
-    })?;
-    if let Some((n, error)) = failed {
-        if failures == 1 {
-            return Err(error);
-        }
-        let (id, all) = (&raw.cases[n].id, raw.cases.len());
-        let cause = format!("{failures} of its {all} cases cannot be read; the first, {id}: {error}");
-        return Err(Error::file(&raw.folder, cause, "Correct them, or leave them out, and run the command again"));
-    }
+    let first: fn(&RawCase) -> &PathBuf = |case| case.images.first().unwrap_or(&case.label);
+    pool::each_case(raw, &cases, ("read", first), work, &mut done, progress)?;
 
     let sketches: Vec<Sketch> = sketches.into_iter().flatten().collect();
     let mut properties = BTreeMap::new();
@@ -223,17 +184,13 @@ fn sketch(case: &RawCase, reader: Reader, labels: &Labels, samples: u32, budget:
     let foreground: Vec<Vec<f32>> = images.channels.iter().map(foreground).collect();
     let cropped = crop::shape(&bbox);
     let count = |shape: [usize; 3]| shape.iter().product::<usize>() as f64;
-    Ok(Sketch {
-        spacing: images.spacing,
-        cropped,
-        share: count(cropped) / count(images.shape),
-        counts: intensities::draw(&foreground, samples),
-    })
+    let (share, counts) = (count(cropped) / count(images.shape), intensities::draw(&foreground, samples));
+    Ok(Sketch { spacing: images.spacing, cropped, share, counts })
 }
 
 /// The box around the voxels that are not 0 in every channel; everything where all are.
 fn bbox(images: &Images) -> crop::Bbox {
-    let boxes = images.channels.iter().filter_map(|c| crop::nonzero_bbox(c, images.shape));
+    let boxes = images.channels.iter().filter_map(|c| crop::bbox(c, images.shape, |v| v != 0.0));
     boxes
         .reduce(|a, b| std::array::from_fn(|k| [a[k][0].min(b[k][0]), a[k][1].max(b[k][1])]))
         .unwrap_or(images.shape.map(|n| [0, n]))

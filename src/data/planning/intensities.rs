@@ -86,26 +86,18 @@ impl Counts {
     pub fn statistics(mut self) -> Option<Intensities> {
         self.bring_together();
         let (min, max) = (self.entries.first()?.0 as f64, self.entries.last()?.0 as f64);
-        let mut ends = Vec::with_capacity(self.entries.len());
         let mut count = 0;
-        for (_, n) in &self.entries {
-            count += u64::from(*n);
-            ends.push(count);
-        }
+        let grown = |&(_, n): &(f32, u32)| {
+            count += u64::from(n);
+            count
+        };
+        let ends: Vec<u64> = self.entries.iter().map(grown).collect();
         let sum = |f: &dyn Fn(f64) -> f64| self.entries.iter().map(|&(v, n)| f(v as f64) * f64::from(n)).sum::<f64>();
         let mean = sum(&|v| v) / count as f64;
         let std = (sum(&|v| (v - mean) * (v - mean)) / count as f64).sqrt();
         let at = |place: u64| self.entries[ends.partition_point(|&end| end <= place)].0 as f64;
-        let percentile = |percent| between(count, percent, at);
-        Some(Intensities {
-            max,
-            mean,
-            median: percentile(50.0),
-            min,
-            percentile_00_5: percentile(0.5),
-            percentile_99_5: percentile(99.5),
-            std,
-        })
+        let [median, percentile_00_5, percentile_99_5] = [50.0, 0.5, 99.5].map(|percent| between(count, percent, at));
+        Some(Intensities { max, mean, median, min, percentile_00_5, percentile_99_5, std })
     }
 }
 

@@ -19,11 +19,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use fingerprint::Fingerprint;
-pub use intensities::Intensities;
 pub use planner::{Options, Plan, Planner, plan};
 pub use table::table;
 
-use crate::base::{Error, Result, write_atomic};
+use crate::base::{self, Error, Result};
 use crate::data::RawDataset;
 use crate::data::preprocess::Event;
 use crate::formats::nnunet::{Reader, read_json};
@@ -68,10 +67,7 @@ pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome
     if out.is_dir() {
         return Err(Error::file(&out, "it is a folder", "Name a file, such as plans.json"));
     }
-    let folder = match out.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
 
     let reader = reader(&raw)?;
@@ -82,7 +78,7 @@ pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome
         Some(found) => found,
         None => {
             let taken = fingerprint::take(&raw, reader.1, progress)?;
-            taken.write(&path)?;
+            write_json(&path, &taken)?;
             taken
         }
     };
@@ -116,7 +112,5 @@ fn write_plans(out: &Path, document: &Value, overwrite: bool) -> Result<()> {
 }
 
 fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(content)
-        .map_err(|e| Error::file(path, format!("it cannot be written ({e})"), "Report this"))?;
-    write_atomic(path, format!("{text}\n").as_bytes())
+    base::write_json(path, serde_json::to_string_pretty(content).map(|text| text + "\n"))
 }

@@ -4,14 +4,12 @@
 use clap::ValueEnum;
 
 use super::fingerprint::Fingerprint;
-use super::numbers::{median, percentile, round, volume};
+use super::numbers::{median, percentile, volume};
 use super::topology::{Topology, feature_maps};
 use crate::base::{Error, Result};
-use crate::data::resample::target_shape;
+use crate::data::resample::{ANISOTROPY, target_shape};
 use crate::formats::nnunet::{Architecture, Dataset, Normalization};
 
-/// An axis whose voxels are more than this many times as long as the others' is thick.
-const ANISOTROPY: f64 = 3.0;
 /// The batch that the reference values of memory are for, and the smallest there is.
 const BATCH: f64 = 2.0;
 /// Where a patch has less than this share of the median image, a plan at low resolution is made too.
@@ -40,23 +38,19 @@ pub enum Planner {
 }
 
 impl Planner {
-    /// Memory in GB that its reference value is for.
-    pub fn gigabytes(self) -> f64 {
+    /// Memory in GB, feature maps of a batch of two that fill it, and nnU-Net's names: of the class, and of its plans.
+    fn facts(self) -> (f64, f64, &'static str, &'static str) {
         match self {
-            Self::Default | Self::ResEncM => 8.0,
-            Self::ResEncL => 24.0,
-            Self::ResEncXl => 40.0,
+            Self::Default => (8.0, 560e6, "ExperimentPlanner", "nnUNetPlans"),
+            Self::ResEncM => (8.0, 680e6, "nnUNetPlannerResEncM", "nnUNetResEncUNetMPlans"),
+            Self::ResEncL => (24.0, 2.1e9, "nnUNetPlannerResEncL", "nnUNetResEncUNetLPlans"),
+            Self::ResEncXl => (40.0, 3.6e9, "nnUNetPlannerResEncXL", "nnUNetResEncUNetXLPlans"),
         }
     }
 
-    /// Feature maps of a batch of two that fill this memory.
-    fn reference(self) -> f64 {
-        match self {
-            Self::Default => 560e6,
-            Self::ResEncM => 680e6,
-            Self::ResEncL => 2.1e9,
-            Self::ResEncXl => 3.6e9,
-        }
+    /// Memory in GB that its reference value is for.
+    pub fn gigabytes(self) -> f64 {
+        self.facts().0
     }
 
     /// The share of a data set's voxels that one batch has at most.
@@ -70,22 +64,12 @@ impl Planner {
 
     /// nnU-Net's name of the class.
     pub(super) fn class(self) -> &'static str {
-        match self {
-            Self::Default => "ExperimentPlanner",
-            Self::ResEncM => "nnUNetPlannerResEncM",
-            Self::ResEncL => "nnUNetPlannerResEncL",
-            Self::ResEncXl => "nnUNetPlannerResEncXL",
-        }
+        self.facts().2
     }
 
     /// The name that nnU-Net gives its plans.
     pub fn plans_name(self) -> &'static str {
-        match self {
-            Self::Default => "nnUNetPlans",
-            Self::ResEncM => "nnUNetResEncUNetMPlans",
-            Self::ResEncL => "nnUNetResEncUNetLPlans",
-            Self::ResEncXl => "nnUNetResEncUNetXLPlans",
-        }
+        self.facts().3
     }
 }
 
@@ -175,7 +159,7 @@ pub fn plan(fingerprint: &Fingerprint, dataset: &Dataset, options: &Options) -> 
     let gigabytes = options.gigabytes.unwrap_or(options.planner.gigabytes());
     let frame = Frame {
         planner: options.planner,
-        reference: options.planner.reference() * (gigabytes / options.planner.gigabytes()),
+        reference: options.planner.facts().1 * (gigabytes / options.planner.gigabytes()),
         gigabytes,
         // As nnU-Net counts: the names in dataset.json, background and ignored voxels included.
         outputs: dataset.json.get("labels").and_then(|l| l.as_object()).map_or(0, |l| l.len()),
@@ -241,7 +225,7 @@ impl Frame {
         // The volume of 256³ with edges of equal length in mm, but no longer than the images.
         let density = spacing.map(|s| 1.0 / s);
         let scale = (256f64.powi(3) / volume(density)).powf(1.0 / 3.0);
-        let start = std::array::from_fn(|a| round(density[a] * scale).min(median[a]));
+        let start = std::array::from_fn(|a| (density[a] * scale).round_ties_even().min(median[a]));
         let mut topology = Topology::new(spacing, start);
         if topology.strides.len() < 2 {
             let what = format!("images of {median:?} voxels of {spacing:?} mm are too small for a U-Net");
@@ -252,9 +236,9 @@ impl Frame {
             let patch = topology.patch;
             let maps = feature_maps(&architecture, patch, self.outputs);
             if maps <= self.reference {
-                let batch = round(self.reference / maps * BATCH);
+                let batch = (self.reference / maps * BATCH).round_ties_even();
                 let patch_voxels = volume(patch.map(|n| n as f64));
-                let most = round(voxels * self.cases * self.planner.coverage() / patch_voxels);
+                let most = (voxels * self.cases * self.planner.coverage() / patch_voxels).round_ties_even();
                 let batch = batch.min(most).max(BATCH) as usize;
                 return Ok(Stage { spacing, median, patch, batch, architecture, feature_maps: maps });
             }
@@ -310,7 +294,7 @@ fn low_resolution(frame: &Frame, full: &Stage) -> Result<Option<Stage>> {
         }
         let median: [f64; 3] = std::array::from_fn(|a| full.spacing[a] / spacing[a] * full.median[a]);
         voxels = volume(median);
-        let stage = frame.stage(spacing, median.map(round), voxels)?;
+        let stage = frame.stage(spacing, median.map(f64::round_ties_even), voxels)?;
         patch = stage.patch;
         low = Some(stage);
     }

@@ -7,7 +7,8 @@ use crate::formats::nnunet::Normalization;
 pub fn table(plan: &Plan, channels: &[String]) -> String {
     let mut columns = vec![("3d_fullres", &plan.full)];
     columns.extend(plan.low.as_ref().map(|low| ("3d_lowres", low)));
-    let mut rows: Vec<Vec<String>> = Vec::new();
+    let header = [String::new()].into_iter().chain(columns.iter().map(|c| c.0.to_string())).collect();
+    let mut rows: Vec<Vec<String>> = vec![header];
     let mut row = |name: &str, value: &dyn Fn(&Stage) -> String| {
         rows.push([name.to_string()].into_iter().chain(columns.iter().map(|(_, s)| value(s))).collect());
     };
@@ -29,9 +30,7 @@ pub fn table(plan: &Plan, channels: &[String]) -> String {
         let cells: Vec<String> = cells.iter().zip(&widths).map(|(c, w)| format!("{c:w$}")).collect();
         cells.join("  ").trim_end().to_string()
     };
-    let header: Vec<String> = [String::new()].into_iter().chain(columns.iter().map(|c| c.0.to_string())).collect();
-    let mut lines = vec![line(&header)];
-    lines.extend(rows.iter().map(|r| line(r)));
+    let mut lines: Vec<String> = rows.iter().map(|r| line(r)).collect();
     for ((name, scheme), masked) in channels.iter().zip(&plan.normalization).zip(&plan.use_mask_for_norm) {
         let scheme = match (scheme, masked) {
             (Normalization::ZScore, true) => "z-score within what is not 0",

@@ -1,6 +1,7 @@
 //! The shape of a U-Net for patches of some size and voxel: how often each axis is halved, where kernels are flat, and how much
 //! it would keep in memory. The rules are those of nnU-Net (`get_pool_and_conv_props`, `compute_conv_feature_map_size`).
 
+use super::numbers::volume;
 use crate::formats::nnunet::Architecture;
 
 /// No axis becomes shorter than this by pooling.
@@ -85,24 +86,20 @@ pub fn feature_maps(network: &Architecture, patch: [usize; 3], outputs: usize) -
     let mut total = 0.0;
     let mut channels = network.features[0];
     if network.residual {
-        total += channels as f64 * voxels(size);
+        total += channels as f64 * volume(size);
     }
     for (s, stride) in network.strides.iter().enumerate() {
         size = std::array::from_fn(|a| (size[a] / stride[a] as f64).floor());
-        let one = network.features[s] as f64 * voxels(size);
+        let one = network.features[s] as f64 * volume(size);
         let convolutions = if network.residual { 2 * network.blocks[s] } else { network.blocks[s] };
         let skip = network.residual && (*stride != [1; 3] || channels != network.features[s]);
         total += one * (convolutions + usize::from(skip)) as f64;
         channels = network.features[s];
-        sizes.push(voxels(size));
+        sizes.push(volume(size));
     }
     let decoder = network.decoder_convs.iter().rev().enumerate();
     let up: f64 = decoder.map(|(s, convs)| network.features[s] as f64 * sizes[s] * (convs + 1) as f64).sum();
     total + up + outputs as f64 * sizes[0]
-}
-
-fn voxels(size: [f64; 3]) -> f64 {
-    super::numbers::volume(size)
 }
 
 #[cfg(test)]

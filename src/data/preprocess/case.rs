@@ -3,13 +3,12 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::as_planned::{resample_data, resample_segmentation};
 use super::images::Images;
 use super::normalize;
 use crate::base::{Error, Result};
-use crate::data::resample;
 use crate::data::resample::crop::{self, Bbox};
-use crate::formats::nnunet::{Configuration, Normalization, Plans};
+use crate::data::resample::{self, Order};
+use crate::formats::nnunet::{Configuration, Normalization, Plans, Resampling};
 
 /// A prepared case has at most this many values over all channels (16 GiB).
 const MAX_VALUES: f64 = (1u64 << 32) as f64;
@@ -96,7 +95,7 @@ pub fn prepare(
 
     let mask = crop::filled_mask(&channels.iter().map(Vec::as_slice).collect::<Vec<_>>(), whole);
     // Of an image of zeros nnU-Net keeps everything.
-    let bbox = crop::mask_bbox(&mask, whole).unwrap_or(whole.map(|n| [0, n]));
+    let bbox = crop::bbox(&mask, whole, |inside| inside).unwrap_or(whole.map(|n| [0, n]));
     let cropped = crop::shape(&bbox);
     for channel in &mut channels {
         *channel = crop::crop(channel, whole, &bbox);
@@ -118,17 +117,21 @@ pub fn prepare(
         normalise(channel, n, &mask, plans, configuration)?;
     }
     drop(mask);
-    let (how, to) = (&configuration.data, configuration.spacing);
+    let to = configuration.spacing;
+    let (order, separate) = interpolation(&configuration.data, spacing, to)?;
     let mut data = Vec::with_capacity(channels.len() * target.iter().product::<usize>());
-    for channel in &mut channels {
-        data.extend(resample_data(&std::mem::take(channel), cropped, target, how, spacing, to)?);
+    for channel in channels {
+        data.extend(resample::resample(&channel, cropped, target, order, separate));
     }
-    let labels = match labels {
-        None => None,
-        Some(labels) => {
-            Some(resample_segmentation(&labels, cropped, target, &configuration.segmentation, spacing, to)?)
+    if let Some(labels) = &mut labels {
+        let how = &configuration.segmentation;
+        let (order, separate) = interpolation(how, spacing, to)?;
+        if how.order == 3 || how.order_z == 3 {
+            let remedy = "Set order and order_z of resampling_fn_seg_kwargs to 0 or 1";
+            return Err(Error::plan("the plans ask for order 3 for segmentations", remedy));
         }
-    };
+        *labels = resample::resample_labels(labels, cropped, target, order, separate);
+    }
     let grid = Grid {
         shape: images.shape,
         spacing: images.spacing,
@@ -137,7 +140,7 @@ pub fn prepare(
         prepared: target,
         prepared_spacing: to,
     };
-    Ok(Prepared { data, channels: channels.len(), labels, grid })
+    Ok(Prepared { data, channels: images.channels.len(), labels, grid })
 }
 
 fn check(images: &Images, labels: Option<&[i16]>, configuration: &Configuration) -> Result<()> {
@@ -165,6 +168,22 @@ fn target_shape(cropped: [usize; 3], spacing: [f64; 3], configuration: &Configur
         return Err(Error::plan(what, "See whether the voxel size in the file's header is right, or leave it out"));
     }
     Ok(resample::target_shape(cropped, spacing, configuration.spacing))
+}
+
+/// How the plans resample from voxels of `current` mm to voxels of `new` mm: with which order, and the axis, if any, that slices
+/// are resampled across, with the order along it.
+///
+/// # Errors
+/// The plans ask for an order of interpolation that is not 0, 1 or 3.
+pub fn interpolation(how: &Resampling, current: [f64; 3], new: [f64; 3]) -> Result<(Order, Option<(usize, Order)>)> {
+    let named = |order: u32| {
+        Order::from_degree(order).ok_or_else(|| {
+            Error::plan(format!("the plans ask for interpolation of order {order}"), "Orders 0, 1 and 3 are supported")
+        })
+    };
+    let (order, along) = (named(how.order)?, named(how.order_z)?);
+    let axis = resample::separate_axis(how.force_separate_z, current, new);
+    Ok((order, axis.map(|axis| (axis, along))))
 }
 
 /// nnU-Net's normalisation schemes, on one channel.
@@ -223,7 +242,7 @@ mod tests {
     use super::*;
     use crate::base::volume::Volume;
     use crate::formats::nifti::{self, Axes};
-    use crate::formats::nnunet::{Architecture, Reader, Resampling};
+    use crate::formats::nnunet::{Architecture, Reader};
     use serde_json::json;
     use std::path::Path;
 

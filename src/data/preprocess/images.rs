@@ -130,7 +130,7 @@ fn same_grid(first: &Path, a: &Scan, path: &Path, b: &Scan) -> Result<()> {
     }
     let edge = a.volume.spacing.iter().copied().fold(f64::INFINITY, f64::min);
     if distance > 0.5 * edge {
-        let cause = match spacings_differ(a.volume.spacing, b.volume.spacing) {
+        let cause = match a.volume.spacing.iter().zip(b.volume.spacing).any(|(a, b)| (a - b).abs() > 1e-2 * a) {
             true => format!(
                 "its voxels are {:?} mm (z, y, x) and those of {first} {:?} mm",
                 b.volume.spacing, a.volume.spacing
@@ -143,8 +143,4 @@ fn same_grid(first: &Path, a: &Scan, path: &Path, b: &Scan) -> Result<()> {
         log::warn!("{}: corners of its grid are up to {distance:.3} mm apart from those of {first}", path.display());
     }
     Ok(())
-}
-
-fn spacings_differ(a: [f64; 3], b: [f64; 3]) -> bool {
-    a.iter().zip(b).any(|(a, b)| (a - b).abs() > 1e-2 * a)
 }

@@ -4,7 +4,6 @@
 //! and their order are those of nnssl's preprocessor, of which nnU-Net's is the ancestor. [`case`] is nnU-Net's own way,
 //! for cases of several channels with labels.
 
-pub mod as_planned;
 pub mod case;
 pub mod grid;
 pub mod images;
@@ -31,7 +30,7 @@ use crate::formats::nifti::Scan;
 pub fn scan(scan: &Scan, settings: &Settings) -> Result<Preprocessed> {
     settings.check()?;
     let volume = &scan.volume;
-    let bbox = crop::nonzero_bbox(&volume.data, volume.shape)
+    let bbox = crop::bbox(&volume.data, volume.shape, |v| v != 0.0)
         .ok_or_else(|| Error::plan("the scan is empty: every voxel is 0", "Leave it out"))?;
     let cropped = crop::shape(&bbox);
     let shape = resample::target_shape(cropped, volume.spacing, settings.spacing);
@@ -46,8 +45,8 @@ pub fn scan(scan: &Scan, settings: &Settings) -> Result<Preprocessed> {
     }
     let mut data = crop::crop(&volume.data, volume.shape, &bbox);
     let statistics = normalize::zscore(&mut data, None);
-    let axis = resample::separate_axis(volume.spacing, settings.spacing);
-    let data = resample::resample(&data, cropped, shape, Order::Cubic, axis);
+    let separate = resample::separate_axis(None, volume.spacing, settings.spacing).map(|axis| (axis, Order::Nearest));
+    let data = resample::resample(&data, cropped, shape, Order::Cubic, separate);
     // The voxel size that the rounded shape really has: what the matrix says, too.
     let spacing = std::array::from_fn(|a| volume.spacing[a] * cropped[a] as f64 / shape[a] as f64);
     let affine = grid::affine_after(&scan.canonical_affine(), &bbox, shape);

@@ -80,74 +80,64 @@ pub fn run(
 ) -> Result<Summary> {
     settings.check()?;
     let scans = Scan::list(inputs)?;
-    prepare_all(inputs, &scans, store, settings, part, progress).map_err(|e| store::with_remedy(e, store))
-}
-
-fn prepare_all(
-    inputs: &[PathBuf],
-    scans: &[Scan],
-    store: &Path,
-    settings: &Settings,
-    part: Shard,
-    progress: &mut dyn FnMut(Event),
-) -> Result<Summary> {
-    let claim = Claim::new(store, part)?;
-    let own: Vec<&Scan> = scans.iter().enumerate().filter(|(n, _)| part.has(*n)).map(|(_, scan)| scan).collect();
-    if claim.is_settled(settings) {
-        let content = Content::of(claim.manifest().iter().cloned());
-        if scans.iter().all(|scan| content.has(scan, store)) {
-            progress(Event::Found { scans: own.len(), done: own.len() });
-            content.check(scans, inputs)?;
-            return Ok(content.summary(0, &own, Vec::new()));
+    store::with_remedy(store, || {
+        let claim = Claim::new(store, part)?;
+        let own: Vec<&Scan> = scans.iter().enumerate().filter(|(n, _)| part.has(*n)).map(|(_, scan)| scan).collect();
+        if claim.is_settled(settings) {
+            let content = Content::of(claim.records().iter().cloned());
+            if scans.iter().all(|scan| content.has(scan, store)) {
+                progress(Event::Found { scans: own.len(), done: own.len() });
+                content.check(&scans, inputs)?;
+                return Ok(content.summary(0, &own, Vec::new()));
+            }
         }
-    }
-    let (mut journal, past) = claim.open(settings, &digest(scans))?;
-    let ids = ids(scans, past.manifest.iter().chain(&past.journal));
-    let mut content = Content::of(past.manifest.into_iter().chain(past.journal));
-    let jobs: Vec<Job> = own
-        .iter()
-        .filter(|scan| !content.has(scan, store))
-        .map(|scan| Job { scan, id: ids.get(&scan.path).map_or("", String::as_str) })
-        .collect();
-    progress(Event::Found { scans: own.len(), done: own.len() - jobs.len() });
+        let (mut journal, past) = claim.open(settings, &digest(&scans))?;
+        let ids = ids(&scans, &past);
+        let mut content = Content::of(past);
+        let id = |scan: &Scan| ids.get(&scan.path).map_or("", String::as_str);
+        let jobs: Vec<(&Scan, &str)> =
+            own.iter().filter(|scan| !content.has(scan, store)).map(|scan| (*scan, id(scan))).collect();
+        progress(Event::Found { scans: own.len(), done: own.len() - jobs.len() });
 
-    let mut prepared = 0;
-    let budget = Budget::default();
-    pool::each(&jobs, |job| prepare(job, store, settings, &budget), &mut |result: Outcome| {
-        let (record, event) = match result? {
-            Ok((case, took)) => {
-                prepared += 1;
-                let (id, source, shape) = (case.id.clone(), case.source.clone(), case.shape);
-                (Record::Case(case), Event::Prepared { id, source, shape, took })
-            }
-            Err(r) => {
-                let event = Event::Rejected { source: r.source.clone(), reason: r.reason.clone() };
-                (Record::Rejected(r), event)
-            }
-        };
-        journal.append(&record)?;
-        content.add(record);
-        progress(event);
-        Ok(())
-    })?;
+        let mut prepared = 0;
+        let budget = Budget::default();
+        pool::each(&jobs, |job| prepare(*job, store, settings, &budget), &mut |result: Outcome| {
+            let (record, event) = match result? {
+                Ok((case, took)) => {
+                    prepared += 1;
+                    let (id, source, shape) = (case.id.clone(), case.source.clone(), case.shape);
+                    (Record::Case(case), Event::Prepared { id, source, shape, took })
+                }
+                Err(r) => {
+                    let event = Event::Rejected { source: r.source.clone(), reason: r.reason.clone() };
+                    (Record::Rejected(r), event)
+                }
+            };
+            journal.append(&record)?;
+            content.add(record);
+            progress(event);
+            Ok(())
+        })?;
 
-    let mut whole = None;
-    let waiting = journal.finish(|records| {
-        let content = Content::of(records);
-        content.check(scans, inputs)?;
-        content.clone().into_manifest(settings).write(store)?;
-        whole = Some(content);
-        Ok(())
-    })?;
-    if whole.is_none() && waiting.is_empty() {
-        // Another part that finished at the same time has written it.
-        let manifest = Manifest::read(store)?;
-        let cases = manifest.cases.into_iter().map(Record::Case);
-        let content = Content::of(cases.chain(manifest.rejected.into_iter().map(Record::Rejected)));
-        content.check(scans, inputs)?;
-        whole = Some(content);
-    }
-    Ok(whole.unwrap_or(content).summary(prepared, &own, waiting))
+        let mut whole = None;
+        let waiting = journal.finish(|records| {
+            let content = Content::of(records);
+            content.check(&scans, inputs)?;
+            let (cases, rejected) = (content.cases.values().cloned(), content.rejected.values().cloned());
+            Manifest::new(settings.clone(), cases.collect(), rejected.collect()).write(store)?;
+            whole = Some(content);
+            Ok(())
+        })?;
+        if whole.is_none() && waiting.is_empty() {
+            // Another part that finished at the same time has written it.
+            let manifest = Manifest::read(store)?;
+            let cases = manifest.cases.into_iter().map(Record::Case);
+            let content = Content::of(cases.chain(manifest.rejected.into_iter().map(Record::Rejected)));
+            content.check(&scans, inputs)?;
+            whole = Some(content);
+        }
+        Ok(whole.unwrap_or(content).summary(prepared, &own, waiting))
+    })
 }
 
 /// A file of the input.
@@ -176,7 +166,7 @@ impl Scan {
 }
 
 /// What the records of a store come to.
-#[derive(Clone, Default)]
+#[derive(Default)]
 struct Content {
     cases: BTreeMap<PathBuf, Case>,
     rejected: BTreeMap<PathBuf, Rejected>,
@@ -209,10 +199,6 @@ impl Content {
         let of_case = |c: &Case| Some(c.stamp) == scan.stamp && store.join(&c.array).is_dir();
         let of_rejected = |r: &Rejected| scan.stamp.is_some() && r.stamp == scan.stamp;
         self.cases.get(&scan.path).is_some_and(of_case) || self.rejected.get(&scan.path).is_some_and(of_rejected)
-    }
-
-    fn into_manifest(self, settings: &Settings) -> Manifest {
-        Manifest::new(settings.clone(), self.cases.into_values().collect(), self.rejected.into_values().collect())
     }
 
     /// # Errors
@@ -250,13 +236,12 @@ fn digest(scans: &[Scan]) -> String {
 
 /// The id of every scan of the list, used or not, so that none depends on which scans are done. Scans that earlier runs know
 /// keep theirs.
-fn ids<'a>(scans: &[Scan], past: impl Iterator<Item = &'a Record>) -> BTreeMap<PathBuf, String> {
-    let mut ids: BTreeMap<PathBuf, String> = BTreeMap::new();
-    for record in past {
-        if let Record::Case(case) = record {
-            ids.insert(case.source.clone(), case.id.clone());
-        }
-    }
+fn ids(scans: &[Scan], past: &[Record]) -> BTreeMap<PathBuf, String> {
+    let known = |record: &Record| match record {
+        Record::Case(case) => Some((case.source.clone(), case.id.clone())),
+        _ => None,
+    };
+    let mut ids: BTreeMap<PathBuf, String> = past.iter().filter_map(known).collect();
     let mut taken: BTreeSet<String> = ids.values().map(|id| id.to_lowercase()).collect();
     for scan in scans {
         if !ids.contains_key(&scan.path) {
@@ -264,11 +249,6 @@ fn ids<'a>(scans: &[Scan], past: impl Iterator<Item = &'a Record>) -> BTreeMap<P
         }
     }
     ids
-}
-
-struct Job<'a> {
-    id: &'a str,
-    scan: &'a Scan,
 }
 
 /// `name`, or `name` with a hash of the path where another scan has that name. `taken` holds names in lower case, because
@@ -287,47 +267,43 @@ fn unique(name: &str, path: &Path, taken: &mut BTreeSet<String>) -> String {
 type Outcome = Result<Result<(Case, Duration), Rejected>>;
 
 /// One scan: the outer error ends the run (the store cannot be written), the inner one concerns this scan only.
-fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Outcome {
+fn prepare((scan, id): (&Scan, &str), store: &Path, settings: &Settings, budget: &Budget) -> Outcome {
     let start = Instant::now();
-    let Scan { path, stamp, source } = job.scan;
-    let reject = |kind: Reason, reason: String| {
+    let Scan { path, stamp, source } = scan;
+    let reject = |stamp: Option<Stamp>, kind: Reason, reason: String| {
         let (source, modality) = (path.clone(), source.modality.clone());
-        Ok(Err(Rejected { source, stamp: *stamp, modality, kind: Some(kind), reason }))
+        Ok(Err(Rejected { source, stamp, modality, kind: Some(kind), reason }))
     };
     if let Some(reason) = screen::unwanted(source.modality.as_deref(), settings) {
-        return reject(Reason::Modality, reason);
+        return reject(*stamp, Reason::Modality, reason);
     }
     let Some(stamp) = *stamp else {
-        return reject(Reason::Unreadable, "there is no such file, or it cannot be read".into());
+        return reject(None, Reason::Unreadable, "there is no such file, or it cannot be read".into());
     };
+    let unreadable = |reason: String| reject(Some(stamp), Reason::Unreadable, reason);
     // What lies behind the reader is other people's code and other people's files.
     let (prepared, before) = match catch_unwind(AssertUnwindSafe(|| read(path, settings, budget))) {
         Ok(Ok(Ok(prepared))) => prepared,
-        Ok(Ok(Err((kind, reason)))) => return reject(kind, reason),
+        Ok(Ok(Err((kind, reason)))) => return reject(Some(stamp), kind, reason),
         Ok(Err(Error::File { cause, remedy, path: named })) if named == *path => {
-            return reject(Reason::Unreadable, format!("{cause}. {remedy}"));
+            return unreadable(format!("{cause}. {remedy}"));
         }
         // A disk or a network that fails now may not fail the next time: without a stamp it is looked at again.
-        Ok(Err(error @ Error::Io { .. })) => {
-            let (source, modality) = (path.clone(), source.modality.clone());
-            let (kind, reason) = (Some(Reason::Unreadable), error.to_string());
-            return Ok(Err(Rejected { source, stamp: None, modality, kind, reason }));
-        }
-        Ok(Err(error)) => return reject(Reason::Unreadable, error.to_string()),
+        Ok(Err(error @ Error::Io { .. })) => return reject(None, Reason::Unreadable, error.to_string()),
+        Ok(Err(error)) => return unreadable(error.to_string()),
         Err(_) => {
-            let reason = "the program failed on it (see the message above); please report this";
-            return reject(Reason::Unreadable, reason.into());
+            return unreadable("the program failed on it (see the message above); please report this".into());
         }
     };
-    store::write_case(store, job.id, &prepared.volume, &prepared.affine, settings.dtype)?;
+    store::write_case(store, id, &prepared.volume, &prepared.affine, settings.dtype)?;
     let case = Case {
-        id: job.id.to_string(),
+        id: id.to_string(),
         subject: source.subject.clone(),
         modality: source.modality.clone(),
         source: path.clone(),
         stamp,
         before: Some(before),
-        array: store::array_folder(job.id),
+        array: store::array_folder(id),
         shape: prepared.volume.shape,
         spacing: prepared.volume.spacing,
         affine: prepared.affine,
@@ -340,10 +316,10 @@ fn prepare(job: &Job, store: &Path, settings: &Settings, budget: &Budget) -> Out
 /// Reads and prepares one scan, or says why not.
 fn read(path: &Path, settings: &Settings, budget: &Budget) -> Result<Result<(Preprocessed, Before), (Reason, String)>> {
     let geometry = nifti::geometry(path)?;
-    if let Some(reason) = screen::reason(&geometry, settings) {
+    let before = Before { shape: geometry.shape(), spacing: geometry.spacing() };
+    if let Some(reason) = screen::reason(geometry.file_bytes, before.shape, before.spacing, settings) {
         return Ok(Err(reason));
     }
-    let before = Before { shape: geometry.shape(), spacing: geometry.spacing() };
     let target = resample::target_shape(before.shape, before.spacing, settings.spacing);
     let voxels = |s: [usize; 3]| s.iter().map(|&n| n as u64).product::<u64>();
     let _share = budget.take(voxels(before.shape).max(voxels(target)));

@@ -2,12 +2,6 @@
 
 use crate::data::sources::modality;
 use crate::data::store::{Reason, Settings};
-use crate::formats::nifti::Geometry;
-
-/// Why a scan is left out, with the number, the limit and the key that sets it; `None` to keep it.
-pub fn reason(geometry: &Geometry, settings: &Settings) -> Option<(Reason, String)> {
-    judge(geometry.file_bytes, geometry.shape(), geometry.spacing(), settings)
-}
 
 /// Why a scan of this modality is left out; `None` to keep it.
 pub fn unwanted(modality: Option<&str>, settings: &Settings) -> Option<String> {
@@ -22,32 +16,33 @@ pub fn unwanted(modality: Option<&str>, settings: &Settings) -> Option<String> {
     Some(format!("{what}, and not among --modality {}; add it to keep the scan", wanted.join(",")))
 }
 
-fn judge(file_bytes: u64, shape: [usize; 3], spacing: [f64; 3], settings: &Settings) -> Option<(Reason, String)> {
+/// Why a scan is left out, with the number, the limit and the key that sets it; `None` to keep it.
+pub fn reason(file_bytes: u64, shape: [usize; 3], spacing: [f64; 3], settings: &Settings) -> Option<(Reason, String)> {
     const AXES: [&str; 3] = ["inferior-superior", "posterior-anterior", "left-right"];
     if file_bytes < settings.min_file_bytes {
-        let reason = format!(
+        let text = format!(
             "the file has {file_bytes} bytes, fewer than --min-file-bytes {}; lower the limit to keep it",
             settings.min_file_bytes
         );
-        return Some((Reason::FileSize, reason));
+        return Some((Reason::FileSize, text));
     }
     for (a, axis) in AXES.into_iter().enumerate() {
         let (voxel, extent) = (spacing[a], spacing[a] * shape[a] as f64);
         if voxel >= settings.max_spacing_mm {
-            let reason = format!(
+            let text = format!(
                 "its voxels are {voxel:.2} mm long on the {axis} axis, not below --max-spacing-mm {}; raise the \
                  limit to keep it",
                 settings.max_spacing_mm
             );
-            return Some((Reason::Spacing, reason));
+            return Some((Reason::Spacing, text));
         }
         if extent < settings.min_extent_mm {
-            let reason = format!(
+            let text = format!(
                 "it covers {extent:.1} mm on the {axis} axis, less than --min-extent-mm {}; lower the limit to \
                  keep it",
                 settings.min_extent_mm
             );
-            return Some((Reason::FieldOfView, reason));
+            return Some((Reason::FieldOfView, text));
         }
     }
     None
@@ -60,15 +55,15 @@ mod tests {
     #[test]
     fn limits_are_those_of_nnssl() {
         let s = Settings::default();
-        assert_eq!(judge(200_000, [50, 50, 50], [1.0; 3], &s), None);
-        let (kind, small) = judge(199_999, [50; 3], [1.0; 3], &s).unwrap();
+        assert_eq!(reason(200_000, [50, 50, 50], [1.0; 3], &s), None);
+        let (kind, small) = reason(199_999, [50; 3], [1.0; 3], &s).unwrap();
         assert!(kind == Reason::FileSize && small.contains("--min-file-bytes 200000"), "{small}");
-        let (kind, flat) = judge(200_000, [50, 49, 50], [1.0; 3], &s).unwrap();
+        let (kind, flat) = reason(200_000, [50, 49, 50], [1.0; 3], &s).unwrap();
         assert!(kind == Reason::FieldOfView && flat.contains("49.0 mm on the posterior-anterior axis"), "{flat}");
-        let (kind, thick) = judge(200_000, [50; 3], [6.5, 1.0, 1.0], &s).unwrap();
+        let (kind, thick) = reason(200_000, [50; 3], [6.5, 1.0, 1.0], &s).unwrap();
         assert_eq!(kind, Reason::Spacing);
         assert!(thick.contains("6.50 mm") && thick.contains("--max-spacing-mm 6.5"), "{thick}");
-        assert_eq!(judge(200_000, [50; 3], [6.49, 1.0, 1.0], &s), None);
+        assert_eq!(reason(200_000, [50; 3], [6.49, 1.0, 1.0], &s), None);
     }
 
     #[test]

@@ -8,16 +8,12 @@ pub fn shape(bbox: &Bbox) -> [usize; 3] {
     bbox.map(|[start, end]| end - start)
 }
 
-/// The smallest box around the voxels of `data` (C order) that differ from 0, or `None` if there are none. Filling the
-/// holes, as nnU-Net does first, would not change it.
+/// The smallest box around the voxels of `data` (C order) that lie `inside`, or `None` if there are none. Filling the holes of
+/// a mask, as nnU-Net does first, would not change it.
 ///
 /// # Panics
 /// When `data` does not have `shape`'s number of voxels.
-pub fn nonzero_bbox(data: &[f32], shape: [usize; 3]) -> Option<Bbox> {
-    bbox_where(data, shape, |v| v != 0.0)
-}
-
-fn bbox_where<T: Copy>(data: &[T], shape: [usize; 3], inside: impl Fn(T) -> bool) -> Option<Bbox> {
+pub fn bbox<T: Copy>(data: &[T], shape: [usize; 3], inside: impl Fn(T) -> bool) -> Option<Bbox> {
     assert_eq!(data.len(), shape.iter().product::<usize>(), "{} voxels for shape {shape:?}", data.len());
     let mut bbox = [[usize::MAX, 0]; 3];
     for (line, row) in data.chunks_exact(shape[2].max(1)).enumerate() {
@@ -64,20 +60,15 @@ pub fn filled_mask(channels: &[&[f32]], shape: [usize; 3]) -> Vec<bool> {
         }
     };
     let [nz, ny, nx] = shape;
-    let on_face =
-        |z: usize, y: usize, x: usize| z == 0 || y == 0 || x == 0 || z + 1 == nz || y + 1 == ny || x + 1 == nx;
-    for z in 0..nz {
-        for y in 0..ny {
-            for x in 0..nx {
-                if on_face(z, y, x) {
-                    reach((z * ny + y) * nx + x, &mut open);
-                }
-            }
+    // Where a voxel lies along each axis, how long that is, and how far its neighbours are.
+    let axes = |n: usize| [(n / (ny * nx), nz, ny * nx), (n / nx % ny, ny, nx), (n % nx, nx, 1)];
+    for n in 0..voxels {
+        if axes(n).iter().any(|&(at, size, _)| at == 0 || at + 1 == size) {
+            reach(n, &mut open);
         }
     }
     while let Some(n) = open.pop() {
-        let (z, y, x) = (n / (ny * nx), n / nx % ny, n % nx);
-        for (at, size, stride) in [(z, nz, ny * nx), (y, ny, nx), (x, nx, 1)] {
+        for (at, size, stride) in axes(n) {
             if at > 0 {
                 reach(n - stride, &mut open);
             }
@@ -89,14 +80,6 @@ pub fn filled_mask(channels: &[&[f32]], shape: [usize; 3]) -> Vec<bool> {
     background.into_iter().map(|b| !b).collect()
 }
 
-/// The smallest box around the true voxels of a mask.
-///
-/// # Panics
-/// When `mask` does not have `shape`'s number of voxels.
-pub fn mask_bbox(mask: &[bool], shape: [usize; 3]) -> Option<Bbox> {
-    bbox_where(mask, shape, |v| v)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -105,10 +88,10 @@ mod tests {
     fn box_around_two_voxels() {
         let shape = [4, 5, 6];
         let mut data = vec![0.0; 120];
-        assert_eq!(nonzero_bbox(&data, shape), None);
+        assert_eq!(bbox(&data, shape, |v| v != 0.0), None);
         data[(5 + 2) * 6 + 3] = -1.0;
         data[(2 * 5 + 1) * 6 + 5] = 2.0;
-        let bbox = nonzero_bbox(&data, shape).unwrap();
+        let bbox = bbox(&data, shape, |v| v != 0.0).unwrap();
         assert_eq!(bbox, [[1, 3], [1, 3], [3, 6]]);
         let cropped = crop(&data, shape, &bbox);
         assert_eq!(cropped, [0., 0., 0., -1., 0., 0., 0., 0., 2., 0., 0., 0.]);

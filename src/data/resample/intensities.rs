@@ -2,12 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::{Order, assemble, check, neighbours, pick, position, slices, spline};
+use super::{Order, by_slices, neighbours, pick, position, spline};
 
 /// Resamples intensities from `shape` to `target` voxels (both in C order).
 ///
-/// With `separate = Some(axis)` each slice across `axis` is resampled on its own, and slices are then chosen by the nearest
-/// position. Cubic results are clipped to the range of what they were made from (the image, or the slice).
+/// With `separate = Some((axis, order))` each slice across `axis` is resampled on its own, and the slices are then resampled along
+/// `axis` with that order. Cubic results are clipped to the range of what they were made from (the image, or the slice).
 ///
 /// # Panics
 /// When `data` does not have `shape`'s number of voxels, or a size is 0.
@@ -16,35 +16,9 @@ pub fn resample(
     shape: [usize; 3],
     target: [usize; 3],
     order: Order,
-    separate: Option<usize>,
-) -> Vec<f32> {
-    resample_with(data, shape, target, order, separate.map(|axis| (axis, Order::Nearest)))
-}
-
-/// As [`resample`], with the order of interpolation along the separate axis.
-///
-/// # Panics
-/// As [`resample`].
-pub fn resample_with(
-    data: &[f32],
-    shape: [usize; 3],
-    target: [usize; 3],
-    order: Order,
     separate: Option<(usize, Order)>,
 ) -> Vec<f32> {
-    check(data.len(), shape, target);
-    let Some((axis, order_z)) = separate.filter(|_| shape != target) else {
-        return resize(data, shape, target, order);
-    };
-    let (slices, slice_shape, slice_target) = slices(data, shape, target, axis);
-    let resized: Vec<Vec<f32>> =
-        slices.par_iter().map(|slice| resize(slice, slice_shape, slice_target, order)).collect();
-    if order_z == Order::Nearest {
-        return assemble(&resized, target, axis);
-    }
-    let mut between = target;
-    between[axis] = shape[axis];
-    resize(&assemble(&resized, between, axis), between, target, order_z)
+    by_slices(data, shape, target, order, separate, resize)
 }
 
 /// Separable resampling; axes of equal size are left alone.
@@ -79,11 +53,11 @@ fn along(values: &[f64], shape: [usize; 3], axis: usize, m: usize, order: Order)
     let inner: usize = shape[axis + 1..].iter().product();
     let mut out = vec![0.0; values.len() / n * m];
     if axis > 0 {
-        let slabs = out.par_chunks_mut(m * inner).zip(values.par_chunks(n * inner));
-        slabs.for_each(|(out, rows)| rows_along(rows, out, n, m, inner, order));
+        let blocks = out.par_chunks_mut(m * inner).zip(values.par_chunks(n * inner));
+        blocks.for_each(|(out, rows)| rows_along(rows, out, n, m, inner, order));
         return out;
     }
-    // Along axis 0 there is one slab. Cut it into bundles of columns, so that all cores have work, and put the finished
+    // Along axis 0 there is one block. Cut it into bundles of columns, so that all cores have work, and put the finished
     // bundles side by side.
     let width = inner.div_ceil(4 * rayon::current_num_threads()).clamp(1, 4096);
     let bundles: Vec<(usize, Vec<f64>)> = (0..inner.div_ceil(width))

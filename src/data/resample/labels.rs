@@ -2,11 +2,12 @@
 
 use rayon::prelude::*;
 
-use super::{Order, assemble, check, nearest, neighbours, pick, slices};
+use super::{Order, by_slices, nearest, neighbours, pick};
 
 /// Resamples a segmentation: each label's mask linearly, and the label with the largest share wins (batchgenerators
 /// 0.25.5; older versions asked for one half, and left voxels where four labels meet without any). Of labels with equal
-/// shares, the nearest voxel's wins, else the lowest. `Order::Nearest` takes the nearest voxel's label throughout.
+/// shares, the nearest voxel's wins, else the lowest. `Order::Nearest` takes the nearest voxel's label throughout. `separate` is as
+/// for [`resample`](super::resample()); the orders are nearest or linear.
 ///
 /// # Panics
 /// As [`resample`](super::resample()).
@@ -15,38 +16,9 @@ pub fn resample_labels(
     shape: [usize; 3],
     target: [usize; 3],
     order: Order,
-    separate: Option<usize>,
-) -> Vec<i16> {
-    resample_labels_with(labels, shape, target, order, separate.map(|axis| (axis, Order::Nearest)))
-}
-
-/// As [`resample_labels`], with the order of interpolation along the separate axis (nearest or linear).
-///
-/// # Panics
-/// As [`resample`](super::resample()).
-pub fn resample_labels_with(
-    labels: &[i16],
-    shape: [usize; 3],
-    target: [usize; 3],
-    order: Order,
     separate: Option<(usize, Order)>,
 ) -> Vec<i16> {
-    check(labels.len(), shape, target);
-    if shape == target {
-        return labels.to_vec();
-    }
-    let Some((axis, order_z)) = separate else {
-        return resize_labels(labels, shape, target, order);
-    };
-    let (slices, slice_shape, slice_target) = slices(labels, shape, target, axis);
-    let resized: Vec<Vec<i16>> =
-        slices.par_iter().map(|slice| resize_labels(slice, slice_shape, slice_target, order)).collect();
-    if order_z == Order::Nearest {
-        return assemble(&resized, target, axis);
-    }
-    let mut between = target;
-    between[axis] = shape[axis];
-    resize_labels(&assemble(&resized, between, axis), between, target, order_z)
+    by_slices(labels, shape, target, order, separate, resize_labels)
 }
 
 /// Shares closer than this are equal: they differ by rounding only, which must not choose a label.
@@ -58,21 +30,23 @@ fn resize_labels(labels: &[i16], shape: [usize; 3], target: [usize; 3], order: O
         return pick(labels, shape, target);
     }
     assert_eq!(order, Order::Linear, "labels are resampled with order 0 or 1");
-    let near: [Vec<Near>; 3] =
-        std::array::from_fn(|a| (0..target[a]).map(|i| Near::of(i, shape[a], target[a])).collect());
+    // Two neighbours with the weight of the second, and the nearest voxel.
+    type Near = ((usize, usize, f64), usize);
+    let near = |n: usize, m: usize| (0..m).map(|i| (neighbours(i, n, m), nearest(i, n, m))).collect::<Vec<Near>>();
+    let near: [Vec<Near>; 3] = std::array::from_fn(|a| near(shape[a], target[a]));
     let mut out = vec![0; target.iter().product()];
-    out.par_chunks_mut(target[1] * target[2]).zip(&near[0]).for_each(|(plane, z)| {
-        for (row, y) in plane.chunks_exact_mut(target[2]).zip(&near[1]) {
+    out.par_chunks_mut(target[1] * target[2]).zip(&near[0]).for_each(|(plane, &((z0, z1, tz), z_nearest))| {
+        for (row, &((y0, y1, ty), y_nearest)) in plane.chunks_exact_mut(target[2]).zip(&near[1]) {
             let line = |z: usize, y: usize| &labels[(z * shape[1] + y) * shape[2]..][..shape[2]];
-            let nearest = line(z.nearest, y.nearest);
-            let lines = [line(z.low, y.low), line(z.low, y.high), line(z.high, y.low), line(z.high, y.high)];
-            let weight = [(1.0 - z.t) * (1.0 - y.t), (1.0 - z.t) * y.t, z.t * (1.0 - y.t), z.t * y.t];
-            for (o, x) in row.iter_mut().zip(&near[2]) {
-                let corner = |n: usize| lines[n / 2][if n.is_multiple_of(2) { x.low } else { x.high }];
+            let nearest = line(z_nearest, y_nearest);
+            let lines = [line(z0, y0), line(z0, y1), line(z1, y0), line(z1, y1)];
+            let weight = [(1.0 - tz) * (1.0 - ty), (1.0 - tz) * ty, tz * (1.0 - ty), tz * ty];
+            for (o, &((x0, x1, tx), x_nearest)) in row.iter_mut().zip(&near[2]) {
+                let corner = |n: usize| lines[n / 2][if n.is_multiple_of(2) { x0 } else { x1 }];
                 *o = corner(0);
                 if (1..8).any(|n| corner(n) != *o) {
-                    let weight = |n: usize| weight[n / 2] * if n.is_multiple_of(2) { 1.0 - x.t } else { x.t };
-                    *o = winner(std::array::from_fn(|n| (corner(n), weight(n))), nearest[x.nearest]);
+                    let weight = |n: usize| weight[n / 2] * if n.is_multiple_of(2) { 1.0 - tx } else { tx };
+                    *o = winner(std::array::from_fn(|n| (corner(n), weight(n))), nearest[x_nearest]);
                 }
             }
         }
@@ -87,21 +61,6 @@ pub(crate) fn winner(corners: [(i16, f64); 8], nearest: i16) -> i16 {
     let top = shares.iter().copied().fold(0.0, f64::max);
     let tied = || corners.iter().zip(shares).filter(|(_, s)| top - s <= TIE).map(|(c, _)| c.0);
     if tied().any(|label| label == nearest) { nearest } else { tied().min().unwrap_or(nearest) }
-}
-
-/// Where one target sample lies along an axis.
-struct Near {
-    low: usize,
-    high: usize,
-    nearest: usize,
-    t: f64,
-}
-
-impl Near {
-    fn of(i: usize, n: usize, m: usize) -> Self {
-        let (low, high, t) = neighbours(i, n, m);
-        Self { low, high, nearest: nearest(i, n, m), t }
-    }
 }
 
 #[cfg(test)]

@@ -9,9 +9,11 @@ mod intensities;
 mod labels;
 pub(crate) mod spline;
 
-pub use intensities::{resample, resample_with};
+use rayon::prelude::*;
+
+pub use intensities::resample;
+pub use labels::resample_labels;
 pub(crate) use labels::winner;
-pub use labels::{resample_labels, resample_labels_with};
 
 /// Beyond this ratio of the largest to the smallest voxel edge, slices are resampled one by one.
 pub const ANISOTROPY: f64 = 3.0;
@@ -46,16 +48,12 @@ pub fn target_shape(shape: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> [
 }
 
 /// nnU-Net's rule for thick slices: the axis along which slices are resampled one by one, if there is just one such axis,
-/// decided by the `current` voxel edge lengths or, when these are even, by the `target` ones.
-pub fn separate_axis(current: [f64; 3], target: [f64; 3]) -> Option<usize> {
+/// decided by the `current` voxel edge lengths or, when these are even, by the `target` ones. Where nnU-Net's
+/// `force_separate_z` is given, it decides: never, or by the `current` voxel.
+pub fn separate_axis(force: Option<bool>, current: [f64; 3], target: [f64; 3]) -> Option<usize> {
     let uneven = |s: [f64; 3]| max(s) / s.iter().copied().fold(f64::INFINITY, f64::min) > ANISOTROPY;
-    thick_axis([current, target].into_iter().find(|&s| uneven(s))?)
-}
-
-/// As [`separate_axis`], with nnU-Net's `force_separate_z` deciding where it is given: never, or by the `current` voxel.
-pub fn separate_axis_as(force: Option<bool>, current: [f64; 3], target: [f64; 3]) -> Option<usize> {
     match force {
-        None => separate_axis(current, target),
+        None => thick_axis([current, target].into_iter().find(|&s| uneven(s))?),
         Some(true) => thick_axis(current),
         Some(false) => None,
     }
@@ -74,41 +72,36 @@ fn max(s: [f64; 3]) -> f64 {
     s.iter().copied().fold(0.0, f64::max)
 }
 
-fn check(len: usize, shape: [usize; 3], target: [usize; 3]) {
-    assert_eq!(len, shape.iter().product::<usize>(), "{len} voxels for shape {shape:?}");
-    assert!(shape.iter().chain(&target).all(|&n| n > 0), "cannot resample {shape:?} to {target:?}");
-}
-
-/// The slices across `axis`, each as a volume one voxel thick, and their shape before and after.
-fn slices<T: Copy>(
+/// Has `resize` bring `data` from `shape` to `target` voxels: all at once, or, where an axis is `separate`, each slice across it on
+/// its own with `order`, and then the slices along it with the order that is named with the axis.
+fn by_slices<T: Copy + Send + Sync>(
     data: &[T],
     shape: [usize; 3],
     target: [usize; 3],
-    axis: usize,
-) -> (Vec<Vec<T>>, [usize; 3], [usize; 3]) {
-    let inner: usize = shape[axis + 1..].iter().product();
-    let slices = (0..shape[axis])
-        .map(|k| {
-            data.chunks_exact(shape[axis] * inner).flat_map(|block| &block[k * inner..][..inner]).copied().collect()
-        })
-        .collect();
-    let (mut slice_shape, mut slice_target) = (shape, target);
-    (slice_shape[axis], slice_target[axis]) = (1, 1);
-    (slices, slice_shape, slice_target)
-}
-
-/// A volume of `target` voxels whose slice `i` across `axis` is the nearest of `slices`.
-fn assemble<T: Copy>(slices: &[Vec<T>], target: [usize; 3], axis: usize) -> Vec<T> {
-    let inner: usize = target[axis + 1..].iter().product();
-    let outer: usize = target[..axis].iter().product();
-    let choice: Vec<usize> = (0..target[axis]).map(|i| nearest(i, slices.len(), target[axis])).collect();
-    let mut out = Vec::with_capacity(target.iter().product());
-    for o in 0..outer {
-        for &k in &choice {
-            out.extend_from_slice(&slices[k][o * inner..][..inner]);
-        }
+    order: Order,
+    separate: Option<(usize, Order)>,
+    resize: impl Fn(&[T], [usize; 3], [usize; 3], Order) -> Vec<T> + Sync,
+) -> Vec<T> {
+    assert_eq!(data.len(), shape.iter().product::<usize>(), "{} voxels for shape {shape:?}", data.len());
+    assert!(shape.iter().chain(&target).all(|&n| n > 0), "cannot resample {shape:?} to {target:?}");
+    if shape == target {
+        return data.to_vec();
     }
-    out
+    let Some((axis, order_along)) = separate else { return resize(data, shape, target, order) };
+    let [mut slice_shape, mut slice_target, mut between] = [shape, target, target];
+    (slice_shape[axis], slice_target[axis], between[axis]) = (1, 1, shape[axis]);
+    let inner: usize = shape[axis + 1..].iter().product();
+    let slice = |k: usize| {
+        let blocks = data.chunks_exact(shape[axis] * inner);
+        let slice: Vec<T> = blocks.flat_map(|block| &block[k * inner..][..inner]).copied().collect();
+        resize(&slice, slice_shape, slice_target, order)
+    };
+    let slices: Vec<Vec<T>> = (0..shape[axis]).into_par_iter().map(slice).collect();
+    let (inner, outer): (usize, usize) = (target[axis + 1..].iter().product(), target[..axis].iter().product());
+    let rows = (0..outer).flat_map(|o| slices.iter().map(move |slice| &slice[o * inner..][..inner]));
+    let joined = rows.collect::<Vec<_>>().concat();
+    drop(slices);
+    resize(&joined, between, target, order_along)
 }
 
 /// Where sample `i` of `m` lies among `n`.
@@ -154,9 +147,9 @@ mod tests {
 
     #[test]
     fn thick_slices_are_separate_only_when_there_is_one_thick_axis() {
-        assert_eq!(separate_axis([5.0, 0.9, 0.9], [1.0; 3]), Some(0));
-        assert_eq!(separate_axis([3.0, 1.0, 1.0], [1.0; 3]), None);
-        assert_eq!(separate_axis([1.0; 3], [4.0, 0.8, 0.8]), Some(0));
-        assert_eq!(separate_axis([5.0, 5.0, 0.9], [1.0; 3]), None);
+        assert_eq!(separate_axis(None, [5.0, 0.9, 0.9], [1.0; 3]), Some(0));
+        assert_eq!(separate_axis(None, [3.0, 1.0, 1.0], [1.0; 3]), None);
+        assert_eq!(separate_axis(None, [1.0; 3], [4.0, 0.8, 0.8]), Some(0));
+        assert_eq!(separate_axis(None, [5.0, 5.0, 0.9], [1.0; 3]), None);
     }
 }

@@ -1,7 +1,7 @@
 //! Cubic B-splines along one axis of an array: the recursive prefilter and the four weights.
 //!
 //! An array is seen as `n` rows of `inner` values each, and the filter runs across the rows: the last axis of a volume is
-//! `inner = 1`, the first is one slab of planes. Rows are whole vectors, so the compiler uses wide instructions.
+//! `inner = 1`, along the first the rows are whole planes. Rows are whole vectors, so the compiler uses wide instructions.
 
 use std::ops::{Add, Mul, Sub};
 
@@ -101,25 +101,6 @@ pub fn coefficients_mirror<T: Scalar>(c: &mut [T], n: usize, inner: usize) {
     scale(c);
 }
 
-/// [`coefficients_mirror`] along the last axis of an array with rows of `n` samples.
-///
-/// One row's recursion waits for itself at every step. Eight rows side by side do not.
-pub fn coefficients_mirror_last<T: Scalar>(data: &mut [T], n: usize) {
-    const WIDTH: usize = 8;
-    let mut turned = vec![T::from_f64(0.0); WIDTH * n];
-    let mut blocks = data.chunks_exact_mut(WIDTH * n);
-    for block in &mut blocks {
-        for (r, row) in block.chunks_exact(n).enumerate() {
-            turned[r..].iter_mut().step_by(WIDTH).zip(row).for_each(|(t, v)| *t = *v);
-        }
-        coefficients_mirror(&mut turned, n, WIDTH);
-        for (r, row) in block.chunks_exact_mut(n).enumerate() {
-            row.iter_mut().zip(turned[r..].iter().step_by(WIDTH)).for_each(|(v, t)| *v = *t);
-        }
-    }
-    blocks.into_remainder().chunks_exact_mut(n).for_each(|row| coefficients_mirror(row, n, 1));
-}
-
 fn forward<T: Scalar>(c: &mut [T], n: usize, inner: usize, z: T) {
     for k in 1..n {
         let (before, row) = c[(k - 1) * inner..(k + 1) * inner].split_at_mut(inner);
@@ -193,16 +174,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn rows_side_by_side_are_filtered_as_alone() {
-        let (rows, n) = (19, 6);
-        let data: Vec<f64> = signal(rows * n);
-        let mut together = data.clone();
-        coefficients_mirror_last(&mut together, n);
-        let mut alone = data;
-        alone.chunks_exact_mut(n).for_each(|row| coefficients_mirror(row, n, 1));
-        assert_eq!(together, alone);
     }
 }

@@ -16,11 +16,7 @@ pub fn is_raw(folder: &Path) -> bool {
     if !description.is_file() || !IMAGES.iter().any(|name| folder.join(name).is_dir()) {
         return false;
     }
-    let read = Dataset::read(&description);
-    if let Err(error) = &read {
-        log::warn!("{error} Its images are taken without it");
-    }
-    read.is_ok()
+    Dataset::read(&description).inspect_err(|error| log::warn!("{error} Its images are taken without it")).is_ok()
 }
 
 /// Where the images lie.

@@ -80,13 +80,10 @@ impl RawDataset {
                 let cause = format!("case {} has {} images for {channels} channels", case.id, case.images.len());
                 return Err(Error::file(folder.join("dataset.json"), cause, "List one image for each channel"));
             }
-            if let Some(missing) = case.images.iter().find(|p| !p.is_file()) {
-                let cause = format!("case {} has no such image", case.id);
+            let files = case.images.iter().map(|path| (path, "image")).chain([(&case.label, "label map")]);
+            if let Some((missing, what)) = files.into_iter().find(|(path, _)| !path.is_file()) {
+                let cause = format!("case {} has no such {what}", case.id);
                 return Err(Error::file(missing, cause, LAYOUT));
-            }
-            if !case.label.is_file() {
-                let cause = format!("case {} has no such label map", case.id);
-                return Err(Error::file(&case.label, cause, LAYOUT));
             }
         }
         Ok(Self { folder: folder.to_path_buf(), dataset, cases })
@@ -126,14 +123,9 @@ pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(Stri
 
 /// Names of what a folder holds, without hidden files.
 fn names(folder: &Path) -> Result<BTreeSet<String>> {
-    let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        let entry = entry.map_err(Error::io("read", folder))?;
-        if let Some(name) = entry.file_name().to_str().filter(|n| !n.starts_with('.')) {
-            names.insert(name.to_string());
-        }
-    }
-    Ok(names)
+    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
+    let names = entries.map_err(Error::io("read", folder))?.into_iter().map(|entry| entry.file_name().into_string());
+    Ok(names.flatten().filter(|name| !name.starts_with('.')).collect())
 }
 
 type Cases = BTreeMap<String, Result<Vec<PathBuf>>>;
@@ -151,15 +143,14 @@ fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<
         };
     }
     let complete = |id: &str, mut files: BTreeMap<usize, PathBuf>| {
-        let mut images = Vec::new();
-        for channel in 0..channels {
-            let Some(path) = files.remove(&channel) else {
+        let image = |channel| {
+            files.remove(&channel).ok_or_else(|| {
                 let missing = folder.join(format!("{id}_{channel:04}{ending}"));
                 let cause = format!("case {id} has no such image, and there are {channels} channels");
-                return Err(Error::file(missing, cause, "Add it, or leave the case out"));
-            };
-            images.push(path);
-        }
+                Error::file(missing, cause, "Add it, or leave the case out")
+            })
+        };
+        let images = (0..channels).map(image).collect::<Result<Vec<_>>>()?;
         if let Some((channel, path)) = files.first_key_value() {
             let cause = format!("case {id} has a channel {channel}, and dataset.json has {channels} channel(s)");
             return Err(Error::file(path, cause, "Correct channel_names in dataset.json, or remove the file"));

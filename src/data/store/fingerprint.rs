@@ -61,8 +61,7 @@ impl Percentiles {
             let (low, rest) = (percent * last / 100, percent * last % 100);
             axes.each_ref().map(|v| v[low] + (v[(low + 1).min(last)] - v[low]) * rest as f64 / 100.0)
         };
-        let (min, p10, p25, median) = (at(0), at(10), at(25), at(50));
-        Some(Self { min, p10, p25, median, p75: at(75), p90: at(90), max: at(100) })
+        Some(Self { min: at(0), p10: at(10), p25: at(25), median: at(50), p75: at(75), p90: at(90), max: at(100) })
     }
 }
 

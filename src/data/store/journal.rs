@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Rejected};
-use super::lock::{LOCK, lock, lock_file, wait_for_lock};
+use super::lock::{LOCK, lock, wait_for_lock};
 use super::manifest::{self, Manifest};
 use super::part::{JOURNAL, PARTS, Shard};
 use super::settings::{Settings, refuse_mixture};
@@ -44,12 +44,6 @@ pub struct Journal {
     _locks: Vec<File>,
 }
 
-/// What the manifest of earlier runs and then the journal say, in the order of time.
-pub struct Past {
-    pub manifest: Vec<Record>,
-    pub journal: Vec<Record>,
-}
-
 impl Journal {
     /// Adds a line.
     pub fn append(&mut self, record: &Record) -> Result<()> {
@@ -59,9 +53,9 @@ impl Journal {
         self.file.write_all(&line).map_err(Error::io("write", &self.path))
     }
 
-    /// Ends the journal when all its scans are done. Where no other part has work left, `write` is given all records there are
+    /// Ends the journal when all its scans are done. Where no other part has work left, `fill` is given all records there are
     /// and writes the manifest in their place. Returns the parts that have work left.
-    pub fn finish(mut self, write: impl FnOnce(Vec<Record>) -> Result<()>) -> Result<Vec<Shard>> {
+    pub fn finish(mut self, fill: impl FnOnce(Vec<Record>) -> Result<()>) -> Result<Vec<Shard>> {
         if !self.part.is_all() {
             self.append(&Record::Finished(()))?;
             self.file.sync_data().map_err(Error::io("write", &self.path))?;
@@ -82,7 +76,7 @@ impl Journal {
             return Ok(waiting);
         }
         write::remove_unfinished(&self.store)?;
-        write(replay.manifest.into_iter().chain(replay.journal).collect())?;
+        fill(replay.records)?;
         drop(self.file); // Windows does not remove open files
         if self.part.is_all() {
             fs::remove_file(&self.path).map_err(Error::io("remove", &self.path))?;
@@ -90,15 +84,10 @@ impl Journal {
             // In one go: what remained of them would look like parts that are not finished.
             let parts = self.store.join(PARTS);
             fs::rename(&parts, self.store.join(MERGED)).map_err(Error::io("remove", &parts))?;
-            remove_merged(&self.store)?;
+            write::remove(&self.store.join(MERGED))?;
         }
         Ok(waiting)
     }
-}
-
-fn remove_merged(store: &Path) -> Result<()> {
-    let merged = store.join(MERGED);
-    if merged.exists() { fs::remove_dir_all(&merged).map_err(Error::io("remove", &merged)) } else { Ok(()) }
 }
 
 /// A store that is locked for a part, and what earlier runs have left in it.
@@ -117,21 +106,16 @@ impl Claim {
     /// work in another way was stopped.
     pub fn new(store: &Path, part: Shard) -> Result<Self> {
         let is_store = [JOURNAL, PARTS, LOCK, manifest::FILE].iter().any(|name| store.join(name).exists());
-        let occupied = |folder: &Path| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-        if !is_store && occupied(store) {
-            let cause = "it holds other files and is not a store";
-            return Err(Error::file(store, cause, "Name a new or empty folder"));
-        }
-        fs::create_dir_all(store).map_err(Error::io("create", store))?;
+        write::make_folder(store, is_store, "a store")?;
         let locks = match part.is_all() {
-            true => vec![lock(store)?],
+            true => vec![lock(store, LOCK, false)?],
             false => {
-                let own = store.join(format!("{LOCK}-{}-of-{}", part.index, part.of));
-                vec![lock_file(store, LOCK, true)?, lock_file(store, &own.to_string_lossy(), false)?]
+                let own = format!("{LOCK}-{}-of-{}", part.index, part.of);
+                vec![lock(store, LOCK, true)?, lock(store, &own, false)?]
             }
         };
         let _merging = wait_for_lock(&store.join(MERGE_LOCK))?;
-        remove_merged(store)?;
+        write::remove(&store.join(MERGED))?;
         write::create(store)?;
         refuse_other_parts(store, part)?;
         let mut replay = Replay::of_manifest(store)?;
@@ -144,25 +128,27 @@ impl Claim {
         self.replay.settings.as_ref() == Some(settings) && !self.part.journal(&self.store).exists()
     }
 
-    pub fn manifest(&self) -> &[Record] {
-        &self.replay.manifest
+    /// What earlier runs have left, in the order of time.
+    pub fn records(&self) -> &[Record] {
+        &self.replay.records
     }
 
-    /// Opens the journal. `list` is a digest of the list of scans, which all parts must share.
+    /// Opens the journal; with it come the records of the manifest and of earlier runs, in the order of time. `list` is a digest
+    /// of the list of scans, which all parts must share.
     ///
     /// # Errors
     /// The store or another part was made with other settings, or the other part with another list.
-    pub fn open(mut self, settings: &Settings, list: &str) -> Result<(Journal, Past)> {
-        let Self { store, part, .. } = &self;
-        let path = part.journal(store);
+    pub fn open(self, settings: &Settings, list: &str) -> Result<(Journal, Vec<Record>)> {
+        let Self { store, part, mut replay, locks } = self;
+        let path = part.journal(&store);
         let _merging = wait_for_lock(&store.join(MERGE_LOCK))?;
-        let holds_cases = self.replay.records().any(|r| matches!(r, Record::Case(_)));
-        if let Some(before) = self.replay.settings.as_ref().filter(|_| holds_cases) {
-            refuse_mixture(store, before, settings)?;
+        let holds_cases = replay.records.iter().any(|r| matches!(r, Record::Case(_)));
+        if let Some(before) = replay.settings.as_ref().filter(|_| holds_cases) {
+            refuse_mixture(&store, before, settings)?;
         }
-        for other in part.siblings().filter(|other| other != part && !part.is_all()) {
-            let mut found = Replay::of_manifest(store)?;
-            found.read(&other.journal(store))?;
+        for other in part.siblings().filter(|other| *other != part && !part.is_all()) {
+            let mut found = Replay::of_manifest(&store)?;
+            found.read(&other.journal(&store))?;
             let differs = |l: &String| l != list || found.settings.as_ref() != Some(settings);
             if found.list.as_ref().is_some_and(differs) {
                 let cause = format!("part {other} of it was begun with other scans or other settings");
@@ -177,17 +163,16 @@ impl Claim {
         // What follows the last line's end is where a run was killed.
         // It may be gone since: the part that finished last has made the manifest of it.
         let length = file.metadata().map_err(Error::io("read", &path))?.len();
-        file.set_len(length.min(self.replay.length as u64)).map_err(Error::io("write", &path))?;
-        let mut journal =
-            Journal { store: store.clone(), part: *part, path, file, _locks: std::mem::take(&mut self.locks) };
-        if self.replay.settings.as_ref() != Some(settings) {
-            self.replay.change(settings.clone());
+        file.set_len(length.min(replay.length as u64)).map_err(Error::io("write", &path))?;
+        let mut journal = Journal { store, part, path, file, _locks: locks };
+        if replay.settings.as_ref() != Some(settings) {
+            replay.change(settings.clone());
             journal.append(&Record::Settings(settings.clone()))?;
         }
-        if !journal.part.is_all() {
+        if !part.is_all() {
             journal.append(&Record::Begun(list.to_string()))?;
         }
-        Ok((journal, Past { manifest: self.replay.manifest, journal: self.replay.journal }))
+        Ok((journal, replay.records))
     }
 }
 
@@ -195,8 +180,7 @@ impl Claim {
 #[derive(Default)]
 struct Replay {
     settings: Option<Settings>,
-    manifest: Vec<Record>,
-    journal: Vec<Record>,
+    records: Vec<Record>,
     /// Of the last journal: its whole lines in bytes, the list that it was begun with, and whether it is finished.
     length: usize,
     list: Option<String>,
@@ -209,8 +193,8 @@ impl Replay {
         if store.join(manifest::FILE).exists() {
             let manifest = Manifest::read(store)?;
             replay.settings = Some(manifest.settings);
-            replay.manifest.extend(manifest.cases.into_iter().map(Record::Case));
-            replay.manifest.extend(manifest.rejected.into_iter().map(Record::Rejected));
+            replay.records.extend(manifest.cases.into_iter().map(Record::Case));
+            replay.records.extend(manifest.rejected.into_iter().map(Record::Rejected));
         }
         Ok(replay)
     }
@@ -232,7 +216,7 @@ impl Replay {
                 Record::Settings(_) => {}
                 Record::Begun(list) => (self.list, self.finished) = (Some(list), false),
                 Record::Finished(()) => self.finished = true,
-                record => self.journal.push(record),
+                record => self.records.push(record),
             }
         }
         Ok(())
@@ -241,17 +225,13 @@ impl Replay {
     /// Under other limits a scan that was left out may be wanted: without a stamp it is judged anew.
     fn change(&mut self, settings: Settings) {
         if self.settings.is_some() {
-            for record in self.manifest.iter_mut().chain(&mut self.journal) {
+            for record in &mut self.records {
                 if let Record::Rejected(r) = record {
                     r.stamp = None;
                 }
             }
         }
         self.settings = Some(settings);
-    }
-
-    fn records(&self) -> impl Iterator<Item = &Record> {
-        self.manifest.iter().chain(&self.journal)
     }
 }
 
@@ -283,7 +263,7 @@ fn refuse_other_parts(store: &Path, part: Shard) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn open(store: &Path, settings: &Settings, part: Shard) -> Result<(Journal, Past)> {
+    fn open(store: &Path, settings: &Settings, part: Shard) -> Result<(Journal, Vec<Record>)> {
         Claim::new(store, part)?.open(settings, "list")
     }
 
@@ -324,7 +304,7 @@ mod tests {
         let stamps = |settings: &Settings| -> Vec<bool> {
             let (_, past) = open(folder.path(), settings, Shard::ALL).unwrap();
             let stamp = |r: Record| if let Record::Rejected(r) = r { Some(r.stamp.is_some()) } else { None };
-            past.journal.into_iter().filter_map(stamp).collect()
+            past.into_iter().filter_map(stamp).collect()
         };
         assert_eq!(stamps(&Settings::default()), [true]);
         let wider = Settings { min_extent_mm: 1.0, ..Settings::default() };

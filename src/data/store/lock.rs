@@ -9,16 +9,12 @@ use crate::base::{Error, Result};
 /// Name of the file that is locked.
 pub const LOCK: &str = ".lock";
 
-/// Locks the store until the file is closed; the system does that, too, when a run is killed.
+/// Locks one of the store's files until it is closed, for this run alone or together with others that share it; the system ends
+/// that, too, when a run is killed.
 ///
 /// # Errors
 /// Another run holds the lock, or the folder cannot be written to.
-pub fn lock(store: &Path) -> Result<File> {
-    lock_file(store, LOCK, false)
-}
-
-/// Locks one of the store's files, for this run alone or together with others that share it.
-pub(super) fn lock_file(store: &Path, name: &str, shared: bool) -> Result<File> {
+pub fn lock(store: &Path, name: &str, shared: bool) -> Result<File> {
     let path = store.join(name);
     let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
     // A run that was killed a moment ago may not be gone yet.

@@ -76,11 +76,10 @@ impl Manifest {
     /// The folder cannot be written to.
     pub fn write(&self, folder: &Path) -> Result<()> {
         crate::base::atomic::write_atomic_with(folder.join(FILE), |out| {
-            write!(out, "{{\"format\":\"{FORMAT}\",\"version\":{VERSION},\n\"settings\":")?;
-            serde_json::to_writer(&mut *out, &self.settings)?;
-            out.write_all(b",\n\"fingerprint\":")?;
-            serde_json::to_writer(&mut *out, &self.fingerprint)?;
-            out.write_all(b",\n\"cases\":[\n")?;
+            let settings = serde_json::to_string(&self.settings)?;
+            let fingerprint = serde_json::to_string(&self.fingerprint)?;
+            write!(out, "{{\"format\":\"{FORMAT}\",\"version\":{VERSION},\n\"settings\":{settings},\n")?;
+            write!(out, "\"fingerprint\":{fingerprint},\n\"cases\":[\n")?;
             write_lines(out, &self.cases)?;
             out.write_all(b"\n],\n\"rejected\":[\n")?;
             write_lines(out, &self.rejected)?;

@@ -2,7 +2,6 @@
 //! time of decoding them.
 
 use std::cell::Cell;
-use std::ops::Sub;
 use std::time::{Duration, Instant};
 
 use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator};
@@ -18,32 +17,20 @@ pub struct Tally {
     pub decoding: Duration,
 }
 
-impl Sub for Tally {
-    type Output = Self;
-
-    fn sub(self, earlier: Self) -> Self {
-        Self {
-            bytes: self.bytes - earlier.bytes,
-            reading: self.reading - earlier.reading,
-            decoding: self.decoding - earlier.decoding,
-        }
-    }
-}
-
 thread_local! {
     static TALLY: Cell<Tally> = const { Cell::new(Tally { bytes: 0, reading: Duration::ZERO, decoding: Duration::ZERO }) };
 }
 
-/// The tally of this thread.
-pub fn tally() -> Tally {
-    TALLY.get()
+/// The tally of this thread since it was last taken.
+pub fn take() -> Tally {
+    TALLY.take()
 }
 
 /// Counts the time of `work` as decoding, but for what it reads. It must stay on this thread.
 pub fn decoding<T>(work: impl FnOnce() -> T) -> T {
-    let (before, start) = (tally(), Instant::now());
+    let (before, start) = (TALLY.get(), Instant::now());
     let result = work();
-    let mut now = tally();
+    let mut now = TALLY.get();
     now.decoding += start.elapsed().saturating_sub(now.reading - before.reading);
     TALLY.set(now);
     result
@@ -86,7 +73,7 @@ impl<S: ReadableStorageTraits> ReadableStorageTraits for Metered<S> {
 fn count<T>(read: impl FnOnce() -> Result<T, StorageError>, size: impl FnOnce(&T) -> usize) -> Result<T, StorageError> {
     let start = Instant::now();
     let result = read();
-    let mut now = tally();
+    let mut now = TALLY.get();
     now.reading += start.elapsed();
     now.bytes += result.as_ref().map_or(0, size) as u64;
     TALLY.set(now);

@@ -22,12 +22,12 @@ pub(in crate::data) mod zarr;
 #[cfg(test)]
 pub(in crate::data) use case::tests::case as case_of_tests;
 pub use case::{Before, Case, Reason, Rejected, Stamp};
-pub use fingerprint::{Fingerprint, Percentiles, UNKNOWN};
+pub use fingerprint::Fingerprint;
 pub use manifest::{FILE, Manifest};
 pub use part::Shard;
 pub use read::Store;
 #[cfg(test)]
 pub(in crate::data) use read::tests::store as store_of_tests;
 pub use settings::{Dtype, Settings};
-pub(in crate::data) use write::replace_case;
 pub use write::{CASES, array_folder, create, remove_unfinished, with_remedy, write_case};
+pub(in crate::data) use write::{make_folder, replace_case};

@@ -9,7 +9,7 @@ use super::case::Case;
 use super::manifest::Manifest;
 use super::settings::Dtype;
 use super::zarr;
-use crate::base::{Error, Result, Volume};
+use crate::base::{Error, Result};
 
 /// A finished store, open for reading. Opening reads the manifest and nothing else.
 #[derive(Debug)]
@@ -29,11 +29,6 @@ impl Store {
         Ok(Self { folder: folder.to_path_buf(), manifest })
     }
 
-    /// The store's folder.
-    pub fn folder(&self) -> &Path {
-        &self.folder
-    }
-
     /// What the store says of itself.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
@@ -44,24 +39,11 @@ impl Store {
         &self.manifest.cases
     }
 
-    /// Reads a whole case.
-    ///
-    /// # Errors
-    /// Its files are missing or damaged.
-    ///
-    /// # Panics
-    /// When there is no case `index`.
-    pub fn read(&self, index: usize) -> Result<Volume> {
-        let case = &self.cases()[index];
-        let data = self.region(index, [0; 3], case.shape)?;
-        Ok(Volume::new(case.shape, case.spacing, data))
-    }
-
     /// Reads the voxels of a box that may reach beyond the image; voxels outside are 0, the mean. C order (z, y, x).
     /// Only the chunks that the box touches are read.
     ///
     /// # Errors
-    /// As [`Store::read`].
+    /// The case's files are missing or damaged.
     ///
     /// # Panics
     /// When there is no case `index`.
@@ -70,19 +52,13 @@ impl Store {
         let folder = self.folder.join(&case.array);
         let data = match self.manifest.settings.dtype {
             Dtype::F32 => zarr::region(&folder, &[], case.shape, start, shape, 0f32),
-            Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| widened(&half)),
+            Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| half.to_f32_vec()),
         };
         data.map_err(|cause| {
             let cause = format!("the prepared scan cannot be read ({cause})");
             Error::file(&folder, cause, "Delete this folder and run `spark3d preprocess` again")
         })
     }
-}
-
-fn widened(half: &[f16]) -> Vec<f32> {
-    let mut data = vec![0.0; half.len()];
-    half.convert_to_f32_slice(&mut data);
-    data
 }
 
 #[cfg(test)]
@@ -93,10 +69,15 @@ pub(in crate::data) mod tests {
     use super::super::settings::Settings;
     use super::super::write::{create, remove_unfinished, write_case};
     use super::*;
+    use crate::base::Volume;
     use crate::formats::affine::IDENTITY;
 
     pub fn prepared(shape: [usize; 3], value: impl Fn(usize) -> f32) -> Volume {
         Volume::new(shape, [1.0; 3], (0..shape.iter().product()).map(value).collect())
+    }
+
+    fn whole(store: &Store) -> Result<Vec<f32>> {
+        store.region(0, [0; 3], store.cases()[0].shape)
     }
 
     /// A store of one subject a case.
@@ -116,15 +97,15 @@ pub(in crate::data) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let shape = [40, 33, 70];
         let store = store(folder.path(), &[shape], |n| n as f32 + 1.0);
-        let whole = store.read(0).unwrap();
-        assert_eq!(whole.data, prepared(shape, |n| n as f32 + 1.0).data);
+        assert_eq!(whole(&store).unwrap(), prepared(shape, |n| n as f32 + 1.0).data);
         for (start, size) in [([3, 4, 5], [30, 20, 60]), ([-5, 20, -1], [10, 30, 80]), ([100, 0, 0], [4, 4, 4])] {
             let region = store.region(0, start, size).unwrap();
             for (n, &got) in region.iter().enumerate() {
                 let at = [n / (size[1] * size[2]), n / size[2] % size[1], n % size[2]];
                 let at: [i64; 3] = std::array::from_fn(|a| start[a] + at[a] as i64);
                 let inside = (0..3).all(|a| (0..shape[a] as i64).contains(&at[a]));
-                let want = if inside { whole.at(at[0] as usize, at[1] as usize, at[2] as usize) } else { 0.0 };
+                let [z, y, x] = at;
+                let want = if inside { ((z * 33 + y) * 70 + x + 1) as f32 } else { 0.0 };
                 assert_eq!(got, want, "{start:?} {at:?}");
             }
         }
@@ -142,10 +123,10 @@ pub(in crate::data) mod tests {
         fs::write(&shard, bytes).unwrap();
         let first = store.region(0, [0; 3], [32; 3]).unwrap();
         assert_eq!(first[1], 1f32.sin());
-        let error = store.read(0).unwrap_err().to_string();
+        let error = whole(&store).unwrap_err().to_string();
         assert!(error.contains("case0") && error.contains("cannot be read"), "{error}");
         fs::remove_dir_all(folder.path().join("cases/case0")).unwrap();
-        assert!(store.read(0).is_err());
+        assert!(whole(&store).is_err());
     }
 
     #[test]
@@ -157,7 +138,7 @@ pub(in crate::data) mod tests {
         remove_unfinished(folder.path()).unwrap();
         assert!(!left.exists());
         let store = store(folder.path(), &[[5, 5, 5]], |_| 2.0);
-        assert_eq!(store.read(0).unwrap().data, vec![2.0; 125]);
+        assert_eq!(whole(&store).unwrap(), vec![2.0; 125]);
     }
 
     #[test]
@@ -169,7 +150,7 @@ pub(in crate::data) mod tests {
         let settings = Settings { dtype: Dtype::F16, ..Settings::default() };
         let cases = vec![super::super::case::tests::case("a", "a", case.shape)];
         Manifest::new(settings, cases, vec![]).write(folder.path()).unwrap();
-        let read = Store::open(folder.path()).unwrap().read(0).unwrap().data;
+        let read = whole(&Store::open(folder.path()).unwrap()).unwrap();
         let rounded: Vec<f32> = case.data.iter().map(|&v| f16::from_f32(v).to_f32()).collect();
         assert!(read == rounded && read != case.data);
         let metadata = fs::read_to_string(folder.path().join("cases/a/zarr.json")).unwrap();

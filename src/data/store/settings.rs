@@ -97,14 +97,11 @@ pub(super) fn refuse_mixture(store: &Path, before: &Settings, now: &Settings) ->
             differences.push(format!("preprocess.{key} was {before} and is now the tighter {now}"));
         }
     };
-    let (b, n) = (before.min_extent_mm, now.min_extent_mm);
-    limit("min_extent_mm", b, n, n > b);
-    let (b, n) = (before.max_spacing_mm, now.max_spacing_mm);
-    limit("max_spacing_mm", b, n, n < b);
-    let (b, n) = (before.min_file_bytes, now.min_file_bytes);
-    limit("min_file_bytes", b as f64, n as f64, n > b);
-    let (b, n) = (before.max_voxels, now.max_voxels);
-    limit("max_voxels", b as f64, n as f64, n < b);
+    let (b, n) = (before, now);
+    limit("min_extent_mm", b.min_extent_mm, n.min_extent_mm, n.min_extent_mm > b.min_extent_mm);
+    limit("max_spacing_mm", b.max_spacing_mm, n.max_spacing_mm, n.max_spacing_mm < b.max_spacing_mm);
+    limit("min_file_bytes", b.min_file_bytes as f64, n.min_file_bytes as f64, n.min_file_bytes > b.min_file_bytes);
+    limit("max_voxels", b.max_voxels as f64, n.max_voxels as f64, n.max_voxels < b.max_voxels);
     let added = |wanted: &[String]| wanted.iter().all(|m| now.modality.contains(m));
     if !now.modality.is_empty() && (before.modality.is_empty() || !added(&before.modality)) {
         let all = |m: &[String]| if m.is_empty() { "all".into() } else { m.join(",") };

@@ -16,6 +16,18 @@ use crate::formats::affine::Affine;
 /// Folder of the arrays within a store.
 pub const CASES: &str = "cases";
 
+/// Makes the folder of a store if need be. One that is there and not `ours` must be empty, or else is not `what` it should be.
+///
+/// # Errors
+/// It holds other files, or cannot be made.
+pub(in crate::data) fn make_folder(folder: &Path, ours: bool, what: &str) -> Result<()> {
+    if !ours && fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some()) {
+        let cause = format!("it holds other files and is not {what}");
+        return Err(Error::file(folder, cause, "Name a new or empty folder"));
+    }
+    fs::create_dir_all(folder).map_err(Error::io("create", folder))
+}
+
 /// Makes the folder of a store, and the metadata that let Zarr software open it as a group.
 ///
 /// # Errors
@@ -93,15 +105,18 @@ fn failed(target: &Path, error: &(dyn std::error::Error + 'static)) -> Error {
 
 const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
 
-/// An error of a run that writes into the store in `folder`; where the disk is full, what to do about it.
-pub fn with_remedy(error: Error, folder: &Path) -> Error {
-    match &error {
+/// Does what a run does that writes into the store in `folder`; where the disk is full, its error says what to do about it.
+///
+/// # Errors
+/// Those of `run`.
+pub fn with_remedy<T>(folder: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
+    run().map_err(|error| match &error {
         Error::Io { source, .. } if FULL.contains(&source.kind()) => {
             let remedy = "Free some space there and give the same command again: it goes on where it stopped";
             Error::file(folder, format!("the disk is full ({error})"), remedy)
         }
         _ => error,
-    }
+    })
 }
 
 /// Removes arrays that an earlier, stopped run left half-written.
@@ -119,7 +134,8 @@ pub fn remove_unfinished(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-fn remove(folder: &Path) -> Result<()> {
+/// Removes a folder, if there is one.
+pub(super) fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", folder)(e)),
         _ => Ok(()),
@@ -132,10 +148,12 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_from_other_errors() {
-        let full = io::Error::from(io::ErrorKind::StorageFull);
-        let error = with_remedy(failed(Path::new("store/cases/a"), &full), Path::new("store")).to_string();
+        let explained = |error: io::Error| {
+            let run = || Err::<(), _>(failed(Path::new("store/cases/a"), &error));
+            with_remedy(Path::new("store"), run).unwrap_err().to_string()
+        };
+        let error = explained(io::ErrorKind::StorageFull.into());
         assert!(error.starts_with("store: the disk is full") && error.contains("same command again"), "{error}");
-        let other = with_remedy(failed(Path::new("store/cases/a"), &io::Error::other("odd")), Path::new("store"));
-        assert!(other.to_string().contains("cannot be written (odd)"));
+        assert!(explained(io::Error::other("odd")).contains("cannot be written (odd)"));
     }
 }

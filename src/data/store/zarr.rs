@@ -25,10 +25,8 @@ pub const CHUNK: u64 = 32;
 const ZSTD_LEVEL: i32 = 1;
 
 /// The types that are stored.
-pub trait Stored: Element + ElementOwned + Copy {
+pub trait Stored: Element + ElementOwned + Copy + Default + Into<FillValue> {
     fn data_type() -> DataType;
-    /// What voxels that were never written would be.
-    fn fill() -> FillValue;
 }
 
 macro_rules! stored {
@@ -36,9 +34,6 @@ macro_rules! stored {
         impl Stored for $type {
             fn data_type() -> DataType {
                 data_type::$name()
-            }
-            fn fill() -> FillValue {
-                <$type>::default().into()
             }
         }
     )*};
@@ -59,7 +54,7 @@ pub fn write<T: Stored>(folder: &Path, layout: Layout, data: &[T]) -> Result<(),
     let shape: Vec<u64> = layout.shape.iter().map(|&n| n as u64).collect();
     let shard: Vec<u64> = shape.iter().zip(layout.chunk).map(|(n, chunk)| n.div_ceil(*chunk) * chunk).collect();
     let store = Arc::new(FilesystemStore::new(folder)?);
-    let mut builder = ArrayBuilder::new(shape, shard, T::data_type(), T::fill());
+    let mut builder = ArrayBuilder::new(shape, shard, T::data_type(), T::default().into());
     builder.subchunk_shape(layout.chunk.to_vec());
     builder.bytes_to_bytes_codecs(vec![Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)), Arc::new(Crc32cCodec::new())]);
     builder.dimension_names(layout.names.iter().map(|n| Some(n.to_string())).collect::<Vec<_>>().into());
@@ -87,19 +82,18 @@ fn plain(error: StorageError) -> Box<dyn Error> {
 /// cause alone. Time and bytes go to the thread's [`meter`].
 pub fn read<T: Stored>(folder: &Path, shape: &[usize], start: &[u64], count: &[u64]) -> Result<Vec<T>, String> {
     meter::decoding(|| {
-        let fail = |e: &dyn std::fmt::Display| e.to_string();
         // One file is opened for all its chunks.
         let mut options = FilesystemStoreOptions::default();
         options.file_handle_cache_size(1);
-        let store = FilesystemStore::new_with_options(folder, options).map_err(|e| fail(&e))?;
-        let array = Array::open(Arc::new(Metered(store)), "/").map_err(|e| fail(&e))?;
+        let store = FilesystemStore::new_with_options(folder, options).map_err(|e| e.to_string())?;
+        let array = Array::open(Arc::new(Metered(store)), "/").map_err(|e| e.to_string())?;
         if !array.shape().iter().map(|&n| n as usize).eq(shape.iter().copied()) {
             return Err(format!("its shape is {:?}, and {shape:?} in the manifest", array.shape()));
         }
-        let subset = ArraySubset::new_with_start_shape(start.to_vec(), count.to_vec()).map_err(|e| fail(&e))?;
+        let subset = ArraySubset::new_with_start_shape(start.to_vec(), count.to_vec()).map_err(|e| e.to_string())?;
         // Many patches are read at once; each on one thread.
         let options = CodecOptions::default().with_concurrent_target(1);
-        array.retrieve_array_subset_opt::<Vec<T>>(&subset, &options).map_err(|e| fail(&e))
+        array.retrieve_array_subset_opt::<Vec<T>>(&subset, &options).map_err(|e| e.to_string())
     })
 }
 

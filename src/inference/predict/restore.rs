@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::sliding::Sink;
 use crate::base::{Error, Result};
 use crate::data::preprocess::case::Grid;
-use crate::data::resample::{Order, nearest, neighbours, separate_axis_as};
+use crate::data::resample::{Order, nearest, neighbours, separate_axis};
 use crate::formats::nnunet::{Labels, Resampling};
 
 /// Two neighbours of a sample along an axis, and the weight of the second.
@@ -37,7 +37,7 @@ impl Restorer {
     pub fn new(channels: usize, grid: &Grid, how: &Resampling) -> Result<Self> {
         let (from, to) = (grid.prepared, grid.cropped());
         let (order, order_z) = (degree(how.order)?, degree(how.order_z)?);
-        let separate = separate_axis_as(how.force_separate_z, grid.prepared_spacing, grid.cropped_spacing());
+        let separate = separate_axis(how.force_separate_z, grid.prepared_spacing, grid.cropped_spacing());
         let taps = std::array::from_fn(|a| {
             let order = if separate == Some(a) { order_z } else { order };
             let tap = |i| match order {
@@ -192,7 +192,8 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::preprocess::as_planned::resample_data;
+    use crate::data::preprocess::case::interpolation;
+    use crate::data::resample::resample;
     use crate::formats::nnunet::Dataset;
     use serde_json::json;
 
@@ -259,10 +260,9 @@ mod tests {
             let values = logits(3, prepared);
             let got = restored(3, &values, &grid, &how);
             let voxels = prepared.iter().product();
-            let want: Vec<f32> = values
-                .chunks_exact(voxels)
-                .flat_map(|c| resample_data(c, prepared, cropped, &how, [1.0; 3], spacing).unwrap())
-                .collect();
+            let (order, separate) = interpolation(&how, [1.0; 3], spacing).unwrap();
+            let want: Vec<f32> =
+                values.chunks_exact(voxels).flat_map(|c| resample(c, prepared, cropped, order, separate)).collect();
             let error = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
             assert!(error < 4e-6, "{prepared:?} to {cropped:?}, {how:?}: {error}");
         }
@@ -279,11 +279,10 @@ mod tests {
             let values = logits(3, grid.prepared);
             let cropped: usize = grid.cropped().iter().product();
             let how = resampling(1, 0, None);
+            let (order, separate) = interpolation(&how, [1.0; 3], grid.cropped_spacing()).unwrap();
             let whole: Vec<f32> = values
                 .chunks_exact(504)
-                .flat_map(|c| {
-                    resample_data(c, grid.prepared, grid.cropped(), &how, [1.0; 3], grid.cropped_spacing()).unwrap()
-                })
+                .flat_map(|c| resample(c, grid.prepared, grid.cropped(), order, separate))
                 .collect();
             let argmax: Vec<i16> = (0..cropped)
                 .map(|v| {

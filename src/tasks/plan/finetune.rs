@@ -264,7 +264,7 @@ impl Plan {
     pub fn validate(&self) -> Result<()> {
         let t = &self.train;
         self.network.validate(t.patch)?;
-        self.augment.check()?;
+        self.augment.check("augment")?;
         for (key, value) in [
             ("train.batch", t.batch as f64),
             ("train.epoch_steps", t.epoch_steps as f64),

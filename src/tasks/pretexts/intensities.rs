@@ -14,7 +14,7 @@ pub fn default() -> Settings {
 /// # Errors
 /// Names the key, its value and what it may be.
 pub fn check(settings: &Settings) -> Result<()> {
-    settings.check_as("intensities")?;
+    settings.check("intensities")?;
     check::refuse(
         settings.rotation_probability > 0.0 || settings.scale_probability > 0.0,
         || "intensities.rotation_probability or scale_probability is above 0".into(),

@@ -101,7 +101,7 @@ impl LabelledLoader {
             return Err(Error::plan(what, "Give sizes of at least 1 and a share from 0 to 1"));
         }
         if let Some(augment) = &settings.augment {
-            augment.check()?;
+            augment.check("augment")?;
         }
         Ok(Self { store, cases, settings })
     }
@@ -157,26 +157,13 @@ impl Source for LabelledLoader {
         let crop = sampled.as_ref().map_or(patch, |(crop, _)| *crop);
         let corner = self.corner(&mut place, case, crop, self.forced(key.index))?;
         let start = std::array::from_fn(|a| corner[a] + (crop[a] / 2) as i64 - (patch[a] / 2) as i64);
-        let (cut, from, shape) = match sampled.as_ref().and_then(|(_, sampled)| sampled.matrix) {
-            None => (None, start, patch),
-            Some(matrix) => {
-                let cut = CropTransform::linear(matrix, patch, crop);
-                let (from, shape) = (std::array::from_fn(|a| corner[a] + cut.start[a] as i64), cut.shape);
-                (Some(cut), from, shape)
-            }
-        };
+        let matrix = sampled.as_ref().and_then(|(_, sampled)| sampled.matrix);
+        let cut = matrix.map(|matrix| CropTransform::linear(matrix, patch, crop));
+        let (from, shape) = cut.as_ref().map_or((start, patch), |cut| cut.region(corner));
         let (image, labels) = self.store.region(case, from, shape)?;
         let sampled = sampled.map(|(_, sampled)| sampled);
         let masked = self.store.configuration().use_mask_for_norm.clone();
-        Ok(LabelledPatch {
-            image,
-            labels,
-            shape,
-            cut,
-            sampled,
-            masked,
-            case: self.store.cases()[case].id.clone(),
-            start,
-        })
+        let id = self.store.cases()[case].id.clone();
+        Ok(LabelledPatch { image, labels, shape, cut, sampled, masked, case: id, start })
     }
 }

@@ -34,14 +34,10 @@ pub fn sample_for(labels: &[i16], shape: [usize; 3], classes: &Labels) -> (Vec<u
         let count = total.min(MOST).max((total as f64 * LEAST_SHARE).ceil() as usize);
         let mut chosen = index::sample(&mut rng(SEED, Purpose::Locations, class as u64, 0), total, count).into_vec();
         chosen.sort_unstable(); // they compress better, and are sampled from uniformly anyway
-        let mut lists = lists.into_iter();
-        let (mut list, mut before) = (lists.next(), 0);
+        let (mut voxels_left, mut passed) = (lists.into_iter().flatten(), 0);
         for n in chosen {
-            while let Some(l) = list.filter(|l| n - before >= l.len()) {
-                before += l.len();
-                list = lists.next();
-            }
-            let Some(&voxel) = list.and_then(|l| l.get(n - before)) else { break };
+            let Some(&voxel) = voxels_left.nth(n - passed) else { break };
+            passed = n + 1;
             let at = [voxel / (shape[1] * shape[2]), voxel / shape[2] % shape[1], voxel % shape[2]];
             rows.extend(at.map(|v| v as u16));
         }

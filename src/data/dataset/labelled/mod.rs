@@ -97,11 +97,6 @@ impl LabelledStore {
         &self.cases
     }
 
-    /// The names of the cases, in their order.
-    pub fn ids(&self) -> Vec<String> {
-        self.cases.iter().map(|c| c.id.clone()).collect()
-    }
-
     /// The indices of cases by name.
     ///
     /// # Errors

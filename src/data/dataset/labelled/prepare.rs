@@ -1,15 +1,13 @@
 //! A raw data set into a store of labelled cases: several at once, and a run that was stopped goes on where it was.
 
 use std::fs;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{FORMAT, IMAGE, LABELS, LOCATIONS, LabelledCase, LabelledStore, Manifest, VERSION, locations};
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, write_json};
 use crate::data::preprocess::case::{self, Prepared};
 use crate::data::preprocess::pool::{self, Budget};
 use crate::data::preprocess::{Event, images};
@@ -77,86 +75,60 @@ pub fn prepare_dataset(
     out: &Path,
     progress: &mut dyn FnMut(Event),
 ) -> Result<LabelledStore> {
-    prepare_all(raw, plans, configuration, out, progress).map_err(|e| store::with_remedy(e, out))
-}
-
-fn prepare_all(
-    raw: &RawDataset,
-    plans: &Plans,
-    configuration: &Configuration,
-    out: &Path,
-    progress: &mut dyn FnMut(Event),
-) -> Result<LabelledStore> {
-    let channels = (raw.dataset.channels.len(), configuration.normalization.len());
-    if channels.0 != channels.1 {
-        let what = format!("the data set has {} channels and the plans have {}", channels.0, channels.1);
-        return Err(Error::plan(what, "Take the plans that were made for this data set"));
-    }
-    let recipe = Recipe::new(raw, plans, configuration);
-    let _lock = claim(out, &recipe)?;
-    store::remove_unfinished(out)?;
-
-    let mut cases = Vec::new();
-    let mut jobs = Vec::new();
-    for case in &raw.cases {
-        let stamps = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
-        match finished(out, &case.id).filter(|done| done.stamps == stamps) {
-            Some(done) => cases.push(done),
-            None => jobs.push(Job { case, stamps }),
+    store::with_remedy(out, || {
+        let channels = (raw.dataset.channels.len(), configuration.normalization.len());
+        if channels.0 != channels.1 {
+            let what = format!("the data set has {} channels and the plans have {}", channels.0, channels.1);
+            return Err(Error::plan(what, "Take the plans that were made for this data set"));
         }
-    }
-    progress(Event::Found { scans: raw.cases.len(), done: cases.len() });
-    let manifest = out.join(FILE);
-    if !jobs.is_empty() && manifest.exists() {
-        // It must not describe cases that are being replaced.
-        fs::remove_file(&manifest).map_err(Error::io("remove", &manifest))?;
-    }
+        let recipe = Recipe::new(raw, plans, configuration);
+        let _lock = claim(out, &recipe)?;
+        store::remove_unfinished(out)?;
 
-    let context = Context { out, labels: &raw.dataset.labels, plans, configuration, budget: Budget::default() };
-    let mut failed: Vec<(&str, Error)> = Vec::new();
-    let prepare = |job: &Job| context.prepare(job);
-    pool::each(&jobs, |job| Done::by(job, prepare), &mut |Done { case, took, result }: Done| {
-        let source = case.label.clone();
-        match result {
-            Ok(done) => {
-                let (id, shape) = (done.id.clone(), done.size());
-                cases.push(done);
-                progress(Event::Prepared { id, source, shape, took });
-            }
-            Err(error) if out_of_order(&error, out) => return Err(error),
-            Err(error) => {
-                progress(Event::Rejected { source, reason: error.to_string() });
-                failed.push((&case.id, error));
+        let mut cases = Vec::new();
+        let (mut jobs, mut stamps) = (Vec::new(), Vec::new());
+        for case in &raw.cases {
+            let own: Vec<_> = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
+            match finished(out, &case.id).filter(|done| done.stamps == own) {
+                Some(done) => cases.push(done),
+                None => {
+                    jobs.push(case);
+                    stamps.push(own);
+                }
             }
         }
-        Ok(())
-    })?;
-    if !failed.is_empty() {
-        failed.sort_by_key(|f| f.0);
-        let (id, error) = failed.remove(0);
-        if failed.is_empty() {
-            return Err(error);
+        progress(Event::Found { scans: raw.cases.len(), done: cases.len() });
+        let manifest = out.join(FILE);
+        if !jobs.is_empty() && manifest.exists() {
+            // It must not describe cases that are being replaced.
+            fs::remove_file(&manifest).map_err(Error::io("remove", &manifest))?;
         }
-        let cause = format!(
-            "{} of its {} cases cannot be prepared; the first, {id}: {error}",
-            failed.len() + 1,
-            raw.cases.len()
-        );
-        return Err(Error::file(&raw.folder, cause, "Correct them, or leave them out, and run the command again"));
-    }
 
-    cases.sort_by(|a, b| a.id.cmp(&b.id));
-    let content = Manifest {
-        format: FORMAT.into(),
-        version: VERSION,
-        recipe,
-        configuration: configuration.name.clone(),
-        plans: plans.json.clone(),
-        dataset: raw.dataset.json.clone(),
-        cases,
-    };
-    write_json(&manifest, &content)?;
-    LabelledStore::open(out)
+        let context = Context { out, labels: &raw.dataset.labels, plans, configuration, budget: Budget::default() };
+        let prepare = |n: usize| match context.read(jobs[n]).and_then(|case| context.write(jobs[n], &stamps[n], case)) {
+            Err(error) if out_of_order(&error, out) => Err(error),
+            result => Ok(result),
+        };
+        let mut done = |_, case: LabelledCase| {
+            let shape = case.size();
+            cases.push(case);
+            shape
+        };
+        pool::each_case(raw, &jobs, ("prepared", |case| &case.label), prepare, &mut done, progress)?;
+
+        cases.sort_by(|a, b| a.id.cmp(&b.id));
+        let content = Manifest {
+            format: FORMAT.into(),
+            version: VERSION,
+            recipe,
+            configuration: configuration.name.clone(),
+            plans: plans.json.clone(),
+            dataset: raw.dataset.json.clone(),
+            cases,
+        };
+        write_json(&manifest, serde_json::to_string(&content))?;
+        LabelledStore::open(out)
+    })
 }
 
 /// Whether an error is the store's, which would meet all cases.
@@ -171,12 +143,8 @@ fn out_of_order(error: &Error, out: &Path) -> bool {
 fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
     let path = out.join(RECIPE);
     let ours = path.exists() || out.join(LOCK).exists();
-    if !ours && fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
-        let cause = "it holds other files and is not a store of labelled cases";
-        return Err(Error::file(out, cause, "Name a new or empty folder"));
-    }
-    fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let lock = lock(out)?;
+    store::make_folder(out, ours, "a store of labelled cases")?;
+    let lock = lock(out, LOCK, false)?;
     if path.exists() {
         let before = serde_json::from_value(crate::formats::nnunet::read_json(&path)?)
             .map_err(|e| Error::file(&path, format!("it cannot be read ({e})"), "Name a new folder"))?;
@@ -186,14 +154,8 @@ fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
         }
     }
     store::create(out)?;
-    write_json(&path, recipe)?;
+    write_json(&path, serde_json::to_string(recipe))?;
     Ok(lock)
-}
-
-fn write_json(path: &Path, content: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_vec(content)
-        .map_err(|e| Error::file(path, format!("it cannot be written ({e})"), "Report this"))?;
-    crate::base::atomic::write_atomic(path, &text)
 }
 
 /// What a finished case says of itself.
@@ -201,24 +163,6 @@ fn finished(out: &Path, id: &str) -> Option<LabelledCase> {
     let text = fs::read(out.join(store::array_folder(id)).join("zarr.json")).ok()?;
     let group: Value = serde_json::from_slice(&text).ok()?;
     serde_json::from_value(group.get("attributes")?.get("case")?.clone()).ok()
-}
-
-struct Done<'a> {
-    case: &'a RawCase,
-    took: Duration,
-    result: Result<LabelledCase>,
-}
-
-impl<'a> Done<'a> {
-    fn by(job: &Job<'a>, prepare: impl Fn(&Job) -> Result<LabelledCase>) -> Self {
-        let (start, result) = (Instant::now(), prepare(job));
-        Self { case: job.case, took: start.elapsed(), result }
-    }
-}
-
-struct Job<'a> {
-    case: &'a RawCase,
-    stamps: Vec<Option<Stamp>>,
 }
 
 struct Context<'a> {
@@ -230,15 +174,6 @@ struct Context<'a> {
 }
 
 impl Context<'_> {
-    fn prepare(&self, job: &Job) -> Result<LabelledCase> {
-        // What lies behind the reader is other people's code and other people's files.
-        let prepared = catch_unwind(AssertUnwindSafe(|| self.read(job.case))).unwrap_or_else(|_| {
-            let cause = "the program failed on this case (see the message above)";
-            Err(Error::file(&job.case.label, cause, "Please report this"))
-        })?;
-        self.write(job, prepared)
-    }
-
     fn read(&self, case: &RawCase) -> Result<Prepared> {
         let _share = self.budget.take(self.voxels(&case.images)?);
         let images = images::read_images(&case.images, self.plans.reader)?;
@@ -258,20 +193,20 @@ impl Context<'_> {
         Ok((count * scale.max(1.0) * images.len() as f64) as u64)
     }
 
-    fn write(&self, job: &Job, prepared: Prepared) -> Result<LabelledCase> {
+    fn write(&self, raw: &RawCase, stamps: &[Option<Stamp>], prepared: Prepared) -> Result<LabelledCase> {
         let shape = prepared.grid.prepared;
         if shape.iter().any(|&n| n > u16::MAX as usize) {
             let cause = format!("it would become {shape:?} voxels, more than {} along an axis", u16::MAX);
-            return Err(Error::file(&job.case.label, cause, "See whether the voxel size in its header is right"));
+            return Err(Error::file(&raw.label, cause, "See whether the voxel size in its header is right"));
         }
         let labels = prepared.labels.unwrap_or_default();
         let (rows, counts) = locations::sample_for(&labels, shape, self.labels);
         let case = LabelledCase {
-            id: job.case.id.clone(),
+            id: raw.id.clone(),
             channels: prepared.channels,
             grid: prepared.grid,
             locations: counts,
-            stamps: job.stamps.clone(),
+            stamps: stamps.to_vec(),
         };
         let axes = ["channel", "z", "y", "x"];
         let chunk = [1, zarr::CHUNK, zarr::CHUNK, zarr::CHUNK];
