@@ -3,7 +3,7 @@
 use super::plan::{MemoryPlan, Segment};
 use super::space::{GROUP, VoxelLayout};
 use super::{Flag, Graph, Kind, ParameterLayout, Storage, TensorId};
-use crate::compute::device::recording::Precision;
+use crate::compute::device::recording::{Precision, fold};
 use crate::compute::device::{AdapterFacts, Dispatch, Heap, Kernel, KernelTable, Recording, Slice, Workgroups};
 use bytemuck::Pod;
 
@@ -176,7 +176,7 @@ impl<'a> Recorder<'a> {
 
     /// Workgroups of `per_group` for `items`, or none while the flag is off.
     pub fn when(&self, flag: Flag, items: usize, per_group: usize) -> Workgroups {
-        Workgroups::when(flag.0, items, per_group)
+        Workgroups::When { flag: flag.0, groups: fold(items, per_group, 1) }
     }
 
     /// Appends a dispatch of `kernel` with its uniform and its storage buffers from binding 1 on; `flops` and `bytes` are its
