@@ -23,16 +23,9 @@
 {% set TAPS = KZ * KY * KX %}
 #import space
 #import element
+#import weight_gradient
 
-struct Params {
-    input: VoxelLayout,
-    output: VoxelLayout,
-    padding: vec3<u32>, in_groups: u32,
-    boxes: vec3<u32>, weight_in_groups: u32,
-    first_in_group: u32, first_out_group: u32, out_groups: u32, partitions: u32,
-    weight_size: u32, pad0: u32, pad1: u32, pad2: u32,
-}
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: WeightGradient;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(4) var<storage, read_write> partial: array<f32>;
@@ -48,7 +41,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     let first_group = workgroup.x * {{ GROUPS }}u;
     let extent = select(params.output.dims, params.output.block, is_set(params.output.sparse));
     let volume = extent.x * extent.y * extent.z;
-    let boxes = params.boxes.x * params.boxes.y * params.boxes.z;
+    let boxes_along = (extent + vec3<u32>({{ BZ - 1 }}u, {{ BY - 1 }}u, {{ BX - 1 }}u)) / vec3<u32>({{ BZ }}u, {{ BY }}u, {{ BX }}u);
+    let boxes = boxes_along.x * boxes_along.y * boxes_along.z;
     let all = voxel_count(params.output) / volume * boxes;
     let per_partition = (all + params.partitions - 1u) / params.partitions;
     let end = min((workgroup.z + 1u) * per_partition, all);
@@ -60,9 +54,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var b = workgroup.z * per_partition; b < end; b++) {
         let block = b / boxes;
         let inner = b - block * boxes;
-        let bz = inner / (params.boxes.y * params.boxes.z);
-        let by = (inner / params.boxes.z) % params.boxes.y;
-        let corner = vec3<u32>(bz * {{ BZ }}u, by * {{ BY }}u, (inner % params.boxes.z) * {{ BX }}u);
+        let bz = inner / (boxes_along.y * boxes_along.z);
+        let by = (inner / boxes_along.z) % boxes_along.y;
+        let corner = vec3<u32>(bz * {{ BZ }}u, by * {{ BY }}u, (inner % boxes_along.z) * {{ BX }}u);
         let origin = coordinate(params.output, block * volume) * vec3<i32>({{ SZ }}, {{ SY }}, {{ SX }}) + vec3<i32>(corner * vec3<u32>({{ SZ }}u, {{ SY }}u, {{ SX }}u)) - vec3<i32>(params.padding);
         workgroupBarrier();
         for (var k = lane; k < {{ HZ * HY * HX }}u; k += {{ WORKGROUP }}u) {

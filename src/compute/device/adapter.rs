@@ -46,10 +46,6 @@ impl AdapterFacts {
 /// Storage buffers that the widest kernel binds.
 const STORAGE_BUFFERS: u32 = 8;
 
-pub(super) fn instance() -> wgpu::Instance {
-    wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle())
-}
-
 pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     AdapterFacts {
@@ -99,27 +95,18 @@ pub fn adapters() -> Vec<AdapterFacts> {
 }
 
 pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
-    let rank = |a: &wgpu::Adapter| match a.get_info().device_type {
-        wgpu::DeviceType::DiscreteGpu => 0,
-        wgpu::DeviceType::IntegratedGpu => 1,
-        wgpu::DeviceType::VirtualGpu => 2,
-        wgpu::DeviceType::Other => 3,
-        wgpu::DeviceType::Cpu => 4,
-    };
-    let mut found = pollster::block_on(instance().enumerate_adapters(wgpu::Backends::PRIMARY));
+    use wgpu::DeviceType::{Cpu, DiscreteGpu, IntegratedGpu, Other, VirtualGpu};
+    let ranks = [DiscreteGpu, IntegratedGpu, VirtualGpu, Other, Cpu];
+    let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle());
+    let mut found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::PRIMARY));
     found.retain(|a| a.limits().max_storage_buffers_per_shader_stage >= STORAGE_BUFFERS);
-    found.sort_by_key(rank);
+    found.sort_by_key(|a| ranks.iter().position(|&kind| kind == a.get_info().device_type));
     found
 }
 
 /// The adapter that `--device` names: `auto`, `cpu` (a software rasterizer), an index of [`adapters`], or a part of a name.
 pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
     let found = enumerate();
-    let list = || {
-        let names: Vec<String> =
-            found.iter().enumerate().map(|(i, a)| format!("{i} = {}", a.get_info().name)).collect();
-        names.join(", ")
-    };
     if found.is_empty() {
         return Err(Error::device(
             "no GPU adapter was found",
@@ -132,17 +119,17 @@ pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
         "" | "auto" => Some(0),
         "cpu" => found.iter().position(|a| a.get_info().device_type == wgpu::DeviceType::Cpu),
         other => match other.parse::<usize>() {
-            Ok(index) => (index < found.len()).then_some(index),
+            Ok(index) => Some(index),
             Err(_) => found.iter().position(|a| a.get_info().name.to_lowercase().contains(other)),
         },
     };
-    match index {
-        Some(index) => Ok((index, found.into_iter().nth(index).expect("index is in range"))),
-        None => Err(Error::device(
+    index.and_then(|i| Some((i, found.get(i)?.clone()))).ok_or_else(|| {
+        let list: Vec<_> = found.iter().enumerate().map(|(i, a)| format!("{i} = {}", a.get_info().name)).collect();
+        Error::device(
             format!("no adapter matches --device {request}"),
-            format!("Adapters here: {}; `auto` takes the first, `cpu` a software one", list()),
-        )),
-    }
+            format!("Adapters here: {}; `auto` takes the first, `cpu` a software one", list.join(", ")),
+        )
+    })
 }
 
 /// Opens the device with the adapter's own limits and the features that the program uses where they exist.

@@ -3,11 +3,13 @@
 use super::adapter::{self, AdapterFacts};
 use super::kernels::KernelTable;
 use super::recording::Precision;
-use super::{Dynamic, Heap, Kernel, Recording, Slice, Workgroups, shaders};
+use super::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups, shaders};
 use crate::base::{Error, Result};
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use wgpu::{BufferUsages, ShaderRuntimeChecks};
 
 /// Uniform slots and storage slices start at multiples of this (WebGPU's guaranteed alignment).
 const ALIGNMENT: u64 = 256;
@@ -49,18 +51,15 @@ struct Step {
     pipeline: wgpu::ComputePipeline,
     bind_group: wgpu::BindGroup,
     workgroups: Workgroups,
-    label: &'static str,
-    flops: f64,
-    bytes: f64,
+    /// Without a time.
+    timing: Timing,
 }
 
 /// A recording bound to its pipelines and buffers.
-pub struct Executable {
-    steps: Vec<Step>,
-}
+pub struct Executable(Vec<Step>);
 
 /// One operator's share of a timed run.
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
 pub struct Timing {
     /// The operator.
     pub label: &'static str,
@@ -184,9 +183,8 @@ impl Gpu {
         }
         self.release(heaps, heap);
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
-        let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_SRC | wgpu::BufferUsages::COPY_DST;
-        let buffer =
-            self.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
+        let usage = BufferUsages::STORAGE | BufferUsages::COPY_SRC | BufferUsages::COPY_DST;
+        let buffer = self.create(None, size, usage);
         if let Some(error) = pollster::block_on(scope.pop()) {
             return Err(Error::device(
                 format!("out of memory: {} MiB more were asked of {} ({error})", size >> 20, self.facts.name),
@@ -197,6 +195,10 @@ impl Gpu {
         self.allocated.fetch_add(size, Ordering::Relaxed);
         heaps.buffers.insert(heap, buffer);
         Ok(())
+    }
+
+    fn create(&self, label: Option<&str>, size: u64, usage: BufferUsages) -> wgpu::Buffer {
+        self.device.create_buffer(&wgpu::BufferDescriptor { label, size, usage, mapped_at_creation: false })
     }
 
     /// Frees a heap.
@@ -240,26 +242,31 @@ impl Gpu {
         let end = slice.offset + slice.size;
         while offset < end {
             let size = STAGING.min(end - offset);
-            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("readback"),
-                size,
-                usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                mapped_at_creation: false,
-            });
-            let mut encoder = self.device.create_command_encoder(&Default::default());
-            encoder.copy_buffer_to_buffer(self.buffer(heaps, slice.heap), offset, &staging, 0, size);
-            self.queue.submit([encoder.finish()]);
-            staging.slice(..).map_async(wgpu::MapMode::Read, |_| ());
-            self.wait()?;
-            match staging.slice(..).get_mapped_range() {
-                Ok(view) => out.extend_from_slice(&view),
-                Err(error) => {
-                    return Err(Error::device(format!("readback failed: {error}"), "Run the same command again"));
-                }
-            }
+            let encoder = self.device.create_command_encoder(&Default::default());
+            self.read_after(encoder, self.buffer(heaps, slice.heap), offset, size, &mut out)?;
             offset += size;
         }
         Ok(out)
+    }
+
+    /// Submits what `encoder` holds, waits for all work, and appends `size` bytes of `source` to `out`.
+    fn read_after(
+        &self,
+        mut encoder: wgpu::CommandEncoder,
+        source: &wgpu::Buffer,
+        offset: u64,
+        size: u64,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
+        let staging = self.create(Some("readback"), size, usage);
+        encoder.copy_buffer_to_buffer(source, offset, &staging, 0, size);
+        self.queue.submit([encoder.finish()]);
+        staging.slice(..).map_async(wgpu::MapMode::Read, |_| ());
+        self.wait()?;
+        let failed = |e| Error::device(format!("readback failed: {e}"), "Run the same command again");
+        out.extend_from_slice(&staging.slice(..).get_mapped_range().map_err(failed)?);
+        Ok(())
     }
 
     /// Waits until the device has done all it was given.
@@ -278,11 +285,7 @@ impl Gpu {
         }
         let mut modules = self.modules.lock().unwrap_or_else(|e| e.into_inner());
         let module = modules.entry(kernel.module_key()).or_insert_with(|| {
-            let checks = if self.checked {
-                wgpu::ShaderRuntimeChecks::checked()
-            } else {
-                wgpu::ShaderRuntimeChecks::unchecked()
-            };
+            let checks = if self.checked { ShaderRuntimeChecks::checked() } else { ShaderRuntimeChecks::unchecked() };
             let source = wgpu::ShaderSource::Wgsl(shaders::source(kernel).into());
             let descriptor = wgpu::ShaderModuleDescriptor { label: Some(kernel.shader), source };
             // SAFETY: the shaders are the program's own; every index is bounded by the voxel count, channel group count or table
@@ -312,22 +315,14 @@ impl Gpu {
         for (chunk, dispatch) in params.chunks_mut(slot as usize).zip(&recording.dispatches) {
             chunk[..dispatch.params.len()].copy_from_slice(&dispatch.params);
         }
-        let uniforms = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("params"),
-            size: params.len() as u64,
-            usage: wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
+        let usage = BufferUsages::UNIFORM | BufferUsages::COPY_DST;
+        let uniforms = self.create(Some("params"), params.len() as u64, usage);
         self.queue.write_buffer(&uniforms, 0, &params);
         let mut steps = Vec::with_capacity(recording.dispatches.len());
         for (index, dispatch) in recording.dispatches.iter().enumerate() {
             let pipeline = self.pipeline(&dispatch.kernel);
             let bind = |buffer, offset: u64, size: u64| {
-                wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                    buffer,
-                    offset,
-                    size: std::num::NonZeroU64::new(size),
-                })
+                wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(size) })
             };
             let uniform_size = (dispatch.params.len() as u64).next_multiple_of(16);
             let mut entries =
@@ -342,29 +337,21 @@ impl Gpu {
                 layout: &layout,
                 entries: &entries,
             });
-            steps.push(Step {
-                pipeline,
-                bind_group,
-                workgroups: dispatch.workgroups,
-                label: dispatch.label,
-                flops: dispatch.flops,
-                bytes: dispatch.bytes,
-            });
+            let Dispatch { workgroups, label, flops, bytes, .. } = *dispatch;
+            let timing = Timing { label, seconds: 0.0, flops, bytes };
+            steps.push(Step { pipeline, bind_group, workgroups, timing });
             self.check()?;
         }
-        Ok(Executable { steps })
+        Ok(Executable(steps))
     }
 
     /// Submits a run; `dynamic` decides how many workgroups its dispatches have.
     pub fn run(&self, executable: &Executable, dynamic: &Dynamic) -> Result<()> {
-        for chunk in executable.steps.chunks(DISPATCHES_PER_SUBMIT) {
+        for chunk in executable.0.chunks(DISPATCHES_PER_SUBMIT) {
             let mut encoder = self.device.create_command_encoder(&Default::default());
-            {
-                let mut pass = encoder.begin_compute_pass(&Default::default());
-                for step in chunk {
-                    dispatch(&mut pass, step, dynamic);
-                }
-            }
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            chunk.iter().for_each(|step| dispatch(&mut pass, step, dynamic));
+            drop(pass);
             self.queue.submit([encoder.finish()]);
         }
         self.check()
@@ -376,29 +363,13 @@ impl Gpu {
             self.run(executable, dynamic)?;
             return Ok(None);
         }
-        let mut timings = Vec::with_capacity(executable.steps.len());
-        for chunk in executable.steps.chunks(TIMED_DISPATCHES) {
+        let mut timings = Vec::with_capacity(executable.0.len());
+        for chunk in executable.0.chunks(TIMED_DISPATCHES) {
             let count = 2 * chunk.len() as u32;
-            let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor {
-                label: None,
-                ty: wgpu::QueryType::Timestamp,
-                count,
-            });
+            let ty = wgpu::QueryType::Timestamp;
+            let queries = self.device.create_query_set(&wgpu::QuerySetDescriptor { label: None, ty, count });
             let size = u64::from(count) * 8;
-            let usage = wgpu::BufferUsages::QUERY_RESOLVE | wgpu::BufferUsages::COPY_SRC;
-            let resolved = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size,
-                usage,
-                mapped_at_creation: false,
-            });
-            let usage = wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST;
-            let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-                label: None,
-                size,
-                usage,
-                mapped_at_creation: false,
-            });
+            let resolved = self.create(None, size, BufferUsages::QUERY_RESOLVE | BufferUsages::COPY_SRC);
             let mut encoder = self.device.create_command_encoder(&Default::default());
             for (k, step) in chunk.iter().enumerate() {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
@@ -412,17 +383,14 @@ impl Gpu {
                 dispatch(&mut pass, step, dynamic);
             }
             encoder.resolve_query_set(&queries, 0..count, &resolved, 0);
-            encoder.copy_buffer_to_buffer(&resolved, 0, &staging, 0, size);
-            self.queue.submit([encoder.finish()]);
-            staging.slice(..).map_async(wgpu::MapMode::Read, |_| ());
-            self.wait()?;
-            let Ok(view) = staging.slice(..).get_mapped_range() else { return Ok(None) };
-            let ticks: Vec<u64> =
-                view.chunks_exact(8).map(|b| u64::from_le_bytes(b.try_into().expect("8 bytes"))).collect();
+            let mut ticks = Vec::new();
+            self.read_after(encoder, &resolved, 0, size, &mut ticks)?;
+            let ticks: Vec<u64> = bytemuck::pod_collect_to_vec(&ticks);
             let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
-            for (k, step) in chunk.iter().enumerate() {
-                let seconds = ticks[2 * k + 1].saturating_sub(ticks[2 * k]) as f64 * period;
-                timings.push(Timing { label: step.label, seconds, flops: step.flops, bytes: step.bytes });
+            for (step, ticks) in chunk.iter().zip(ticks.as_chunks().0) {
+                let [start, end] = ticks;
+                let seconds = end.saturating_sub(*start) as f64 * period;
+                timings.push(Timing { seconds, ..step.timing });
             }
         }
         Ok(Some(timings))

@@ -39,12 +39,8 @@ impl KernelTable {
 
     /// Puts the table into the file, beside those of other adapters. Returns the file.
     pub fn save(&self, facts: &AdapterFacts) -> Result<PathBuf> {
-        let path = Self::path().ok_or_else(|| {
-            Error::device(
-                "there is no cache folder to keep the choice of kernels in",
-                "Name one with SPARK3D_CACHE=DIR",
-            )
-        })?;
+        let none = "there is no cache folder to keep the choice of kernels in";
+        let path = Self::path().ok_or_else(|| Error::device(none, "Name one with SPARK3D_CACHE=DIR"))?;
         let mut tables = Self::tables()?;
         tables.insert(key(facts), self.measured.clone());
         if let Some(folder) = path.parent() {
@@ -59,11 +55,8 @@ impl KernelTable {
         let Some(path) = Self::path().filter(|p| p.exists()) else { return Ok(Tables::new()) };
         let text = std::fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         serde_json::from_str(&text).map_err(|e| {
-            Error::file(
-                &path,
-                format!("not a table of kernels: {e}"),
-                "Delete it; `spark3d bench --tune` makes a new one",
-            )
+            let cause = format!("not a table of kernels: {e}");
+            Error::file(&path, cause, "Delete it; `spark3d bench --tune` makes a new one")
         })
     }
 

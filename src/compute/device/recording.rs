@@ -64,19 +64,12 @@ impl Kernel {
     }
     /// Unique text of the shader module.
     pub fn module_key(&self) -> String {
-        let mut key = format!("{} {:?}", self.shader, self.precision);
-        for (name, value) in &self.variables {
-            key += &format!(" {name}:{value}");
-        }
-        key
+        let shader = format!("{} {:?}", self.shader, self.precision);
+        self.variables.iter().fold(shader, |key, (name, value)| format!("{key} {name}:{value}"))
     }
     /// Unique text of the pipeline.
     pub fn key(&self) -> String {
-        let mut key = self.module_key();
-        for (name, value) in &self.constants {
-            key += &format!(" {name}={value}");
-        }
-        key
+        self.constants.iter().fold(self.module_key(), |key, (name, value)| format!("{key} {name}={value}"))
     }
 }
 
@@ -148,35 +141,26 @@ pub struct Dynamic {
 impl Workgroups {
     /// Groups of `per_group` for `items`, in x folded into y, by `z`.
     pub fn folded(items: usize, per_group: usize, z: usize) -> Self {
-        Workgroups::Fixed(fold(items.div_ceil(per_group) as u64, z as u32))
-    }
-    /// As [`Workgroups::folded`] with `z` = 1, while a flag is set.
-    pub fn when(flag: u32, items: usize, per_group: usize) -> Self {
-        Workgroups::When { flag, groups: fold(items.div_ceil(per_group) as u64, 1) }
+        Workgroups::Fixed(fold(items, per_group, z as u32))
     }
     /// The numbers for the given visible blocks and flags.
     pub fn resolve(&self, dynamic: &Dynamic) -> [u32; 3] {
         match *self {
-            Workgroups::Fixed(groups) => groups,
+            Workgroups::When { flag, .. } if !dynamic.flags[flag as usize] => [0; 3],
+            Workgroups::Fixed(groups) | Workgroups::When { groups, .. } => groups,
             Workgroups::PerBlock { mask, per_block, per_group, z } => {
-                let items = u64::from(dynamic.visible[mask as usize]) * u64::from(per_block);
-                fold(items.div_ceil(u64::from(per_group)), z)
-            }
-            Workgroups::When { flag, groups } => {
-                if dynamic.flags[flag as usize] {
-                    groups
-                } else {
-                    [0; 3]
-                }
+                fold(dynamic.visible[mask as usize] as usize * per_block as usize, per_group as usize, z)
             }
         }
     }
 }
 
 /// WebGPU allows 65,535 workgroups a dimension.
-const MAX_GROUPS: u64 = 65_535;
+const MAX_GROUPS: usize = 65_535;
 
-fn fold(groups: u64, z: u32) -> [u32; 3] {
+/// Groups of `per_group` for `items`, in x folded into y, by `z`.
+pub fn fold(items: usize, per_group: usize, z: u32) -> [u32; 3] {
+    let groups = items.div_ceil(per_group);
     if groups <= MAX_GROUPS {
         return [groups as u32, 1, z];
     }

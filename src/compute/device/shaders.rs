@@ -10,16 +10,6 @@ use std::collections::BTreeMap;
 
 static FILES: Dir = include_dir!("$CARGO_MANIFEST_DIR/shaders");
 
-/// Every shader by its path below `shaders/`, without the ending: what [`Kernel::shader`] may be. The folder `shared` holds
-/// what they import.
-pub fn names() -> Vec<&'static str> {
-    let folders = FILES.dirs().filter(|folder| folder.path().as_os_str() != "shared");
-    let files = folders.flat_map(|folder| folder.files());
-    let mut names: Vec<_> = files.filter_map(|file| file.path().to_str()?.strip_suffix(".wgsl")).collect();
-    names.sort_unstable();
-    names
-}
-
 fn text(name: &str) -> &'static str {
     let file = FILES.get_file(format!("{name}.wgsl"));
     file.and_then(|file| file.contents_utf8()).unwrap_or_else(|| panic!("no shader {name}"))
@@ -33,8 +23,8 @@ fn element(precision: Precision) -> &'static str {
     }
 }
 
-/// The source of a kernel's shader with its imports in place. Panics on a name that is not among [`names`] and on a template
-/// that does not render: mistakes in the program, which the tests of all operators would meet.
+/// The source of a kernel's shader with its imports in place. Panics on a name without a file and on a template that does
+/// not render: mistakes in the program, which the tests of all operators would meet.
 pub fn source(kernel: &Kernel) -> String {
     let mut out = String::new();
     for line in text(kernel.shader).lines() {

@@ -11,13 +11,13 @@ mod session;
 mod space;
 mod tune;
 
-pub use plan::Limits;
+pub use plan::{Limits, Segment};
 
 pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters, Part, Role};
-pub use record::{Recorder, Segment};
+pub use record::Recorder;
 pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
-pub use space::{BlockMask, Blocks, GROUP, GROUP_BYTES, VoxelLayout, VoxelLayoutUniform, product};
+pub use space::{BlockMask, Blocks, GROUP, GROUP_BYTES, VoxelLayout, VoxelLayoutUniform, coordinate, product};
 pub use tune::Tuned;
 
 pub use crate::compute::device::recording::Precision;
@@ -202,11 +202,6 @@ impl Graph {
         self.id
     }
 
-    /// How feature tensors are stored.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
     /// An image (channels, z, y, x) of 32-bit floats that the host uploads before each run.
     pub fn image(&mut self, channels: usize, dims: [usize; 3]) -> Input {
         self.input((channels * product(dims) * 4) as u64)
@@ -223,6 +218,11 @@ impl Graph {
     fn upload(&mut self, bytes: u64) -> u32 {
         self.inputs.push(bytes);
         self.inputs.len() as u32 - 1
+    }
+
+    /// Where what the host uploads to a place lies.
+    fn upload_slice(&self, slot: u32) -> Slice {
+        Slice { heap: Heap::Input(slot), offset: 0, size: self.inputs[slot as usize] }
     }
 
     /// Bytes that the host uploads before each run: as many as it likes, `bytes` at most.
@@ -284,6 +284,16 @@ impl Graph {
         }
     }
 
+    /// Bytes that a tensor stores.
+    fn bytes(&self, t: TensorId) -> u64 {
+        match self.tensors[t].kind {
+            Kind::Feature { channels, space } => {
+                (channels.div_ceil(GROUP) * space.voxels()) as u64 * self.precision.group_bytes()
+            }
+            Kind::Bytes(bytes) => bytes,
+        }
+    }
+
     /// Keeps a feature tensor until the end of the run, so that the host can read it.
     ///
     /// # Panics
@@ -332,24 +342,16 @@ impl Graph {
     /// Forward tensors whose recomputation is worth it: those first that cost least for each byte they free, of equals the
     /// largest.
     pub fn recomputation_candidates(&self) -> Vec<TensorId> {
-        let mut found: Vec<(f64, u64, TensorId)> = self.nodes[..self.forward_end()]
+        let end = if self.forward_nodes > 0 { self.forward_nodes } else { self.nodes.len() };
+        let mut found: Vec<(f64, u64, TensorId)> = self.nodes[..end]
             .iter()
             .filter_map(|n| Some((n.op.recomputation_cost()?, &n.outputs)))
             .flat_map(|(cost, outputs)| outputs.iter().map(move |&t| (cost, t)))
-            .filter_map(|(cost, t)| match self.tensors[t].kind {
-                Kind::Feature { channels, space } => {
-                    let bytes = (channels.div_ceil(GROUP) * space.voxels()) as u64 * self.precision.group_bytes();
-                    Some((cost, bytes, t))
-                }
-                Kind::Bytes(_) => None,
-            })
+            .filter(|&(_, t)| matches!(self.tensors[t].kind, Kind::Feature { .. }))
+            .map(|(cost, t)| (cost, self.bytes(t), t))
             .collect();
         found.sort_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(&a.1)).then(a.2.cmp(&b.2)));
         found.into_iter().map(|(_, _, t)| t).collect()
-    }
-
-    fn forward_end(&self) -> usize {
-        if self.forward_nodes > 0 { self.forward_nodes } else { self.nodes.len() }
     }
 
     /// Appends the gradient nodes of everything before, from tensors whose gradients are `seeds` (tensor, gradient).
@@ -434,9 +436,8 @@ impl Graph {
             .outputs
             .iter()
             .map(|&o| {
-                let (kind, needs) = (self.tensors[o].kind, self.tensors[o].needs_gradient);
-                let clone = self.tensor(kind, Storage::Arena);
-                self.tensors[clone].needs_gradient = needs;
+                let clone = self.tensors.len();
+                self.tensors.push(Tensor { storage: Storage::Arena, ..self.tensors[o].clone() });
                 self.clones.insert(o, clone);
                 clone
             })

@@ -34,17 +34,10 @@ impl Packing {
     pub fn bytes(&self) -> u64 {
         match self {
             Packing::Vector { channels } => channels.div_ceil(GROUP) as u64 * GROUP_BYTES,
-            Packing::Convolution { out, taps, .. } => {
-                (out.div_ceil(GROUP) * taps * self.in_groups()) as u64 * 4 * GROUP_BYTES
+            Packing::Convolution { out, inputs, taps } => {
+                let in_groups: usize = inputs.iter().map(|c| c.div_ceil(GROUP)).sum();
+                (out.div_ceil(GROUP) * taps * in_groups) as u64 * 4 * GROUP_BYTES
             }
-        }
-    }
-
-    /// Input channel groups of a convolution over all its inputs.
-    pub fn in_groups(&self) -> usize {
-        match self {
-            Packing::Vector { .. } => 0,
-            Packing::Convolution { inputs, .. } => inputs.iter().map(|c| c.div_ceil(GROUP)).sum(),
         }
     }
 
@@ -118,18 +111,6 @@ pub enum Role {
     Token,
 }
 
-impl Role {
-    /// Of the weight of this shape in PyTorch.
-    pub fn weight(shape: &[usize]) -> Self {
-        Role::Weight { fan_in: shape[1..].iter().product() }
-    }
-
-    /// Of the bias of a layer whose weight has this shape in PyTorch.
-    pub fn bias(weight: &[usize]) -> Self {
-        Role::Bias { fan_in: weight[1..].iter().product() }
-    }
-}
-
 /// Where in a network a parameter is: freezing and transfer ask for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Part {
@@ -173,10 +154,8 @@ pub struct Parameters {
 /// Where each parameter lies: chunk and offset, the same for weights, gradients and momentum.
 #[derive(Clone, Debug)]
 pub struct ParameterLayout {
-    /// Chunk and offset of each parameter.
-    pub places: Vec<(u32, u64)>,
-    /// Bytes of each parameter.
-    pub sizes: Vec<u64>,
+    /// Chunk, offset and bytes of each parameter.
+    pub places: Vec<(u32, u64, u64)>,
     /// Bytes of each chunk.
     pub chunks: Vec<u64>,
 }
@@ -184,22 +163,13 @@ pub struct ParameterLayout {
 impl Parameters {
     /// The parameter of that name, made when it is new. Panics when it exists with another shape.
     pub fn get_or_add(&mut self, name: &str, shape: &[usize], packing: Packing, role: Role, part: Part) -> ParamId {
-        if let Some(id) = self.list.iter().position(|p| p.name == name) {
-            assert_eq!(
-                (&self.list[id].shape[..], &self.list[id].packing),
-                (shape, &packing),
-                "parameter {name} differs"
-            );
+        if let Some(id) = self.find(name) {
+            let known = &self.list[id];
+            assert_eq!((&known.shape[..], &known.packing), (shape, &packing), "parameter {name} differs");
             return id;
         }
-        self.list.push(Parameter {
-            name: name.to_string(),
-            shape: shape.to_vec(),
-            packing,
-            role,
-            part,
-            trained: false,
-        });
+        let (name, shape) = (name.to_string(), shape.to_vec());
+        self.list.push(Parameter { name, shape, packing, role, part, trained: false });
         self.list.len() - 1
     }
 
@@ -220,16 +190,14 @@ impl Parameters {
 
     /// Places every parameter in chunks of at most `max_chunk` bytes.
     pub fn layout(&self, max_chunk: u64) -> ParameterLayout {
-        let mut layout = ParameterLayout { places: Vec::new(), sizes: Vec::new(), chunks: Vec::new() };
+        let mut layout = ParameterLayout { places: Vec::new(), chunks: Vec::new() };
         for p in &self.list {
             let size = p.packing.bytes();
-            let room = layout.chunks.last().is_some_and(|&used| used + size <= max_chunk);
-            if !room {
+            if layout.chunks.last().is_none_or(|&used| used + size > max_chunk) {
                 layout.chunks.push(0);
             }
             let chunk = layout.chunks.len() - 1;
-            layout.places.push((chunk as u32, layout.chunks[chunk]));
-            layout.sizes.push(size);
+            layout.places.push((chunk as u32, layout.chunks[chunk], size));
             layout.chunks[chunk] += size.next_multiple_of(ALIGNMENT);
         }
         layout
@@ -239,8 +207,8 @@ impl Parameters {
 impl ParameterLayout {
     /// Where a parameter lies in one of the heaps that share the layout.
     pub fn slice(&self, heap: fn(u32) -> Heap, id: ParamId) -> Slice {
-        let (chunk, offset) = self.places[id];
-        Slice { heap: heap(chunk), offset, size: self.sizes[id] }
+        let (chunk, offset, size) = self.places[id];
+        Slice { heap: heap(chunk), offset, size }
     }
     /// Bytes of all chunks.
     pub fn bytes(&self) -> u64 {
@@ -249,9 +217,7 @@ impl ParameterLayout {
     /// Runs of neighbouring trained parameters, each within one chunk: (chunk, offset, size).
     pub fn trained_runs(&self, parameters: &Parameters) -> Vec<(u32, u64, u64)> {
         let mut runs: Vec<(u32, u64, u64)> = Vec::new();
-        for (id, p) in parameters.list.iter().enumerate().filter(|(_, p)| p.trained) {
-            let (chunk, offset) = self.places[id];
-            let size = p.packing.bytes();
+        for (_, &(chunk, offset, size)) in parameters.list.iter().zip(&self.places).filter(|(p, _)| p.trained) {
             match runs.last_mut() {
                 Some(run) if run.0 == chunk && (run.1 + run.2).next_multiple_of(ALIGNMENT) == offset => {
                     run.2 = offset + size - run.1

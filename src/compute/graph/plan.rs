@@ -3,6 +3,7 @@
 use super::space::GROUP;
 use super::{Feature, Graph, Kind, Storage, TensorId};
 use crate::base::{Error, Result};
+use crate::compute::device::{Heap, Slice};
 
 /// Limits of the adapter that shape the plan.
 #[derive(Clone, Copy, Debug)]
@@ -15,26 +16,22 @@ pub struct Limits {
 
 const ALIGNMENT: u64 = 256;
 
-/// A piece of a tensor: channel groups `first..first + groups` of a feature tensor, or the whole of another.
+/// A piece of a tensor in one binding: channel groups `first_group..first_group + groups` of a feature tensor, or the whole of another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Piece {
+pub struct Segment {
     /// First channel group.
     pub first_group: usize,
     /// Number of channel groups; 0 for tensors that are not feature tensors.
     pub groups: usize,
-    /// Which heap of the arena.
-    pub heap: u32,
-    /// Bytes from its beginning.
-    pub offset: u64,
-    /// Bytes.
-    pub size: u64,
+    /// Where it lies.
+    pub slice: Slice,
 }
 
 /// The arena of one graph.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryPlan {
-    /// Pieces of each arena tensor (empty for others and for tensors without use).
-    pub pieces: Vec<Vec<Piece>>,
+    /// Segments of each arena tensor (none of others and of tensors without use).
+    pub segments: Vec<Vec<Segment>>,
     /// Bytes of each arena heap.
     pub heaps: Vec<u64>,
     /// The least that any plan needs: the largest sum of tensors alive at one time.
@@ -43,8 +40,8 @@ pub struct MemoryPlan {
 
 impl MemoryPlan {
     /// Where a kept feature tensor lies.
-    pub fn pieces_of(&self, feature: Feature) -> &[Piece] {
-        &self.pieces[feature.tensor]
+    pub fn segments_of(&self, feature: Feature) -> &[Segment] {
+        &self.segments[feature.tensor]
     }
 
     /// Bytes of all heaps.
@@ -72,7 +69,7 @@ fn lifetimes(graph: &Graph) -> Vec<Option<(usize, usize)>> {
 /// Places every arena tensor: largest first, each at the lowest offset that is free during its life.
 pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
     let lives = lifetimes(graph);
-    let mut plan = MemoryPlan { pieces: vec![Vec::new(); graph.tensors.len()], ..Default::default() };
+    let mut plan = MemoryPlan { segments: vec![Vec::new(); graph.tensors.len()], ..Default::default() };
     let mut units: Vec<(u64, usize, usize, TensorId, usize, usize)> = Vec::new();
     for (t, tensor) in graph.tensors.iter().enumerate() {
         let (Storage::Arena | Storage::Kept, Some((first, last))) = (tensor.storage, lives[t]) else { continue };
@@ -82,7 +79,14 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
                 let group_bytes = space.voxels() as u64 * graph.precision.group_bytes();
                 let most = (limits.max_binding / group_bytes) as usize;
                 if most == 0 {
-                    return Err(too_large(space.dims, group_bytes, limits.max_binding));
+                    let ([z, y, x], limit) = (space.dims, limits.max_binding);
+                    return Err(Error::device(
+                        format!(
+                            "four channels of a {z}x{y}x{x} patch take {group_bytes} bytes, more than the adapter binds at once \
+                             ({limit})"
+                        ),
+                        "Choose a smaller patch (train.patch) or another adapter with --device",
+                    ));
                 }
                 let groups = channels.div_ceil(GROUP);
                 for q in (0..groups).step_by(most) {
@@ -120,11 +124,9 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
                 break offset;
             }
             if offset == 0 {
+                let limit = limits.max_buffer;
                 return Err(Error::device(
-                    format!(
-                        "a tensor of {room} bytes exceeds the adapter's buffer limit of {} bytes",
-                        limits.max_buffer
-                    ),
+                    format!("a tensor of {room} bytes exceeds the adapter's buffer limit of {limit} bytes"),
                     "Choose a smaller patch or another adapter with --device",
                 ));
             }
@@ -133,22 +135,13 @@ pub fn plan(graph: &Graph, limits: Limits) -> Result<MemoryPlan> {
         let at = placed[heap].partition_point(|p| p.0 < offset);
         placed[heap].insert(at, (offset, offset + room, first, last));
         plan.heaps[heap] = plan.heaps[heap].max(offset + room);
-        plan.pieces[t].push(Piece { first_group: q, groups, heap: heap as u32, offset, size });
+        let slice = Slice { heap: Heap::Arena(heap as u32), offset, size };
+        plan.segments[t].push(Segment { first_group: q, groups, slice });
     }
-    for pieces in &mut plan.pieces {
-        pieces.sort_by_key(|p| p.first_group);
+    for segments in &mut plan.segments {
+        segments.sort_by_key(|s| s.first_group);
     }
     Ok(plan)
-}
-
-fn too_large(dims: [usize; 3], bytes: u64, limit: u64) -> Error {
-    Error::device(
-        format!(
-            "four channels of a {}x{}x{} patch take {bytes} bytes, more than the adapter binds at once ({limit})",
-            dims[0], dims[1], dims[2]
-        ),
-        "Choose a smaller patch (train.patch) or another adapter with --device",
-    )
 }
 
 #[cfg(test)]
@@ -182,15 +175,15 @@ mod tests {
                 if la < fb || lb < fa {
                     continue;
                 }
-                for p in &plan.pieces[chain[a]] {
+                for p in plan.segments[chain[a]].iter().map(|s| s.slice) {
                     assert!(p.size <= limits.max_binding);
-                    for q in &plan.pieces[chain[b]] {
+                    for q in plan.segments[chain[b]].iter().map(|s| s.slice) {
                         assert!(p.heap != q.heap || p.offset + p.size <= q.offset || q.offset + q.size <= p.offset);
                     }
                 }
             }
         }
-        let total: u64 = plan.pieces.iter().flatten().map(|p| p.size).sum();
+        let total: u64 = plan.segments.iter().flatten().map(|s| s.slice.size).sum();
         assert!(plan.bytes() >= plan.floor && plan.bytes() < total);
     }
 }

@@ -1,22 +1,11 @@
 //! From nodes to dispatches: where tensors lie, and what every kernel needs to be told.
 
-use super::plan::{MemoryPlan, Piece};
+use super::plan::{MemoryPlan, Segment};
 use super::space::{GROUP, VoxelLayout};
 use super::{Flag, Graph, Kind, ParameterLayout, Storage, TensorId};
-use crate::compute::device::recording::Precision;
+use crate::compute::device::recording::{Precision, fold};
 use crate::compute::device::{AdapterFacts, Dispatch, Heap, Kernel, KernelTable, Recording, Slice, Workgroups};
 use bytemuck::Pod;
-
-/// Channel groups `first_group..first_group + groups` of a tensor, in one binding.
-#[derive(Clone, Copy, Debug)]
-pub struct Segment {
-    /// First channel group.
-    pub first_group: usize,
-    /// Number of channel groups.
-    pub groups: usize,
-    /// Where they lie.
-    pub slice: Slice,
-}
 
 /// A problem for which an operator has several kernels.
 #[derive(Clone, Debug)]
@@ -37,7 +26,6 @@ pub struct Recorder<'a> {
     kernels: &'a KernelTable,
     /// What is recorded so far.
     pub recording: Recording,
-    label: &'static str,
     node: usize,
     choices: Vec<Choice>,
 }
@@ -51,17 +39,7 @@ impl<'a> Recorder<'a> {
         facts: &'a AdapterFacts,
         kernels: &'a KernelTable,
     ) -> Self {
-        Self {
-            graph,
-            plan,
-            layout,
-            facts,
-            kernels,
-            recording: Recording::default(),
-            label: "",
-            node: 0,
-            choices: Vec::new(),
-        }
+        Self { graph, plan, layout, facts, kernels, recording: Recording::default(), node: 0, choices: Vec::new() }
     }
 
     /// Records every node in order.
@@ -85,7 +63,6 @@ impl<'a> Recorder<'a> {
     fn add(&mut self, index: usize) {
         let node = &self.graph.nodes[index];
         self.node = index;
-        self.label = node.op.name();
         node.op.record(node, self);
     }
 
@@ -112,14 +89,9 @@ impl<'a> Recorder<'a> {
         self.shape(t).0.div_ceil(GROUP)
     }
 
-    /// Bytes that a feature tensor stores.
+    /// Bytes that a tensor stores.
     pub fn bytes(&self, t: TensorId) -> f64 {
-        match self.graph.tensors[t].kind {
-            Kind::Bytes(bytes) => bytes as f64,
-            Kind::Feature { channels, space } => {
-                (channels.div_ceil(GROUP) * space.voxels()) as f64 * self.group_bytes()
-            }
-        }
+        self.graph.bytes(t) as f64
     }
 
     /// How feature tensors are stored.
@@ -143,15 +115,8 @@ impl<'a> Recorder<'a> {
             matches!(self.graph.tensors[t].storage, Storage::Arena | Storage::Kept),
             "tensor {t} is not in the arena"
         );
-        assert!(!self.plan.pieces[t].is_empty(), "tensor {t} was never planned");
-        self.plan.pieces[t]
-            .iter()
-            .map(|p: &Piece| Segment {
-                first_group: p.first_group,
-                groups: p.groups,
-                slice: Slice { heap: Heap::Arena(p.heap), offset: p.offset, size: p.size },
-            })
-            .collect()
+        assert!(!self.plan.segments[t].is_empty(), "tensor {t} was never planned");
+        self.plan.segments[t].clone()
     }
 
     /// Channel groups that two tensors of as many channels share segment by segment: (segment of a, channel group in it, segment of b, channel group in
@@ -176,10 +141,7 @@ impl<'a> Recorder<'a> {
         let tensor = &self.graph.tensors[t];
         let Kind::Bytes(size) = tensor.kind else { panic!("tensor {t} is a feature tensor: bind its segments") };
         match tensor.storage {
-            Storage::Arena | Storage::Kept => {
-                let p = self.plan.pieces[t][0];
-                Slice { heap: Heap::Arena(p.heap), offset: p.offset, size: p.size }
-            }
+            Storage::Arena | Storage::Kept => self.plan.segments[t][0].slice,
             Storage::Input(index) => Slice { heap: Heap::Input(index), offset: 0, size },
             Storage::Output(output) => output.slice(),
             Storage::Weight(id) => self.layout.slice(Heap::Weights, id),
@@ -190,18 +152,13 @@ impl<'a> Recorder<'a> {
 
     /// A binding for a read-only buffer that the chosen variant of a kernel does not read.
     pub fn dummy(&self) -> Slice {
-        Slice { heap: Heap::Input(0), offset: 0, size: self.graph.inputs[0] }
+        self.graph.upload_slice(0)
     }
 
     /// The mask table of the first sparse space of the list, for kernels that import `space`.
     pub fn mask(&self, spaces: &[&VoxelLayout]) -> Slice {
-        match spaces.iter().find_map(|s| s.mask()) {
-            Some(mask) => {
-                let slot = self.graph.masks[mask as usize].slot;
-                Slice { heap: Heap::Input(slot), offset: 0, size: self.graph.inputs[slot as usize] }
-            }
-            None => self.dummy(),
-        }
+        let mask = spaces.iter().find_map(|s| s.mask());
+        self.graph.upload_slice(mask.map_or(0, |mask| self.graph.masks[mask as usize].slot))
     }
 
     /// Workgroups of `per_group` voxels over a space, by `z`.
@@ -219,7 +176,7 @@ impl<'a> Recorder<'a> {
 
     /// Workgroups of `per_group` for `items`, or none while the flag is off.
     pub fn when(&self, flag: Flag, items: usize, per_group: usize) -> Workgroups {
-        Workgroups::when(flag.0, items, per_group)
+        Workgroups::When { flag: flag.0, groups: fold(items, per_group, 1) }
     }
 
     /// Appends a dispatch of `kernel` with its uniform and its storage buffers from binding 1 on; `flops` and `bytes` are its
@@ -238,7 +195,7 @@ impl<'a> Recorder<'a> {
             params: bytemuck::bytes_of(params).to_vec(),
             bindings: bindings.to_vec(),
             workgroups,
-            label: self.label,
+            label: self.graph.nodes[self.node].op.name(),
             flops,
             bytes,
         });

@@ -1,10 +1,10 @@
 //! Graphs on a device: allocates what the plans say, uploads inputs, runs, reads results.
 
-use super::plan::{self, MemoryPlan, Piece};
+use super::plan::{self, MemoryPlan};
 use super::record::Recorder;
 use super::{
-    BlockMask, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Limits, Mask, Output, ParamId, ParameterLayout,
-    Parameters, Precision, Readout, product,
+    BlockMask, Blocks, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Limits, Mask, Output, ParamId,
+    ParameterLayout, Parameters, Precision, Readout, coordinate, product,
 };
 use crate::base::{Error, Result};
 use crate::compute::device::{Dynamic, Executable, Gpu, Heap, Heaps, Recording, Slice, Timing};
@@ -145,21 +145,17 @@ impl Session {
         let plans = graphs.iter().map(|g| plan::plan(g, limits)).collect::<Result<Vec<_>>>()?;
         let mut heaps = Heaps::default();
         let optimizer = optimizer.map(|make| make(&parameters, &layout));
-        for (k, &bytes) in largest(plans.iter().map(|p| &p.heaps[..])).iter().enumerate() {
-            gpu.allocate(&mut heaps, Heap::Arena(k as u32), bytes)?;
+        let mut allocate = |heap: fn(u32) -> Heap, sizes: &[u64]| {
+            (0..).zip(sizes).try_for_each(|(k, &bytes)| gpu.allocate(&mut heaps, heap(k), bytes))
+        };
+        allocate(Heap::Arena, &largest(plans.iter().map(|p| &p.heaps[..])))?;
+        allocate(Heap::Input, &largest(graphs.iter().map(|g| &g.inputs[..])))?;
+        allocate(Heap::Weights, &layout.chunks)?;
+        if parameters.list.iter().any(|p| p.trained) {
+            allocate(Heap::Gradients, &layout.chunks)?;
         }
-        for (k, &bytes) in largest(graphs.iter().map(|g| &g.inputs[..])).iter().enumerate() {
-            gpu.allocate(&mut heaps, Heap::Input(k as u32), bytes)?;
-        }
-        for (k, &bytes) in layout.chunks.iter().enumerate() {
-            let k = k as u32;
-            gpu.allocate(&mut heaps, Heap::Weights(k), bytes)?;
-            if graphs.iter().any(|g| g.parameters.list.iter().any(|p| p.trained)) {
-                gpu.allocate(&mut heaps, Heap::Gradients(k), bytes)?;
-            }
-            if optimizer.is_some() {
-                gpu.allocate(&mut heaps, Heap::Momentum(k), bytes)?;
-            }
+        if optimizer.is_some() {
+            allocate(Heap::Momentum, &layout.chunks)?;
         }
         gpu.allocate(&mut heaps, Heap::Output, optimizer_scratch() + optimizer.as_ref().map_or(0, |o| o.scratch))?;
         gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
@@ -277,40 +273,34 @@ impl Session {
         let (p, tensor) = (self.program(feature.graph), feature.tensor);
         let (channels, space) = p.graph.shape(tensor);
         let size = product(space.dims);
-        let stride = space.voxels();
         let mut out = vec![0.0; channels * size];
-        let table: Option<Vec<u32>> = match space.mask() {
+        let places = match space.blocks {
             None => None,
-            Some(mask) => {
-                let slot = p.graph.masks[mask as usize].slot;
-                let slice = Slice { heap: Heap::Input(slot), offset: 0, size: p.graph.inputs[slot as usize] };
-                Some(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?))
+            Some(blocks) => {
+                let slice = p.graph.upload_slice(p.graph.masks[blocks.mask as usize].slot);
+                let table: Vec<u32> = bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?);
+                Some(places(&table, blocks, space.dims))
             }
         };
-        for piece in &p.plan.pieces[tensor] {
-            let values = self.values(p, piece)?;
-            for q in 0..piece.groups {
-                for lane in 0..GROUP {
-                    let channel = (piece.first_group + q) * GROUP + lane;
-                    if channel >= channels {
-                        continue;
-                    }
-                    let target = &mut out[channel * size..(channel + 1) * size];
-                    match (&table, space.blocks) {
-                        (Some(table), Some(blocks)) => {
-                            scatter(&values, (q * stride, lane), table, blocks, space.dims, target)
-                        }
-                        _ => (0..size).for_each(|v| target[v] = values[(q * stride + v) * GROUP + lane]),
-                    }
+        for segment in &p.plan.segments[tensor] {
+            let values = self.values(p, segment.slice)?;
+            let first = segment.first_group * GROUP;
+            for channel in first..channels.min(first + segment.groups * GROUP) {
+                let (group, lane) = ((channel - first) / GROUP, channel % GROUP);
+                let of_channel = &values[group * space.voxels() * GROUP..];
+                let stored = of_channel.iter().skip(lane).step_by(GROUP);
+                let target = &mut out[channel * size..(channel + 1) * size];
+                match &places {
+                    None => target.iter_mut().zip(stored).for_each(|(to, &value)| *to = value),
+                    Some(places) => places.iter().zip(stored).for_each(|(&at, &value)| target[at] = value),
                 }
             }
         }
         Ok(out)
     }
 
-    /// The values of a piece of a feature tensor as they are stored.
-    fn values(&self, p: &Program, piece: &Piece) -> Result<Vec<f32>> {
-        let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size: piece.size };
+    /// The values of a segment of a feature tensor as they are stored.
+    fn values(&self, p: &Program, slice: Slice) -> Result<Vec<f32>> {
         let bytes = self.gpu.read(&self.heaps, slice)?;
         Ok(match p.graph.precision {
             Precision::F32 => bytemuck::pod_collect_to_vec(&bytes),
@@ -331,9 +321,9 @@ impl Session {
             Some(b) => self.dynamic.visible[b.mask as usize] as usize * product(b.block),
         };
         let mut largest = 0f32;
-        for piece in &p.plan.pieces[tensor] {
-            let values = self.values(p, piece)?;
-            let lanes = (0..piece.groups * GROUP).filter(|lane| piece.first_group * GROUP + lane >= channels);
+        for segment in &p.plan.segments[tensor] {
+            let values = self.values(p, segment.slice)?;
+            let lanes = (0..segment.groups * GROUP).filter(|lane| segment.first_group * GROUP + lane >= channels);
             for lane in lanes {
                 let first = lane / GROUP * space.voxels();
                 let of_lane = (first..first + stored).map(|v| values[v * GROUP + lane % GROUP].abs());
@@ -345,10 +335,7 @@ impl Session {
 
     /// Reads a kept tensor that is not a feature tensor, as 32-bit values.
     pub fn read_words(&self, readout: Readout) -> Result<Vec<u32>> {
-        let (p, tensor) = (self.program(readout.graph), readout.tensor);
-        let Kind::Bytes(size) = p.graph.tensors[tensor].kind else { panic!("tensor {tensor} is a feature tensor") };
-        let piece = p.plan.pieces[tensor][0];
-        let slice = Slice { heap: Heap::Arena(piece.heap), offset: piece.offset, size };
+        let slice = self.program(readout.graph).plan.segments[readout.tensor][0].slice;
         Ok(bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?))
     }
 
@@ -442,29 +429,14 @@ impl Limits {
     }
 }
 
-/// One channel of a sparse tensor to its place in the whole volume.
-fn scatter(
-    values: &[f32],
-    (base, lane): (usize, usize),
-    table: &[u32],
-    blocks: super::Blocks,
-    dims: [usize; 3],
-    target: &mut [f32],
-) {
-    let volume = product(blocks.block);
-    let list = &table[2 + table[1] as usize..];
-    for (slot, &cell) in list.iter().take(table[0] as usize).enumerate() {
-        let cell = cell as usize;
-        let corner = [
-            cell / (blocks.grid[1] * blocks.grid[2]) * blocks.block[0],
-            cell / blocks.grid[2] % blocks.grid[1] * blocks.block[1],
-            cell % blocks.grid[2] * blocks.block[2],
-        ];
-        for l in 0..volume {
-            let (z, y, x) =
-                (l / (blocks.block[1] * blocks.block[2]), l / blocks.block[2] % blocks.block[1], l % blocks.block[2]);
-            let at = ((corner[0] + z) * dims[1] + corner[1] + y) * dims[2] + corner[2] + x;
-            target[at] = values[(base + slot * volume + l) * GROUP + lane];
-        }
-    }
+/// Where each voxel that is stored under a mask of this table lies in the whole volume.
+fn places(table: &[u32], blocks: Blocks, dims: [usize; 3]) -> Vec<usize> {
+    let visible = &table[2 + table[1] as usize..][..table[0] as usize];
+    let inside: Vec<_> = (0..product(blocks.block)).map(|n| coordinate(n, blocks.block)).collect();
+    let of_block = |&cell: &u32| {
+        let cell = coordinate(cell as usize, blocks.grid);
+        let at = move |a: usize, c: [usize; 3]| cell[a] * blocks.block[a] + c[a];
+        inside.iter().map(move |&c| (at(0, c) * dims[1] + at(1, c)) * dims[2] + at(2, c))
+    };
+    visible.iter().flat_map(of_block).collect()
 }

@@ -89,6 +89,11 @@ pub fn product(v: [usize; 3]) -> usize {
     v[0] * v[1] * v[2]
 }
 
+/// Coordinates (z, y, x) of the `n`-th voxel of a volume in C order.
+pub fn coordinate(n: usize, dims: [usize; 3]) -> [usize; 3] {
+    [n / (dims[1] * dims[2]), n / dims[2] % dims[1], n % dims[2]]
+}
+
 /// Byte layout of the WGSL struct `VoxelLayout`.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, Pod, Zeroable)]
@@ -121,11 +126,6 @@ pub struct BlockMask {
 }
 
 impl BlockMask {
-    /// A mask that hides nothing.
-    pub fn all_visible(grid: [usize; 3]) -> Self {
-        Self { grid, visible: vec![true; product(grid)] }
-    }
-
     /// Number of visible cells.
     pub fn count(&self) -> usize {
         self.visible.iter().filter(|&&v| v).count()

@@ -2,7 +2,7 @@
 
 use super::record::Recorder;
 use super::session::Session;
-use super::{BlockMask, GraphId, Mask};
+use super::{BlockMask, GraphId, Mask, product};
 use crate::base::Result;
 use crate::compute::device::KernelTable;
 use std::collections::BTreeSet;
@@ -72,9 +72,8 @@ impl Session {
     /// The device fails.
     pub fn show_all_blocks(&mut self) -> Result<()> {
         for (index, (grid, capacity)) in self.masks.clone().into_iter().enumerate() {
-            let mut mask = BlockMask::all_visible(grid);
-            mask.visible.iter_mut().skip(capacity).for_each(|v| *v = false);
-            self.set_mask(Mask::nth(index, grid), &mask)?;
+            let visible = (0..product(grid)).map(|cell| cell < capacity).collect();
+            self.set_mask(Mask::nth(index, grid), &BlockMask { grid, visible })?;
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 //! PlainConvUNet, UNetDecoder).
 
 use super::{Encoder, Network};
-use crate::compute::graph::{Graph, Mask, Packing, Part, Role, TensorId, VoxelLayout};
+use crate::compute::graph::{Graph, Mask, Part, TensorId, VoxelLayout};
 use crate::compute::ops::{Bias, Epilogue, Geometry};
 
 /// Negative slope of every leaky ReLU (PyTorch's default).
@@ -153,13 +153,7 @@ fn decoder_stages(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<T
             outputs.push(g.within(Part::Head, |g| g.conv3d(&[x], &name, classes, space, one, Bias::Trained)));
         } else {
             // nnU-Net registers every head; without deep supervision nothing trains them.
-            let shape = [classes, channels, 1, 1, 1];
-            let packing = Packing::Convolution { out: classes, inputs: vec![channels], taps: 1 };
-            g.within(Part::Head, |g| {
-                g.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
-                let packing = Packing::Vector { channels: classes };
-                g.parameter(&format!("{name}.bias"), &[classes], packing, Role::bias(&shape));
-            });
+            g.within(Part::Head, |g| g.convolution_parameters(&name, classes, &[channels], [1; 3], Some(classes)));
         }
     }
     outputs.reverse();
@@ -169,7 +163,7 @@ fn decoder_stages(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<T
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::compute::graph::{Parameters, Precision};
+    use crate::compute::graph::{Parameters, Precision, Role};
 
     /// Parameters of a network with this encoder: name, part and role.
     fn parameters(encoder: Encoder) -> Vec<(String, Part, Role)> {

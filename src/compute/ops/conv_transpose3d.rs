@@ -9,7 +9,7 @@ use super::conv3d::reference::{conv3d, conv3d_backward};
 use super::conv3d::{InputGradient, record_forward, weight_gradient};
 use super::geometry::Geometry;
 use super::loops::Shape;
-use crate::compute::graph::{Graph, Node, Op, Packing, Precision, Recorder, Role, TensorId, VoxelLayout, product};
+use crate::compute::graph::{GROUP, Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product};
 
 struct ConvTranspose3d {
     /// Of the convolution that it is the adjoint of.
@@ -24,14 +24,10 @@ impl Graph {
         let (channels_in, space) = self.shape(x);
         assert!(!space.is_sparse(), "the transposed convolution of {name} works on dense spaces");
         let geometry = Geometry::cells(stride);
-        let shape = [channels_in, channels, stride[0], stride[1], stride[2]];
-        let packing = Packing::Convolution { out: channels_in, inputs: vec![channels], taps: geometry.taps() };
-        let out_groups = packing.in_groups();
-        let weight = self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape));
-        let packing = Packing::Vector { channels };
-        let bias = self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape));
+        let parameters = self.convolution_parameters(name, channels_in, &[channels], stride, Some(channels));
         let y = self.feature(channels, VoxelLayout::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
-        self.push(ConvTranspose3d { geometry, out_groups }, &[x, weight, bias], &[y]);
+        let out_groups = channels.div_ceil(GROUP);
+        self.push(ConvTranspose3d { geometry, out_groups }, &[x, parameters[0], parameters[1]], &[y]);
         y
     }
 }

@@ -56,7 +56,7 @@ impl MemoryPlan {
         let scan = grid.shape.iter().product::<usize>() as u64;
         let prepared = grid.prepared.iter().product::<usize>() as u64;
         let placed = plan(&built.graph, limits)?;
-        let piece = placed.pieces_of(built.logits).iter().map(|p| p.size).max().unwrap_or(0);
+        let piece = placed.segments_of(built.logits).iter().map(|s| s.slice.size).max().unwrap_or(0);
         let numbers = piece * GROUP_BYTES / work.precision.group_bytes();
         let parameters = built.graph.parameters.list.iter();
         let largest = parameters.map(|p| p.shape.iter().product::<usize>()).max().unwrap_or(0);

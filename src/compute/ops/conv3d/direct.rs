@@ -20,11 +20,7 @@ impl Tiling {
     /// large as registers allow. It also keeps only so much compiled code: past that Mesa 22 compiles every kernel again at
     /// every dispatch, so there are few variants.
     pub fn new(software: bool, groups: usize, space: &VoxelLayout) -> Self {
-        let groups = match groups {
-            1 => 1,
-            2 => 2,
-            _ => 4,
-        };
+        let groups = groups.next_power_of_two().min(4);
         if software {
             return Self { groups: groups.max(2), voxels: 4, workgroup: SOFTWARE_WORKGROUP };
         }
@@ -45,6 +41,5 @@ pub(super) fn record(r: &mut Recorder, pass: &Pass) {
         .with("WORKGROUP", tiling.workgroup as u32)
         .flag("TRANSPOSED", pass.matrices.transposed)
         .flag("SCATTER", pass.scatter.is_some());
-    let workgroups = r.over(&pass.grid, tiling.workgroup * tiling.voxels, pass.target.groups.div_ceil(tiling.groups));
-    r.dispatch(kernel, &pass.params(), &pass.bindings(r), workgroups, pass.flops, pass.bytes());
+    pass.dispatch(r, kernel, tiling.workgroup * tiling.voxels, pass.target.groups.div_ceil(tiling.groups));
 }

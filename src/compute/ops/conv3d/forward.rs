@@ -16,30 +16,19 @@ pub(in crate::compute::ops) fn record_forward(
     y: TensorId,
     accumulate: bool,
 ) {
-    let (channels_out, output) = r.shape(y);
+    let output = r.shape(y).1;
     let weight_in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
     for out in r.segments(y) {
         let mut first_in_group = 0;
         let mut first = true;
         for &x in inputs {
-            let (channels_in, input) = r.shape(x);
             for segment in r.segments(x) {
-                let share = |groups: usize, channels: usize, all: usize| channels as f64 * groups as f64 / all as f64;
-                let work = flops(1, 1, geometry, &output)
-                    * share(segment.groups, channels_in, r.groups(x))
-                    * share(out.groups, channels_out, r.groups(y));
                 let first_group = first_in_group + segment.first_group;
-                let problem = Problem {
-                    geometry,
-                    taps: geometry.taps(),
-                    in_groups: segment.groups,
-                    out_groups: out.groups,
-                    grid: output,
-                    precision: r.precision(),
-                };
+                let (taps, in_groups, out_groups) = (geometry.taps(), segment.groups, out.groups);
+                let problem = Problem { geometry, taps, in_groups, out_groups, grid: output, precision: r.precision() };
                 let pass = Pass {
                     window: geometry.forward(),
-                    input,
+                    input: r.shape(x).1,
                     grid: output,
                     scatter: None,
                     source: segment,
@@ -48,7 +37,7 @@ pub(in crate::compute::ops) fn record_forward(
                     matrices: geometry.forward_matrices(weight_in_groups, first_group, out.first_group),
                     bias: bias.filter(|_| first).map(|b| r.slice(b)),
                     accumulate: accumulate || !first,
-                    flops: work,
+                    flops: flops(r, geometry, &output, [(x, segment), (y, out)]),
                 };
                 Variant::choose(r, "forward", &problem).record(r, &pass);
                 first = false;

@@ -25,7 +25,7 @@ impl Op for InputGradient {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (dy, weight, bias, dx) = (node.inputs[0], node.inputs[1], node.inputs.get(2).copied(), node.outputs[0]);
         let geometry = self.geometry;
-        let ((channels_dy, dy_space), (channels_dx, dx_space)) = (r.shape(dy), r.shape(dx));
+        let ((_, dy_space), (_, dx_space)) = (r.shape(dy), r.shape(dx));
         let strided = geometry.stride != [1; 3];
         // Strided: by parity class over dy's grid, where that covers all of dx.
         let grid = match (strided, dx_space.is_sparse() && dy_space.is_sparse()) {
@@ -35,18 +35,9 @@ impl Op for InputGradient {
         };
         for target in r.segments(dx) {
             for (k, segment) in r.segments(dy).into_iter().enumerate() {
-                let work = flops(channels_dx, channels_dy, geometry, &dy_space) * segment.groups as f64
-                    / r.groups(dy) as f64
-                    * target.groups as f64
-                    / r.groups(dx) as f64;
-                let problem = Problem {
-                    geometry,
-                    taps: geometry.most_taps(),
-                    in_groups: segment.groups,
-                    out_groups: target.groups,
-                    grid,
-                    precision: r.precision(),
-                };
+                let work = flops(r, geometry, &dy_space, [(dy, segment), (dx, target)]);
+                let (taps, in_groups, out_groups) = (geometry.most_taps(), segment.groups, target.groups);
+                let problem = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision() };
                 let variant = Variant::choose(r, "input gradient", &problem);
                 for parity in geometry.parities() {
                     let (window, first_tap) = geometry.gradient_window(parity);

@@ -1,19 +1,21 @@
 //! The convolution by cooperative matrices: 16-bit factors, 32-bit sums.
 
+use super::distinct;
 use super::pass::{Pass, Problem};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP, Recorder};
 
-/// How the kernel cuts its work (see `shaders/conv3d/matrix.wgsl`), in tiles of the adapter's cooperative matrices.
+/// How the kernels of a convolution and of its weight gradient (`super::weight_gradient_matrix`) cut their work, in tiles of the
+/// adapter's cooperative matrices (see `shaders/conv3d/matrix.wgsl` and `shaders/conv3d/weight_gradient_matrix.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Matrix {
     pub subgroups: usize,
-    /// Tiles of voxels of a subgroup.
+    /// Tiles of a subgroup: of voxels, or of output channels in a weight gradient.
     pub rows: usize,
-    /// Tiles of output channels of the workgroup.
+    /// Tiles of the workgroup: of output channels, or of input channels in a weight gradient.
     pub columns: usize,
-    /// Tiles of input channels that are staged at a time.
+    /// Tiles that are staged at a time: of input channels, or of voxels in a weight gradient.
     pub depth: usize,
 }
 
@@ -37,18 +39,17 @@ impl Matrix {
     /// Sensible cuts, the likely best first; none where the adapter has no cooperative matrices or features have 32 bits.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let Some((tile, lanes)) = units(facts, p.precision) else { return Vec::new() };
-        let mut found = Vec::new();
-        for (subgroups, rows, columns, depth) in [(4, 2, 4, 2), (4, 1, 4, 2), (4, 2, 2, 2), (2, 2, 4, 2), (4, 2, 8, 1)]
-        {
+        let cuts = [(4, 2, 4, 2), (4, 1, 4, 2), (4, 2, 2, 2), (2, 2, 4, 2), (4, 2, 8, 1)];
+        let cuts = cuts.map(|(subgroups, rows, columns, depth)| {
             let (columns, depth) = (tiles(p.out_groups, tile).min(columns), tiles(p.in_groups, tile).min(depth));
-            let cut = Self { subgroups, rows, columns, depth };
-            let fits = cut.workgroup_bytes(tile) <= facts.workgroup_memory as usize
-                && subgroups * lanes <= facts.max_invocations as usize;
-            if fits && !found.contains(&cut) {
-                found.push(cut);
-            }
-        }
-        found
+            Self { subgroups, rows, columns, depth }
+        });
+        distinct(cuts.into_iter().filter(|cut| cut.fits(facts, lanes, cut.workgroup_bytes(tile))))
+    }
+
+    /// Whether an adapter has room for workgroups of so many bytes.
+    pub fn fits(&self, facts: &AdapterFacts, lanes: usize, bytes: usize) -> bool {
+        bytes <= facts.workgroup_memory as usize && self.subgroups * lanes <= facts.max_invocations as usize
     }
 
     fn workgroup_bytes(&self, tile: usize) -> usize {
@@ -60,23 +61,26 @@ impl Matrix {
         (values + weights.max(transposed)) * STAGED_BYTES + voxels * (tile / GROUP + 1) * SUM_BYTES
     }
 
-    pub fn record(&self, r: &mut Recorder, pass: &Pass) {
+    /// The kernel of a shader with this cut, and the edge of its tiles.
+    pub fn kernel(&self, r: &Recorder, shader: &'static str) -> (Kernel, usize) {
         let (tile, lanes) = units(r.facts(), r.precision()).expect("only a candidate where the adapter has the units");
-        let kernel = Kernel::new("conv3d/matrix")
+        let kernel = Kernel::new(shader)
             .unrolled("TILE", tile)
             .unrolled("LANES", lanes)
             .unrolled("SUBGROUPS", self.subgroups)
             .unrolled("ROWS", self.rows)
             .unrolled("COLUMNS", self.columns)
-            .unrolled("DEPTH", self.depth)
+            .unrolled("DEPTH", self.depth);
+        (kernel, tile)
+    }
+
+    pub fn record(&self, r: &mut Recorder, pass: &Pass) {
+        let (kernel, tile) = self.kernel(r, "conv3d/matrix");
+        let kernel = kernel
             .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
             .flag("SCATTER", pass.scatter.is_some());
-        let workgroups = r.over(
-            &pass.grid,
-            self.subgroups * self.rows * tile,
-            (pass.target.groups * GROUP).div_ceil(self.columns * tile),
-        );
-        r.dispatch(kernel, &pass.params(), &pass.bindings(r), workgroups, pass.flops, pass.bytes());
+        let columns = (pass.target.groups * GROUP).div_ceil(self.columns * tile);
+        pass.dispatch(r, kernel, self.subgroups * self.rows * tile, columns);
     }
 }
 

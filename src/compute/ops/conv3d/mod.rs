@@ -22,7 +22,7 @@ pub(super) use forward::record_forward;
 pub(super) use input_gradient::InputGradient;
 pub(super) use weight_gradient::weight_gradient;
 
-use crate::compute::graph::{GROUP, Graph, Node, Op, Packing, Recorder, Role, TensorId, VoxelLayout};
+use crate::compute::graph::{GROUP, Graph, Node, Op, Packing, Recorder, Role, Segment, TensorId, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// Whether the gradient of a bias is computed. Before an instance norm it is zero, exactly.
@@ -45,6 +45,29 @@ struct Conv3d {
 }
 
 impl Graph {
+    /// Parameters of a convolution of the concatenation of `inputs` channels into `out`: `{name}.weight` (out, in, kz, ky, kx) and,
+    /// of `bias` channels, `{name}.bias`.
+    pub fn convolution_parameters(
+        &mut self,
+        name: &str,
+        out: usize,
+        inputs: &[usize],
+        kernel: [usize; 3],
+        bias: Option<usize>,
+    ) -> Vec<TensorId> {
+        let [kz, ky, kx] = kernel;
+        let (channels_in, taps) = (inputs.iter().sum(), product(kernel));
+        let fan_in = channels_in * taps;
+        let packing = Packing::Convolution { out, inputs: inputs.to_vec(), taps };
+        let shape = [out, channels_in, kz, ky, kx];
+        let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing, Role::Weight { fan_in })];
+        all.extend(bias.map(|channels| {
+            let packing = Packing::Vector { channels };
+            self.parameter(&format!("{name}.bias"), &[channels], packing, Role::Bias { fan_in })
+        }));
+        all
+    }
+
     /// Convolution of the concatenation of `inputs` into `channels` over `space` (whose dims must be the geometry's).
     /// Parameters: `{name}.weight` (out, in, kz, ky, kx) and, with a bias, `{name}.bias`.
     pub fn conv3d(
@@ -60,15 +83,9 @@ impl Graph {
         for &x in inputs {
             assert_eq!(geometry.output(self.shape(x).1.dims), space.dims, "output size of {name}");
         }
-        let [kz, ky, kx] = geometry.kernel;
-        let shape = [channels, widths.iter().sum(), kz, ky, kx];
-        let packing = Packing::Convolution { out: channels, inputs: widths, taps: geometry.taps() };
-        let in_groups = packing.in_groups();
-        let mut all = vec![self.parameter(&format!("{name}.weight"), &shape, packing, Role::weight(&shape))];
-        if bias != Bias::None {
-            let packing = Packing::Vector { channels };
-            all.push(self.parameter(&format!("{name}.bias"), &[channels], packing, Role::bias(&shape)));
-        }
+        let in_groups = widths.iter().map(|c| c.div_ceil(GROUP)).sum();
+        let biases = (bias != Bias::None).then_some(channels);
+        let mut all = self.convolution_parameters(name, channels, &widths, geometry.kernel, biases);
         all.extend(inputs);
         let y = self.feature(channels, space);
         self.push(Conv3d { geometry, in_groups, bias }, &all, &[y]);
@@ -120,8 +137,22 @@ impl Op for Conv3d {
     }
 }
 
-fn flops(channels_in: usize, channels_out: usize, geometry: Geometry, space: &VoxelLayout) -> f64 {
-    2.0 * (channels_in * channels_out * geometry.taps() * space.voxels()) as f64
+/// Operations of a convolution between a segment of one tensor and a segment of another, over the voxels of `space`.
+fn flops(r: &Recorder, geometry: Geometry, space: &VoxelLayout, parts: [(TensorId, Segment); 2]) -> f64 {
+    let channels: usize = parts.iter().map(|&(t, _)| r.shape(t).0).product();
+    let whole = 2.0 * (channels * geometry.taps() * space.voxels()) as f64;
+    parts.iter().fold(whole, |work, &(t, segment)| work * segment.groups as f64 / r.groups(t) as f64)
+}
+
+/// Every candidate once, where it comes first.
+fn distinct<T: PartialEq>(candidates: impl IntoIterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for candidate in candidates {
+        if !found.contains(&candidate) {
+            found.push(candidate);
+        }
+    }
+    found
 }
 
 fn u(v: [usize; 3]) -> [u32; 3] {

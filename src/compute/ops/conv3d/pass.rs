@@ -1,9 +1,9 @@
 //! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
 
 use super::u;
-use crate::compute::device::Slice;
 use crate::compute::device::recording::Precision;
-use crate::compute::graph::{GROUP, Recorder, Segment, VoxelLayout, VoxelLayoutUniform, product};
+use crate::compute::device::{Kernel, Slice};
+use crate::compute::graph::{GROUP, Recorder, Segment, VoxelLayout, VoxelLayoutUniform, coordinate, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// Invocations of a workgroup on a software adapter: one vector of a processor with 512-bit registers.
@@ -107,32 +107,21 @@ shader_struct! {
 }
 
 impl Pass {
-    /// Mask table, x, weight, bias, y: the bindings of every kernel that runs a pass.
-    pub fn bindings(&self, r: &Recorder) -> [Slice; 5] {
-        let output = self.scatter.as_ref().map_or(&self.grid, |s| &s.space);
-        let mask = r.mask(&[&self.input, &self.grid, output]);
-        [mask, self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice]
-    }
-
-    /// Bytes that must move at least.
-    pub fn bytes(&self) -> f64 {
-        (self.source.slice.size + self.target.slice.size + self.weight.size) as f64
-    }
-
-    pub fn params(&self) -> PassParams {
-        let (destination, stride, parity) =
-            self.scatter.map_or((self.grid, [1; 3], [0; 3]), |s| (s.space, s.stride, s.parity));
-        PassParams {
+    /// Records a kernel whose workgroups have `per_group` voxels of the grid each, by `z`.
+    pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, per_group: usize, z: usize) {
+        let whole = Scatter { space: self.grid, stride: [1; 3], parity: [0; 3] };
+        let destination = self.scatter.unwrap_or(whole);
+        let params = PassParams {
             input: self.input.uniform(),
             grid: self.grid.uniform(),
-            destination: destination.uniform(),
+            destination: destination.space.uniform(),
             stride: u(self.window.stride),
             in_groups: self.source.groups as u32,
             padding: self.window.padding,
             out_groups: self.target.groups as u32,
-            scatter_stride: u(stride),
+            scatter_stride: u(destination.stride),
             accumulate: u32::from(self.accumulate),
-            parity: u(parity),
+            parity: u(destination.parity),
             has_bias: u32::from(self.bias.is_some()),
             step_tap: self.matrices.tap,
             first: self.matrices.first,
@@ -141,7 +130,11 @@ impl Pass {
             step_in: self.matrices.input,
             first_out_group: self.target.first_group as u32,
             pad: [0; 2],
-        }
+        };
+        let mask = r.mask(&[&self.input, &self.grid, &destination.space]);
+        let bindings = [mask, self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice];
+        let bytes = (self.source.slice.size + self.target.slice.size + self.weight.size) as f64;
+        r.dispatch(kernel, &params, &bindings, r.over(&self.grid, per_group, z), self.flops, bytes);
     }
 }
 
@@ -170,8 +163,7 @@ impl Geometry {
 
     /// The parity classes of an input: voxels c * stride + parity, which the same taps reach.
     pub(super) fn parities(&self) -> impl Iterator<Item = [usize; 3]> {
-        let [_, sy, sx] = self.stride;
-        (0..product(self.stride)).map(move |n| [n / (sy * sx), n / sx % sy, n % sx])
+        (0..product(self.stride)).map(|n| coordinate(n, self.stride))
     }
 
     /// Most taps that reach a parity class.

@@ -1,5 +1,6 @@
 //! The convolution whose weights are staged in workgroup memory or broadcast by subgroups.
 
+use super::distinct;
 use super::pass::{Pass, Problem, SOFTWARE_WORKGROUP, Window};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Kernel};
@@ -28,33 +29,25 @@ impl Staged {
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let workgroup = if facts.is_software() { SOFTWARE_WORKGROUP } else { 64 };
         let voxels = p.grid.voxels();
-        let mut found = Vec::new();
         let row = p.grid.row();
         // Neighbours along x share loads.
         let best = [4, 2].into_iter().find(|&v| row.is_multiple_of(v)).unwrap_or(4);
-        for (most_voxels, most_groups) in [(best, 8), (4, 8), (4, 4), (2, 8), (8, 4), (1, 8), (2, 4)] {
+        let cuts = [(best, 8), (4, 8), (4, 4), (2, 8), (8, 4), (1, 8), (2, 4)];
+        distinct(cuts.into_iter().filter_map(|(most_voxels, most_groups)| {
             let groups = most_groups.min(p.out_groups.next_power_of_two());
             let room = facts.workgroup_memory as usize / (groups * p.taps * 4 * GROUP_BYTES as usize);
             if voxels < workgroup * most_voxels || room == 0 {
-                continue;
+                return None;
             }
-            let mut chunk = 1;
-            while 2 * chunk <= room && chunk < p.in_groups {
-                chunk *= 2;
-            }
+            let chunk = p.in_groups.next_power_of_two().min(1 << room.ilog2());
             let work = voxels.div_ceil(workgroup * most_voxels) * p.out_groups.div_ceil(groups);
-            let tiles = match facts.is_software() {
-                true => (work / SOFTWARE_WORKGROUPS).clamp(1, MOST_TILES),
-                false => 1,
+            // Sums of 16 bits that wait in memory between chunks would lose their precision there.
+            let tiles = match (facts.is_software(), p.precision) {
+                (true, Precision::F32) => (work / SOFTWARE_WORKGROUPS).clamp(1, MOST_TILES),
+                _ => 1,
             };
-            // Sums that wait in memory between chunks would lose their precision there.
-            let tiles = if p.precision == Precision::F16 { 1 } else { tiles };
-            let cut = Self { voxels: most_voxels, groups, chunk, tiles, workgroup };
-            if !found.contains(&cut) {
-                found.push(cut);
-            }
-        }
-        found
+            Some(Self { voxels: most_voxels, groups, chunk, tiles, workgroup })
+        }))
     }
 
     /// Whether the voxels of an invocation are neighbours along x: where rows are whole numbers of them.
@@ -102,7 +95,6 @@ impl Staged {
 
     fn dispatch(&self, r: &mut Recorder, pass: &Pass, kernel: Kernel) {
         let per_group = self.workgroup * self.voxels * self.tiles;
-        let workgroups = r.over(&pass.grid, per_group, pass.target.groups.div_ceil(self.groups));
-        r.dispatch(kernel, &pass.params(), &pass.bindings(r), workgroups, pass.flops, pass.bytes());
+        pass.dispatch(r, kernel, per_group, pass.target.groups.div_ceil(self.groups));
     }
 }

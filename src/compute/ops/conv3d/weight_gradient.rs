@@ -1,13 +1,13 @@
 //! The gradient of a convolution with respect to its weights.
 
 use super::direct::Tiling;
-use super::flops;
+use super::matrix::Matrix;
 use super::pass::Problem;
 use super::variant::{prefers_direct, prefers_matrices};
 use super::weight_gradient_gathered::Gathered;
-use super::weight_gradient_matrix::Matrix;
-use super::weight_gradient_pass::Pass;
+use super::weight_gradient_pass::{Params, Pass};
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
+use super::{distinct, flops, u};
 use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId, VoxelLayout};
 use crate::compute::ops::geometry::Geometry;
@@ -68,17 +68,11 @@ impl Op for WeightGradient {
         let geometry = self.geometry;
         let (dy, inputs) = node.inputs.split_last().expect("dy is the last input");
         let (dw, partial) = (node.outputs[0], node.outputs[1]);
-        let (channels_out, output) = r.shape(*dy);
-        let weight_in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
-        let matrices = r.groups(*dy) * geometry.taps() * weight_in_groups;
-        let whole = Problem {
-            geometry,
-            taps: geometry.taps(),
-            in_groups: weight_in_groups,
-            out_groups: r.groups(*dy),
-            grid: output,
-            precision: r.precision(),
-        };
+        let grid = r.shape(*dy).1;
+        let in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
+        let (taps, out_groups) = (geometry.taps(), r.groups(*dy));
+        let matrices = out_groups * taps * in_groups;
+        let whole = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision() };
         let candidates = Variant::candidates(r.facts(), &whole);
         let chosen = r.choose(whole.name("weight gradient"), &candidates);
         let partitions = match chosen {
@@ -89,29 +83,35 @@ impl Op for WeightGradient {
         };
         let mut first_in_group = 0;
         for &x in inputs {
-            let (channels_in, input) = r.shape(x);
+            let input = r.shape(x).1;
             for segment in r.segments(x) {
                 for target in r.segments(*dy) {
-                    let work = flops(channels_in, channels_out, geometry, &output) * segment.groups as f64
-                        / r.groups(x) as f64
-                        * target.groups as f64
-                        / r.groups(*dy) as f64;
                     let pass = Pass {
                         geometry,
-                        spaces: [&input, &output],
+                        spaces: [&input, &grid],
                         segments: [segment, target],
                         partial: r.slice(partial),
-                        first_in_group: first_in_group + segment.first_group,
-                        weight_in_groups,
-                        partitions,
-                        matrices,
-                        flops: work,
+                        params: Params {
+                            input: input.uniform(),
+                            output: grid.uniform(),
+                            kernel: u(geometry.kernel),
+                            in_groups: segment.groups as u32,
+                            stride: u(geometry.stride),
+                            weight_in_groups: in_groups as u32,
+                            padding: u(geometry.padding),
+                            first_in_group: (first_in_group + segment.first_group) as u32,
+                            first_out_group: target.first_group as u32,
+                            out_groups: target.groups as u32,
+                            partitions: partitions as u32,
+                            weight_size: matrices as u32,
+                        },
+                        flops: flops(r, geometry, &grid, [(x, segment), (*dy, target)]),
                     };
                     match chosen {
                         Variant::Direct => record_direct(r, &pass),
                         Variant::Staged(staged) => staged.record(r, &pass),
                         Variant::Gathered(gathered) => gathered.record(r, &pass),
-                        Variant::Matrix(matrix) => matrix.record(r, &pass),
+                        Variant::Matrix(matrix) => matrix.record_gradient(r, &pass),
                     }
                 }
             }
@@ -127,15 +127,12 @@ impl Op for WeightGradient {
 
 fn record_direct(r: &mut Recorder, pass: &Pass) {
     let [source, target] = pass.segments;
-    let [input, output] = pass.spaces;
-    let out_groups = Tiling::new(r.facts().is_software(), target.groups, output).groups;
+    let out_groups = Tiling::new(r.facts().is_software(), target.groups, pass.spaces[1]).groups;
     let items = pass.geometry.taps() * source.groups;
     let workgroup = if r.facts().is_software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
     let kernel =
         Kernel::new("conv3d/weight_gradient").with("OUT_GROUPS", out_groups as u32).with("WORKGROUP", workgroup as u32);
-    let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-    let workgroups = [items.div_ceil(workgroup), target.groups.div_ceil(out_groups), pass.partitions].map(|g| g as u32);
-    r.dispatch(kernel, &pass.params(), &bindings, Workgroups::Fixed(workgroups), pass.flops, pass.bytes());
+    pass.dispatch(r, kernel, [items.div_ceil(workgroup), target.groups.div_ceil(out_groups), 1]);
 }
 
 /// Fewer taps read each staged value too rarely.
@@ -168,19 +165,13 @@ impl std::fmt::Display for Variant {
 impl Variant {
     /// The variants that can solve a problem, the likely best first.
     fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
-        let mut found: Vec<Self> = Vec::new();
-        for row in [LONGEST_ROW, 8, 4] {
-            if let Some(staged) = Staged::new(facts, p, row).map(Variant::Staged)
-                && !found.contains(&staged)
-            {
-                found.push(staged);
-            }
-        }
+        let staged = [LONGEST_ROW, 8, 4].into_iter().filter_map(|row| Staged::new(facts, p, row));
+        let mut found = distinct(staged.map(Variant::Staged));
         let gathered = Gathered::candidates(facts, p).into_iter().map(Variant::Gathered);
         let at = if p.geometry.taps() < FEW_TAPS { 0 } else { found.len() };
         found.splice(at..at, gathered);
         found.insert(if prefers_direct(facts) { 0 } else { found.len() }, Variant::Direct);
-        let matrices = Matrix::candidates(facts, p).into_iter().map(Variant::Matrix);
+        let matrices = Matrix::gradient_candidates(facts, p).into_iter().map(Variant::Matrix);
         let at = if prefers_matrices(facts, p) { 0 } else { found.len() };
         found.splice(at..at, matrices);
         found

@@ -2,7 +2,7 @@
 
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
 use super::weight_gradient_pass::Pass;
-use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
+use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/weight_gradient_gathered.wgsl`).
@@ -25,15 +25,9 @@ impl Gathered {
     /// Sensible cuts, the likely best first; none for kernels so long that their sums do not fit.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let workgroup = if facts.is_software() { SOFTWARE_WORKGROUP } else { 32 };
-        let mut found = Vec::new();
-        for (groups, voxels) in [(8, 16), (4, 16), (2, 16), (1, 16)] {
-            let cut = Self { groups, voxels, workgroup };
-            if groups * p.geometry.kernel[2] <= MOST_SUMS && groups <= p.in_groups.next_power_of_two() {
-                found.push(cut);
-            }
-        }
-        found.truncate(2);
-        found
+        let most = (MOST_SUMS / p.geometry.kernel[2]).min(p.in_groups.next_power_of_two());
+        let groups = [8, 4, 2, 1].into_iter().filter(|&groups| groups <= most).take(2);
+        groups.map(|groups| Self { groups, voxels: 16, workgroup }).collect()
     }
 
     /// Workgroups for a partition: tiles of input channel groups, tiles of output channels, rows of taps.
@@ -49,17 +43,13 @@ impl Gathered {
     }
 
     pub fn record(&self, r: &mut Recorder, pass: &Pass) {
-        let [input, output] = pass.spaces;
         let [source, target] = pass.segments;
         let kernel = Kernel::new("conv3d/weight_gradient_gathered")
             .unrolled("WORKGROUP", self.workgroup)
             .unrolled("GROUPS", self.groups)
             .unrolled("VOXELS", self.voxels)
             .unrolled("KX", pass.geometry.kernel[2]);
-        let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-        let [x, y, rows] = self.workgroups(pass.geometry.kernel, source.groups, target.groups);
-        let workgroups = Workgroups::Fixed([x, y, rows * pass.partitions].map(|g| g as u32));
-        r.dispatch(kernel, &pass.params(), &bindings, workgroups, pass.flops, pass.bytes());
+        pass.dispatch(r, kernel, self.workgroups(pass.geometry.kernel, source.groups, target.groups));
     }
 }
 

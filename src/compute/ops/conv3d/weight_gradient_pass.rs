@@ -1,8 +1,7 @@
 //! What the kernels of a weight gradient are given.
 
-use super::u;
-use crate::compute::device::Slice;
-use crate::compute::graph::{Segment, VoxelLayout, VoxelLayoutUniform};
+use crate::compute::device::{Kernel, Slice, Workgroups};
+use crate::compute::graph::{Recorder, Segment, VoxelLayout, VoxelLayoutUniform};
 use crate::compute::ops::geometry::Geometry;
 
 /// One dispatch: a segment of the input against one of dy.
@@ -11,58 +10,41 @@ pub(super) struct Pass<'a> {
     pub spaces: [&'a VoxelLayout; 2],
     pub segments: [Segment; 2],
     pub partial: Slice,
-    /// Where the segment starts among the input channel groups of the weights, and how many those are.
-    pub first_in_group: usize,
-    pub weight_in_groups: usize,
-    pub partitions: usize,
-    /// Matrices of the whole weights.
-    pub matrices: usize,
+    pub params: Params,
     pub flops: f64,
 }
 
 shader_struct! {
-    /// The uniform of every kernel but the one that stages boxes: `shaders/shared/weight_gradient.wgsl`.
+    /// The uniform of every kernel: `shaders/shared/weight_gradient.wgsl`.
     pub(super) struct Params is WeightGradient of [
         "conv3d/weight_gradient",
         "conv3d/weight_gradient_gathered",
         "conv3d/weight_gradient_matrix",
+        "conv3d/weight_gradient_staged",
     ] {
-        input: VoxelLayoutUniform,
-        output: VoxelLayoutUniform,
-        kernel: [u32; 3],
-        in_groups: u32,
-        stride: [u32; 3],
-        weight_in_groups: u32,
-        padding: [u32; 3],
-        first_in_group: u32,
-        first_out_group: u32,
-        out_groups: u32,
-        partitions: u32,
-        weight_size: u32,
+        pub input: VoxelLayoutUniform,
+        pub output: VoxelLayoutUniform,
+        pub kernel: [u32; 3],
+        pub in_groups: u32,
+        pub stride: [u32; 3],
+        pub weight_in_groups: u32,
+        pub padding: [u32; 3],
+        pub first_in_group: u32,
+        pub first_out_group: u32,
+        pub out_groups: u32,
+        pub partitions: u32,
+        pub weight_size: u32,
     }
 }
 
 impl Pass<'_> {
-    pub fn params(&self) -> Params {
-        let [source, target] = self.segments;
-        Params {
-            input: self.spaces[0].uniform(),
-            output: self.spaces[1].uniform(),
-            kernel: u(self.geometry.kernel),
-            in_groups: source.groups as u32,
-            stride: u(self.geometry.stride),
-            weight_in_groups: self.weight_in_groups as u32,
-            padding: u(self.geometry.padding),
-            first_in_group: self.first_in_group as u32,
-            first_out_group: target.first_group as u32,
-            out_groups: target.groups as u32,
-            partitions: self.partitions as u32,
-            weight_size: self.matrices as u32,
-        }
-    }
-
-    /// Bytes that must move at least, beside the partial sums.
-    pub fn bytes(&self) -> f64 {
-        self.segments.iter().map(|s| s.slice.size as f64).sum()
+    /// Records a kernel that has so many workgroups for each partition.
+    pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, [x, y, z]: [usize; 3]) {
+        let ([input, output], [source, target]) = (self.spaces, self.segments);
+        let bindings = [r.mask(&[output, input]), source.slice, target.slice, self.partial];
+        let workgroups = Workgroups::Fixed([x as u32, y as u32, z as u32 * self.params.partitions]);
+        // Beside the partial sums.
+        let bytes = (source.slice.size + target.slice.size) as f64;
+        r.dispatch(kernel, &self.params, &bindings, workgroups, self.flops, bytes);
     }
 }

@@ -1,10 +1,9 @@
 //! The weight gradient whose input is staged in workgroup memory.
 
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
-use super::u;
 use super::weight_gradient_pass::Pass;
-use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
-use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, VoxelLayout, VoxelLayoutUniform, product};
+use crate::compute::device::{AdapterFacts, Kernel};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// How the kernel with staged input cuts its work (see `shaders/conv3d/weight_gradient_staged.wgsl`).
@@ -45,62 +44,18 @@ impl Staged {
         Some(Self { cells, workgroup })
     }
 
-    /// Boxes along each axis of a block, or of a dense volume.
-    fn boxes(&self, output: &VoxelLayout) -> [usize; 3] {
-        let extent = extent(output);
-        std::array::from_fn(|a| extent[a].div_ceil(self.cells[a]))
-    }
-
     /// Partitions that keep the adapter busy: partial sums cost memory and another pass.
     pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let busy: usize = if facts.is_software() { 16 } else { 2048 };
         let workgroups = p.in_groups * (p.out_groups * GROUP).div_ceil(self.workgroup);
+        let extent = extent(&p.grid);
+        let boxes: usize = (0..3).map(|a| extent[a].div_ceil(self.cells[a])).product();
         let blocks = p.grid.blocks.map_or(1, |b| b.capacity);
-        busy.div_ceil(workgroups).min(product(self.boxes(&p.grid)) * blocks).clamp(1, most)
+        busy.div_ceil(workgroups).min(boxes * blocks).clamp(1, most)
     }
-}
 
-/// Voxels of a block, or of a dense volume.
-fn extent(space: &VoxelLayout) -> [usize; 3] {
-    space.blocks.map_or(space.dims, |b| b.block)
-}
-
-shader_struct! {
-    struct Params is Params of ["conv3d/weight_gradient_staged"] {
-        input: VoxelLayoutUniform,
-        output: VoxelLayoutUniform,
-        padding: [u32; 3],
-        in_groups: u32,
-        boxes: [u32; 3],
-        weight_in_groups: u32,
-        first_in_group: u32,
-        first_out_group: u32,
-        out_groups: u32,
-        partitions: u32,
-        weight_size: u32,
-        pad: [u32; 3],
-    }
-}
-
-impl Staged {
     pub fn record(&self, r: &mut Recorder, pass: &Pass) {
-        let [input, output] = pass.spaces;
-        let [source, target] = pass.segments;
-        let Geometry { kernel, stride, padding } = pass.geometry;
-        let params = Params {
-            input: input.uniform(),
-            output: output.uniform(),
-            padding: u(padding),
-            in_groups: source.groups as u32,
-            boxes: u(self.boxes(output)),
-            weight_in_groups: pass.weight_in_groups as u32,
-            first_in_group: pass.first_in_group as u32,
-            first_out_group: target.first_group as u32,
-            out_groups: target.groups as u32,
-            partitions: pass.partitions as u32,
-            weight_size: pass.matrices as u32,
-            pad: [0; 3],
-        };
+        let Geometry { kernel, stride, .. } = pass.geometry;
         let mut kernel_of = Kernel::new("conv3d/weight_gradient_staged")
             .unrolled("WORKGROUP", self.workgroup)
             .unrolled("VOXELS", self.cells[2]);
@@ -111,9 +66,12 @@ impl Staged {
                 kernel_of = kernel_of.unrolled(name, value);
             }
         }
-        let bindings = [r.mask(&[output, input]), source.slice, target.slice, pass.partial];
-        let workgroups =
-            [source.groups, (target.groups * GROUP).div_ceil(self.workgroup), pass.partitions].map(|g| g as u32);
-        r.dispatch(kernel_of, &params, &bindings, Workgroups::Fixed(workgroups), pass.flops, pass.bytes());
+        let [source, target] = pass.segments;
+        pass.dispatch(r, kernel_of, [source.groups, (target.groups * GROUP).div_ceil(self.workgroup), 1]);
     }
+}
+
+/// Voxels of a block, or of a dense volume.
+fn extent(space: &VoxelLayout) -> [usize; 3] {
+    space.blocks.map_or(space.dims, |b| b.block)
 }
