@@ -1,6 +1,6 @@
 //! Number for number against PyTorch, nnU-Net and nnssl: every `.json` with a `.safetensors` beside it, in
 //! `tests/fixtures/parity/` and in the folder that `SPARK3D_PARITY` names. Driven by the `.json` alone; a kind of case that is
-//! not known fails, one that is known and not implemented yet is counted and printed.
+//! not known fails, one of something that the program does not have is counted and printed.
 
 mod parity_support;
 mod support;

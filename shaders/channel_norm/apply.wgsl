@@ -2,6 +2,7 @@
 
 #import element
 #import channel_norm
+#import exists
 
 @group(0) @binding(1) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(2) var<storage, read_write> statistics: array<vec2<f32>>;
@@ -13,5 +14,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     if v >= params.voxels { return; }
     let s = statistics[v];
     let at = workgroup.z * params.voxels + v;
-    y[at] = Feature(exists(workgroup.z) * (vec4<f32>(x[at]) - s.x) * s.y);
+    y[at] = Feature(exists(params.first_group + workgroup.z, params.channels) * (vec4<f32>(x[at]) - s.x) * s.y);
 }

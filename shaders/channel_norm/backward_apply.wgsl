@@ -3,6 +3,7 @@
 
 #import element
 #import channel_norm
+#import exists
 
 @group(0) @binding(1) var<storage, read_write> y: array<Feature>;
 @group(0) @binding(2) var<storage, read_write> dy: array<Feature>;
@@ -19,7 +20,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     for (var s = 0u; s < segments; s++) { sum += partial[s * params.voxels + v]; }
     let mean = sum / f32(params.channels);
     let at = workgroup.z * params.voxels + v;
-    var value = exists(workgroup.z) * statistics[v].y * (vec4<f32>(dy[at]) - mean.x - vec4<f32>(y[at]) * mean.y);
+    var value = exists(params.first_group + workgroup.z, params.channels) * statistics[v].y * (vec4<f32>(dy[at]) - mean.x - vec4<f32>(y[at]) * mean.y);
     if (params.accumulate | hidden_zero(workgroups)) != 0u { value += vec4<f32>(dx[at]); }
     dx[at] = Feature(value);
 }

@@ -3,6 +3,7 @@
 
 #import element
 #import channel_norm
+#import exists
 
 @group(0) @binding(1) var<storage, read_write> y: array<Feature>;
 @group(0) @binding(2) var<storage, read_write> dy: array<Feature>;
@@ -19,7 +20,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     for (var q = lane; q < groups; q += WORKGROUP) {
         let at = q * params.voxels + workgroup.x;
         let d = vec4<f32>(dy[at]);
-        sum += vec4<f32>(dot(d, exists(q)), dot(d, vec4<f32>(y[at])), 0.0, 0.0);
+        sum += vec4<f32>(dot(d, exists(params.first_group + q, params.channels)), dot(d, vec4<f32>(y[at])), 0.0, 0.0);
     }
     sum = workgroup_sum(lane, sum);
     if lane == 0u { partial[params.segment * params.voxels + workgroup.x] = sum; }

@@ -3,6 +3,7 @@
 
 #import element
 #import labels
+#import exists
 
 @group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
@@ -32,5 +33,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let slope = coefficients[base] * g + coefficients[base + params.all_groups];
     let ce = coefficients[SAMPLES * 2u * params.all_groups].x;
     let dice = select(slope - s.w, (1.0 - p) * slope, REGIONS);
-    gradient[at] = Feature(p * dice + exists(group) * ce * (p - g));
+    gradient[at] = Feature(p * dice + exists(group, params.channels) * ce * (p - g));
 }

@@ -3,6 +3,7 @@
 
 #import element
 #import labels
+#import exists
 
 @group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;

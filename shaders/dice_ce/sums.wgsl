@@ -3,6 +3,7 @@
 
 #import element
 #import labels
+#import exists
 
 @group(0) @binding(2) var<storage, read_write> logits: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> state: array<vec4<f32>>;
@@ -37,7 +38,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         predicted += p;
         annotated += g;
         // Binary: max(x, 0) - x g + log(1 + exp(-|x|)). Softmax: log(sum exp) - x of the label's channel.
-        if REGIONS { entropy += exists(group) * (max(x, vec4<f32>(0.0)) - x * g + log(1.0 + exp(-abs(x)))); }
+        if REGIONS { entropy += exists(group, params.channels) * (max(x, vec4<f32>(0.0)) - x * g + log(1.0 + exp(-abs(x)))); }
         else { entropy += g * (s.x + log(s.y) - s.z); }
         voxels += 1.0;
     }

@@ -3,7 +3,7 @@
 #import element
 #import space
 
-struct Params { space: VoxelLayout }
+struct Params { space: VoxelLayout, pad0: u32, pad1: u32, pad2: u32, pad3: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> a: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> b: array<Feature>;

@@ -5,7 +5,7 @@
 
 struct Params {
     space: VoxelLayout,
-    first_group: u32, accumulate: u32, pad0: u32, pad1: u32,
+    first_group: u32, pad0: u32, accumulate: u32, pad1: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;

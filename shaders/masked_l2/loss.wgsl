@@ -1,7 +1,7 @@
-// Squared error weighted by voxel, and its gradient: loss = loss_scale * sum w (p - t)^2,
+// Squared error over voxels, and its gradient: loss = loss_scale * sum w (p - t)^2,
 // dp = 2 loss_scale gradient_scale w (p - t). With ABSOLUTE |p - t| instead of the square, and dp = loss_scale gradient_scale w sign(p - t).
-// w is the value of `weights` with VOXEL_WEIGHTS, with MASKED 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image
-// (channels, z, y, x); p is dense. partial[group * chunks + chunk] = the sum of a chunk of voxels of a channel group.
+// With MASKED w is 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image (channels, z, y, x); p is dense.
+// partial[group * chunks + chunk] = the sum of a chunk of voxels of a channel group.
 // With GRADIENT false nothing is written to dp.
 
 #import element
@@ -12,14 +12,12 @@ struct Params { space: VoxelLayout, visible: VoxelLayout, channels: u32, first_g
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> p: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> image: array<f32>;
-@group(0) @binding(4) var<storage, read> weights: array<f32>;
-@group(0) @binding(5) var<storage, read_write> dp: array<Feature>;
-@group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
-@group(0) @binding(7) var<storage, read> values: StepValues;
+@group(0) @binding(4) var<storage, read_write> dp: array<Feature>;
+@group(0) @binding(5) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> values: StepValues;
 
 override WORKGROUP: u32 = 64u;
 override CHUNK: u32 = 8192u;
-override VOXEL_WEIGHTS: bool = false;
 override ABSOLUTE: bool = false;
 override MASKED: bool = true;
 override GRADIENT: bool = true;
@@ -36,8 +34,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     var sum = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
         var w = 0.0;
-        if VOXEL_WEIGHTS { w = weights[v]; }
-        else if !MASKED || find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
+        if !MASKED || find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
         var d = vec4<f32>(0.0);
         for (var k = 0u; k < 4u; k++) {
             if group * 4u + k < channels { d[k] = vec4<f32>(p[workgroup.z * params.space.stride + v])[k] - image[(group * 4u + k) * count + v]; }

@@ -5,7 +5,7 @@
 
 #import step_values
 
-struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
+struct Params { count: u32, pad0: u32, pad1: u32, pad2: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> values: StepValues;
 @group(0) @binding(2) var<storage, read_write> norm: array<f32>;
@@ -16,7 +16,7 @@ struct Params { size: u32, pad0: u32, pad1: u32, pad2: u32 }
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let k = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
-    if k >= params.size { return; }
+    if k >= params.count { return; }
     if (bitcast<u32>(norm[0]) & 0x7f800000u) == 0x7f800000u { return; }
     let w = weight[k];
     let g = fma(vec4<f32>(values.weight_decay), w, gradient[k] * norm[1]);

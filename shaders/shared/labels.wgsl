@@ -42,9 +42,3 @@ fn members_of(label: u32, group: u32) -> vec4<f32> {
     }
     return select(vec4<f32>(0.0), vec4<f32>(1.0), c == vec4<u32>(label));
 }
-
-// 1 in each of the channel group's channels that exist.
-fn exists(group: u32) -> vec4<f32> {
-    let c = vec4<u32>(group * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
-    return select(vec4<f32>(0.0), vec4<f32>(1.0), c < vec4<u32>(params.channels));
-}

@@ -4,7 +4,6 @@ struct Pair {
     input: VoxelLayout,
     output: VoxelLayout,
     stride: vec3<u32>, accumulate: u32,
-    scale: vec3<f32>, first_group: u32,
-    input_group: u32, output_group: u32, pad0: u32, pad1: u32,
+    first_group: u32, input_group: u32, output_group: u32, pad0: u32,
 }
 @group(0) @binding(0) var<uniform> params: Pair;

@@ -17,35 +17,27 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     let (want_loss, mut want_gradient) = (get("loss").unwrap().data[0], get("dlogits0").unwrap().data);
     let dims = logits.dims();
     let voxels = product(dims);
-    let active = get("active");
     // nnssl's SparkLoss looks at channel 0 alone, whatever the image has.
-    let channels = if active.is_some() { 1 } else { logits.channels() };
+    let channels = if get("active").is_some() { 1 } else { logits.channels() };
     let all = logits.channels();
-    // Weights by voxel: 1 where hidden, or the loss mask.
-    let weights: Option<Vec<f32>> =
-        get("mask_full").map(|m| m.data.iter().map(|v| 1.0 - v).collect()).or_else(|| get("loss_mask").map(|m| m.data));
-    let hidden: f64 = match (&active, &weights) {
-        (Some(a), _) => a.data.iter().filter(|&&v| v < 0.5).count() as f64 * (voxels / product(a.dims())) as f64,
-        (_, Some(w)) => w.iter().map(|&v| f64::from(v)).sum(),
-        _ => return report.fail(format!("{name}: neither a mask of blocks nor of voxels")),
+    // The mask of blocks, or of voxels: each is a block then. A loss mask says what counts, and not what is visible.
+    let counted = get("loss_mask").map(|m| Array { data: m.data.iter().map(|v| 1.0 - v).collect(), ..m });
+    let Some(active) = get("active").or_else(|| get("mask_full")).or(counted) else {
+        return report.fail(format!("{name}: neither a mask of blocks nor of voxels"));
     };
+    if active.data.iter().any(|&v| v != 0.0 && v != 1.0) {
+        return report.absent(format!("{name}: no task weights its voxels, they count or do not"));
+    }
+    let hidden = active.data.iter().filter(|&&v| v < 0.5).count() as f64 * (voxels / product(active.dims())) as f64;
 
-    let masks: Vec<BlockMask> = active.iter().flat_map(|a| (0..logits.samples()).map(|n| mask_of(a, n))).collect();
+    let masks: Vec<BlockMask> = (0..logits.samples()).map(|n| mask_of(&active, n)).collect();
     let mut g = Graph::new(Parameters::default(), Precision::F32);
-    let mask = masks.first().map(|m| g.mask(m.grid));
+    let mask = g.mask(active.dims());
     let image = g.image(channels, dims);
     let goal = g.image(channels, dims);
     let p = g.pack(image.tensor(), channels, VoxelLayout::dense(dims));
-    // The weights of voxels are uploaded where no mask says them.
-    let voxel_weights = mask.is_none().then(|| g.image(1, dims));
-    let counted = match (mask, voxel_weights) {
-        (Some(mask), _) => {
-            Weights::HiddenOf(VoxelLayout::sparse(dims, mask, masks.iter().map(|m| m.count()).max().unwrap()).unwrap())
-        }
-        (_, Some(weights)) => Weights::Voxels(weights.tensor()),
-        _ => unreachable!("there is a mask or there are weights"),
-    };
-    let dp = g.masked_l2(p, goal.tensor(), counted, true).unwrap();
+    let visible = VoxelLayout::sparse(dims, mask, masks.iter().map(|m| m.count()).max().unwrap()).unwrap();
+    let dp = g.masked_l2(p, goal.tensor(), Weights::HiddenOf(visible), true).unwrap();
     let dp = g.keep(dp);
     let graph = g.id();
     let mut session = Session::new(gpu.clone(), vec![g], None).unwrap();
@@ -53,14 +45,9 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     session.start_step();
     let mut gradient = Vec::new();
     for n in 0..logits.samples() {
-        if let (Some(handle), Some(mask)) = (mask, masks.get(n)) {
-            session.set_mask(handle, mask).unwrap();
-        }
+        session.set_mask(mask, &masks[n]).unwrap();
         session.set_image(image, &logits.sample(n)[..channels * voxels]);
         session.set_image(goal, &target.sample(n)[..channels * voxels]);
-        if let (Some(input), Some(w)) = (voxel_weights, &weights) {
-            session.set_image(input, &w[n * voxels..(n + 1) * voxels]);
-        }
         session.run(graph).unwrap();
         gradient.extend(session.read(dp).unwrap());
     }

@@ -100,6 +100,7 @@ fn parse(text: &str) -> Value {
 #[derive(Default)]
 pub struct Report {
     passed: usize,
+    absent: usize,
     failures: Vec<String>,
 }
 
@@ -137,6 +138,12 @@ impl Report {
         self.failures.push(what);
     }
 
+    /// A case of something that the program does not have, and why.
+    pub fn absent(&mut self, what: String) {
+        println!("not in this program: {what}");
+        self.absent += 1;
+    }
+
     pub fn check(&mut self, what: &str, ok: bool) {
         if ok { self.passed += 1 } else { self.fail(what.to_string()) }
     }
@@ -147,7 +154,8 @@ impl Report {
     }
 
     pub fn finish(self) {
-        println!("parity: {} comparisons passed, {} failed", self.passed, self.failures.len());
+        let Self { passed, absent, failures } = &self;
+        println!("parity: {passed} comparisons passed, {} failed, {absent} cases not in this program", failures.len());
         assert!(self.failures.is_empty(), "{}", self.failures.join("\n"));
         assert!(self.passed > 0, "nothing ran");
     }

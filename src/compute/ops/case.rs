@@ -1,6 +1,7 @@
 //! What a case of an operator is: a small graph around it, run forward and backward from a given upstream gradient, and what the
 //! CPU reference gives.
 
+use super::loops::coordinates;
 use crate::base::{Purpose, Result, rng};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
@@ -57,6 +58,15 @@ struct Built {
 }
 
 impl Setup {
+    /// An operator of these inputs alone, whose gradients nobody wants: losses compute them themselves.
+    pub(super) fn new(
+        inputs: Vec<Input>,
+        build: impl Fn(&mut Graph, &[TensorId], &[Upload]) -> Vec<TensorId> + 'static,
+    ) -> Self {
+        let build = Box::new(build);
+        Self { masks: vec![], inputs, parameters: vec![], build, images: vec![], upstream: vec![] }
+    }
+
     fn build(&self, precision: Precision) -> Built {
         let mut g = Graph::new(Parameters::default(), precision);
         let masks = self.masks.iter().map(|m| g.mask(m.grid)).collect();
@@ -115,33 +125,24 @@ impl Setup {
         Ok((session, outputs, gradients))
     }
 
-    /// Runs it once and reads everything back.
-    pub fn measure(&self, gpu: &Rc<Gpu>) -> Result<Results> {
-        self.measure_in(gpu, Precision::F32)
-    }
-
-    fn measure_in(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Results> {
+    /// Runs it once with features of this precision and reads everything back.
+    pub fn measure(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Results> {
         let built = self.build(precision);
         let id = built.graph.id();
         let (session, outputs, gradients) = self.open(gpu, built)?;
         session.run(id)?;
-        let mut results = Vec::new();
-        for (k, &y) in outputs.iter().enumerate() {
-            results.push((numbered("y", k), session.read(y)?));
-            results.push((format!("{PADDING} {}", numbered("y", k)), vec![session.largest_padding(y)?]));
-        }
-        results.push(("loss".to_string(), vec![session.output(Output::Loss)?]));
-        for (k, dx) in gradients.iter().enumerate() {
-            if let Some(dx) = dx {
-                results.push((numbered("dx", k), session.read(*dx)?));
-                results.push((format!("{PADDING} {}", numbered("dx", k)), vec![session.largest_padding(*dx)?]));
+        let mut results = vec![("loss".to_string(), vec![session.output(Output::Loss)?])];
+        for (base, features) in [("y", outputs.into_iter().map(Some).collect()), ("dx", gradients)] {
+            for (k, feature) in features.into_iter().enumerate() {
+                let Some(feature) = feature else { continue };
+                results.push((numbered(base, k), session.read(feature)?));
+                let padding = vec![session.largest_padding(feature)?];
+                results.push((format!("{PADDING} {}", numbered(base, k)), padding));
             }
         }
         if !self.upstream.is_empty() {
-            for id in 0..session.parameters.list.len() {
-                if session.parameters.list[id].trained {
-                    results.push((format!("d{}", session.parameters.list[id].name), session.gradient(id)?));
-                }
+            for (id, parameter) in session.parameters.list.iter().enumerate().filter(|(_, p)| p.trained) {
+                results.push((format!("d{}", parameter.name), session.gradient(id)?));
             }
         }
         Ok(results)
@@ -185,6 +186,11 @@ pub const GRADIENT_TOLERANCE: f64 = 5e-6;
 pub const HALF_EPSILON: f64 = 1.0 / 2048.0;
 
 impl Deviation {
+    /// The relative L2 distance of a result.
+    pub fn new(result: &str, got: &[f32], want: &[f64], tolerance: f64) -> Self {
+        Self { result: result.to_string(), relative: relative_l2(got, want), tolerance }
+    }
+
     /// Whether the distance is within the tolerance.
     pub fn accepted(&self) -> bool {
         self.relative <= self.tolerance
@@ -217,9 +223,15 @@ pub fn relative_l2(got: &[f32], want: &[f64]) -> f64 {
 }
 
 impl Case {
-    /// Runs it once and reads everything back.
-    pub fn measure(&self, gpu: &Rc<Gpu>) -> Result<Results> {
-        self.setup.measure_in(gpu, self.precision)
+    /// A case with features of this precision, whose results are rounded to it once.
+    pub(super) fn new<N: Into<String>>(
+        name: &str,
+        precision: Precision,
+        setup: Setup,
+        expected: impl IntoIterator<Item = (N, Vec<f64>)>,
+    ) -> Self {
+        let expected = expected.into_iter().map(|(result, values)| (result.into(), values)).collect();
+        Self { name: name.to_string(), setup, expected, precision, roundings: 1 }
     }
 
     /// Its graph: what a recorder makes dispatches of without a device.
@@ -229,14 +241,10 @@ impl Case {
 
     /// Runs the case on a device and compares every expected result.
     pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
-        let got = self.measure(gpu)?;
-        let distance = |got: &[f32], want: &[f64]| match self.precision {
-            Precision::F32 => relative_l2(got, want),
-            Precision::F16 => relative_maximum(got, want),
-        };
-        let rounding = match self.precision {
-            Precision::F32 => 0.0,
-            Precision::F16 => f64::from(self.roundings) * HALF_EPSILON,
+        let got = self.setup.measure(gpu, self.precision)?;
+        let (distance, rounding): (fn(&[f32], &[f64]) -> f64, f64) = match self.precision {
+            Precision::F32 => (relative_l2, 0.0),
+            Precision::F16 => (relative_maximum, f64::from(self.roundings) * HALF_EPSILON),
         };
         let padding = got.iter().filter(|(name, _)| name.starts_with(PADDING)).map(|(name, largest)| Deviation {
             result: name.clone(),
@@ -283,13 +291,8 @@ pub fn random_mask(seed: u64, grid: [usize; 3], hidden: usize) -> BlockMask {
 
 /// 1 at visible voxels of a space, 0 at hidden ones.
 pub fn voxel_mask(space: &VoxelLayout, masks: &[BlockMask]) -> Vec<f64> {
-    let d = space.dims;
-    (0..product(d))
-        .map(|v| {
-            let c = [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]];
-            f64::from(u8::from(space.mask().is_none_or(|m| masks[m as usize].at(c, d))))
-        })
-        .collect()
+    let visible = |c| space.mask().is_none_or(|m| masks[m as usize].at(c, space.dims));
+    coordinates(space.dims).map(|c| f64::from(u8::from(visible(c)))).collect()
 }
 
 pub(super) fn f64s(v: &[f32]) -> Vec<f64> {
@@ -300,39 +303,48 @@ pub(super) fn masked(values: &[f64], mask: &[f64]) -> Vec<f64> {
     values.iter().enumerate().map(|(k, v)| v * mask[k % mask.len()]).collect()
 }
 
-/// A case of an operator with one input and one output.
-#[allow(clippy::too_many_arguments)] // what tells one operator from another
-pub(super) fn simple_case(
-    precision: Precision,
-    name: &str,
-    input: Input,
-    masks: Vec<BlockMask>,
-    parameters: Vec<(String, Vec<f32>)>,
-    build: impl Fn(&mut Graph, TensorId) -> TensorId + 'static,
-    reference: impl Fn(&[f64]) -> Vec<f64>,
-    backward: impl Fn(&[f64], &[f64]) -> Vec<(&'static str, Vec<f64>)>,
-) -> Case {
-    let x = masked(&f64s(&input.values), &voxel_mask(&input.space, &masks));
-    let y = reference(&x);
-    let upstream = stored(noise(50, y.len()), precision);
-    let mut expected = vec![("y".to_string(), y)];
-    expected.extend(backward(&x, &f64s(&upstream)).into_iter().map(|(n, v)| (n.to_string(), v)));
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| vec![build(g, x[0])]);
-    Case {
-        name: name.to_string(),
-        setup: Setup { masks, inputs: vec![input], parameters, build, images: vec![], upstream: vec![upstream] },
-        expected,
-        precision,
-        roundings: 1,
+/// The visible blocks of `mask`, the mask number `nth` of its case, in a volume of `dims`.
+pub(super) fn visible_blocks(dims: [usize; 3], nth: usize, mask: &BlockMask) -> VoxelLayout {
+    VoxelLayout::sparse(dims, Mask::nth(nth, mask.grid), mask.count()).expect("blocks are whole voxels")
+}
+
+impl Input {
+    /// Noise in these voxels, as features of this precision hold it.
+    pub(super) fn noise(channels: usize, space: VoxelLayout, seed: u64, precision: Precision) -> Self {
+        Self { channels, space, values: stored(noise(seed, channels * product(space.dims)), precision) }
     }
 }
 
-/// A dense input of noise.
-pub(super) fn dense_input(channels: usize, dims: [usize; 3], seed: u64, precision: Precision) -> Input {
-    Input {
-        channels,
-        space: VoxelLayout::dense(dims),
-        values: stored(noise(seed, channels * product(dims)), precision),
+/// What a case of an operator with one input and one output starts from: nothing hidden, no parameters.
+pub(super) struct SimpleCase {
+    pub name: &'static str,
+    pub precision: Precision,
+    pub input: Input,
+    pub masks: Vec<BlockMask>,
+    /// Values by name.
+    pub parameters: Vec<(String, Vec<f32>)>,
+}
+
+impl SimpleCase {
+    pub fn new(name: &'static str, precision: Precision, input: Input) -> Self {
+        Self { name, precision, input, masks: vec![], parameters: vec![] }
+    }
+
+    /// The case of what `build` adds to the graph; `reference` computes y of x, and `backward` the gradients by name of x and dy.
+    pub fn of(
+        self,
+        build: impl Fn(&mut Graph, TensorId) -> TensorId + 'static,
+        reference: impl Fn(&[f64]) -> Vec<f64>,
+        backward: impl Fn(&[f64], &[f64]) -> Vec<(&'static str, Vec<f64>)>,
+    ) -> Case {
+        let Self { name, precision, input, masks, parameters } = self;
+        let x = masked(&f64s(&input.values), &voxel_mask(&input.space, &masks));
+        let y = reference(&x);
+        let upstream = stored(noise(50, y.len()), precision);
+        let mut expected = vec![("y", y)];
+        expected.extend(backward(&x, &f64s(&upstream)));
+        let setup = Setup::new(vec![input], move |g, x, _| vec![build(g, x[0])]);
+        Case::new(name, precision, Setup { masks, parameters, upstream: vec![upstream], ..setup }, expected)
     }
 }
 

@@ -24,7 +24,6 @@ pub fn cases_in(precision: Precision) -> Vec<Case> {
         super::conv_transpose3d::cases,
         super::avg_pool3d::cases,
         super::densify::cases,
-        super::interpolate::cases,
         super::elementwise::cases,
         super::masked_l2::cases,
         super::dice_ce::cases::cases,

@@ -2,9 +2,7 @@
 //! samples, it is `torch.nn.InstanceNorm1d` of a tensor (samples, features), which PyTorch takes for (channels, length).
 
 use super::EPS;
-use super::case::{Case, Input, noise, simple_case, stored};
-use crate::compute::device::{Kernel, Workgroups};
-use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Precision, Recorder, Segment, TensorId, VoxelLayout};
+use super::prelude::*;
 
 struct ChannelNorm;
 
@@ -53,35 +51,28 @@ impl Graph {
     }
 }
 
-/// What the kernels are told, segment by segment of `t`.
-fn params(r: &Recorder, t: TensorId, accumulate: bool) -> Vec<(Params, Segment)> {
-    let (channels, space) = r.shape(t);
-    let segments = r.segments(t);
-    let count = segments.len();
-    let of = |(k, s): (usize, Segment)| {
-        let params = Params {
-            voxels: space.voxels() as u32,
-            groups: s.groups as u32,
-            first_group: s.first_group as u32,
-            channels: channels as u32,
-            segment: k as u32,
-            segments: count as u32,
-            accumulate: u32::from(accumulate),
-            eps: EPS,
-        };
-        (params, s)
+/// Segments of tensors of one shape, with what the kernels are told of each.
+fn segments<const N: usize>(r: &Recorder, tensors: [TensorId; N], accumulate: bool) -> Vec<(Params, Aligned<N>)> {
+    let (channels, space) = r.shape(tensors[0]);
+    let segments = aligned(r, tensors);
+    let params = Params {
+        voxels: space.voxels() as u32,
+        groups: 0,
+        first_group: 0,
+        channels: channels as u32,
+        segment: 0,
+        segments: segments.len() as u32,
+        accumulate: u32::from(accumulate),
+        eps: EPS,
     };
-    segments.into_iter().enumerate().map(of).collect()
+    let told =
+        |(k, s): (u32, Aligned<N>)| (Params { groups: s.groups, first_group: s.first_group, segment: k, ..params }, s);
+    (0..).zip(segments).map(told).collect()
 }
 
 /// A workgroup a voxel.
 fn a_voxel_each(p: &Params) -> Workgroups {
     Workgroups::Fixed([p.voxels, 1, 1])
-}
-
-/// An invocation for each channel group of each voxel.
-fn over(p: &Params) -> Workgroups {
-    Workgroups::Fixed([p.voxels.div_ceil(64), 1, p.groups])
 }
 
 impl Op for ChannelNorm {
@@ -90,21 +81,18 @@ impl Op for ChannelNorm {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (x, y) = (node.inputs[0], node.outputs[0]);
-        let (statistics, partial) = (r.slice(node.outputs[1]), r.slice(node.outputs[2]));
-        let parts = params(r, x, false);
+        let [statistics, partial] = [1, 2].map(|k| r.slice(node.outputs[k]));
+        let parts = segments(r, [node.inputs[0], node.outputs[0]], false);
         for (p, s) in &parts {
-            let kernel = Kernel::new("channel_norm/statistics");
-            let (values, bytes) = (r.values(s), s.slice.size as f64);
-            r.dispatch(kernel, p, &[s.slice, partial], a_voxel_each(p), 2.0 * values, bytes);
+            let (kernel, bindings) = (Kernel::new("channel_norm/statistics"), [s.slices[0], partial]);
+            r.dispatch(kernel, p, &bindings, a_voxel_each(p), 2.0 * s.values, s.bytes);
         }
-        let first = &parts[0].0;
-        let workgroups = Workgroups::folded(first.voxels as usize, 64, 1);
-        r.dispatch(Kernel::new("channel_norm/finalize"), first, &[partial, statistics], workgroups, 0.0, 0.0);
-        for ((p, s), out) in parts.iter().zip(r.segments(y)) {
-            let (values, bytes) = (r.values(s), 2.0 * s.slice.size as f64);
-            let bindings = [s.slice, statistics, out.slice];
-            r.dispatch(Kernel::new("channel_norm/apply"), p, &bindings, over(p), 2.0 * values, bytes);
+        let (first, s) = &parts[0];
+        let bindings = [partial, statistics];
+        r.dispatch(Kernel::new("channel_norm/finalize"), first, &bindings, s.all_channels(), 0.0, 0.0);
+        for (p, s) in &parts {
+            let ([x, y], kernel) = (s.slices, Kernel::new("channel_norm/apply"));
+            s.each_voxel(r, kernel, p, &[x, statistics, y], 2.0 * s.values, 2.0 * s.bytes);
         }
     }
 
@@ -123,19 +111,16 @@ impl Op for ChannelNormGradient {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (dy, statistics) = (r.segments(node.inputs[1]), r.slice(node.inputs[2]));
-        let (dx, partial) = (r.segments(node.outputs[0]), r.slice(node.outputs[1]));
-        let parts = params(r, node.inputs[0], self.accumulate);
-        for ((p, y), dy) in parts.iter().zip(&dy) {
-            let kernel = Kernel::new("channel_norm/backward_reduce");
-            let (values, bytes) = (r.values(y), 2.0 * y.slice.size as f64);
-            r.dispatch(kernel, p, &[y.slice, dy.slice, partial], a_voxel_each(p), 3.0 * values, bytes);
+        let [y, dy, statistics] = node.inputs[..] else { unreachable!("three inputs") };
+        let (statistics, partial) = (r.slice(statistics), r.slice(node.outputs[1]));
+        let parts = segments(r, [y, dy, node.outputs[0]], self.accumulate);
+        for (p, s) in &parts {
+            let ([y, dy, _], kernel) = (s.slices, Kernel::new("channel_norm/backward_reduce"));
+            r.dispatch(kernel, p, &[y, dy, partial], a_voxel_each(p), 3.0 * s.values, 2.0 * s.bytes);
         }
-        for (((p, y), dy), dx) in parts.iter().zip(&dy).zip(&dx) {
-            let kernel = Kernel::new("channel_norm/backward_apply");
-            let (values, bytes) = (r.values(y), 3.0 * y.slice.size as f64);
-            let bindings = [y.slice, dy.slice, statistics, partial, dx.slice];
-            r.dispatch(kernel, p, &bindings, over(p), 5.0 * values, bytes);
+        for (p, s) in &parts {
+            let ([y, dy, dx], kernel) = (s.slices, Kernel::new("channel_norm/backward_apply"));
+            s.each_voxel(r, kernel, p, &[y, dy, statistics, partial, dx], 5.0 * s.values, 3.0 * s.bytes);
         }
     }
 }
@@ -178,17 +163,13 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
     [("channel_norm", 7, 5), ("channel_norm, many channels", 530, 3)]
         .into_iter()
         .map(|(name, channels, voxels)| {
-            let eps = f64::from(EPS);
+            let (eps, space) = (f64::from(EPS), VoxelLayout::dense([1, 1, voxels]));
             let values = noise(120, channels * voxels).iter().map(|v| 3.0 * v + 5.0).collect();
-            simple_case(
-                precision,
-                name,
-                Input { channels, space: VoxelLayout::dense([1, 1, voxels]), values: stored(values, precision) },
-                vec![],
-                vec![],
+            let input = Input { channels, space, values: stored(values, precision) };
+            SimpleCase::new(name, precision, input).of(
                 |g, x| g.channel_norm(x),
-                move |x| channel_norm(x, channels, eps),
-                move |x, dy| vec![("dx", channel_norm_backward(x, dy, channels, eps))],
+                |x| channel_norm(x, channels, eps),
+                |x, dy| vec![("dx", channel_norm_backward(x, dy, channels, eps))],
             )
         })
         .collect()

@@ -1,10 +1,6 @@
 //! Sum of a tensor over its voxels, channel by channel, added to a vector: the gradient of a bias or of a mask token.
 
-use crate::compute::device::{Kernel, Workgroups};
-use crate::compute::graph::{GROUP_BYTES, Graph, Node, Op, Recorder, VoxelLayout, VoxelLayoutUniform};
-
-/// Voxels that one workgroup of a reduction takes.
-pub(super) const CHUNK: usize = 8192;
+use super::prelude::*;
 
 /// sum[c] += sum of x[c] over the voxels, or with `hidden_of` only over those outside the visible blocks of that space.
 struct ChannelSum {
@@ -12,21 +8,57 @@ struct ChannelSum {
 }
 
 shader_struct! {
-    pub(super) struct PartialParams is Params of ["channel_sum/partial"] {
-        pub space: VoxelLayoutUniform,
-        pub visible: VoxelLayoutUniform,
-        pub first_group: u32,
-        pub chunks: u32,
-        pub pad: [u32; 2],
+    struct PartialParams is Params of ["channel_sum/partial"] {
+        space: VoxelLayoutUniform,
+        visible: VoxelLayoutUniform,
+        first_group: u32,
+        chunks: u32,
+        pad: [u32; 2],
     }
 }
 
 shader_struct! {
-    pub(super) struct FinalizeParams is Params of ["channel_sum/finalize"] {
+    /// How the chunks of each channel group are joined.
+    struct JoinParams is Params of [
+        "channel_sum/finalize",
+        "instance_norm/finalize",
+        "instance_norm/backward_finalize",
+    ] {
         groups: u32,
         chunks: u32,
-        pad: [u32; 2],
+        eps: f32,
+        pad: u32,
     }
+}
+
+/// Records the sums of x over each chunk of voxels; with `hidden_of` of voxels outside the visible blocks of that space.
+pub(super) fn sum_chunks(r: &mut Recorder, x: TensorId, hidden_of: Option<VoxelLayout>, partial: Slice) {
+    for s in aligned(r, [x]) {
+        let visible = hidden_of.unwrap_or(s.space);
+        let params = PartialParams {
+            space: s.space.uniform(),
+            visible: visible.uniform(),
+            first_group: s.first_group,
+            chunks: s.space.chunks() as u32,
+            pad: [0; 2],
+        };
+        let kernel = Kernel::new("channel_sum/partial").flag("HIDDEN_ONLY", hidden_of.is_some());
+        let bindings = [r.mask(&[&s.space, &visible]), s.slices[0], partial];
+        s.each_chunk(r, kernel, &params, &bindings, s.values, s.bytes);
+    }
+}
+
+/// Records a kernel with an invocation for each channel group, which joins its `chunks` of the first binding.
+pub(super) fn join_chunks(
+    r: &mut Recorder,
+    kernel: Kernel,
+    groups: usize,
+    chunks: usize,
+    eps: f32,
+    bindings: &[Slice],
+) {
+    let params = JoinParams { groups: groups as u32, chunks: chunks as u32, eps, pad: 0 };
+    r.dispatch(kernel, &params, bindings, Workgroups::folded(groups, 64, 1), 0.0, bindings[0].size as f64);
 }
 
 impl Op for ChannelSum {
@@ -35,45 +67,17 @@ impl Op for ChannelSum {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (x, sum) = (node.inputs[0], node.outputs[0]);
-        let (_, space) = r.shape(x);
-        let chunks = space.voxels().div_ceil(CHUNK);
-        let partial = r.slice(node.outputs[1]);
-        let visible = self.hidden_of.unwrap_or(space);
-        for segment in r.segments(x) {
-            let params = PartialParams {
-                space: space.uniform(),
-                visible: visible.uniform(),
-                first_group: segment.first_group as u32,
-                chunks: chunks as u32,
-                pad: [0; 2],
-            };
-            let kernel = Kernel::new("channel_sum/partial")
-                .with("CHUNK", CHUNK as u32)
-                .flag("HIDDEN_ONLY", self.hidden_of.is_some());
-            let bindings = [r.mask(&[&space, &visible]), segment.slice, partial];
-            let workgroups = Workgroups::Fixed([chunks as u32, 1, segment.groups as u32]);
-            r.dispatch(kernel, &params, &bindings, workgroups, r.values(&segment), segment.slice.size as f64);
-        }
-        let groups = r.groups(x);
-        let params = FinalizeParams { groups: groups as u32, chunks: chunks as u32, pad: [0; 2] };
-        let bindings = [partial, r.slice(sum)];
-        r.dispatch(
-            Kernel::new("channel_sum/finalize"),
-            &params,
-            &bindings,
-            Workgroups::folded(groups, 64, 1),
-            0.0,
-            partial.size as f64,
-        );
+        let (x, [sum, partial]) = (node.inputs[0], [0, 1].map(|k| r.slice(node.outputs[k])));
+        sum_chunks(r, x, self.hidden_of, partial);
+        let (groups, chunks) = (r.groups(x), r.shape(x).1.chunks());
+        join_chunks(r, Kernel::new("channel_sum/finalize"), groups, chunks, 0.0, &[partial, sum]);
     }
 }
 
 impl Graph {
     /// Appends the sum of `x` over its voxels to the vector `sum`.
-    pub(super) fn channel_sum(&mut self, x: usize, sum: usize, hidden_of: Option<VoxelLayout>) {
-        let (channels, space) = self.shape(x);
-        let partial = self.scratch((channels.div_ceil(4) * space.voxels().div_ceil(CHUNK)) as u64 * GROUP_BYTES);
+    pub(super) fn channel_sum(&mut self, x: TensorId, sum: TensorId, hidden_of: Option<VoxelLayout>) {
+        let partial = self.partial_sums(x);
         self.push(ChannelSum { hidden_of }, &[x], &[sum, partial]);
     }
 }

@@ -1,27 +1,14 @@
 //! How often a network is right: voxels that are predicted and annotated, predicted, and annotated as each class, of which hard
 //! Dice scores are made.
 
-use super::case::{Deviation, noise, relative_l2, stored};
-use super::channel_sum::CHUNK;
 use super::labels::samples::{overlapping_regions, random_labels};
 use super::labels::{Classes, check};
-use crate::base::Result;
-use crate::compute::device::{Gpu, Kernel, Workgroups};
-use crate::compute::graph::{
-    Graph, Kind, Node, Op, Parameters, Precision, Readout, Recorder, Session, Storage, TensorId, VoxelLayout, product,
-};
-use std::rc::Rc;
+use super::prelude::*;
+use crate::compute::graph::Readout;
 
 struct Confusion {
     classes: Classes,
     source: [usize; 3],
-}
-
-shader_struct! {
-    pub(super) struct ClearParams is Params of ["confusion/clear"] {
-        size: u32,
-        pad: [u32; 3],
-    }
 }
 
 /// Rows of the counts: both, predicted, annotated.
@@ -33,7 +20,7 @@ impl Graph {
     pub fn confusion(&mut self, logits: TensorId, labels: TensorId, source: [usize; 3], classes: &Classes) -> Readout {
         let (channels, space) = self.shape(logits);
         check(space, channels, classes);
-        let counts = self.tensor(Kind::Bytes((ROWS * channels * 4) as u64), Storage::Arena);
+        let counts = self.scratch((ROWS * channels * 4) as u64);
         let state = self.scratch(space.voxels() as u64 * 8);
         self.push(Confusion { classes: classes.clone(), source }, &[logits, labels], &[counts, state]);
         self.keep_words(counts)
@@ -48,27 +35,24 @@ impl Op for Confusion {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (logits, labels) = (node.inputs[0], r.slice(node.inputs[1]));
-        let (counts, state) = (r.slice(node.outputs[0]), r.slice(node.outputs[1]));
+        let [counts, state] = [0, 1].map(|k| r.slice(node.outputs[k]));
         let (channels, space) = r.shape(logits);
         let cells = ROWS * channels;
-        let params = ClearParams { size: cells as u32, pad: [0; 3] };
         let workgroups = Workgroups::folded(cells, 64, 1);
-        r.dispatch(Kernel::new("confusion/clear"), &params, &[counts], workgroups, 0.0, 0.0);
+        r.dispatch(Kernel::new("confusion/clear"), &Count::of(cells), &[counts], workgroups, 0.0, 0.0);
         let regions = self.classes.are_regions();
-        let chunks = space.voxels().div_ceil(CHUNK);
-        let segments = r.segments(logits);
+        let segments = aligned(r, [logits]);
         for s in &segments {
-            let params = self.classes.uniform(r, logits, s, self.source, 0, chunks);
+            let params = self.classes.uniform(r, logits, s, self.source, 0);
             let kernel = Kernel::new("confusion/decide").flag("REGIONS", regions);
-            let workgroups = Workgroups::folded(space.voxels(), 64, 1);
-            r.dispatch(kernel, &params, &[labels, s.slice, state], workgroups, 0.0, s.slice.size as f64);
+            r.dispatch(kernel, &params, &[labels, s.slices[0], state], s.all_channels(), 0.0, s.bytes);
         }
-        let params = self.classes.uniform(r, logits, &segments[0], self.source, 0, chunks);
+        let params = self.classes.uniform(r, logits, &segments[0], self.source, 0);
         let kernel = Kernel::new("confusion/count")
             .flag("REGIONS", regions)
             .with("CELLS", cells as u32)
             .with("CHUNK", CHUNK as u32);
-        let workgroups = Workgroups::Fixed([chunks as u32, 1, 1]);
+        let workgroups = Workgroups::Fixed([space.chunks() as u32, 1, 1]);
         r.dispatch(kernel, &params, &[labels, state, counts], workgroups, 0.0, state.size as f64);
     }
 }
@@ -82,8 +66,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
     for (name, classes) in [("classes", Classes { regions: None, ignore: Some(5) }), ("regions", overlapping_regions())]
     {
         let mut g = Graph::new(Parameters::default(), precision);
-        let image = g.image(channels, dims);
-        let map = g.image(1, dims);
+        let (image, map) = (g.image(channels, dims), g.image(1, dims));
         let x = g.pack(image.tensor(), channels, VoxelLayout::dense(dims));
         let counts = g.confusion(x, map.tensor(), dims, &classes);
         let id = g.id();
@@ -91,7 +74,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
         session.set_image(image, &logits);
         session.set_image(map, &labels);
         session.run(id)?;
-        let mut expected = vec![0.0; 3 * channels];
+        let mut expected = vec![0.0; ROWS * channels];
         for v in (0..voxels).filter(|&v| labels[v] != 5.0) {
             let value = |c: usize| logits[c * voxels + v];
             let largest = (1..channels).fold(0, |best, c| if value(c) > value(best) { c } else { best });
@@ -106,8 +89,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
             }
         }
         let got: Vec<f32> = session.read_words(counts)?.iter().map(|&n| n as f32).collect();
-        let relative = relative_l2(&got, &expected);
-        deviations.push(Deviation { result: name.to_string(), relative, tolerance: 0.0 });
+        deviations.push(Deviation::new(name, &got, &expected, 0.0));
     }
     Ok(deviations)
 }

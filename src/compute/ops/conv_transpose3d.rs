@@ -3,7 +3,7 @@
 //! convolution's input gradient forward, its forward backward, its weight gradient with the roles of input and output
 //! exchanged.
 
-use super::case::{Case, dense_input, f64s, noise, simple_case, stored};
+use super::case::{Case, Input, SimpleCase, f64s, noise, stored};
 use super::channel_sum::channel_sum;
 use super::conv3d::reference::{conv3d, conv3d_backward};
 use super::conv3d::{InputGradient, record_forward, weight_gradient};
@@ -122,7 +122,7 @@ pub fn wide(precision: Precision) -> Vec<Case> {
 }
 
 fn transpose_case(
-    name: &str,
+    name: &'static str,
     [channels_in, channels]: [usize; 2],
     dims: [usize; 3],
     stride: [usize; 3],
@@ -132,17 +132,13 @@ fn transpose_case(
     let w = stored(noise(60, channels_in * channels * product(stride)), precision);
     let b = noise(61, channels);
     let (w64, b64) = (f64s(&w), f64s(&b));
-    let w_backward = w64.clone();
-    simple_case(
-        precision,
-        name,
-        dense_input(channels_in, dims, 62, precision),
-        vec![],
-        vec![("t.weight".into(), w), ("t.bias".into(), b)],
+    let input = Input::noise(channels_in, VoxelLayout::dense(dims), 62, precision);
+    let parameters = vec![("t.weight".into(), w), ("t.bias".into(), b)];
+    SimpleCase { parameters, ..SimpleCase::new(name, precision, input) }.of(
         move |g, x| g.conv_transpose3d(x, "t", channels, stride),
-        move |x| conv_transpose3d(x, shape, &w64, &b64, channels, stride),
-        move |x, dy| {
-            let (dx, dw, db) = conv_transpose3d_backward(x, shape, &w_backward, dy, channels, stride);
+        |x| conv_transpose3d(x, shape, &w64, &b64, channels, stride),
+        |x, dy| {
+            let (dx, dw, db) = conv_transpose3d_backward(x, shape, &w64, dy, channels, stride);
             vec![("dx", dx), ("dt.weight", dw), ("dt.bias", db)]
         },
     )

@@ -1,13 +1,9 @@
 //! From the visible blocks to a dense tensor: hidden voxels become a learnable mask token, or zero
 //! (SparK; paper section "Mask Token").
 
-use super::case::{Case, Input, f64s, noise, random_mask, simple_case, stored, voxel_mask};
 use super::channel_sum::channel_sum;
 use super::pair::{Pair, PairParams};
-use crate::compute::device::Kernel;
-use crate::compute::graph::{
-    Graph, Mask, Node, Op, Packing, Precision, Recorder, Role, TensorId, VoxelLayout, product,
-};
+use super::prelude::*;
 
 struct Densify {
     token: bool,
@@ -44,9 +40,8 @@ impl Op for Densify {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let token = if self.token { r.slice(node.inputs[1]) } else { r.dummy() };
         let kernel = Kernel::new("densify/forward").flag("TOKEN", self.token);
-        let (input, output) = (node.inputs[0], node.outputs[0]);
-        Pair { kernel, input, output, forward: true, params: PairParams::default(), extra: vec![token], flops: 0.0 }
-            .record(r);
+        let params = PairParams::default();
+        Pair { kernel, forward: true, params, extra: Some(token), flops: 0.0 }.record(node, r);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {
@@ -74,9 +69,8 @@ impl Op for DensifyGradient {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let kernel = Kernel::new("densify/backward");
-        let (input, output) = (node.outputs[0], node.inputs[0]);
         let params = PairParams { accumulate: u32::from(self.accumulate), ..Default::default() };
-        Pair { kernel, input, output, forward: false, params, extra: vec![], flops: 0.0 }.record(r);
+        Pair { kernel, forward: false, params, extra: None, flops: 0.0 }.record(node, r);
     }
 }
 
@@ -87,29 +81,23 @@ pub fn densify(x: &[f64], mask: &[f64], token: &[f64]) -> Vec<f64> {
 
 /// Gradients (dx, dtoken) of [`densify`].
 pub fn densify_backward(dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
-    let dx = dy.iter().enumerate().map(|(k, &d)| d * mask[k % mask.len()]).collect();
-    let hidden: Vec<f64> = dy.iter().enumerate().map(|(k, &d)| d * (1.0 - mask[k % mask.len()])).collect();
-    (dx, channel_sum(&hidden, mask.len()))
+    let hidden: Vec<f64> = mask.iter().map(|m| 1.0 - m).collect();
+    (masked(dy, mask), channel_sum(&masked(dy, &hidden), mask.len()))
 }
 
 /// Every case, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
     let (mask, dims, channels) = (random_mask(5, [2, 3, 2], 7), [8, 12, 8], 6);
-    let space = VoxelLayout::sparse(dims, Mask::nth(0, mask.grid), mask.count()).expect("blocks are whole voxels");
+    let space = visible_blocks(dims, 0, &mask);
     let visible = voxel_mask(&space, std::slice::from_ref(&mask));
-    let visible_backward = visible.clone();
     let token = noise(65, channels);
     let token64 = f64s(&token);
-    vec![simple_case(
-        precision,
-        "densify with a mask token",
-        Input { channels, space, values: stored(noise(66, channels * product(dims)), precision) },
-        vec![mask],
-        vec![("token".into(), token)],
-        move |g, x| g.densify(x, Some("token")),
-        move |x| densify(x, &visible, &token64),
-        move |_, dy| {
-            let (dx, dtoken) = densify_backward(dy, &visible_backward);
+    let case = SimpleCase::new("densify with a mask token", precision, Input::noise(channels, space, 66, precision));
+    vec![SimpleCase { masks: vec![mask], parameters: vec![("token".into(), token)], ..case }.of(
+        |g, x| g.densify(x, Some("token")),
+        |x| densify(x, &visible, &token64),
+        |_, dy| {
+            let (dx, dtoken) = densify_backward(dy, &visible);
             vec![("dx", dx), ("dtoken", dtoken)]
         },
     )]

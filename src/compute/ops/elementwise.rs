@@ -1,17 +1,9 @@
 //! Addition and leaky ReLU of feature tensors of one space.
 
-use super::case::{Case, dense_input, simple_case};
-use crate::compute::device::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayoutUniform};
+use super::prelude::*;
 
 /// y = a + b.
 struct Add;
-
-shader_struct! {
-    pub(super) struct AddParams is Params of ["elementwise/add"] {
-        space: VoxelLayoutUniform,
-    }
-}
 
 /// y = x > 0 ? x : slope * x (`torch.nn.LeakyReLU`; the gradient at 0 is the slope).
 struct LeakyRelu {
@@ -24,11 +16,17 @@ struct LeakyReluGradient {
 }
 
 shader_struct! {
-    pub(super) struct LeakyReluParams is Params of ["elementwise/leaky_relu", "elementwise/leaky_relu_backward"] {
+    struct Params is Params of ["elementwise/add", "elementwise/leaky_relu", "elementwise/leaky_relu_backward"] {
         space: VoxelLayoutUniform,
         slope: f32,
         accumulate: u32,
         pad: [u32; 2],
+    }
+}
+
+impl Params {
+    fn new(space: VoxelLayout, slope: f32, accumulate: bool) -> Self {
+        Self { space: space.uniform(), slope, accumulate: u32::from(accumulate), pad: [0; 2] }
     }
 }
 
@@ -65,13 +63,9 @@ impl Op for Add {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (_, space) = r.shape(node.inputs[0]);
-        let (a, b, y) = (r.segments(node.inputs[0]), r.segments(node.inputs[1]), r.segments(node.outputs[0]));
-        for k in 0..a.len() {
-            let params = AddParams { space: space.uniform() };
-            let bindings = [r.mask(&[&space]), a[k].slice, b[k].slice, y[k].slice];
-            let (workgroups, size) = (r.over(&space, 64, a[k].groups), a[k].slice.size as f64);
-            r.dispatch(Kernel::new("elementwise/add"), &params, &bindings, workgroups, r.values(&a[k]), 3.0 * size);
+        for s in aligned(r, [node.inputs[0], node.inputs[1], node.outputs[0]]) {
+            let ([a, b, y], params) = (s.slices, Params::new(s.space, 1.0, false));
+            s.each_voxel(r, Kernel::new("elementwise/add"), &params, &[s.mask, a, b, y], s.values, 3.0 * s.bytes);
         }
     }
 
@@ -96,12 +90,9 @@ impl Op for LeakyRelu {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (_, space) = r.shape(node.inputs[0]);
-        for (x, y) in r.segments(node.inputs[0]).into_iter().zip(r.segments(node.outputs[0])) {
-            let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate: 0, pad: [0; 2] };
-            let (workgroups, size) = (r.over(&space, 64, x.groups), x.slice.size as f64);
-            let bindings = [r.mask(&[&space]), x.slice, y.slice];
-            r.dispatch(Kernel::new("elementwise/leaky_relu"), &params, &bindings, workgroups, r.values(&x), 2.0 * size);
+        for s in aligned(r, [node.inputs[0], node.outputs[0]]) {
+            let ([x, y], params) = (s.slices, Params::new(s.space, self.slope, false));
+            s.each_voxel(r, Kernel::new("elementwise/leaky_relu"), &params, &[s.mask, x, y], s.values, 2.0 * s.bytes);
         }
     }
 
@@ -119,21 +110,10 @@ impl Op for LeakyReluGradient {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (_, space) = r.shape(node.inputs[0]);
-        let (x, dy, dx) = (r.segments(node.inputs[0]), r.segments(node.inputs[1]), r.segments(node.outputs[0]));
-        for k in 0..x.len() {
-            let accumulate = u32::from(self.accumulate);
-            let params = LeakyReluParams { space: space.uniform(), slope: self.slope, accumulate, pad: [0; 2] };
-            let (workgroups, size) = (r.over(&space, 64, x[k].groups), x[k].slice.size as f64);
-            let bindings = [r.mask(&[&space]), x[k].slice, dy[k].slice, dx[k].slice];
-            r.dispatch(
-                Kernel::new("elementwise/leaky_relu_backward"),
-                &params,
-                &bindings,
-                workgroups,
-                r.values(&x[k]),
-                3.0 * size,
-            );
+        let kernel = Kernel::new("elementwise/leaky_relu_backward");
+        for s in aligned(r, [node.inputs[0], node.inputs[1], node.outputs[0]]) {
+            let ([x, dy, dx], params) = (s.slices, Params::new(s.space, self.slope, self.accumulate));
+            s.each_voxel(r, kernel.clone(), &params, &[s.mask, x, dy, dx], s.values, 3.0 * s.bytes);
         }
     }
 }
@@ -150,26 +130,15 @@ pub fn leaky_relu_backward(x: &[f64], dy: &[f64], slope: f64) -> Vec<f64> {
 
 /// Every case, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
+    let case =
+        |name, seed| SimpleCase::new(name, precision, Input::noise(5, VoxelLayout::dense([4, 5, 6]), seed, precision));
+    let twice = |values: &[f64]| values.iter().map(|v| 2.0 * v).collect::<Vec<f64>>();
     vec![
-        simple_case(
-            precision,
-            "leaky_relu",
-            dense_input(5, [4, 5, 6], 68, precision),
-            vec![],
-            vec![],
+        case("leaky_relu", 68).of(
             |g, x| g.leaky_relu(x, 0.01),
             |x| leaky_relu(x, 0.01),
             |x, dy| vec![("dx", leaky_relu_backward(x, dy, 0.01))],
         ),
-        simple_case(
-            precision,
-            "add, both operands the same",
-            dense_input(5, [4, 5, 6], 69, precision),
-            vec![],
-            vec![],
-            |g, x| g.add(x, x),
-            |x| x.iter().map(|v| 2.0 * v).collect(),
-            |_, dy| vec![("dx", dy.iter().map(|v| 2.0 * v).collect())],
-        ),
+        case("add, both operands the same", 69).of(|g, x| g.add(x, x), twice, |_, dy| vec![("dx", twice(dy))]),
     ]
 }

@@ -1,12 +1,9 @@
 //! Volume Fusion on the device: two images become one, weighted box by box, with the class of each voxel. The host uploads the
 //! boxes; [`plain`] is the same on the CPU. Nothing here has a gradient.
 
-use super::case::{Deviation, noise};
-use super::distort::{PATCH, Params, Window, deviation, window};
-use crate::base::{Purpose, Result, rng};
-use crate::compute::device::{Gpu, Kernel, Workgroups};
-use crate::compute::graph::{Graph, Input, Node, Op, Parameters, Precision, Recorder, Session, TensorId, product};
-use std::rc::Rc;
+use super::distort::{BoxNumbers, PATCH, Params, Window, deviation, window};
+use super::prelude::*;
+use crate::base::{Purpose, rng};
 
 /// A box of voxels (z, y, x) and its class: the foreground's weight is class / (classes - 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,17 +35,7 @@ pub struct Fused {
     /// The class of each voxel (z, y, x), as a float.
     pub classes: TensorId,
     fusion: Fusion,
-    input: Input,
-}
-
-shader_struct! {
-    /// The WGSL struct `Box`.
-    struct BoxNumbers is Box of ["fuse/fuse"] {
-        corner: [u32; 3],
-        class_index: u32,
-        size: [u32; 3],
-        pad: u32,
-    }
+    input: Upload,
 }
 
 /// Words before the boxes in the WGSL struct `Fusion`.
@@ -76,15 +63,11 @@ impl Fused {
     /// When there are more than there may be.
     pub fn upload(&self, session: &mut Session, boxes: &[FusionBox]) {
         assert!(boxes.len() <= self.fusion.boxes, "more boxes than planned");
-        let numbers: Vec<BoxNumbers> = boxes
-            .iter()
-            .map(|b| BoxNumbers {
-                corner: b.corner.map(|n| n as u32),
-                class_index: b.class,
-                size: b.size.map(|n| n as u32),
-                pad: 0,
-            })
-            .collect();
+        let numbers = |&FusionBox { corner, size, class }: &FusionBox| BoxNumbers {
+            class_index: class,
+            ..BoxNumbers::from(&Window { corner, size })
+        };
+        let numbers: Vec<BoxNumbers> = boxes.iter().map(numbers).collect();
         let header = [boxes.len() as u32, self.fusion.classes as u32, 0, 0];
         let bytes = [bytemuck::cast_slice(&header), bytemuck::cast_slice::<_, u8>(&numbers)].concat();
         session.set_input(self.input, &bytes);

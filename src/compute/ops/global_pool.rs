@@ -1,12 +1,8 @@
 //! Mean over all voxels of a tensor, channel by channel (`torch.nn.AdaptiveAvgPool3d(1)`), as one voxel of another: the pooled
 //! tensors of several samples lie side by side, so that a convolution of kernel 1 is a linear layer over all of them.
 
-use super::case::{Case, Input, Setup, f64s, noise, numbered, stored};
-use super::channel_sum::{CHUNK, PartialParams, channel_sum};
-use crate::compute::device::{Kernel, Workgroups};
-use crate::compute::graph::{
-    GROUP, GROUP_BYTES, Graph, Input as Upload, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product,
-};
+use super::channel_sum::{channel_sum, sum_chunks};
+use super::prelude::*;
 
 /// y[c](voxel) = mean of x[c]; other voxels of y stay as they are.
 struct GlobalPool {
@@ -48,8 +44,7 @@ impl Graph {
         let ((channels, input), (pooled, output)) = (self.shape(x), self.shape(y));
         assert!(!input.is_sparse() && !output.is_sparse() && channels == pooled, "global pooling is of dense tensors");
         assert!(voxel < output.voxels(), "voxel {voxel} of {}", output.voxels());
-        let chunks = input.voxels().div_ceil(CHUNK);
-        let partial = self.scratch((channels.div_ceil(GROUP) * chunks) as u64 * GROUP_BYTES);
+        let partial = self.partial_sums(x);
         self.push(GlobalPool { voxel }, &[x], &[y, partial]);
     }
 }
@@ -62,33 +57,20 @@ impl Op for GlobalPool {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (x, y, partial) = (node.inputs[0], node.outputs[0], r.slice(node.outputs[1]));
         let ((_, input), (_, output)) = (r.shape(x), r.shape(y));
-        let chunks = input.voxels().div_ceil(CHUNK);
-        for segment in r.segments(x) {
-            let params = PartialParams {
-                space: input.uniform(),
-                visible: input.uniform(),
-                first_group: segment.first_group as u32,
-                chunks: chunks as u32,
-                pad: [0; 2],
-            };
-            let kernel = Kernel::new("channel_sum/partial").with("CHUNK", CHUNK as u32);
-            let bindings = [r.dummy(), segment.slice, partial];
-            let workgroups = Workgroups::Fixed([chunks as u32, 1, segment.groups as u32]);
-            r.dispatch(kernel, &params, &bindings, workgroups, r.values(&segment), segment.slice.size as f64);
-        }
-        for segment in r.segments(y) {
+        sum_chunks(r, x, None, partial);
+        for s in aligned(r, [y]) {
             let params = FinalizeParams {
-                groups: segment.groups as u32,
-                first_group: segment.first_group as u32,
-                chunks: chunks as u32,
+                groups: s.groups,
+                first_group: s.first_group,
+                chunks: input.chunks() as u32,
                 voxels: input.voxels() as u32,
                 stride: output.voxels() as u32,
                 voxel: self.voxel as u32,
                 pad: [0; 2],
             };
-            let workgroups = Workgroups::folded(segment.groups, 64, 1);
+            let workgroups = Workgroups::folded(s.groups as usize, 64, 1);
             let kernel = Kernel::new("global_pool/finalize");
-            r.dispatch(kernel, &params, &[partial, segment.slice], workgroups, 0.0, partial.size as f64);
+            r.dispatch(kernel, &params, &[partial, s.slices[0]], workgroups, 0.0, partial.size as f64);
         }
     }
 
@@ -136,15 +118,8 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
 
 /// Tensors of several sizes, each to a voxel of one.
 fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precision) -> Case {
-    let inputs: Vec<Input> = dims
-        .iter()
-        .enumerate()
-        .map(|(k, &dims)| Input {
-            channels,
-            space: VoxelLayout::dense(dims),
-            values: stored(noise(110 + k as u64, channels * product(dims)), precision),
-        })
-        .collect();
+    let input = |(seed, &dims)| Input::noise(channels, VoxelLayout::dense(dims), seed, precision);
+    let inputs: Vec<Input> = (110..).zip(dims).map(input).collect();
     let n = dims.len();
     let upstream = stored(noise(115, channels * n), precision);
     let mut y = vec![0.0; channels * n];
@@ -157,16 +132,10 @@ fn pool_case(name: &str, channels: usize, dims: &[[usize; 3]], precision: Precis
         expected.push((numbered("dx", k), dx));
     }
     expected.push(("y".to_string(), y));
-    let build = Box::new(move |g: &mut Graph, xs: &[TensorId], _: &[Upload]| {
+    let setup = Setup::new(inputs, move |g, xs, _| {
         let y = g.feature(channels, VoxelLayout::dense([1, 1, n]));
         xs.iter().enumerate().for_each(|(k, &x)| g.global_pool(x, y, k));
         vec![y]
     });
-    Case {
-        name: name.to_string(),
-        setup: Setup { masks: vec![], inputs, parameters: vec![], build, images: vec![], upstream: vec![upstream] },
-        expected,
-        precision,
-        roundings: 1,
-    }
+    Case::new(name, precision, Setup { upstream: vec![upstream], ..setup }, expected)
 }

@@ -1,7 +1,6 @@
 //! What kernels over logits and a label map need: which labels are which classes, and how the two grids meet.
 
-use crate::compute::device::Slice;
-use crate::compute::graph::{Recorder, Segment, TensorId, VoxelLayout};
+use super::prelude::*;
 
 /// Most regions, and most labels beside the background, of a region-based network: they are bits and a table in a uniform.
 pub const MAX_REGIONS: usize = 32;
@@ -28,19 +27,19 @@ shader_struct! {
         "confusion/decide",
         "confusion/count",
     ] {
-        pub dims: [u32; 3],
-        pub stride: u32,
-        pub source: [u32; 3],
-        pub channels: u32,
-        pub scale: [f32; 3],
-        pub first_group: u32,
-        pub groups: u32,
-        pub all_groups: u32,
-        pub chunks: u32,
-        pub ignore_label: u32,
-        pub sample: u32,
-        pub pad: [u32; 3],
-        pub members: [u32; 64],
+        dims: [u32; 3],
+        stride: u32,
+        source: [u32; 3],
+        channels: u32,
+        scale: [f32; 3],
+        first_group: u32,
+        groups: u32,
+        all_groups: u32,
+        chunks: u32,
+        ignore_label: u32,
+        sample: u32,
+        pad: [u32; 3],
+        members: [u32; 64],
     }
 }
 
@@ -60,14 +59,13 @@ impl Classes {
     }
 
     /// The uniform for one segment of the logits `t` of sample `sample`, whose label map has `source` voxels.
-    pub(super) fn uniform(
+    pub(super) fn uniform<const N: usize>(
         &self,
         r: &Recorder,
         t: TensorId,
-        segment: &Segment,
+        segment: &Aligned<N>,
         source: [usize; 3],
         sample: usize,
-        chunks: usize,
     ) -> LabelsUniform {
         let (channels, space) = r.shape(t);
         LabelsUniform {
@@ -76,10 +74,10 @@ impl Classes {
             source: source.map(|n| n as u32),
             channels: channels as u32,
             scale: std::array::from_fn(|a| source[a] as f32 / space.dims[a] as f32),
-            first_group: segment.first_group as u32,
-            groups: segment.groups as u32,
+            first_group: segment.first_group,
+            groups: segment.groups,
             all_groups: r.groups(t) as u32,
-            chunks: chunks as u32,
+            chunks: space.chunks() as u32,
             ignore_label: self.ignore.unwrap_or(u32::MAX),
             sample: sample as u32,
             pad: [0; 3],
@@ -88,23 +86,14 @@ impl Classes {
     }
 }
 
-/// A label map in the recording and its voxels.
-#[derive(Clone, Copy)]
-pub(super) struct LabelMap {
-    pub slice: Slice,
-    pub dims: [usize; 3],
-}
-
 /// Panics on logits that a label map cannot be compared with: a mistake in the program.
 pub(super) fn check(space: VoxelLayout, channels: usize, classes: &Classes) {
     assert!(!space.is_sparse(), "logits are dense");
     if let Some(regions) = &classes.regions {
         assert_eq!(regions.len(), channels, "one output a region");
         assert!(channels <= MAX_REGIONS, "{channels} regions");
-        assert!(
-            regions.iter().flatten().all(|&l| l as usize <= MAX_REGION_LABELS),
-            "a label above {MAX_REGION_LABELS}"
-        );
+        let few = regions.iter().flatten().all(|&l| l as usize <= MAX_REGION_LABELS);
+        assert!(few, "a label above {MAX_REGION_LABELS}");
     }
 }
 

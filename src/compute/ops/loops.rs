@@ -12,17 +12,6 @@ pub struct Shape {
     pub dims: [usize; 3],
 }
 
-impl Shape {
-    /// Number of values.
-    pub fn len(&self) -> usize {
-        self.channels * product(self.dims)
-    }
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-}
-
 pub(super) fn coordinates(dims: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
     (0..product(dims)).map(move |v| [v / (dims[1] * dims[2]), v / dims[2] % dims[1], v % dims[2]])
 }

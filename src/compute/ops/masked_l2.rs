@@ -1,21 +1,13 @@
 //! The autoencoder's loss: squared error over the hidden voxels, sum_hidden (p - t)^2 * scale, or the absolute one, with its
-//! gradient in the same pass (as nnssl's MAEMSELoss; scale = 1 / hidden voxels of the batch). Or weighted voxel by voxel.
+//! gradient in the same pass (as nnssl's MAEMSELoss; scale = 1 / hidden voxels of the batch). Or the error over all voxels.
 
-use super::case::{Case, Input, Setup, f64s, noise, random_mask, stored, voxel_mask};
-use super::channel_sum::CHUNK;
-use crate::compute::device::{Kernel, Workgroups};
-use crate::compute::graph::{
-    GROUP, GROUP_BYTES, Graph, Input as Upload, Mask, Node, Op, Output, Precision, Recorder, TensorId, VoxelLayout,
-    VoxelLayoutUniform, product,
-};
+use super::prelude::*;
 
 /// Which voxels count.
 #[derive(Clone, Copy, Debug)]
 pub enum Weights {
     /// Those outside the visible blocks of this sparse space.
     HiddenOf(VoxelLayout),
-    /// An image (1, z, y, x) of weights.
-    Voxels(TensorId),
     /// All alike.
     All,
 }
@@ -36,13 +28,6 @@ shader_struct! {
         first_group: u32,
         first_partial: u32,
         pad: u32,
-    }
-}
-
-shader_struct! {
-    pub(super) struct FinalizeParams is Params of ["masked_l2/finalize"] {
-        count: u32,
-        pad: [u32; 3],
     }
 }
 
@@ -80,19 +65,16 @@ impl Graph {
     ) -> Option<TensorId> {
         let (channels, space) = self.shape(prediction);
         assert!(!space.is_sparse(), "the prediction is dense");
-        let (visible, voxels) = match weights {
-            Weights::HiddenOf(space) => (Some(space), None),
-            Weights::Voxels(image) => (None, Some(image)),
-            Weights::All => (None, None),
+        let visible = match weights {
+            Weights::HiddenOf(space) => Some(space),
+            Weights::All => None,
         };
-        let partial = self.scratch((space.voxels().div_ceil(CHUNK) * channels.div_ceil(GROUP)) as u64 * GROUP_BYTES);
+        let partial = self.partial_sums(prediction);
         let (loss, values) = (self.output(Output::Loss), self.step_values());
         let dp = gradient.then(|| self.feature(channels, space));
-        let mut inputs = vec![prediction, target, values];
-        inputs.extend(voxels);
         let mut outputs = vec![loss, partial];
         outputs.extend(dp);
-        self.push(MaskedL2 { absolute, visible, channels, gradient }, &inputs, &outputs);
+        self.push(MaskedL2 { absolute, visible, channels, gradient }, &[prediction, target, values], &outputs);
         dp
     }
 }
@@ -104,60 +86,50 @@ impl Op for MaskedL2 {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (prediction, target, values) = (node.inputs[0], r.slice(node.inputs[1]), r.slice(node.inputs[2]));
+        let [target, values] = [1, 2].map(|k| r.slice(node.inputs[k]));
+        let [loss, partial] = [0, 1].map(|k| r.slice(node.outputs[k]));
+        let prediction = node.inputs[0];
         let (_, space) = r.shape(prediction);
         let visible = self.visible.unwrap_or(space);
-        let partial = r.slice(node.outputs[1]);
-        let chunks = space.voxels().div_ceil(CHUNK);
-        let weights = node.inputs.get(3).map_or(r.dummy(), |&w| r.slice(w));
-        let gradients = if self.gradient { r.segments(node.outputs[2]) } else { r.segments(prediction) };
-        for (p, dp) in r.segments(prediction).into_iter().zip(gradients) {
+        let chunks = space.chunks();
+        let kernel = Kernel::new("masked_l2/loss")
+            .flag("ABSOLUTE", self.absolute)
+            .flag("MASKED", self.visible.is_some())
+            .flag("GRADIENT", self.gradient);
+        for s in aligned(r, [prediction, if self.gradient { node.outputs[2] } else { prediction }]) {
             let params = LossParams {
                 space: space.uniform(),
                 visible: visible.uniform(),
                 channels: self.channels as u32,
-                first_group: p.first_group as u32,
-                first_partial: (p.first_group * chunks) as u32,
+                first_group: s.first_group,
+                first_partial: s.first_group * chunks as u32,
                 pad: 0,
             };
-            let kernel = Kernel::new("masked_l2/loss")
-                .with("CHUNK", CHUNK as u32)
-                .flag("VOXEL_WEIGHTS", node.inputs.len() > 3)
-                .flag("ABSOLUTE", self.absolute)
-                .flag("MASKED", self.visible.is_some())
-                .flag("GRADIENT", self.gradient);
-            let bindings = [r.mask(&[&visible]), p.slice, target, weights, dp.slice, partial, values];
-            let workgroups = Workgroups::Fixed([chunks as u32, 1, p.groups as u32]);
+            let [p, dp] = s.slices;
+            let bindings = [r.mask(&[&visible]), p, target, dp, partial, values];
             // Prediction, gradient, and a 32-bit target that fills a quarter of its channel group.
-            let bytes = 2.0 * p.slice.size as f64 + r.values(&p);
-            r.dispatch(kernel, &params, &bindings, workgroups, 4.0 * r.values(&p), bytes);
+            s.each_chunk(r, kernel.clone(), &params, &bindings, 4.0 * s.values, 2.0 * s.bytes + s.values);
         }
-        let params = FinalizeParams { count: (r.groups(prediction) * chunks) as u32, pad: [0; 3] };
-        let bindings = [partial, r.slice(node.outputs[0])];
-        r.dispatch(
-            Kernel::new("masked_l2/finalize"),
-            &params,
-            &bindings,
-            Workgroups::Fixed([1; 3]),
-            0.0,
-            partial.size as f64,
-        );
+        let (kernel, params) = (Kernel::new("masked_l2/finalize"), Count::of(r.groups(prediction) * chunks));
+        r.dispatch(kernel, &params, &[partial, loss], Workgroups::Fixed([1; 3]), 0.0, partial.size as f64);
     }
 }
 
 /// (loss, d loss / d p) of scale * sum over channels and voxels of w (p - t)^2; w has one channel.
-pub fn masked_l2(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
-    let d: Vec<f64> = p.iter().zip(t).map(|(p, t)| p - t).collect();
-    let loss = d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * d * d).sum();
-    (loss, d.iter().enumerate().map(|(k, d)| 2.0 * scale * w[k % w.len()] * d).collect())
+fn masked_l2(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
+    masked_error(p, t, w, |w, d| (scale * w * d * d, 2.0 * scale * w * d))
 }
 
 /// (loss, d loss / d p) of scale * sum over channels and voxels of w |p - t|; w has one channel. The gradient of |0| is 0.
-pub fn masked_l1(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
-    let d: Vec<f64> = p.iter().zip(t).map(|(p, t)| p - t).collect();
-    let loss = d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * d.abs()).sum();
+fn masked_l1(p: &[f64], t: &[f64], w: &[f64], scale: f64) -> (f64, Vec<f64>) {
     let sign = |d: f64| if d == 0.0 { 0.0 } else { d.signum() };
-    (loss, d.iter().enumerate().map(|(k, d)| scale * w[k % w.len()] * sign(*d)).collect())
+    masked_error(p, t, w, |w, d| (scale * w * d.abs(), scale * w * sign(d)))
+}
+
+/// The sum of what an `error` of weight and difference is, and its derivatives.
+fn masked_error(p: &[f64], t: &[f64], w: &[f64], error: impl Fn(f64, f64) -> (f64, f64)) -> (f64, Vec<f64>) {
+    let errors: Vec<(f64, f64)> = p.iter().zip(t).enumerate().map(|(k, (p, t))| error(w[k % w.len()], p - t)).collect();
+    (errors.iter().map(|e| e.0).sum(), errors.iter().map(|e| e.1).collect())
 }
 
 /// Every case, with features of this precision.
@@ -171,25 +143,18 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
 
 /// The squared or absolute error of hidden voxels, or of all: its gradient as `y`, and the loss.
 fn loss_case(name: &str, absolute: bool, all: bool, precision: Precision) -> Case {
-    let (dims, grid, channels) = ([8, 6, 8], [4, 3, 2], 2);
-    let mask = random_mask(8, grid, 17);
-    let visible = VoxelLayout::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
-    let (p, t) = (stored(noise(80, channels * product(dims)), precision), noise(81, channels * product(dims)));
+    let (dims, channels) = ([8, 6, 8], 2);
+    let mask = random_mask(8, [4, 3, 2], 17);
+    let visible = visible_blocks(dims, 0, &mask);
+    let (p, t) = (Input::noise(channels, VoxelLayout::dense(dims), 80, precision), noise(81, channels * product(dims)));
     let hidden: Vec<f64> = voxel_mask(&visible, std::slice::from_ref(&mask)).iter().map(|m| 1.0 - m).collect();
     let weights = if all { vec![1.0; hidden.len()] } else { hidden };
     let reference = if absolute { masked_l1 } else { masked_l2 };
-    let (loss, gradient) = reference(&f64s(&p), &f64s(&t), &weights, 1.0);
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId], images: &[Upload]| {
+    let (loss, gradient) = reference(&f64s(&p.values), &f64s(&t), &weights, 1.0);
+    let setup = Setup::new(vec![p], move |g, x, images| {
         let weights = if all { Weights::All } else { Weights::HiddenOf(visible) };
         g.masked_error(absolute, x[0], images[0].tensor(), weights, true).into_iter().collect()
     });
-    let inputs = vec![Input { channels, space: VoxelLayout::dense(dims), values: p }];
-    let setup = Setup { masks: vec![mask], inputs, parameters: vec![], build, images: vec![t], upstream: vec![] };
-    Case {
-        name: name.into(),
-        setup,
-        expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
-        precision,
-        roundings: 1,
-    }
+    let setup = Setup { masks: vec![mask], images: vec![t], ..setup };
+    Case::new(name, precision, setup, [("y", gradient), ("loss", vec![loss])])
 }

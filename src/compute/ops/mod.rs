@@ -21,13 +21,14 @@ pub mod fuse;
 mod geometry;
 mod global_pool;
 mod instance_norm;
-mod interpolate;
 mod labels;
 mod loops;
 mod masked_l2;
 mod pack;
 mod pair;
+mod prelude;
 pub mod reference;
+mod segments;
 pub mod sgd;
 mod voco;
 

@@ -1,8 +1,7 @@
 //! From an uploaded image (channels, z, y, x) to the channel groups of a space. Under a mask only the visible voxels are taken: that is
 //! "masking the input".
 
-use crate::compute::device::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, VoxelLayout, VoxelLayoutUniform};
+use super::prelude::*;
 
 struct Pack {
     channels: usize,
@@ -33,19 +32,13 @@ impl Op for Pack {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (_, space) = r.shape(node.outputs[0]);
         let image = r.slice(node.inputs[0]);
-        for out in r.segments(node.outputs[0]) {
-            let params = PackParams {
-                space: space.uniform(),
-                channels: self.channels as u32,
-                first_group: out.first_group as u32,
-                pad: [0; 2],
-            };
-            let bindings = [r.mask(&[&space]), image, out.slice];
-            let workgroups = r.over(&space, 64, out.groups);
-            let bytes = out.slice.size as f64 + 4.0 * r.values(&out);
-            r.dispatch(Kernel::new("layout/pack"), &params, &bindings, workgroups, 0.0, bytes);
+        for s in aligned(r, [node.outputs[0]]) {
+            let (space, channels) = (s.space.uniform(), self.channels as u32);
+            let params = PackParams { space, channels, first_group: s.first_group, pad: [0; 2] };
+            // The image has single floats.
+            let bytes = s.bytes + 4.0 * s.values;
+            s.each_voxel(r, Kernel::new("layout/pack"), &params, &[s.mask, image, s.slices[0]], 0.0, bytes);
         }
     }
 }

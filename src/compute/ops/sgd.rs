@@ -3,16 +3,10 @@
 //! PyTorch's order: g = clip * dw + decay * w; m = momentum * m + g; w -= rate * (g + momentum * m). Parameters that no
 //! gradient reaches are left alone.
 
-use super::case::{Deviation, GRADIENT_TOLERANCE, f64s, noise, relative_l2};
-use super::channel_sum::CHUNK;
+use super::prelude::*;
 use super::{Bias, Geometry};
-use crate::base::Result;
-use crate::compute::device::{Dispatch, Gpu, Heap, Kernel, Recording, Slice, Workgroups};
-use crate::compute::graph::{
-    Graph, Optimizer, Output, ParameterLayout, Parameters, Precision, Session, StepValues, VoxelLayout,
-    optimizer_scratch,
-};
-use std::rc::Rc;
+use crate::compute::device::{Dispatch, Heap, Recording};
+use crate::compute::graph::{Optimizer, ParameterLayout, StepValues, optimizer_scratch};
 
 shader_struct! {
     pub(super) struct NormPartialParams is Params of ["sgd/norm_partial"] {
@@ -27,13 +21,6 @@ shader_struct! {
         count: u32,
         clip: f32,
         pad: [u32; 2],
-    }
-}
-
-shader_struct! {
-    pub(super) struct UpdateParams is Params of ["sgd/update"] {
-        size: u32,
-        pad: [u32; 3],
     }
 }
 
@@ -60,17 +47,11 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
     for &(chunk, offset, size) in &runs {
         let gradient = Slice { heap: Heap::Gradients(chunk), offset, size };
         let params = NormPartialParams { size: (size / 16) as u32, first_partial: first, pad: [0; 2] };
-        let workgroups = (size / 16).div_ceil(CHUNK as u64) as u32;
+        let (params, chunks) = (bytemuck::bytes_of(&params), (size / 16).div_ceil(CHUNK as u64) as u32);
         let kernel = Kernel::new("sgd/norm_partial").with("CHUNK", CHUNK as u32);
-        push(
-            kernel,
-            bytemuck::bytes_of(&params),
-            vec![gradient, partial],
-            Workgroups::Fixed([workgroups, 1, 1]),
-            size as f64 / 2.0,
-            size,
-        );
-        first += workgroups;
+        let workgroups = Workgroups::Fixed([chunks, 1, 1]);
+        push(kernel, params, vec![gradient, partial], workgroups, size as f64 / 2.0, size);
+        first += chunks;
     }
     let hyper = Slice { heap: Heap::Hyper, offset: 0, size: std::mem::size_of::<StepValues>() as u64 };
     let params = NormFinalizeParams { count: first, clip, pad: [0; 2] };
@@ -79,15 +60,15 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
     for (chunk, offset, size) in runs {
         let of = |heap: fn(u32) -> Heap| Slice { heap: heap(chunk), offset, size };
         let bindings = vec![hyper, norm, of(Heap::Gradients), of(Heap::Momentum), of(Heap::Weights)];
-        let params = UpdateParams { size: (size / 16) as u32, pad: [0; 3] };
-        let workgroups = Workgroups::folded((size / 16) as usize, 64, 1);
+        let count = (size / 16) as usize;
+        let (params, workgroups) = (Count::of(count), Workgroups::folded(count, 64, 1));
         push(Kernel::new("sgd/update"), bytemuck::bytes_of(&params), bindings, workgroups, size as f64 * 1.5, 5 * size);
     }
     Optimizer { recording, scratch }
 }
 
 /// One SGD step in PyTorch's order; returns the global norm of the gradient before clipping.
-pub fn sgd(
+fn sgd(
     weights: &mut [f64],
     momenta: &mut [f64],
     gradient: &[f64],
@@ -148,10 +129,7 @@ pub fn check_optimizer(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
         norms.push(session.output(Output::GradientNorm)?);
         expected.push(sgd(&mut weights, &mut momenta, &gradient, rate, momentum, decay, clip));
     }
-    let deviation = |result: &str, got: &[f32], want: &[f64]| {
-        let relative = relative_l2(got, want);
-        Deviation { result: result.into(), relative, tolerance: GRADIENT_TOLERANCE }
-    };
+    let deviation = |result, got: &[f32], want: &[f64]| Deviation::new(result, got, want, GRADIENT_TOLERANCE);
     let (got_weights, got_momenta) = (all(&|id| session.weight(id))?, all(&|id| session.momentum(id))?);
     slopes[7] = f32::INFINITY;
     session.set_image(upstream, &slopes);

@@ -1,8 +1,7 @@
 //! The last that happens to a patch: mirroring, masked channels become 0 outside, and so do labels.
 
 use super::{AXES, Augmentation, Params};
-use crate::compute::device::Kernel;
-use crate::compute::graph::{Graph, Node, Op, Recorder, TensorId, product};
+use crate::compute::ops::prelude::*;
 
 struct FinishChannel {
     a: Augmentation,
@@ -40,7 +39,7 @@ impl Op for FinishChannel {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (numbers, x, image) = (r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0]));
+        let [numbers, x, image] = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|t| r.slice(t));
         let labels = node.inputs.get(2).map_or_else(|| r.dummy(), |&t| r.slice(t));
         let first = (self.channel * product(self.a.patch)) as u32;
         let params = Params { mirror: AXES, first, ..self.a.params(self.channel) };
@@ -55,7 +54,7 @@ impl Op for FinishLabels {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let bindings = [r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0])];
+        let bindings = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|t| r.slice(t));
         let params = Params { mirror: AXES, ..self.a.params(0) };
         self.a.each_voxel(r, Kernel::new("augment/finish_labels"), &params, &bindings, None);
     }

@@ -1,9 +1,8 @@
 //! Changes of one channel's intensities, in place: noise, blur, brightness, contrast, low resolution, gamma of the negative, gamma.
 
 use super::{Augmentation, ChannelFlags, Flags, Params};
-use crate::compute::device::{Kernel, Slice};
-use crate::compute::graph::{Flag, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId};
-use crate::compute::ops::channel_sum::CHUNK;
+use crate::compute::graph::Flag;
+use crate::compute::ops::prelude::*;
 
 struct Intensity {
     a: Augmentation,

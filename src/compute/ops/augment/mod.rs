@@ -15,9 +15,9 @@ mod runner;
 pub use numbers::{Change, ChannelChange, CropTransform};
 pub use runner::AugmentationRunner;
 
-use crate::base::{Error, Result};
-use crate::compute::device::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Flag, Graph, Input, Kind, Limits, Recorder, Session, Storage, TensorId, product};
+use super::prelude::*;
+use crate::base::Error;
+use crate::compute::graph::{Flag, Limits};
 
 /// How a turned patch is interpolated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,10 +53,10 @@ pub struct Augmented {
     /// (z, y, x), none below 0
     pub labels: Option<TensorId>,
     augmentation: Augmentation,
-    numbers: Input,
+    numbers: Upload,
     /// The region of each channel.
-    regions: Vec<Input>,
-    region_labels: Option<Input>,
+    regions: Vec<Upload>,
+    region_labels: Option<Upload>,
     flags: Flags,
 }
 
@@ -85,13 +85,9 @@ struct ChannelFlags {
 impl Flags {
     fn new(g: &mut Graph, channels: usize) -> Self {
         let (plain, turned, noise) = (g.flag(), g.flag(), g.flag());
-        let channel = |_| ChannelFlags {
-            blur: g.flag(),
-            brightness: g.flag(),
-            contrast: g.flag(),
-            low_resolution: g.flag(),
-            inverted_gamma: g.flag(),
-            gamma: g.flag(),
+        let channel = |_| {
+            let [blur, brightness, contrast, low_resolution, inverted_gamma, gamma] = std::array::from_fn(|_| g.flag());
+            ChannelFlags { blur, brightness, contrast, low_resolution, inverted_gamma, gamma }
         };
         Self { plain, turned, noise, channels: (0..channels).map(channel).collect() }
     }
@@ -167,16 +163,11 @@ impl Augmentation {
     /// Records a kernel with one invocation a voxel of the patch; with a flag, it runs only while that is set.
     fn each_voxel(&self, r: &mut Recorder, kernel: Kernel, params: &Params, bindings: &[Slice], flag: Option<Flag>) {
         let voxels = self.voxels();
-        match flag {
-            Some(flag) => {
-                let workgroups = r.when(flag, voxels, 64);
-                r.dispatch(kernel, params, bindings, workgroups, 0.0, 0.0);
-            }
-            None => {
-                let workgroups = Workgroups::folded(voxels, 64, 1);
-                r.dispatch(kernel, params, bindings, workgroups, 0.0, 8.0 * voxels as f64);
-            }
-        }
+        let (workgroups, bytes) = match flag {
+            Some(flag) => (r.when(flag, voxels, 64), 0.0),
+            None => (Workgroups::folded(voxels, 64, 1), 8.0 * voxels as f64),
+        };
+        r.dispatch(kernel, params, bindings, workgroups, 0.0, bytes);
     }
 }
 
@@ -213,8 +204,7 @@ impl Augmented {
         session.set_flag(flags.turned, change.cut.is_some());
         session.set_flag(flags.noise, change.noise.is_some());
         let nothing = ChannelChange::default();
-        for (k, f) in flags.channels.iter().enumerate() {
-            let c = change.channels.get(k).unwrap_or(&nothing);
+        for (f, c) in flags.channels.iter().zip(change.channels.iter().chain(std::iter::repeat(&nothing))) {
             session.set_flag(f.blur, c.blur.is_some());
             session.set_flag(f.brightness, c.brightness.is_some());
             session.set_flag(f.contrast, c.contrast.is_some());
@@ -229,10 +219,10 @@ impl Graph {
     /// Adds the augmentation of one more sample.
     pub fn augment(&mut self, a: &Augmentation) -> Augmented {
         let flags = Flags::new(self, a.channels);
-        let volume = |g: &mut Graph, voxels: usize| g.tensor(Kind::Bytes(4 * voxels as u64), Storage::Arena);
+        let volume = |g: &mut Graph, voxels: usize| g.scratch(4 * voxels as u64);
         let uploaded = self.input(numbers::size(a));
         let numbers = uploaded.tensor();
-        let regions: Vec<Input> = (0..a.channels).map(|_| self.image(1, a.region)).collect();
+        let regions: Vec<Upload> = (0..a.channels).map(|_| self.image(1, a.region)).collect();
         // A single voxel's label fills a word.
         let region_labels = a.labels.then(|| self.input(2 * product(a.region).next_multiple_of(2) as u64));
         let outside = region_labels.map(|region| {

@@ -1,6 +1,7 @@
 //! The numbers of one sample, and how they lie in the buffer that `shaders/shared/augment.wgsl` reads.
 
 use super::Augmentation;
+use bytemuck::Zeroable;
 
 /// What happens to one sample.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,7 +53,6 @@ pub(super) const REACH: usize = 64;
 
 shader_struct! {
     /// The WGSL struct `Sample`, without its channels.
-    #[derive(Default)]
     struct SampleNumbers is Sample of ["augment/cubic", "augment/linear"] {
         region: [u32; 3],
         mirror: u32,
@@ -91,12 +91,8 @@ pub(super) fn size(a: &Augmentation) -> u64 {
 /// When a blur reaches further than 63 voxels.
 pub(super) fn bytes(a: &Augmentation, change: &Change) -> Vec<u8> {
     let axes = (0..3).filter(|&axis| change.mirror[axis]).map(|axis| 1 << axis).sum::<u32>();
-    let mut sample = SampleNumbers {
-        region: change.region.map(|n| n as u32),
-        mirror: axes,
-        crop: change.region.map(|n| n as u32),
-        ..Default::default()
-    };
+    let region = change.region.map(|n| n as u32);
+    let mut sample = SampleNumbers { region, mirror: axes, crop: region, ..Zeroable::zeroed() };
     if let Some(cut) = &change.cut {
         sample.crop = cut.crop.map(|n| n as u32);
         sample.start = cut.start.map(|n| n as i32);
@@ -115,23 +111,20 @@ pub(super) fn bytes(a: &Augmentation, change: &Change) -> Vec<u8> {
     }
     let mut out = bytemuck::bytes_of(&sample).to_vec();
     let nothing = ChannelChange::default();
-    for k in 0..a.channels {
-        let numbers = channel(change.channels.get(k).unwrap_or(&nothing));
-        out.extend_from_slice(bytemuck::bytes_of(&numbers));
+    for c in change.channels.iter().chain(std::iter::repeat(&nothing)).take(a.channels) {
+        out.extend_from_slice(bytemuck::bytes_of(&channel(c)));
     }
     out
 }
 
 fn channel(c: &ChannelChange) -> ChannelNumbers {
     let mut numbers = ChannelNumbers {
-        blur: [0; 3],
         brightness: c.brightness.unwrap_or(1.0),
         few: c.low_resolution.map_or([1; 3], |few| few.map(|n| n as u32)),
         contrast: c.contrast.unwrap_or(1.0),
         gammas: [c.inverted_gamma.unwrap_or(1.0), c.gamma.unwrap_or(1.0)],
         masked: u32::from(c.masked),
-        pad: 0,
-        weights: [[0.0; REACH]; 3],
+        ..Zeroable::zeroed()
     };
     for (axis, weights) in c.blur.iter().flatten().enumerate() {
         let half = weights.len() / 2;

@@ -2,8 +2,8 @@
 //! interpolation without them.
 
 use super::{AXES, Augmentation, Flags, Interpolation};
-use crate::compute::device::Kernel;
-use crate::compute::graph::{Flag, Graph, Node, Op, Recorder, TensorId, product};
+use crate::compute::graph::Flag;
+use crate::compute::ops::prelude::*;
 
 struct Resample {
     a: Augmentation,
@@ -53,8 +53,7 @@ impl Op for Resample {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (numbers, region) = (r.slice(node.inputs[0]), r.slice(node.inputs[1]));
-        let y = r.slice(node.outputs[0]);
+        let [numbers, region, y] = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|t| r.slice(t));
         let mut params = self.a.params(self.channel);
         if self.last {
             params.mirror = AXES;
@@ -84,9 +83,8 @@ impl Op for ResampleLabels {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let bindings = [r.slice(node.inputs[0]), r.slice(node.inputs[1]), r.slice(node.outputs[0])];
-        let kernels = [("augment/unpack_labels", self.plain), ("augment/labels", self.turned)];
-        for (shader, flag) in kernels {
+        let bindings = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|t| r.slice(t));
+        for (shader, flag) in [("augment/unpack_labels", self.plain), ("augment/labels", self.turned)] {
             self.a.each_voxel(r, Kernel::new(shader), &self.a.params(0), &bindings, Some(flag));
         }
     }

@@ -1,10 +1,8 @@
 //! The augmentation alone, as a graph of one sample: for checks and pictures.
 
-use super::{Augmentation, Augmented, Change};
-use crate::base::Result;
-use crate::compute::device::Gpu;
-use crate::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
-use std::rc::Rc;
+use super::{Augmentation, Augmented};
+use crate::compute::graph::{GraphId, Readout};
+use crate::compute::ops::prelude::*;
 
 /// A session whose one program is the augmentation of a patch.
 pub struct AugmentationRunner {
@@ -24,11 +22,6 @@ impl AugmentationRunner {
         let labels = sample.labels.map(|labels| graph.keep_words(labels));
         let id = graph.id();
         Ok(Self { session: Session::new(gpu.clone(), vec![graph], None)?, graph: id, sample, image, labels })
-    }
-
-    /// Uploads the sample of the next run, as [`Augmented::upload`].
-    pub fn upload(&mut self, change: &Change, image: &[f32], labels: &[i16]) {
-        self.sample.upload(&mut self.session, change, image, labels);
     }
 
     /// The sample and its session, for functions that upload by themselves.

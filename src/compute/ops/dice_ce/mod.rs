@@ -7,10 +7,8 @@
 pub(super) mod cases;
 pub(super) mod reference;
 
-use crate::compute::device::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Output, Recorder, TensorId};
-use crate::compute::ops::channel_sum::CHUNK;
-use crate::compute::ops::labels::{Classes, LabelMap, check};
+use crate::compute::ops::labels::{Classes, LabelsUniform, check};
+use crate::compute::ops::prelude::*;
 
 /// The numbers of the loss.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,13 +34,6 @@ struct DiceCeLoss {
     /// Of this resolution among those of deep supervision.
     weight: f32,
     gradient: bool,
-}
-
-shader_struct! {
-    pub(super) struct ReduceParams is Params of ["dice_ce/reduce"] {
-        chunks: u32,
-        pad: [u32; 3],
-    }
 }
 
 shader_struct! {
@@ -78,7 +69,7 @@ impl Graph {
     ) -> Vec<TensorId> {
         let (channels, space) = self.shape(logits[0]);
         check(space, channels, &loss.classes);
-        let (samples, groups, chunks) = (logits.len(), channels.div_ceil(GROUP), space.voxels().div_ceil(CHUNK));
+        let (samples, groups, chunks) = (logits.len(), channels.div_ceil(GROUP), space.chunks());
         let partial = self.scratch((samples * KINDS * groups * chunks) as u64 * GROUP_BYTES);
         let sums = self.scratch((samples * KINDS * groups) as u64 * GROUP_BYTES);
         let coefficients = self.scratch((samples * 2 * groups + 1) as u64 * GROUP_BYTES);
@@ -99,11 +90,10 @@ impl Graph {
 /// The tensors of a node.
 struct Tensors<'a> {
     logits: &'a [TensorId],
-    labels: Vec<LabelMap>,
+    labels: Vec<Slice>,
     state: Vec<Slice>,
     gradients: &'a [TensorId],
     partial: Slice,
-    sums: Slice,
     coefficients: Slice,
 }
 
@@ -116,65 +106,38 @@ impl DiceCeLoss {
         !self.loss.classes.are_regions()
     }
 
+    /// What kernels are told of a segment of a sample's logits.
+    fn params<const N: usize>(&self, r: &Recorder, t: &Tensors, sample: usize, s: &Aligned<N>) -> LabelsUniform {
+        self.loss.classes.uniform(r, t.logits[sample], s, self.source, sample)
+    }
+
     /// Sums over the voxels of one sample.
     fn record_sums(&self, r: &mut Recorder, t: &Tensors, sample: usize) {
-        let (logits, labels, state) = (t.logits[sample], t.labels[sample], t.state[sample]);
-        let (_, space) = r.shape(logits);
-        let chunks = space.voxels().div_ceil(CHUNK);
-        let segments = r.segments(logits);
-        if self.is_softmax() {
-            for s in &segments {
-                let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, chunks);
-                let workgroups = Workgroups::folded(space.voxels(), 64, 1);
-                let bytes = s.slice.size as f64;
-                r.dispatch(
-                    self.kernel("dice_ce/state"),
-                    &params,
-                    &[labels.slice, s.slice, state],
-                    workgroups,
-                    4.0 * r.values(s),
-                    bytes,
-                );
-            }
+        let (labels, state) = (t.labels[sample], t.state[sample]);
+        let segments = aligned(r, [t.logits[sample]]);
+        for s in segments.iter().filter(|_| self.is_softmax()) {
+            let (params, bindings) = (self.params(r, t, sample, s), [labels, s.slices[0], state]);
+            r.dispatch(self.kernel("dice_ce/state"), &params, &bindings, s.all_channels(), 4.0 * s.values, s.bytes);
         }
         for s in &segments {
-            let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, chunks);
-            let kernel = self.kernel("dice_ce/sums").with("CHUNK", CHUNK as u32);
-            let workgroups = Workgroups::Fixed([chunks as u32, 1, s.groups as u32]);
-            let bytes = s.slice.size as f64;
-            r.dispatch(
-                kernel,
-                &params,
-                &[labels.slice, s.slice, state, t.partial],
-                workgroups,
-                12.0 * r.values(s),
-                bytes,
-            );
+            let (params, bindings) = (self.params(r, t, sample, s), [labels, s.slices[0], state, t.partial]);
+            s.each_chunk(r, self.kernel("dice_ce/sums"), &params, &bindings, 12.0 * s.values, s.bytes);
         }
     }
 
     /// The derivative of one sample.
     fn record_gradient(&self, r: &mut Recorder, t: &Tensors, sample: usize) {
-        let (logits, labels, state) = (t.logits[sample], t.labels[sample], t.state[sample]);
-        let (_, space) = r.shape(logits);
-        let segments = r.segments(logits);
-        if self.is_softmax() {
-            for s in &segments {
-                let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, 0);
-                let bindings = [labels.slice, s.slice, state, t.coefficients];
-                let workgroups = Workgroups::folded(space.voxels(), 64, 1);
-                let bytes = s.slice.size as f64;
-                r.dispatch(self.kernel("dice_ce/project"), &params, &bindings, workgroups, 4.0 * r.values(s), bytes);
-            }
+        let (labels, state) = (t.labels[sample], t.state[sample]);
+        let segments = aligned(r, [t.logits[sample], t.gradients[sample]]);
+        for s in segments.iter().filter(|_| self.is_softmax()) {
+            let (params, bindings) = (self.params(r, t, sample, s), [labels, s.slices[0], state, t.coefficients]);
+            r.dispatch(self.kernel("dice_ce/project"), &params, &bindings, s.all_channels(), 4.0 * s.values, s.bytes);
         }
-        for (s, d) in segments.iter().zip(r.segments(t.gradients[sample])) {
-            assert_eq!((s.first_group, s.groups), (d.first_group, d.groups), "tensors of one shape are cut alike");
-            let params = self.loss.classes.uniform(r, logits, s, labels.dims, sample, 0);
+        for s in &segments {
+            let ([x, dx], params) = (s.slices, self.params(r, t, sample, s));
             let kernel = self.kernel("dice_ce/gradient").with("SAMPLES", t.logits.len() as u32);
-            let bindings = [labels.slice, s.slice, state, t.coefficients, d.slice];
-            let workgroups = Workgroups::folded(space.voxels(), 64, s.groups);
-            let bytes = s.slice.size as f64;
-            r.dispatch(kernel, &params, &bindings, workgroups, 8.0 * r.values(s), 2.0 * bytes);
+            let bindings = [labels, x, state, t.coefficients, dx];
+            s.each_voxel(r, kernel, &params, &bindings, 8.0 * s.values, 2.0 * s.bytes);
         }
     }
 }
@@ -188,23 +151,21 @@ impl Op for DiceCeLoss {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let samples = (node.inputs.len() - 1) / 2;
         let logits = &node.inputs[..samples];
-        let labels = node.inputs[samples..2 * samples].iter();
+        let [loss, partial, sums, coefficients] = [0, 1, 2, 3].map(|k| r.slice(node.outputs[k]));
         let t = Tensors {
             logits,
-            labels: labels.map(|&t| LabelMap { slice: r.slice(t), dims: self.source }).collect(),
+            labels: node.inputs[samples..2 * samples].iter().map(|&t| r.slice(t)).collect(),
             state: node.outputs[4..4 + samples].iter().map(|&t| r.slice(t)).collect(),
             gradients: &node.outputs[4 + samples..],
-            partial: r.slice(node.outputs[1]),
-            sums: r.slice(node.outputs[2]),
-            coefficients: r.slice(node.outputs[3]),
+            partial,
+            coefficients,
         };
         let (channels, space) = r.shape(logits[0]);
-        let (groups, chunks) = (r.groups(logits[0]), space.voxels().div_ceil(CHUNK));
+        let groups = r.groups(logits[0]);
         (0..samples).for_each(|sample| self.record_sums(r, &t, sample));
-        let params = ReduceParams { chunks: chunks as u32, pad: [0; 3] };
+        let (kernel, params) = (Kernel::new("dice_ce/reduce"), Count::of(space.chunks()));
         let workgroups = Workgroups::Fixed([(samples * KINDS * groups) as u32, 1, 1]);
-        let bytes = t.partial.size as f64;
-        r.dispatch(Kernel::new("dice_ce/reduce"), &params, &[t.partial, t.sums], workgroups, 0.0, bytes);
+        r.dispatch(kernel, &params, &[partial, sums], workgroups, 0.0, partial.size as f64);
         let params = FinalizeParams {
             groups: groups as u32,
             channels: channels as u32,
@@ -218,8 +179,7 @@ impl Op for DiceCeLoss {
             weight_dice: self.loss.weight_dice,
             weight: self.weight,
         };
-        let (loss, values) = (r.slice(node.outputs[0]), r.slice(node.inputs[2 * samples]));
-        let bindings = [t.sums, t.coefficients, loss, values];
+        let bindings = [sums, coefficients, loss, r.slice(node.inputs[2 * samples])];
         r.dispatch(self.kernel("dice_ce/finalize"), &params, &bindings, Workgroups::Fixed([1; 3]), 0.0, 0.0);
         if self.gradient {
             (0..samples).for_each(|sample| self.record_gradient(r, &t, sample));

@@ -1,12 +1,9 @@
 //! The device's distortions against the plain loops.
 
 use super::{Change, Curve, Distortion, Paint, Window, plain};
-use crate::base::{Purpose, Result, rng};
-use crate::compute::device::Gpu;
-use crate::compute::graph::{Graph, Parameters, Precision, Session, product};
-use crate::compute::ops::case::{Deviation, TOLERANCE, noise, relative_l2};
+use crate::base::{Purpose, rng};
+use crate::compute::ops::prelude::*;
 use rand::{Rng, RngExt};
-use std::rc::Rc;
 
 pub(in crate::compute::ops) const PATCH: [usize; 3] = [13, 21, 19];
 
@@ -53,6 +50,5 @@ pub(in crate::compute::ops) fn window(rng: &mut impl Rng, most: [usize; 3]) -> W
 }
 
 pub(in crate::compute::ops) fn deviation(result: &str, got: &[f32], want: &[f32]) -> Deviation {
-    let relative = relative_l2(got, &want.iter().map(|&v| f64::from(v)).collect::<Vec<f64>>());
-    Deviation { result: result.into(), relative, tolerance: TOLERANCE }
+    Deviation::new(result, got, &f64s(want), TOLERANCE)
 }

@@ -7,8 +7,8 @@ pub mod plain;
 pub use check::check;
 pub(super) use check::{PATCH, deviation, window};
 
-use crate::compute::device::{Kernel, Workgroups};
-use crate::compute::graph::{Flag, Graph, Input, Node, Op, Recorder, Session, TensorId, product};
+use super::prelude::*;
+use crate::compute::graph::Flag;
 
 /// A box of voxels (z, y, x).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,20 +70,20 @@ pub struct Distorted {
     /// The distorted image (z, y, x).
     pub image: TensorId,
     distortion: Distortion,
-    numbers: Input,
-    windows: Input,
-    curve: Input,
+    numbers: Upload,
+    windows: Upload,
+    curve: Upload,
     shuffled: Flag,
 }
 
 shader_struct! {
     /// The WGSL struct `Box`.
     #[derive(Default)]
-    struct BoxNumbers is Box of ["distort/transform", "distort/owners", "distort/clear"] {
-        corner: [u32; 3],
-        pad0: u32,
-        size: [u32; 3],
-        pad1: u32,
+    pub(super) struct BoxNumbers is Box of ["distort/transform", "distort/owners", "distort/clear", "fuse/fuse"] {
+        pub corner: [u32; 3],
+        pub class_index: u32,
+        pub size: [u32; 3],
+        pub pad: u32,
     }
 }
 
@@ -162,7 +162,7 @@ impl Distorted {
         session.set_input(self.numbers, bytemuck::bytes_of(&numbers));
         session.set_flag(self.shuffled, !change.windows.is_empty());
         if !change.windows.is_empty() {
-            let windows: Vec<BoxNumbers> = change.windows.iter().map(BoxNumbers::from).collect();
+            let windows: Vec<BoxNumbers> = change.windows.iter().map(Into::into).collect();
             session.set_input(self.windows, bytemuck::cast_slice(&windows));
         }
         if let Some(curve) = &change.curve {

@@ -2,8 +2,7 @@
 
 use super::reference::Norm;
 use super::{EPS, Epilogue};
-use crate::compute::graph::{BlockMask, Graph, Input as Upload, Mask, Precision, TensorId, VoxelLayout, product};
-use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, numbered, random_mask, stored, voxel_mask};
+use crate::compute::ops::prelude::*;
 
 /// What tells one norm from another.
 #[derive(Clone, Copy)]
@@ -34,53 +33,29 @@ const PLAIN: NormCase = NormCase {
 /// Every case, with features of this precision.
 pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
     let slope = Some(0.01);
+    let sparse = NormCase { channels: 6, dims: [8; 3], mask: Some(([2; 3], 6)), ..PLAIN };
     let list = [
         PLAIN,
         NormCase { name: "instance_norm + residual + leaky_relu", channels: 8, residual: true, slope, ..PLAIN },
         NormCase { name: "instance_norm over several chunks", channels: 4, dims: [25, 26, 27], slope, ..PLAIN },
-        NormCase {
-            name: "sparse instance_norm",
-            channels: 6,
-            dims: [8, 6, 4],
-            mask: Some(([4, 3, 2], 17)),
-            slope,
-            ..PLAIN
-        },
-        NormCase {
-            name: "sparse instance_norm without affine",
-            channels: 6,
-            dims: [8; 3],
-            mask: Some(([2; 3], 6)),
-            affine: false,
-            ..PLAIN
-        },
+        NormCase { name: "sparse instance_norm", dims: [8, 6, 4], mask: Some(([4, 3, 2], 17)), slope, ..sparse },
+        NormCase { name: "sparse instance_norm without affine", affine: false, ..sparse },
         NormCase { name: "sparse batch norm", dims: [8, 6, 8], mask: Some(([4, 3, 2], 15)), instances: 2, ..PLAIN },
     ];
     list.into_iter().map(|case| norm_case(case, precision)).collect()
 }
 
 impl NormCase {
-    fn space(&self, instance: usize, masks: &[BlockMask]) -> VoxelLayout {
-        match self.mask {
-            Some((grid, _)) => VoxelLayout::sparse(self.dims, Mask::nth(instance, grid), masks[instance].count())
-                .expect("blocks are whole voxels"),
-            None => VoxelLayout::dense(self.dims),
-        }
-    }
-
     /// The tensors that are normalised, then the residual.
     fn inputs(&self, masks: &[BlockMask], precision: Precision) -> Vec<Input> {
-        let (channels, n) = (self.channels, self.channels * product(self.dims));
-        let mut inputs: Vec<Input> = (0..self.instances)
-            .map(|i| {
-                let values = noise(30 + i as u64, n).iter().map(|v| 3.0 * v + 5.0).collect();
-                Input { channels, space: self.space(i, masks), values: stored(values, precision) }
-            })
-            .collect();
-        if self.residual {
-            inputs.push(Input { channels, space: self.space(0, masks), values: stored(noise(40, n), precision) });
-        }
-        inputs
+        let space = |i: usize| masks.get(i).map_or(VoxelLayout::dense(self.dims), |m| visible_blocks(self.dims, i, m));
+        let instance = |i: usize| {
+            let values =
+                noise(30 + i as u64, self.channels * product(self.dims)).iter().map(|v| 3.0 * v + 5.0).collect();
+            Input { channels: self.channels, space: space(i), values: stored(values, precision) }
+        };
+        let residual = self.residual.then(|| Input::noise(self.channels, space(0), 40, precision));
+        (0..self.instances).map(instance).chain(residual).collect()
     }
 }
 
@@ -122,16 +97,11 @@ fn norm_case(c: NormCase, precision: Precision) -> Case {
     if residual {
         expected.push((numbered("dx", instances), gradient.dresidual));
     }
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| {
+    let setup = Setup::new(inputs, move |g, x, _| {
         let epilogue = Epilogue { residual: residual.then(|| x[instances]), slope };
         g.joint_norm(&x[..instances], affine.then_some("n"), epilogue)
     });
-    Case {
-        name: c.name.to_string(),
-        setup: Setup { masks, inputs, parameters, build, images: vec![], upstream },
-        expected,
-        precision,
-        // The gradient behind the activation is stored before that of the input is made of it.
-        roundings: 2,
-    }
+    let setup = Setup { masks, parameters, upstream, ..setup };
+    // The gradient behind the activation is stored before that of the input is made of it.
+    Case { roundings: 2, ..Case::new(c.name, precision, setup, expected) }
 }

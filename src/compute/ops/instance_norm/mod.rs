@@ -7,11 +7,8 @@
 pub(super) mod cases;
 pub(super) mod reference;
 
-use crate::compute::device::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{
-    GROUP, GROUP_BYTES, Graph, Node, Op, Packing, Recorder, Role, TensorId, VoxelLayoutUniform,
-};
-use crate::compute::ops::channel_sum::CHUNK;
+use crate::compute::ops::channel_sum::join_chunks;
+use crate::compute::ops::prelude::*;
 
 /// PyTorch's default, used by every network here.
 pub const EPS: f32 = 1e-5;
@@ -66,13 +63,7 @@ impl Graph {
             inputs.push(self.parameter(&format!("{name}.bias"), &[channels], packing, Role::NormShift));
         }
         inputs.extend(epilogue.residual);
-        let ys: Vec<TensorId> = xs
-            .iter()
-            .map(|&x| {
-                let (channels, space) = self.shape(x);
-                self.feature(channels, space)
-            })
-            .collect();
+        let ys: Vec<TensorId> = xs.iter().map(|&x| self.feature(channels, self.shape(x).1)).collect();
         let op = Normalize {
             instances: xs.len(),
             affine: affine.is_some(),
@@ -85,13 +76,13 @@ impl Graph {
 
     fn partial_bytes(&self, xs: &[TensorId]) -> u64 {
         let groups = self.shape(xs[0]).0.div_ceil(GROUP);
-        let chunks: usize = xs.iter().map(|&x| self.shape(x).1.voxels().div_ceil(CHUNK)).sum();
+        let chunks: usize = xs.iter().map(|&x| self.shape(x).1.chunks()).sum();
         (groups * chunks * 3) as u64 * GROUP_BYTES
     }
 }
 
 shader_struct! {
-    pub(super) struct ReduceParams is Params of ["instance_norm/statistics", "instance_norm/backward_reduce"] {
+    struct ReduceParams is Params of ["instance_norm/statistics", "instance_norm/backward_reduce"] {
         space: VoxelLayoutUniform,
         first_group: u32,
         chunks: u32,
@@ -101,44 +92,32 @@ shader_struct! {
 }
 
 shader_struct! {
-    pub(super) struct FinalizeParams is Params of ["instance_norm/finalize", "instance_norm/backward_finalize"] {
-        groups: u32,
-        chunks: u32,
-        eps: f32,
+    struct ApplyParams is Params of ["instance_norm/apply", "instance_norm/backward_apply"] {
+        space: VoxelLayoutUniform,
+        first_group: u32,
+        slope: f32,
+        accumulate: u32,
         pad: u32,
     }
 }
 
-shader_struct! {
-    pub(super) struct ApplyParams is Params of ["instance_norm/apply"] {
-        space: VoxelLayoutUniform,
-        first_group: u32,
-        slope: f32,
-        pad: [u32; 2],
-    }
-}
-
-shader_struct! {
-    pub(super) struct BackwardApplyParams is Params of ["instance_norm/backward_apply"] {
-        space: VoxelLayoutUniform,
-        first_group: u32,
-        accumulate: u32,
-        pad: [u32; 2],
-    }
-}
-
-/// (first chunk, chunks) of each instance, and their number.
-fn chunks(r: &Recorder, xs: &[TensorId]) -> (Vec<(usize, usize)>, usize) {
+/// The first chunk of each instance, and the number of all.
+fn chunks(r: &Recorder, xs: &[TensorId]) -> (Vec<usize>, usize) {
     let mut total = 0;
-    let places = xs
-        .iter()
-        .map(|&x| {
-            let n = r.shape(x).1.voxels().div_ceil(CHUNK);
-            total += n;
-            (total - n, n)
-        })
-        .collect();
-    (places, total)
+    let first = |&x| {
+        let first = total;
+        total += r.shape(x).1.chunks();
+        first
+    };
+    (xs.iter().map(first).collect(), total)
+}
+
+impl ReduceParams {
+    /// For a segment of an instance whose chunks are those from `first` on of `chunks`.
+    fn new<const N: usize>(s: &Aligned<N>, first: usize, chunks: usize, slope: f32) -> Self {
+        let (first_chunk, chunks) = (first as u32, chunks as u32);
+        Self { space: s.space.uniform(), first_group: s.first_group, chunks, first_chunk, slope }
+    }
 }
 
 // Its part of the gradient is in [`NormalizeGradient`].
@@ -148,35 +127,17 @@ impl Op for Statistics {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (statistics, partial) = (r.slice(node.outputs[0]), r.slice(node.outputs[1]));
+        let [statistics, partial] = [0, 1].map(|k| r.slice(node.outputs[k]));
         let (places, total) = chunks(r, &node.inputs);
-        for (&x, (first_chunk, n)) in node.inputs.iter().zip(places) {
-            let (_, space) = r.shape(x);
-            for segment in r.segments(x) {
-                let params = ReduceParams {
-                    space: space.uniform(),
-                    first_group: segment.first_group as u32,
-                    chunks: total as u32,
-                    first_chunk: first_chunk as u32,
-                    slope: 0.0,
-                };
-                let kernel = Kernel::new("instance_norm/statistics").with("CHUNK", CHUNK as u32);
-                let workgroups = Workgroups::Fixed([n as u32, 1, segment.groups as u32]);
-                let bindings = [r.mask(&[&space]), segment.slice, partial];
-                r.dispatch(kernel, &params, &bindings, workgroups, 2.0 * r.values(&segment), segment.slice.size as f64);
+        for (&x, first_chunk) in node.inputs.iter().zip(places) {
+            for s in aligned(r, [x]) {
+                let params = ReduceParams::new(&s, first_chunk, total, 0.0);
+                let (kernel, bindings) = (Kernel::new("instance_norm/statistics"), [s.mask, s.slices[0], partial]);
+                s.each_chunk(r, kernel, &params, &bindings, 2.0 * s.values, s.bytes);
             }
         }
-        let groups = r.groups(node.inputs[0]);
-        let params = FinalizeParams { groups: groups as u32, chunks: total as u32, eps: EPS, pad: 0 };
-        let workgroups = Workgroups::folded(groups, 64, 1);
-        r.dispatch(
-            Kernel::new("instance_norm/finalize"),
-            &params,
-            &[partial, statistics],
-            workgroups,
-            0.0,
-            partial.size as f64,
-        );
+        let (kernel, groups) = (Kernel::new("instance_norm/finalize"), r.groups(node.inputs[0]));
+        join_chunks(r, kernel, groups, total, EPS, &[partial, statistics]);
     }
 }
 
@@ -185,14 +146,14 @@ struct Inputs<'n> {
     xs: &'n [TensorId],
     statistics: TensorId,
     /// gamma and beta
-    affine: Option<(TensorId, TensorId)>,
+    affine: Option<[TensorId; 2]>,
     residual: Option<TensorId>,
 }
 
 impl Normalize {
     fn inputs<'n>(&self, node: &'n Node) -> Inputs<'n> {
         let (xs, rest) = node.inputs.split_at(self.instances);
-        let affine = self.affine.then(|| (rest[1], rest[2]));
+        let affine = self.affine.then(|| [rest[1], rest[2]]);
         let residual = self.residual.then(|| *rest.last().expect("residual is the last input"));
         Inputs { xs, statistics: rest[0], affine, residual }
     }
@@ -210,26 +171,18 @@ impl Op for Normalize {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let Inputs { xs, statistics, affine, residual } = self.inputs(node);
+        let statistics = r.slice(statistics);
+        let [gamma, beta] = affine.map_or([r.dummy(); 2], |parameters| parameters.map(|t| r.slice(t)));
+        let kernel =
+            Kernel::new("instance_norm/apply").flag("AFFINE", affine.is_some()).flag("RESIDUAL", residual.is_some());
         for (&x, &y) in xs.iter().zip(&node.outputs) {
-            let (_, space) = r.shape(x);
-            let residuals = residual.map(|t| r.segments(t));
-            for (k, (segment, out)) in r.segments(x).into_iter().zip(r.segments(y)).enumerate() {
-                let params = ApplyParams {
-                    space: space.uniform(),
-                    first_group: segment.first_group as u32,
-                    slope: self.slope.unwrap_or(1.0),
-                    pad: [0; 2],
-                };
-                let (gamma, beta) = affine.map_or((r.dummy(), r.dummy()), |(g, b)| (r.slice(g), r.slice(b)));
-                let residual = residuals.as_ref().map_or(segment.slice, |s| s[k].slice);
-                let kernel = Kernel::new("instance_norm/apply")
-                    .flag("AFFINE", affine.is_some())
-                    .flag("RESIDUAL", residuals.is_some());
-                let bindings =
-                    [r.mask(&[&space]), segment.slice, r.slice(statistics), gamma, beta, residual, out.slice];
-                let workgroups = r.over(&space, 64, segment.groups);
-                let bytes = segment.slice.size * if residuals.is_some() { 3 } else { 2 };
-                r.dispatch(kernel, &params, &bindings, workgroups, 4.0 * r.values(&segment), bytes as f64);
+            for s in aligned(r, [x, residual.unwrap_or(x), y]) {
+                let (space, first_group, slope) = (s.space.uniform(), s.first_group, self.slope.unwrap_or(1.0));
+                let params = ApplyParams { space, first_group, slope, accumulate: 0, pad: 0 };
+                let [x, residual_or_x, y] = s.slices;
+                let bindings = [s.mask, x, statistics, gamma, beta, residual_or_x, y];
+                let moved = if residual.is_some() { 3.0 } else { 2.0 };
+                s.each_voxel(r, kernel.clone(), &params, &bindings, 4.0 * s.values, moved * s.bytes);
             }
         }
     }
@@ -242,29 +195,20 @@ impl Op for Normalize {
         let ys: Vec<TensorId> = node.outputs.iter().map(|&y| g.saved(y)).collect();
         let saved: Vec<TensorId> = xs.iter().map(|&x| g.saved(x)).collect();
         // dy becomes dz in place. Without a residual nobody needs dz afterwards and dx may take its place.
-        let mut dxs = Vec::new();
-        let mut accumulate = Vec::new();
-        for (&x, &dy) in xs.iter().zip(&dys) {
-            if residual.is_none() && g.gradient(x).is_none() {
-                g.adopt_gradient(x, dy);
-                dxs.push(dy);
-                accumulate.push(false);
-            } else {
-                let (dx, add) = g.gradient_target(x);
-                dxs.push(dx);
-                accumulate.push(add);
+        let target = |(&x, &dy): (&TensorId, &TensorId)| {
+            if residual.is_some() || g.gradient(x).is_some() {
+                return g.gradient_target(x);
             }
-        }
+            g.adopt_gradient(x, dy);
+            (dy, false)
+        };
+        let (dxs, accumulate): (Vec<TensorId>, _) = xs.iter().zip(&dys).map(target).unzip();
         let groups = g.shape(xs[0]).0.div_ceil(GROUP) as u64;
         let partial = g.scratch(g.partial_bytes(xs));
         let sums = g.scratch(2 * groups * GROUP_BYTES);
-        let mut inputs = saved;
-        inputs.extend(&ys);
-        inputs.push(statistics);
-        let mut outputs = dys.clone();
-        outputs.extend(&dxs);
-        outputs.extend([partial, sums]);
-        if let Some((gamma, beta)) = affine {
+        let mut inputs = [saved, ys, vec![statistics]].concat();
+        let mut outputs = [&dys[..], &dxs, &[partial, sums]].concat();
+        if let Some([gamma, beta]) = affine {
             inputs.push(gamma);
             // The kernel computes both on its way to dx; of frozen parameters nobody looks at them.
             for parameter in [gamma, beta] {
@@ -291,65 +235,32 @@ impl Op for NormalizeGradient {
         let n = self.instances;
         let (xs, ys, statistics) = (&node.inputs[..n], &node.inputs[n..2 * n], r.slice(node.inputs[2 * n]));
         let (dys, dxs) = (&node.outputs[..n], &node.outputs[n..2 * n]);
-        let (partial, sums) = (r.slice(node.outputs[2 * n]), r.slice(node.outputs[2 * n + 1]));
+        let [partial, sums] = [0, 1].map(|k| r.slice(node.outputs[2 * n + k]));
         let (places, total) = chunks(r, xs);
-        for (i, (first_chunk, count)) in places.into_iter().enumerate() {
-            let (_, space) = r.shape(xs[i]);
-            let (sx, sy, sdy) = (r.segments(xs[i]), r.segments(ys[i]), r.segments(dys[i]));
-            for k in 0..sx.len() {
-                let params = ReduceParams {
-                    space: space.uniform(),
-                    first_group: sx[k].first_group as u32,
-                    chunks: total as u32,
-                    first_chunk: first_chunk as u32,
-                    slope: self.slope.unwrap_or(1.0),
-                };
-                let kernel = Kernel::new("instance_norm/backward_reduce")
-                    .with("CHUNK", CHUNK as u32)
-                    .flag("ACTIVATION", self.slope.is_some());
-                let bindings = [r.mask(&[&space]), sx[k].slice, statistics, sy[k].slice, sdy[k].slice, partial];
-                let workgroups = Workgroups::Fixed([count as u32, 1, sx[k].groups as u32]);
-                r.dispatch(
-                    kernel,
-                    &params,
-                    &bindings,
-                    workgroups,
-                    4.0 * r.values(&sx[k]),
-                    4.0 * sx[k].slice.size as f64,
-                );
+        for (i, first_chunk) in places.into_iter().enumerate() {
+            let kernel = Kernel::new("instance_norm/backward_reduce").flag("ACTIVATION", self.slope.is_some());
+            for s in aligned(r, [xs[i], ys[i], dys[i]]) {
+                let params = ReduceParams::new(&s, first_chunk, total, self.slope.unwrap_or(1.0));
+                let [x, y, dy] = s.slices;
+                let bindings = [s.mask, x, statistics, y, dy, partial];
+                // dz is written over dy.
+                s.each_chunk(r, kernel.clone(), &params, &bindings, 4.0 * s.values, 4.0 * s.bytes);
             }
         }
-        let groups = r.groups(xs[0]);
-        let params = FinalizeParams { groups: groups as u32, chunks: total as u32, eps: 0.0, pad: 0 };
-        let (dgamma, dbeta): (Slice, Slice) = match self.affine {
-            true => (r.slice(node.outputs[2 * n + 2]), r.slice(node.outputs[2 * n + 3])),
-            false => (sums, sums),
+        let [gamma, dgamma, dbeta] = match self.affine {
+            true => [node.inputs[2 * n + 1], node.outputs[2 * n + 2], node.outputs[2 * n + 3]].map(|t| r.slice(t)),
+            false => [r.dummy(), sums, sums],
         };
         let kernel = Kernel::new("instance_norm/backward_finalize").flag("AFFINE", self.affine);
-        let workgroups = Workgroups::folded(groups, 64, 1);
-        r.dispatch(kernel, &params, &[partial, sums, dgamma, dbeta], workgroups, 0.0, partial.size as f64);
-        for i in 0..n {
-            let (_, space) = r.shape(xs[i]);
-            let (sx, sdz, sdx) = (r.segments(xs[i]), r.segments(dys[i]), r.segments(dxs[i]));
-            for k in 0..sx.len() {
-                let params = BackwardApplyParams {
-                    space: space.uniform(),
-                    first_group: sx[k].first_group as u32,
-                    accumulate: u32::from(self.accumulate[i]),
-                    pad: [0; 2],
-                };
-                let gamma = if self.affine { r.slice(node.inputs[2 * n + 1]) } else { r.dummy() };
-                let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
-                let bindings = [r.mask(&[&space]), sx[k].slice, statistics, gamma, sums, sdz[k].slice, sdx[k].slice];
-                let workgroups = r.over(&space, 64, sx[k].groups);
-                r.dispatch(
-                    kernel,
-                    &params,
-                    &bindings,
-                    workgroups,
-                    8.0 * r.values(&sx[k]),
-                    3.0 * sx[k].slice.size as f64,
-                );
+        join_chunks(r, kernel, r.groups(xs[0]), total, 0.0, &[partial, sums, dgamma, dbeta]);
+        for (i, &accumulate) in self.accumulate.iter().enumerate() {
+            let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
+            for s in aligned(r, [xs[i], dys[i], dxs[i]]) {
+                let (space, first_group, accumulate) = (s.space.uniform(), s.first_group, u32::from(accumulate));
+                let params = ApplyParams { space, first_group, slope: 0.0, accumulate, pad: 0 };
+                let [x, dz, dx] = s.slices;
+                let bindings = [s.mask, x, statistics, gamma, sums, dz, dx];
+                s.each_voxel(r, kernel.clone(), &params, &bindings, 8.0 * s.values, 3.0 * s.bytes);
             }
         }
     }

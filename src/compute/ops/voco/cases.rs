@@ -2,8 +2,7 @@
 
 use super::Contrast;
 use super::reference::voco;
-use crate::compute::graph::{Graph, Input as Upload, Precision, TensorId, VoxelLayout};
-use crate::compute::ops::case::{Case, Input, Setup, f64s, noise, stored};
+use crate::compute::ops::prelude::*;
 
 /// Every case, with features of this precision.
 pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
@@ -28,16 +27,11 @@ fn loss_case(name: &str, features: usize, bases: usize, targets: usize, precisio
     let contrast = Contrast { bases, regularization: 0.7 };
     let weight = f64::from(contrast.regularization);
     let (loss, gradient) = voco(&f64s(&embeddings), &f64s(&overlaps), bases, targets, weight);
-    let build = Box::new(move |g: &mut Graph, x: &[TensorId], inputs: &[Upload]| {
+    let inputs = vec![Input { channels: features, space: VoxelLayout::dense([1, 1, crops]), values: embeddings }];
+    let setup = Setup::new(inputs, move |g, x, inputs| {
         let cosines = g.cosines(x[0]);
         g.voco(x[0], cosines, inputs[0], contrast, true).into_iter().collect()
     });
-    let inputs = vec![Input { channels: features, space: VoxelLayout::dense([1, 1, crops]), values: embeddings }];
-    Case {
-        name: name.to_string(),
-        setup: Setup { masks: vec![], inputs, parameters: vec![], build, images: vec![uploaded], upstream: vec![] },
-        expected: vec![("y".to_string(), gradient), ("loss".to_string(), vec![loss])],
-        precision,
-        roundings: 1,
-    }
+    let setup = Setup { images: vec![uploaded], ..setup };
+    Case::new(name, precision, setup, [("y", gradient), ("loss", vec![loss])])
 }

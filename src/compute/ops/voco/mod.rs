@@ -9,8 +9,7 @@
 pub(super) mod cases;
 pub(super) mod reference;
 
-use crate::compute::device::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Graph, Input, Node, Op, Output, Recorder, TensorId};
+use crate::compute::ops::prelude::*;
 
 /// Lower bound of a norm in a cosine (`torch.nn.functional.cosine_similarity`).
 const EPS: f32 = 1e-8;
@@ -69,7 +68,7 @@ impl Graph {
         &mut self,
         embeddings: TensorId,
         cosines: TensorId,
-        targets: Input,
+        targets: Upload,
         contrast: Contrast,
         gradient: bool,
     ) -> Option<TensorId> {
@@ -93,13 +92,13 @@ impl Op for Cosines {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let (cosines, gram) = (r.slice(node.outputs[0]), r.slice(node.outputs[1]));
+        let [cosines, gram] = [0, 1].map(|k| r.slice(node.outputs[k]));
         let crops = r.shape(node.inputs[0]).1.voxels();
-        for (k, s) in r.segments(node.inputs[0]).into_iter().enumerate() {
-            let params = Params { groups: s.groups as u32, accumulate: u32::from(k > 0), ..Params::new(crops) };
+        for (k, s) in aligned(r, [node.inputs[0]]).into_iter().enumerate() {
+            let params = Params { groups: s.groups, accumulate: u32::from(k > 0), ..Params::new(crops) };
             let workgroups = Workgroups::Fixed([crops as u32, crops as u32, 1]);
-            let (flops, bytes) = (2.0 * crops as f64 * r.values(&s), s.slice.size as f64);
-            r.dispatch(Kernel::new("voco/gram"), &params, &[s.slice, gram], workgroups, flops, bytes);
+            let flops = 2.0 * crops as f64 * s.values;
+            r.dispatch(Kernel::new("voco/gram"), &params, &[s.slices[0], gram], workgroups, flops, s.bytes);
         }
         let workgroups = Workgroups::folded(crops * crops, 64, 1);
         r.dispatch(Kernel::new("voco/cosines"), &Params::new(crops), &[gram, cosines], workgroups, 0.0, 0.0);
@@ -114,7 +113,7 @@ impl Op for VocoLoss {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let [cosines, targets, values]: [Slice; 3] = std::array::from_fn(|k| r.slice(node.inputs[1 + k]));
-        let (loss, coefficients) = (r.slice(node.outputs[0]), r.slice(node.outputs[1]));
+        let [loss, coefficients] = [0, 1].map(|k| r.slice(node.outputs[k]));
         let crops = r.shape(node.inputs[0]).1.voxels();
         let Contrast { bases, regularization } = self.contrast;
         let pairs = (bases * (bases - 1)) as f32 / 2.0;
@@ -124,12 +123,10 @@ impl Op for VocoLoss {
         if !self.gradient {
             return;
         }
-        for (s, d) in r.segments(node.inputs[0]).into_iter().zip(r.segments(node.outputs[2])) {
-            assert_eq!((s.first_group, s.groups), (d.first_group, d.groups), "tensors of one shape are cut alike");
-            let workgroups = Workgroups::Fixed([crops.div_ceil(64) as u32, 1, s.groups as u32]);
-            let (flops, bytes) = (2.0 * crops as f64 * r.values(&s), 2.0 * s.slice.size as f64);
-            let bindings = [s.slice, coefficients, d.slice];
-            r.dispatch(Kernel::new("voco/gradient"), &params, &bindings, workgroups, flops, bytes);
+        for s in aligned(r, [node.inputs[0], node.outputs[2]]) {
+            let ([x, dx], flops) = (s.slices, 2.0 * crops as f64 * s.values);
+            let kernel = Kernel::new("voco/gradient");
+            s.each_voxel(r, kernel, &params, &[x, coefficients, dx], flops, 2.0 * s.bytes);
         }
     }
 }
