@@ -2,7 +2,8 @@
 //! last checkpoint of its folder, to the same bits as without the stop.
 
 use super::{MetricsLog, StepResult, StopFlag, Trainer, validation_key};
-use crate::base::{Error, Progress, Result, gib, peak_resident};
+use crate::base::memory::peak_resident;
+use crate::base::{Error, Progress, Result, gib};
 use crate::data::{LoaderReport, SampleKey};
 use crate::evaluation::pictures::{Series, progress_png, save_png};
 use crate::inference::reconstruct::SHEET;
