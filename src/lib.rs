@@ -61,21 +61,23 @@
 //! An operator is a folder `src/compute/ops/NAME/` (or one file where all fits into 200 lines) with the operator, its CPU reference
 //! and its cases, and a folder `shaders/NAME/`, whose files are embedded without a list.
 //!
-//! 1. A method of [`Graph`](compute::graph::Graph) checks shapes, makes the output tensors and pushes a node.
-//! 2. [`Op`](compute::graph::Op): `record` appends a dispatch for each segment, with its operations and bytes for profiles;
+//! 1. `use super::prelude::*` brings what an operator is written with. A method of [`Graph`](compute::graph::Graph) checks shapes,
+//!    makes the output tensors (`feature_like` that of another's shape) and pushes a node.
+//! 2. [`Op`](compute::graph::Op): `record` goes through the segments of tensors of one shape with `aligned` of `segments.rs`, and
+//!    appends a dispatch for each by `each_voxel`, or by `each_chunk` for a reduction, with its operations and bytes for profiles;
 //!    `backward` appends the nodes of the gradient: `Graph::gradient` is that of an output, `Graph::saved` what the forward pass
 //!    made, `Graph::gradient_target` says where to write and whether to add. An operator without a gradient must say so.
 //! 3. The shader writes zeros to the channels that fill up the last channel group, unless f(0) = 0 does; cases look there.
-//!    `#import NAME` takes in `shaders/shared/NAME.wgsl`, and `#import element` the type `Feature` of the graph's precision.
+//!    `#import NAME` takes in `shaders/shared/NAME.wgsl`, of which `exists` tells those channels from the others, and
+//!    `#import element` the type `Feature` of the graph's precision.
 //! 4. The uniform is declared with `shader_struct!`, which brings the test that compares it with naga's layout.
-//! 5. The reference is plain loops over `f64`. A case is a small graph around the operator; `roundings` says how often a value is
-//!    rounded to 16 bits on its way to a result. Add the operator to `ops/mod.rs`, its cases to [`compute::ops::cases`], which
-//!    `cargo test --release --test ops every_operator`, `spark3d doctor` and `spark3d bench` share, and its reference to
-//!    [`compute::ops::reference`].
+//! 5. The reference is plain loops over `f64`. A case is a small graph around the operator: `SimpleCase` makes one of an operator
+//!    with one input and one output, `Case::new` any other; `roundings` says how often a value is rounded to 16 bits on its way to
+//!    a result. Add the operator to `ops/mod.rs` and its cases to [`compute::ops::cases`], which
+//!    `cargo test --release --test ops every_operator`, `spark3d doctor` and `spark3d bench` share.
 //!
 //! `src/compute/ops/elementwise.rs` is a short example with gradients, `densify.rs` has block-sparse cases, and `masked_l2.rs` is a
-//! loss. A variant is a value, an `override` constant of a shader or a field of the
-//! plan, never a subclass.
+//! loss. A variant is a value, an `override` constant of a shader or a field of the plan, never a subclass.
 //!
 //! # Voxel layouts
 //!

@@ -44,8 +44,8 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, name: &str, report: &mut Report) {
     session.set_step(StepValues { loss_scale: (1.0 / hidden) as f32, ..Default::default() });
     session.start_step();
     let mut gradient = Vec::new();
-    for n in 0..logits.samples() {
-        session.set_mask(mask, &masks[n]).unwrap();
+    for (n, visible) in masks.iter().enumerate() {
+        session.set_mask(mask, visible).unwrap();
         session.set_image(image, &logits.sample(n)[..channels * voxels]);
         session.set_image(goal, &target.sample(n)[..channels * voxels]);
         session.run(graph).unwrap();

@@ -60,29 +60,27 @@ impl Op for AvgPool3dGradient {
     }
 }
 
-/// Mean over cells of `stride`; the odd remainder is dropped.
-pub fn avg_pool3d(x: &[f64], input: Shape, stride: [usize; 3]) -> Vec<f64> {
+/// How many values y has, and every (index in y, index in x) of a value and one of its cell.
+fn cells(input: Shape, stride: [usize; 3]) -> (usize, Vec<(usize, usize)>) {
     let g = Geometry::cells(stride);
     let (n_in, n_out) = (product(input.dims), product(g.output(input.dims)));
-    let mut y = vec![0.0; input.channels * n_out];
-    for (o, _, i) in reads(input.dims, g.output(input.dims), g) {
-        for c in 0..input.channels {
-            y[c * n_out + o] += x[c * n_in + i] * (1.0 / product(stride) as f64);
-        }
-    }
+    let reads = reads(input.dims, g.output(input.dims), g);
+    let of_channel = |c| reads.iter().map(move |&(o, _, i)| (c * n_out + o, c * n_in + i));
+    (input.channels * n_out, (0..input.channels).flat_map(of_channel).collect())
+}
+
+/// Mean over cells of `stride`; the odd remainder is dropped.
+pub fn avg_pool3d(x: &[f64], input: Shape, stride: [usize; 3]) -> Vec<f64> {
+    let (values, cells) = cells(input, stride);
+    let mut y = vec![0.0; values];
+    cells.into_iter().for_each(|(o, i)| y[o] += x[i] * (1.0 / product(stride) as f64));
     y
 }
 
 /// dx of [`avg_pool3d`].
 pub fn avg_pool3d_backward(dy: &[f64], input: Shape, stride: [usize; 3]) -> Vec<f64> {
-    let g = Geometry::cells(stride);
-    let (n_in, n_out) = (product(input.dims), product(g.output(input.dims)));
-    let mut dx = vec![0.0; input.channels * n_in];
-    for (o, _, i) in reads(input.dims, g.output(input.dims), g) {
-        for c in 0..input.channels {
-            dx[c * n_in + i] += dy[c * n_out + o] / product(stride) as f64;
-        }
-    }
+    let mut dx = vec![0.0; input.channels * product(input.dims)];
+    cells(input, stride).1.into_iter().for_each(|(o, i)| dx[i] += dy[o] / product(stride) as f64);
     dx
 }
 

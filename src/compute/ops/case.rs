@@ -45,16 +45,16 @@ pub struct Setup {
 /// Named results: `y`, `y1`, ..., `dx`, `dx1`, ..., `d{parameter}`, `loss`.
 pub type Results = Vec<(String, Vec<f32>)>;
 
+/// The outputs, and the gradient of each input that has one, by name.
+type Features = Vec<(String, Feature)>;
+
 /// A setup as a graph, with its handles.
 struct Built {
     graph: Graph,
     masks: Vec<Mask>,
-    inputs: Vec<Upload>,
-    images: Vec<Upload>,
-    upstream: Vec<Upload>,
-    outputs: Vec<Feature>,
-    /// The gradient of each input that has one.
-    gradients: Vec<Option<Feature>>,
+    /// The inputs, the images, and the upstream gradients.
+    uploads: Vec<Upload>,
+    features: Features,
 }
 
 impl Setup {
@@ -70,75 +70,65 @@ impl Setup {
     fn build(&self, precision: Precision) -> Built {
         let mut g = Graph::new(Parameters::default(), precision);
         let masks = self.masks.iter().map(|m| g.mask(m.grid)).collect();
-        let inputs: Vec<Upload> = self.inputs.iter().map(|i| g.image(i.channels, i.space.dims)).collect();
-        let xs: Vec<TensorId> = inputs
-            .iter()
-            .zip(&self.inputs)
-            .map(|(image, i)| {
-                let x = g.pack(image.tensor(), i.channels, i.space);
-                g.require_gradient(x);
-                x
-            })
-            .collect();
+        let mut uploads: Vec<Upload> = self.inputs.iter().map(|i| g.image(i.channels, i.space.dims)).collect();
+        let mut xs = Vec::new();
+        for (image, i) in uploads.iter().zip(&self.inputs) {
+            let x = g.pack(image.tensor(), i.channels, i.space);
+            g.require_gradient(x);
+            xs.push(x);
+        }
         let images: Vec<Upload> = self.images.iter().map(|values| g.input(4 * values.len() as u64)).collect();
         let ys = (self.build)(&mut g, &xs, &images);
-        let (mut upstream, mut seeds) = (Vec::new(), Vec::new());
+        uploads.extend(images);
+        let mut seeds = Vec::new();
         for &y in ys.iter().take(self.upstream.len()) {
             let (channels, space) = g.shape(y);
             let image = g.image(channels, space.dims);
-            upstream.push(image);
+            uploads.push(image);
             seeds.push((y, g.pack(image.tensor(), channels, space)));
         }
-        let outputs = ys.iter().map(|&y| g.keep(y)).collect();
-        let mut gradients = Vec::new();
+        let mut features: Features = ys.iter().enumerate().map(|(k, &y)| (numbered("y", k), g.keep(y))).collect();
         if !seeds.is_empty() {
             g.backward(&seeds, []);
-            gradients = xs.iter().map(|&x| g.gradient(x).map(|dx| g.keep(dx))).collect();
+            for (k, &x) in xs.iter().enumerate() {
+                features.extend(g.gradient(x).map(|dx| (numbered("dx", k), g.keep(dx))));
+            }
         }
-        Built { graph: g, masks, inputs, images, upstream, outputs, gradients }
+        Built { graph: g, masks, uploads, features }
     }
 
     /// A session with everything uploaded, ready to run the graph of this identity.
     pub fn session(&self, gpu: &Rc<Gpu>) -> Result<(Session, GraphId)> {
-        let built = self.build(Precision::F32);
-        let id = built.graph.id();
-        Ok((self.open(gpu, built)?.0, id))
+        self.open(gpu, Precision::F32).map(|(session, id, _)| (session, id))
     }
 
-    /// The session, and the handles to read by.
-    fn open(&self, gpu: &Rc<Gpu>, built: Built) -> Result<(Session, Vec<Feature>, Vec<Option<Feature>>)> {
-        let Built { graph, masks, inputs, images, upstream, outputs, gradients } = built;
+    /// The session and its graph, and the features to read by name.
+    fn open(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<(Session, GraphId, Features)> {
+        let Built { graph, masks, uploads, features } = self.build(precision);
+        let id = graph.id();
         let mut session = Session::new(gpu.clone(), vec![graph], None)?;
         for (&handle, mask) in masks.iter().zip(&self.masks) {
             session.set_mask(handle, mask)?;
         }
         let values = self.inputs.iter().map(|i| &i.values).chain(&self.images).chain(&self.upstream);
-        for (&handle, values) in inputs.iter().chain(&images).chain(&upstream).zip(values) {
-            session.set_image(handle, values);
-        }
+        uploads.into_iter().zip(values).for_each(|(handle, values)| session.set_image(handle, values));
         for (name, values) in &self.parameters {
             let id = session.parameters.find(name).unwrap_or_else(|| panic!("no parameter {name}"));
             session.set_weight(id, values);
         }
         session.set_step(StepValues { loss_scale: 1.0, ..Default::default() });
         session.start_step();
-        Ok((session, outputs, gradients))
+        Ok((session, id, features))
     }
 
     /// Runs it once with features of this precision and reads everything back.
     pub fn measure(&self, gpu: &Rc<Gpu>, precision: Precision) -> Result<Results> {
-        let built = self.build(precision);
-        let id = built.graph.id();
-        let (session, outputs, gradients) = self.open(gpu, built)?;
+        let (session, id, features) = self.open(gpu, precision)?;
         session.run(id)?;
         let mut results = vec![("loss".to_string(), vec![session.output(Output::Loss)?])];
-        for (base, features) in [("y", outputs.into_iter().map(Some).collect()), ("dx", gradients)] {
-            for (k, feature) in features.into_iter().enumerate() {
-                let Some(feature) = feature else { continue };
-                results.push((numbered(base, k), session.read(feature)?));
-                let padding = vec![session.largest_padding(feature)?];
-                results.push((format!("{PADDING} {}", numbered(base, k)), padding));
-            }
+        for (name, feature) in features {
+            results.push((format!("{PADDING} {name}"), vec![session.largest_padding(feature)?]));
+            results.push((name, session.read(feature)?));
         }
         if !self.upstream.is_empty() {
             for (id, parameter) in session.parameters.list.iter().enumerate().filter(|(_, p)| p.trained) {
@@ -202,6 +192,9 @@ fn tolerance(result: &str) -> f64 {
     if result.starts_with('y') { TOLERANCE } else { GRADIENT_TOLERANCE }
 }
 
+/// Of what an operator gives from what it should give.
+type Distance = fn(&[f32], &[f64]) -> f64;
+
 /// max |got - want| / max |want|; infinite where lengths differ or values are not finite.
 fn relative_maximum(got: &[f32], want: &[f64]) -> f64 {
     if got.len() != want.len() || got.iter().any(|v| !v.is_finite()) {
@@ -242,7 +235,7 @@ impl Case {
     /// Runs the case on a device and compares every expected result.
     pub fn check(&self, gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
         let got = self.setup.measure(gpu, self.precision)?;
-        let (distance, rounding): (fn(&[f32], &[f64]) -> f64, f64) = match self.precision {
+        let (distance, rounding): (Distance, f64) = match self.precision {
             Precision::F32 => (relative_l2, 0.0),
             Precision::F16 => (relative_maximum, f64::from(self.roundings) * HALF_EPSILON),
         };

@@ -33,10 +33,10 @@ shader_struct! {
 impl Graph {
     /// Norm over the channels of each voxel of `x`, a dense tensor of few voxels.
     pub fn channel_norm(&mut self, x: TensorId) -> TensorId {
-        let (channels, space) = self.shape(x);
+        let (_, space) = self.shape(x);
         // A reduction takes one workgroup a voxel.
         assert!(!space.is_sparse() && space.voxels() < 1 << 16, "a norm over channels is of few, dense voxels");
-        let y = self.feature(channels, space);
+        let y = self.feature_like(x);
         // Mean and 1 / sqrt(var + eps) of each voxel.
         let statistics = self.scratch(space.voxels() as u64 * 8);
         let partial = self.channel_partial(x);

@@ -34,16 +34,14 @@ impl Graph {
     /// a + b, of tensors of one shape.
     pub fn add(&mut self, a: TensorId, b: TensorId) -> TensorId {
         assert_eq!(self.shape(a), self.shape(b), "operands of an addition");
-        let (channels, space) = self.shape(a);
-        let y = self.feature(channels, space);
+        let y = self.feature_like(a);
         self.push(Add, &[a, b], &[y]);
         y
     }
 
     /// x where it is positive, else `slope` * x (`torch.nn.LeakyReLU`).
     pub fn leaky_relu(&mut self, x: TensorId, slope: f32) -> TensorId {
-        let (channels, space) = self.shape(x);
-        let y = self.feature(channels, space);
+        let y = self.feature_like(x);
         self.push(LeakyRelu { slope }, &[x], &[y]);
         y
     }

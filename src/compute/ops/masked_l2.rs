@@ -71,7 +71,7 @@ impl Graph {
         };
         let partial = self.partial_sums(prediction);
         let (loss, values) = (self.output(Output::Loss), self.step_values());
-        let dp = gradient.then(|| self.feature(channels, space));
+        let dp = gradient.then(|| self.feature_like(prediction));
         let mut outputs = vec![loss, partial];
         outputs.extend(dp);
         self.push(MaskedL2 { absolute, visible, channels, gradient }, &[prediction, target, values], &outputs);

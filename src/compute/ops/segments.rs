@@ -104,6 +104,12 @@ impl VoxelLayout {
 }
 
 impl Graph {
+    /// A new feature tensor of the shape of `x`.
+    pub(super) fn feature_like(&mut self, x: TensorId) -> TensorId {
+        let (channels, space) = self.shape(x);
+        self.feature(channels, space)
+    }
+
     /// Work space for a partial sum of each chunk of each channel group of `x`.
     pub(super) fn partial_sums(&mut self, x: TensorId) -> TensorId {
         let (channels, space) = self.shape(x);

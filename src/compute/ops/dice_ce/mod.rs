@@ -78,8 +78,7 @@ impl Graph {
         // A sigmoid needs nothing of the other channels.
         let per_voxel = if loss.classes.are_regions() { 1 } else { space.voxels() };
         outputs.extend((0..samples).map(|_| self.scratch(per_voxel as u64 * GROUP_BYTES)));
-        let gradients: Vec<TensorId> =
-            if gradient { (0..samples).map(|_| self.feature(channels, space)).collect() } else { vec![] };
+        let gradients = Vec::from_iter(logits.iter().filter(|_| gradient).map(|&x| self.feature_like(x)));
         outputs.extend(&gradients);
         let inputs: Vec<TensorId> = logits.iter().chain(labels).copied().chain([values]).collect();
         self.push(DiceCeLoss { loss: loss.clone(), source, weight, gradient }, &inputs, &outputs);

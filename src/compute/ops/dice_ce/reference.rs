@@ -7,10 +7,8 @@ use super::DiceCe;
 pub fn dice_ce(logits: &[Vec<f64>], labels: &[Vec<u32>], channels: usize, loss: &DiceCe) -> (f64, Vec<Vec<f64>>) {
     let (samples, voxels) = (logits.len(), labels[0].len());
     let regions = loss.classes.regions.as_ref();
-    let member = |l: u32, c: usize| match regions {
-        Some(r) => f64::from(u8::from(r[c].contains(&l))),
-        None => f64::from(u8::from(l as usize == c)),
-    };
+    let is_member = |l: u32, c: usize| regions.map_or(l as usize == c, |r| r[c].contains(&l));
+    let member = |l: u32, c: usize| f64::from(u8::from(is_member(l, c)));
     let valid = |s: usize, v: usize| loss.classes.ignore != Some(labels[s][v]);
     let p: Vec<Vec<f64>> = logits
         .iter()

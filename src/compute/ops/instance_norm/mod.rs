@@ -63,7 +63,7 @@ impl Graph {
             inputs.push(self.parameter(&format!("{name}.bias"), &[channels], packing, Role::NormShift));
         }
         inputs.extend(epilogue.residual);
-        let ys: Vec<TensorId> = xs.iter().map(|&x| self.feature(channels, self.shape(x).1)).collect();
+        let ys: Vec<TensorId> = xs.iter().map(|&x| self.feature_like(x)).collect();
         let op = Normalize {
             instances: xs.len(),
             affine: affine.is_some(),

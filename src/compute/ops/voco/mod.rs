@@ -72,12 +72,11 @@ impl Graph {
         contrast: Contrast,
         gradient: bool,
     ) -> Option<TensorId> {
-        let (channels, space) = self.shape(embeddings);
-        let crops = space.voxels();
+        let crops = self.shape(embeddings).1.voxels();
         assert!((2..crops).contains(&contrast.bases), "{} bases of {crops} crops", contrast.bases);
         let coefficients = self.scratch((crops * crops * 4) as u64);
         let (loss, values) = (self.output(Output::Loss), self.step_values());
-        let slope = gradient.then(|| self.feature(channels, space));
+        let slope = gradient.then(|| self.feature_like(embeddings));
         let mut outputs = vec![loss, coefficients];
         outputs.extend(slope);
         self.push(VocoLoss { contrast, gradient }, &[embeddings, cosines, targets.tensor(), values], &outputs);
