@@ -47,10 +47,7 @@ pub fn fit<S>(
         Ok(RunPlan { training, validation, memory, recomputed: recompute.min(recomputable), recomputable })
     };
     let first = build(0)?;
-    let Some(budget) = budget else { return Ok(first) };
-    if first.memory.total() <= budget {
-        return Ok(first);
-    }
+    let Some(budget) = budget.filter(|&budget| budget < first.memory.total()) else { return Ok(first) };
     let all = build(first.recomputable)?;
     if all.memory.total() > budget {
         return Err(Error::device(

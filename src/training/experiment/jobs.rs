@@ -161,9 +161,12 @@ struct Opened<'a> {
     identity: String,
     /// Of each case, by its name.
     identities: BTreeMap<String, String>,
-    /// The name of each test set, and its cases with their identity: those of the fold's validation where there are none.
-    tests: Vec<(String, Option<(Vec<RawCase>, String)>)>,
+    /// By their names.
+    tests: Vec<(String, Tested)>,
 }
+
+/// The cases of a test set with their identity; none where they are the validation cases of the fold.
+type Tested = Option<(Vec<RawCase>, String)>;
 
 impl<'a> Opened<'a> {
     fn new(entry: &'a Dataset) -> Result<Self> {
@@ -405,7 +408,7 @@ fn training(setup: &Setup, dataset: &str, cases: &Cases, from: &str) -> String {
 /// What is predicted and scored, of a fold.
 fn test_sets(dataset: &Opened, cases: &Cases, protocol: Protocol) -> Vec<TestSet> {
     let protocol = format!("mirror {}, step {}, tolerance {}", protocol.mirror, protocol.step, protocol.tolerance);
-    let set = |(name, tested): &(String, Option<(Vec<RawCase>, String)>)| {
+    let set = |(name, tested): &(String, Tested)| {
         let (cases, identity) = tested.clone().unwrap_or_else(|| {
             let is_one = |id: &String| cases.validation.contains(id);
             let list = dataset.raw.cases.iter().filter(|case| is_one(&case.id)).cloned().collect();

@@ -128,19 +128,19 @@ impl Worker<'_> {
 
 fn scores_of(test_set: &str, evaluation: &Evaluation) -> Vec<Score> {
     let number = |value: f64| value.is_finite().then_some(value);
-    let of_case = |case: &crate::evaluation::evaluate::Case| -> Vec<Score> {
-        let classes = evaluation.classes.iter().zip(&case.scores);
-        classes
-            .map(|(class, scores)| Score {
+    let mut list = Vec::new();
+    for case in &evaluation.cases {
+        for (class, scores) in evaluation.classes.iter().zip(&case.scores) {
+            list.push(Score {
                 test_set: test_set.to_string(),
                 case: case.name.clone(),
                 class: class.name.clone(),
                 dice: number(scores.counts.dice()),
                 nsd: number(scores.nsd),
-            })
-            .collect()
-    };
-    evaluation.cases.iter().flat_map(of_case).collect()
+            });
+        }
+    }
+    list
 }
 
 /// What the log's validations say, and the mean loss of the steps before each.
