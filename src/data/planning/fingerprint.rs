@@ -79,19 +79,15 @@ impl Fingerprint {
             return Ok(None);
         }
         let found = Self::read(path)?;
-        let channels = found.foreground_intensity_properties_per_channel.len();
-        let counts = (found.spacings.len(), channels) == (raw.cases.len(), raw.dataset.channels.len());
+        let (cases, channels) = (found.spacings.len(), found.foreground_intensity_properties_per_channel.len());
+        let (all, each) = (raw.cases.len(), raw.dataset.channels.len());
         match found.files {
             Some(files) => Ok((files == Files::of(raw)).then_some(found)),
-            None if counts => Ok(Some(found)),
+            None if (cases, channels) == (all, each) => Ok(Some(found)),
             None => {
-                let cause = format!(
-                    "it is of {} cases of {channels} channel(s), and {} has {} of {}",
-                    found.spacings.len(),
-                    raw.folder.display(),
-                    raw.cases.len(),
-                    raw.dataset.channels.len()
-                );
+                let folder = raw.folder.display();
+                let cause =
+                    format!("it is of {cases} cases of {channels} channel(s), and {folder} has {all} of {each}");
                 Err(Error::file(path, cause, "Remove it to have it made anew, or name another output"))
             }
         }
@@ -154,18 +150,15 @@ pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -
     pool::each_case(raw, &cases, ("read", first), work, &mut done, progress)?;
 
     let sketches: Vec<Sketch> = sketches.into_iter().flatten().collect();
-    let mut properties = BTreeMap::new();
-    for (channel, counts) in counts.into_iter().enumerate() {
-        let statistics = counts.statistics().ok_or_else(|| {
-            let cause = "no label map has a label within what is not 0 in its images";
-            Error::file(&raw.folder, cause, "See whether images and label maps belong together")
-        })?;
-        properties.insert(channel, statistics);
-    }
+    let statistics: Option<Vec<Intensities>> = counts.into_iter().map(Counts::statistics).collect();
+    let statistics = statistics.ok_or_else(|| {
+        let cause = "no label map has a label within what is not 0 in its images";
+        Error::file(&raw.folder, cause, "See whether images and label maps belong together")
+    })?;
     Ok(Fingerprint {
         spacings: sketches.iter().map(|s| s.spacing).collect(),
         shapes_after_crop: sketches.iter().map(|s| s.cropped).collect(),
-        foreground_intensity_properties_per_channel: properties,
+        foreground_intensity_properties_per_channel: statistics.into_iter().enumerate().collect(),
         median_relative_size_after_cropping: median(&sketches, |s| s.share),
         files: Some(files),
     })
