@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::intensities::{self, Counts, Intensities, SAMPLES};
 use super::numbers::median;
 use crate::base::{Error, Result};
-use crate::data::preprocess::Event;
 use crate::data::preprocess::images::{Images, read_images, read_label_map};
-use crate::data::preprocess::pool::{self, Budget};
+use crate::data::preprocess::pool::Budget;
+use crate::data::preprocess::{Event, cases};
 use crate::data::resample::crop;
 use crate::data::store::Stamp;
 use crate::data::{RawCase, RawDataset};
@@ -134,20 +134,20 @@ pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -
     let channels = raw.dataset.channels.len();
     let files = Files::of(raw);
     let samples = SAMPLES / raw.cases.len() as u32;
-    let cases: Vec<&RawCase> = raw.cases.iter().collect();
+    let all: Vec<&RawCase> = raw.cases.iter().collect();
     let budget = Budget::default();
-    progress(Event::Found { scans: cases.len(), done: 0 });
+    progress(Event::Found { scans: all.len(), done: 0 });
 
-    let mut sketches: Vec<Option<Sketch>> = cases.iter().map(|_| None).collect();
+    let mut sketches: Vec<Option<Sketch>> = all.iter().map(|_| None).collect();
     let mut counts = vec![Counts::default(); channels];
-    let work = |n: usize| Ok(sketch(cases[n], reader, &raw.dataset.labels, samples, &budget));
+    let work = |n: usize| Ok(sketch(all[n], reader, &raw.dataset.labels, samples, &budget));
     let mut done = |n: usize, mut sketch: Sketch| {
         // Counts are many; those of all cases are kept as one.
         counts.iter_mut().zip(std::mem::take(&mut sketch.counts)).for_each(|(all, one)| all.add(one));
         sketches[n].insert(sketch).cropped
     };
     let first: fn(&RawCase) -> &PathBuf = |case| case.images.first().unwrap_or(&case.label);
-    pool::each_case(raw, &cases, ("read", first), work, &mut done, progress)?;
+    cases::each(raw, &all, ("read", first), work, &mut done, progress)?;
 
     let sketches: Vec<Sketch> = sketches.into_iter().flatten().collect();
     let statistics: Option<Vec<Intensities>> = counts.into_iter().map(Counts::statistics).collect();

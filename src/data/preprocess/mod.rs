@@ -5,6 +5,7 @@
 //! for cases of several channels with labels.
 
 pub mod case;
+pub(crate) mod cases;
 pub mod grid;
 pub mod images;
 pub mod normalize;
