@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 use super::intensities::{self, Counts, Intensities, SAMPLES};
 use super::numbers::median;
 use crate::base::{Error, Result};
-use crate::data::preprocess::Event;
 use crate::data::preprocess::images::{Images, read_images, read_label_map};
-use crate::data::preprocess::pool::{self, Budget};
+use crate::data::preprocess::pool::Budget;
+use crate::data::preprocess::{Event, cases};
 use crate::data::resample::crop;
 use crate::data::store::Stamp;
 use crate::data::{RawCase, RawDataset};
@@ -79,19 +79,15 @@ impl Fingerprint {
             return Ok(None);
         }
         let found = Self::read(path)?;
-        let channels = found.foreground_intensity_properties_per_channel.len();
-        let counts = (found.spacings.len(), channels) == (raw.cases.len(), raw.dataset.channels.len());
+        let (cases, channels) = (found.spacings.len(), found.foreground_intensity_properties_per_channel.len());
+        let (all, each) = (raw.cases.len(), raw.dataset.channels.len());
         match found.files {
             Some(files) => Ok((files == Files::of(raw)).then_some(found)),
-            None if counts => Ok(Some(found)),
+            None if (cases, channels) == (all, each) => Ok(Some(found)),
             None => {
-                let cause = format!(
-                    "it is of {} cases of {channels} channel(s), and {} has {} of {}",
-                    found.spacings.len(),
-                    raw.folder.display(),
-                    raw.cases.len(),
-                    raw.dataset.channels.len()
-                );
+                let folder = raw.folder.display();
+                let cause =
+                    format!("it is of {cases} cases of {channels} channel(s), and {folder} has {all} of {each}");
                 Err(Error::file(path, cause, "Remove it to have it made anew, or name another output"))
             }
         }
@@ -138,34 +134,31 @@ pub fn take(raw: &RawDataset, reader: Reader, progress: &mut dyn FnMut(Event)) -
     let channels = raw.dataset.channels.len();
     let files = Files::of(raw);
     let samples = SAMPLES / raw.cases.len() as u32;
-    let cases: Vec<&RawCase> = raw.cases.iter().collect();
+    let all: Vec<&RawCase> = raw.cases.iter().collect();
     let budget = Budget::default();
-    progress(Event::Found { scans: cases.len(), done: 0 });
+    progress(Event::Found { scans: all.len(), done: 0 });
 
-    let mut sketches: Vec<Option<Sketch>> = cases.iter().map(|_| None).collect();
+    let mut sketches: Vec<Option<Sketch>> = all.iter().map(|_| None).collect();
     let mut counts = vec![Counts::default(); channels];
-    let work = |n: usize| Ok(sketch(cases[n], reader, &raw.dataset.labels, samples, &budget));
+    let work = |n: usize| Ok(sketch(all[n], reader, &raw.dataset.labels, samples, &budget));
     let mut done = |n: usize, mut sketch: Sketch| {
         // Counts are many; those of all cases are kept as one.
         counts.iter_mut().zip(std::mem::take(&mut sketch.counts)).for_each(|(all, one)| all.add(one));
         sketches[n].insert(sketch).cropped
     };
     let first: fn(&RawCase) -> &PathBuf = |case| case.images.first().unwrap_or(&case.label);
-    pool::each_case(raw, &cases, ("read", first), work, &mut done, progress)?;
+    cases::each(raw, &all, ("read", first), work, &mut done, progress)?;
 
     let sketches: Vec<Sketch> = sketches.into_iter().flatten().collect();
-    let mut properties = BTreeMap::new();
-    for (channel, counts) in counts.into_iter().enumerate() {
-        let statistics = counts.statistics().ok_or_else(|| {
-            let cause = "no label map has a label within what is not 0 in its images";
-            Error::file(&raw.folder, cause, "See whether images and label maps belong together")
-        })?;
-        properties.insert(channel, statistics);
-    }
+    let statistics: Option<Vec<Intensities>> = counts.into_iter().map(Counts::statistics).collect();
+    let statistics = statistics.ok_or_else(|| {
+        let cause = "no label map has a label within what is not 0 in its images";
+        Error::file(&raw.folder, cause, "See whether images and label maps belong together")
+    })?;
     Ok(Fingerprint {
         spacings: sketches.iter().map(|s| s.spacing).collect(),
         shapes_after_crop: sketches.iter().map(|s| s.cropped).collect(),
-        foreground_intensity_properties_per_channel: properties,
+        foreground_intensity_properties_per_channel: statistics.into_iter().enumerate().collect(),
         median_relative_size_after_cropping: median(&sketches, |s| s.share),
         files: Some(files),
     })

@@ -45,14 +45,12 @@ pub fn draw(channels: &[Vec<f32>], samples: u32) -> Vec<Counts> {
     let mut generator = Mt19937::new(SEED);
     let draw = |values: &Vec<f32>| {
         let mut counts = Counts::default();
-        if values.is_empty() {
-            return counts;
-        }
         let mut hits = vec![0u32; values.len()];
-        match values.len() - 1 {
+        match values.len() {
+            0 => {}
             // numpy draws nothing where there is no choice.
-            0 => hits[0] = samples,
-            last => (0..samples).for_each(|_| hits[generator.up_to(last as u32) as usize] += 1),
+            1 => hits[0] = samples,
+            n => (0..samples).for_each(|_| hits[generator.up_to(n as u32 - 1) as usize] += 1),
         }
         counts.entries = values.iter().copied().zip(hits).filter(|(_, n)| *n > 0).collect();
         counts.bring_together();

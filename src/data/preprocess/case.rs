@@ -158,16 +158,15 @@ fn check(images: &Images, labels: Option<&[i16]>, configuration: &Configuration)
 }
 
 fn target_shape(cropped: [usize; 3], spacing: [f64; 3], configuration: &Configuration) -> Result<[usize; 3]> {
-    let estimate: f64 = (0..3).map(|a| cropped[a] as f64 * (spacing[a] / configuration.spacing[a])).product::<f64>()
+    let to = configuration.spacing;
+    let estimate: f64 = (0..3).map(|a| cropped[a] as f64 * (spacing[a] / to[a])).product::<f64>()
         * configuration.normalization.len() as f64;
     if estimate.is_nan() || estimate > MAX_VALUES {
-        let what = format!(
-            "{cropped:?} voxels of {spacing:?} mm would become {estimate:.2e} values at the plans' {:?} mm",
-            configuration.spacing
-        );
+        let what =
+            format!("{cropped:?} voxels of {spacing:?} mm would become {estimate:.2e} values at the plans' {to:?} mm");
         return Err(Error::plan(what, "See whether the voxel size in the file's header is right, or leave it out"));
     }
-    Ok(resample::target_shape(cropped, spacing, configuration.spacing))
+    Ok(resample::target_shape(cropped, spacing, to))
 }
 
 /// How the plans resample from voxels of `current` mm to voxels of `new` mm: with which order, and the axis, if any, that slices

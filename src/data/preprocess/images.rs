@@ -128,13 +128,10 @@ fn same_grid(first: &Path, a: &Scan, path: &Path, b: &Scan) -> Result<()> {
         let (p, q) = (affine::apply(&from, voxel), affine::apply(&to, voxel));
         distance = distance.max((0..3).map(|k| (p[k] - q[k]).powi(2)).sum::<f64>().sqrt());
     }
-    let edge = a.volume.spacing.iter().copied().fold(f64::INFINITY, f64::min);
-    if distance > 0.5 * edge {
-        let cause = match a.volume.spacing.iter().zip(b.volume.spacing).any(|(a, b)| (a - b).abs() > 1e-2 * a) {
-            true => format!(
-                "its voxels are {:?} mm (z, y, x) and those of {first} {:?} mm",
-                b.volume.spacing, a.volume.spacing
-            ),
+    let (mm, other_mm) = (a.volume.spacing, b.volume.spacing);
+    if distance > 0.5 * mm.into_iter().fold(f64::INFINITY, f64::min) {
+        let cause = match mm.iter().zip(other_mm).any(|(a, b)| (a - b).abs() > 1e-2 * a) {
+            true => format!("its voxels are {other_mm:?} mm (z, y, x) and those of {first} {mm:?} mm"),
             false => format!("it lies elsewhere than {first}: corners of the grids are up to {distance:.2} mm apart"),
         };
         return Err(Error::file(path, cause, remedy));

@@ -5,6 +5,7 @@
 //! for cases of several channels with labels.
 
 pub mod case;
+pub(crate) mod cases;
 pub mod grid;
 pub mod images;
 pub mod normalize;
@@ -36,11 +37,8 @@ pub fn scan(scan: &Scan, settings: &Settings) -> Result<Preprocessed> {
     let shape = resample::target_shape(cropped, volume.spacing, settings.spacing);
     let voxels = shape.iter().map(|&n| n as u64).product::<u64>();
     if voxels > settings.max_voxels {
-        let [z, y, x] = shape;
-        let what = format!(
-            "it would become {z} x {y} x {x} voxels, more than preprocess.max_voxels = {}",
-            settings.max_voxels
-        );
+        let ([z, y, x], most) = (shape, settings.max_voxels);
+        let what = format!("it would become {z} x {y} x {x} voxels, more than preprocess.max_voxels = {most}");
         return Err(Error::plan(what, "Raise the limit, choose a larger preprocess.spacing or leave the scan out"));
     }
     let mut data = crop::crop(&volume.data, volume.shape, &bbox);

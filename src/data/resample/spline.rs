@@ -43,14 +43,8 @@ pub fn weights(t: f64) -> [f64; 4] {
 /// `rows` holds `n * inner` values; the result `(n + 2 PAD) * inner`.
 pub fn coefficients_edge<T: Scalar>(rows: &[T], n: usize, inner: usize) -> Vec<T> {
     let z = T::from_f64(POLE);
-    let mut c = Vec::with_capacity((n + 2 * PAD) * inner);
-    for _ in 0..PAD {
-        c.extend_from_slice(&rows[..inner]);
-    }
-    c.extend_from_slice(&rows[..n * inner]);
-    for _ in 0..PAD {
-        c.extend_from_slice(&rows[(n - 1) * inner..n * inner]);
-    }
+    let (first, last) = (&rows[..inner], &rows[(n - 1) * inner..n * inner]);
+    let mut c = [first.repeat(PAD).as_slice(), &rows[..n * inner], &last.repeat(PAD)].concat();
     // Causal: y[k] = x[k] + z y[k-1], which has long settled at x / (1 - z) where the constant part ends.
     let settled = T::from_f64(1.0 / (1.0 - POLE));
     c[..inner].iter_mut().for_each(|v| *v = *v * settled);
@@ -59,7 +53,7 @@ pub fn coefficients_edge<T: Scalar>(rows: &[T], n: usize, inner: usize) -> Vec<T
     // over it is -z (L / (1 - z) + (y_end - L) / (1 - z²)).
     let (of_limit, of_rest) = (T::from_f64(-POLE / (1.0 - POLE)), T::from_f64(-POLE / (1.0 - POLE * POLE)));
     let end = (n + 2 * PAD - 1) * inner;
-    for (y, x) in c[end..].iter_mut().zip(&rows[(n - 1) * inner..n * inner]) {
+    for (y, x) in c[end..].iter_mut().zip(last) {
         let limit = *x * settled;
         *y = limit * of_limit + (*y - limit) * of_rest;
     }

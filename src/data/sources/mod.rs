@@ -142,13 +142,10 @@ pub fn expand(text: &str, file: &Path) -> Result<PathBuf> {
     let Some(rest) = text.strip_prefix('$') else { return Ok(PathBuf::from(text)) };
     let (variable, rest) = rest.split_once('/').unwrap_or((rest, ""));
     let variable = variable.trim_start_matches('{').trim_end_matches('}');
-    match std::env::var(variable) {
-        Ok(value) => Ok(Path::new(&value).join(rest)),
-        Err(_) => {
-            let cause = format!("it names the path {text}, and the environment variable {variable} is not set");
-            Err(Error::file(file, cause, format!("Set {variable} to the folder that holds the images")))
-        }
-    }
+    std::env::var(variable).map(|value| Path::new(&value).join(rest)).map_err(|_| {
+        let cause = format!("it names the path {text}, and the environment variable {variable} is not set");
+        Error::file(file, cause, format!("Set {variable} to the folder that holds the images"))
+    })
 }
 
 #[cfg(test)]

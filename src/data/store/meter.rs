@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use zarrs::storage::byte_range::{ByteRange, ByteRangeIterator};
 use zarrs::storage::{MaybeBytes, MaybeBytesIterator, ReadableStorageTraits, StorageError, StoreKey};
 
-/// What a thread has read so far.
+/// What a thread has read since its tally was last taken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// As stored: compressed.

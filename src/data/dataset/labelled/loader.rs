@@ -93,11 +93,10 @@ impl LabelledLoader {
             let what = format!("cases {cases:?} of a store of {} cannot be sampled from", store.cases().len());
             return Err(Error::plan(what, "Name at least one case of the store"));
         }
-        if settings.patch.contains(&0) || settings.batch == 0 || !(0.0..=1.0).contains(&settings.foreground) {
-            let what = format!(
-                "{} patches of {:?} voxels, {} of them with foreground, cannot be sampled",
-                settings.batch, settings.patch, settings.foreground
-            );
+        let LabelledPatchSettings { patch, batch, foreground, .. } = settings;
+        if patch.contains(&0) || batch == 0 || !(0.0..=1.0).contains(&foreground) {
+            let what =
+                format!("{batch} patches of {patch:?} voxels, {foreground} of them with foreground, cannot be sampled");
             return Err(Error::plan(what, "Give sizes of at least 1 and a share from 0 to 1"));
         }
         if let Some(augment) = &settings.augment {

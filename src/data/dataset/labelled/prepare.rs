@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::{FORMAT, IMAGE, LABELS, LOCATIONS, LabelledCase, LabelledStore, Manifest, VERSION, locations};
 use crate::base::{Error, Result, write_json};
 use crate::data::preprocess::case::{self, Prepared};
-use crate::data::preprocess::pool::{self, Budget};
-use crate::data::preprocess::{Event, images};
+use crate::data::preprocess::pool::Budget;
+use crate::data::preprocess::{self, Event, images};
 use crate::data::store::lock::{LOCK, lock};
 use crate::data::store::zarr::{self, Layout};
 use crate::data::store::{self, FILE, Stamp};
@@ -114,7 +114,7 @@ pub fn prepare_dataset(
             cases.push(case);
             shape
         };
-        pool::each_case(raw, &jobs, ("prepared", |case| &case.label), prepare, &mut done, progress)?;
+        preprocess::cases::each(raw, &jobs, ("prepared", |case| &case.label), prepare, &mut done, progress)?;
 
         cases.sort_by(|a, b| a.id.cmp(&b.id));
         let content = Manifest {
