@@ -1,7 +1,7 @@
 //! Time and memory of the encoder alone, forward and backward, as more and more of the patch is hidden.
 
 use super::table::Table;
-use super::{median, mib, percent};
+use super::{does_not_fit, median, mib, percent};
 use crate::base::{Error, Result};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
@@ -113,25 +113,19 @@ fn at_ratio(
         runs: Vec::new(),
         seconds: None,
         memory: planned,
-        failed: None,
+        failed: does_not_fit(&planned, budget),
     };
-    if let Some(budget) = budget.filter(|&budget| planned.total() > budget) {
-        out.failed =
-            Some(format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(planned.total()), mib(budget)));
+    if out.failed.is_some() {
         return Ok(out);
     }
     let mut session = match Session::new(gpu.clone(), vec![graph], None) {
         Ok(session) => session,
-        Err(Error::Device { what, .. }) => {
-            out.failed = Some(what);
-            return Ok(out);
-        }
+        Err(Error::Device { what, .. }) => return Ok(EncoderTimes { failed: Some(what), ..out }),
         Err(other) => return Err(other),
     };
     out.memory = session.memory();
-    for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
-        session.set_weight(id, values);
-    }
+    let values = initial_values(&session.parameters, plan.train.init, plan.seed);
+    values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
     session.set_mask(handle, &mask)?;
     session.set_image(image, &super::step::random_patch(plan, 0).data);
     for run in 0..=runs.max(1) {
