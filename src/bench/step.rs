@@ -190,17 +190,15 @@ pub fn run(
     }
     let (allocated_bytes, allocator_bytes, peak_resident_bytes) =
         (gpu.allocated(), gpu.allocator_bytes(), crate::base::memory::peak_resident());
-    let profile = match profile {
-        None => None,
-        Some((roofline, runs)) => {
-            report("profile of one run of one patch");
-            // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
-            let session = work.session();
-            session.show_all_blocks()?;
-            session.start_step();
-            Some(operators::time(session, graph, runs, roofline)?)
-        }
+    let time = |(roofline, runs)| {
+        report("profile of one run of one patch");
+        // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
+        let session = work.session();
+        session.show_all_blocks()?;
+        session.start_step();
+        operators::time(session, graph, runs, roofline)
     };
+    let profile = profile.map(time).transpose()?;
     let seconds_per_step = median(done.iter().map(|s| s.seconds));
     let patches_per_second = plan.train.batch as f64 / seconds_per_step;
     Ok(StepTimes {
@@ -299,27 +297,25 @@ impl Job {
                 let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, seed, k as u64)).collect();
                 Ok(Self::training(Work::Seg(Box::new(trainer), batch), &planned))
             }
-            (_, Mode::Infer) => Self::inference(gpu, plan, task, budget, patches),
+            (_, Mode::Infer) => {
+                let (graph, image, mask) = inference(plan, task)?;
+                let memory = session_memory(&[&graph], Limits::of(gpu), false)?;
+                if let Some(what) = does_not_fit(&memory, budget) {
+                    return Err(Error::device(what, "Raise --memory, or choose a smaller train.patch or network"));
+                }
+                let id = graph.id();
+                let session = Session::new(gpu.clone(), vec![graph], None)?;
+                let values = initial_values(&session.parameters, plan.train.init, plan.seed);
+                values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
+                let work = Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches);
+                Ok(Self { work, memory, recomputed: 0, recomputable: 0 })
+            }
         }
     }
 
     fn training<S>(work: Work, planned: &RunPlan<S>) -> Self {
         let RunPlan { memory, recomputed, recomputable, .. } = *planned;
         Self { work, memory, recomputed, recomputable }
-    }
-
-    fn inference(gpu: &Rc<Gpu>, plan: &Plan, task: Task, budget: Option<u64>, patches: Vec<Patch>) -> Result<Self> {
-        let (graph, image, mask) = inference(plan, task)?;
-        let memory = session_memory(&[&graph], Limits::of(gpu), false)?;
-        if let Some(what) = does_not_fit(&memory, budget) {
-            return Err(Error::device(what, "Raise --memory, or choose a smaller train.patch or network"));
-        }
-        let id = graph.id();
-        let session = Session::new(gpu.clone(), vec![graph], None)?;
-        let values = initial_values(&session.parameters, plan.train.init, plan.seed);
-        values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
-        let work = Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches);
-        Ok(Self { work, memory, recomputed: 0, recomputable: 0 })
     }
 }
 

@@ -132,7 +132,6 @@ fn transpose_case(
     let w = stored(noise(60, channels_in * channels * product(stride)), precision);
     let b = noise(61, channels);
     let (w64, b64) = (f64s(&w), f64s(&b));
-    let w_backward = w64.clone();
     simple_case(
         precision,
         name,
@@ -140,9 +139,9 @@ fn transpose_case(
         vec![],
         vec![("t.weight".into(), w), ("t.bias".into(), b)],
         move |g, x| g.conv_transpose3d(x, "t", channels, stride),
-        move |x| conv_transpose3d(x, shape, &w64, &b64, channels, stride),
-        move |x, dy| {
-            let (dx, dw, db) = conv_transpose3d_backward(x, shape, &w_backward, dy, channels, stride);
+        |x| conv_transpose3d(x, shape, &w64, &b64, channels, stride),
+        |x, dy| {
+            let (dx, dw, db) = conv_transpose3d_backward(x, shape, &w64, dy, channels, stride);
             vec![("dx", dx), ("dt.weight", dw), ("dt.bias", db)]
         },
     )
