@@ -84,19 +84,16 @@ impl Baselines {
     }
 
     fn parse(path: &Path, text: &str) -> Result<Self> {
+        let refused = |cause: String| {
+            Error::file(path, cause, "Give the JSON lines that baseline_step.py or examples/baseline_conv.py print")
+        };
         let mut baselines = Self { path: path.to_path_buf(), steps: Vec::new(), operators: Vec::new() };
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-            baselines.add(line).map_err(|cause| {
-                let cause = format!("line {} is not a measurement: {cause}", number + 1);
-                Error::file(path, cause, "Give the JSON lines that baseline_step.py or examples/baseline_conv.py print")
-            })?;
+        for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
+            let bad = |cause| refused(format!("line {number} is not a measurement: {cause}"));
+            baselines.add(line).map_err(bad)?;
         }
         if baselines.steps.is_empty() && baselines.operators.is_empty() {
-            return Err(Error::file(
-                path,
-                "it holds no measurement",
-                "Give the JSON lines that baseline_step.py or examples/baseline_conv.py print",
-            ));
+            return Err(refused("it holds no measurement".into()));
         }
         Ok(baselines)
     }
@@ -127,23 +124,18 @@ impl Baselines {
         if step || self.operators.iter().any(|l| cases.contains(&l.case.as_str())) {
             return Ok(());
         }
-        let list = |names: Vec<String>| {
+        let list = |names: &mut dyn Iterator<Item = String>| {
             let mut counted: BTreeMap<String, usize> = BTreeMap::new();
-            names.into_iter().for_each(|name| *counted.entry(name).or_default() += 1);
-            let lines =
-                counted.iter().map(|(name, n)| if *n > 1 { format!("{name} ({n} lines)") } else { name.clone() });
-            lines.collect::<Vec<_>>().join("\n  ")
+            names.for_each(|name| *counted.entry(name).or_default() += 1);
+            let line = |(name, n)| if n > 1 { format!("{name} ({n} lines)") } else { name };
+            counted.into_iter().map(line).collect::<Vec<_>>().join("\n  ")
         };
-        let wanted = runs.iter().map(|r| r.to_string()).chain(cases.iter().map(|c| c.to_string()));
+        let wanted = list(&mut runs.iter().map(Run::to_string).chain(cases.iter().map(|c| c.to_string())));
         let there = self.steps.iter().map(|l| l.run.to_string());
-        let there = there.chain(self.operators.iter().map(|l| format!("{}, {}", l.case, l.operator)));
+        let there = list(&mut there.chain(self.operators.iter().map(|l| format!("{}, {}", l.case, l.operator))));
         Err(Error::file(
             &self.path,
-            format!(
-                "no line equals what is compared:\n  {}\nIt holds:\n  {}",
-                list(wanted.collect()),
-                list(there.collect())
-            ),
+            format!("no line equals what is compared:\n  {wanted}\nIt holds:\n  {there}"),
             "Choose network, --task, --mode, --set train.patch and train.batch as the baseline has them, or time the baseline anew",
         ))
     }
@@ -445,14 +437,10 @@ impl Comparison {
         }
         if !self.steps.is_empty() {
             let s = &self.steps;
-            let ours = |r: &StepRatio| match &r.masking {
-                Some(Masking { block, ratio: [low, high] }) if low == high => {
-                    format!("{}, {:.0} % masked in blocks of {block}", r.precision, 100.0 * low)
-                }
-                Some(Masking { block, ratio: [low, high] }) => {
-                    format!("{}, {:.0} to {:.0} % masked in blocks of {block}", r.precision, 100.0 * low, 100.0 * high)
-                }
-                None => r.precision.clone(),
+            let ours = |r: &StepRatio| {
+                let Some(Masking { block, ratio: [low, high] }) = r.masking else { return r.precision.clone() };
+                let to = if low == high { String::new() } else { format!(" to {:.0}", 100.0 * high) };
+                format!("{}, {:.0}{to} % masked in blocks of {block}", r.precision, 100.0 * low)
             };
             let table = Table::default()
                 .words("step", s.iter().map(|r| r.run.to_string()))
@@ -471,7 +459,7 @@ impl Comparison {
         if !self.encoder.is_empty() {
             let e = &self.encoder;
             let whole = |r: &EncoderMedian| {
-                e.iter().find(|w| (&w.encoder, &w.adapter, w.mask_ratio) == (&r.encoder, &r.adapter, 0.0)).cloned()
+                e.iter().find(|w| (&w.encoder, &w.adapter, w.mask_ratio) == (&r.encoder, &r.adapter, 0.0))
             };
             let share = |r: &EncoderMedian| Some(100.0 * r.seconds? / whole(r)?.seconds?);
             let bytes =

@@ -1,7 +1,7 @@
 //! Time and memory of the encoder alone, forward and backward, as more and more of the patch is hidden.
 
 use super::table::Table;
-use super::{median, mib, percent};
+use super::{does_not_fit, median, mib, percent};
 use crate::base::{Error, Result};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{
@@ -48,7 +48,54 @@ pub fn run(
     budget: Option<u64>,
     report: &dyn Fn(&str),
 ) -> Result<Vec<EncoderTimes>> {
-    RATIOS.iter().map(|&ratio| at_ratio(gpu, plan, ratio, runs, budget, report)).collect()
+    let at_ratio = |ratio| -> Result<EncoderTimes> {
+        report(&format!("encoder: {:.0} % masked", 100.0 * ratio));
+        let settings = &super::mae(plan)?.mae;
+        let mask = mask(plan, settings, ratio)?;
+        let (graph, image, handle) = graph(plan, settings, mask.count())?;
+        let id = graph.id();
+        let planned = session_memory(&[&graph], Limits::of(gpu), true)?;
+        // Without an optimiser there is no momentum.
+        let planned = SessionMemory { momentum: 0, ..planned };
+        let mut out = EncoderTimes {
+            mask_ratio: ratio,
+            visible_blocks: mask.count(),
+            blocks: product(mask.grid),
+            runs: Vec::new(),
+            seconds: None,
+            memory: planned,
+            failed: does_not_fit(&planned, budget),
+        };
+        if out.failed.is_some() {
+            return Ok(out);
+        }
+        let mut session = match Session::new(gpu.clone(), vec![graph], None) {
+            Ok(session) => session,
+            Err(Error::Device { what, .. }) => return Ok(EncoderTimes { failed: Some(what), ..out }),
+            Err(other) => return Err(other),
+        };
+        out.memory = session.memory();
+        let values = initial_values(&session.parameters, plan.train.init, plan.seed);
+        values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
+        session.set_mask(handle, &mask)?;
+        session.set_image(image, &super::step::random_patch(plan, 0).data);
+        for run in 0..=runs.max(1) {
+            session.start_step();
+            gpu.wait()?;
+            let start = Instant::now();
+            session.run(id)?;
+            gpu.wait()?;
+            // The first one compiles and warms up.
+            if run > 0 {
+                out.runs.push(start.elapsed().as_secs_f64());
+            }
+        }
+        out.seconds = Some(median(out.runs.iter().copied()));
+        drop(session);
+        gpu.wait()?;
+        Ok(out)
+    };
+    RATIOS.into_iter().map(at_ratio).collect()
 }
 
 /// The mask of a ratio: all blocks for 0, else at least one hidden and one visible.
@@ -88,67 +135,6 @@ fn graph(plan: &Plan, settings: &Settings, visible: usize) -> Result<(Graph, Inp
     let seeds: Vec<(TensorId, TensorId)> = skips.iter().map(|&skip| (skip, g.leaky_relu(skip, 1.0))).collect();
     g.backward(&seeds, []);
     Ok((g, image, mask))
-}
-
-fn at_ratio(
-    gpu: &Rc<Gpu>,
-    plan: &Plan,
-    ratio: f64,
-    runs: usize,
-    budget: Option<u64>,
-    report: &dyn Fn(&str),
-) -> Result<EncoderTimes> {
-    report(&format!("encoder: {:.0} % masked", 100.0 * ratio));
-    let settings = &super::mae(plan)?.mae;
-    let mask = mask(plan, settings, ratio)?;
-    let (graph, image, handle) = graph(plan, settings, mask.count())?;
-    let id = graph.id();
-    let planned = session_memory(&[&graph], Limits::of(gpu), true)?;
-    // Without an optimiser there is no momentum.
-    let planned = SessionMemory { momentum: 0, ..planned };
-    let mut out = EncoderTimes {
-        mask_ratio: ratio,
-        visible_blocks: mask.count(),
-        blocks: product(mask.grid),
-        runs: Vec::new(),
-        seconds: None,
-        memory: planned,
-        failed: None,
-    };
-    if let Some(budget) = budget.filter(|&budget| planned.total() > budget) {
-        out.failed =
-            Some(format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(planned.total()), mib(budget)));
-        return Ok(out);
-    }
-    let mut session = match Session::new(gpu.clone(), vec![graph], None) {
-        Ok(session) => session,
-        Err(Error::Device { what, .. }) => {
-            out.failed = Some(what);
-            return Ok(out);
-        }
-        Err(other) => return Err(other),
-    };
-    out.memory = session.memory();
-    for (id, values) in initial_values(&session.parameters, plan.train.init, plan.seed).iter().enumerate() {
-        session.set_weight(id, values);
-    }
-    session.set_mask(handle, &mask)?;
-    session.set_image(image, &super::step::random_patch(plan, 0).data);
-    for run in 0..=runs.max(1) {
-        session.start_step();
-        gpu.wait()?;
-        let start = Instant::now();
-        session.run(id)?;
-        gpu.wait()?;
-        // The first one compiles and warms up.
-        if run > 0 {
-            out.runs.push(start.elapsed().as_secs_f64());
-        }
-    }
-    out.seconds = Some(median(out.runs.iter().copied()));
-    drop(session);
-    gpu.wait()?;
-    Ok(out)
 }
 
 /// The ratios as a table.

@@ -14,6 +14,7 @@ mod table;
 pub use roofline::Roofline;
 
 use crate::base::{Error, Result};
+use crate::compute::graph::SessionMemory;
 use crate::tasks::Plan;
 use crate::tasks::pretexts::mae::Mae;
 
@@ -42,6 +43,12 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 /// `part / whole` in percent, where that means anything.
 fn percent(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0 && part.is_finite()).then(|| 100.0 * part / whole)
+}
+
+/// Why a session of this memory cannot run, where it needs more than the budget.
+fn does_not_fit(memory: &SessionMemory, budget: Option<u64>) -> Option<String> {
+    let (needed, there) = (memory.total(), budget?);
+    (needed > there).then(|| format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(needed), mib(there)))
 }
 
 fn mib(bytes: u64) -> f64 {

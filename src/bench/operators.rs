@@ -11,7 +11,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 /// One operator, over all its dispatches of a run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct Operator {
     /// Name of the operator.
     pub operator: String,
@@ -35,7 +35,7 @@ impl Operator {
         (amount > 0.0 && self.seconds > 0.0).then(|| amount / self.seconds / 1e9)
     }
     fn share_of_bound(&self) -> Option<f64> {
-        if self.bound_seconds > 0.0 { percent(self.bound_seconds, self.seconds) } else { None }
+        percent(self.bound_seconds, self.seconds).filter(|_| self.bound_seconds > 0.0)
     }
 }
 
@@ -99,15 +99,7 @@ pub fn time(session: &Session, graph: GraphId, runs: usize, roofline: &Roofline)
     if timed.is_empty() {
         let operator = "all, by the clock (no timestamps)".to_string();
         let seconds = median(clock.iter().copied());
-        return Ok(vec![Operator {
-            operator,
-            dispatches: 0,
-            runs: clock,
-            seconds,
-            flops: 0.0,
-            bytes: 0.0,
-            bound_seconds: 0.0,
-        }]);
+        return Ok(vec![Operator { operator, runs: clock, seconds, ..Default::default() }]);
     }
     Ok(by_operator(&timed, roofline))
 }
@@ -118,15 +110,8 @@ fn by_operator(runs: &[Vec<Timing>], roofline: &Roofline) -> Vec<Operator> {
     for (k, timings) in runs.iter().enumerate() {
         for t in timings {
             let at = out.iter().position(|o| o.operator == t.label).unwrap_or_else(|| {
-                out.push(Operator {
-                    operator: t.label.to_string(),
-                    dispatches: 0,
-                    runs: vec![0.0; runs.len()],
-                    seconds: 0.0,
-                    flops: 0.0,
-                    bytes: 0.0,
-                    bound_seconds: 0.0,
-                });
+                let (operator, runs) = (t.label.to_string(), vec![0.0; runs.len()]);
+                out.push(Operator { operator, runs, ..Default::default() });
                 out.len() - 1
             });
             let o = &mut out[at];

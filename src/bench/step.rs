@@ -3,7 +3,7 @@
 
 use super::operators::{self, Operator};
 use super::table::Table;
-use super::{Roofline, median, mib};
+use super::{Roofline, does_not_fit, median, mib};
 use crate::base::{Error, Purpose, Result, rng};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::{
@@ -72,34 +72,19 @@ impl Run {
 
 impl std::fmt::Display for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (task, [z, y, x]) = (
-            match self.task {
-                Task::Mae => "mae",
-                Task::Seg => "seg",
-            },
-            self.size,
-        );
-        let mode = match self.mode {
-            Mode::Train => "train",
-            Mode::Infer => "infer",
-        };
-        write!(f, "{} {task} {mode}, {z} x {y} x {x}, batch {}", self.arch, self.batch)
+        let [z, y, x] = self.size;
+        // In small letters, as in JSON.
+        let kind = format!("{:?} {:?}", self.task, self.mode).to_lowercase();
+        write!(f, "{} {kind}, {z} x {y} x {x}, batch {}", self.arch, self.batch)
     }
 }
 
 /// The name of a network by the widths and blocks of its stages.
 pub(super) fn arch(network: &Network) -> String {
     let same = |name: &&str| {
-        Network::preset(name).is_some_and(|p| {
-            (p.encoder, &p.features, &p.blocks, &p.strides, &p.kernels, &p.decoder_convs)
-                == (
-                    network.encoder,
-                    &network.features,
-                    &network.blocks,
-                    &network.strides,
-                    &network.kernels,
-                    &network.decoder_convs,
-                )
+        Network::preset(name).is_some_and(|preset| {
+            let Network { input_channels, output_channels, deep_supervision, .. } = preset;
+            preset == Network { input_channels, output_channels, deep_supervision, ..network.clone() }
         })
     };
     match ["L", "S", "tiny"].iter().find(|name| same(name)) {
@@ -179,7 +164,8 @@ pub fn run(
         Task::Mae => Some(super::mae(plan)?.mae.masking()),
         Task::Seg => None,
     };
-    let Job { mut work, memory, recomputed, recomputable, precision } = Job::new(gpu, plan, task, mode, budget)?;
+    let Job { mut work, memory, recomputed, recomputable } = Job::new(gpu, plan, task, mode, budget)?;
+    let graph = work.graph();
     let mut done = Vec::new();
     for step in 0..=steps.max(1) {
         let start = Instant::now();
@@ -204,22 +190,21 @@ pub fn run(
     }
     let (allocated_bytes, allocator_bytes, peak_resident_bytes) =
         (gpu.allocated(), gpu.allocator_bytes(), crate::base::memory::peak_resident());
-    let profile = match profile {
-        None => None,
-        Some((roofline, runs)) => {
-            report("profile of one run of one patch");
-            // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
-            work.session_mut().show_all_blocks()?;
-            work.session().start_step();
-            Some(operators::time(work.session(), work.graph(), runs, roofline)?)
-        }
+    let time = |(roofline, runs)| {
+        report("profile of one run of one patch");
+        // The operators count their work at full capacity, so all the blocks that the plan allows are visible.
+        let session = work.session();
+        session.show_all_blocks()?;
+        session.start_step();
+        operators::time(session, graph, runs, roofline)
     };
+    let profile = profile.map(time).transpose()?;
     let seconds_per_step = median(done.iter().map(|s| s.seconds));
     let patches_per_second = plan.train.batch as f64 / seconds_per_step;
     Ok(StepTimes {
         run: Run::of(plan, task, mode),
         masking: masked,
-        precision,
+        precision: plan.train.precision.name().into(),
         parameters: work.session().parameters.count(),
         steps: done,
         seconds_per_step,
@@ -250,7 +235,7 @@ pub fn tune(
 ) -> Result<Vec<Tuned>> {
     let mut job = Job::new(gpu, plan, task, mode, budget)?;
     let graph = job.work.graph();
-    job.work.session_mut().tune(graph, known, Duration::from_secs_f64(seconds), report)
+    job.work.session().tune(graph, known, Duration::from_secs_f64(seconds), report)
 }
 
 /// What was tuned, as a table: the chosen kernel, and how much faster it is than the slowest.
@@ -290,7 +275,6 @@ struct Job {
     memory: SessionMemory,
     recomputed: usize,
     recomputable: usize,
-    precision: String,
 }
 
 impl Job {
@@ -301,54 +285,42 @@ impl Job {
                 let trainer = pretrain::trainer(gpu, plan, budget, None)?;
                 let planned = trainer.plan(0)?;
                 let batch = patches.into_iter().map(|patch| vec![patch]).collect();
-                Ok(Self::training(Work::Mae(Box::new(trainer), batch), &planned, plan))
+                Ok(Self::training(Work::Mae(Box::new(trainer), batch), &planned))
             }
             (Task::Seg, Mode::Train) => {
                 let (made, seed) = (segmentation(plan)?, plan.seed);
-                let task = Segmentation { objective: objective(), augment: made.augment.clone() };
+                let objective = Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false };
+                let task = Segmentation { objective, augment: made.augment.clone() };
                 let mut trainer = Trainer::new(gpu, made.hyperparameters(), Rc::new(task), budget);
                 let planned = trainer.plan(0)?;
                 trainer.start(0, &transfer::initial(&trainer.parameters(), &made, None)?.values)?;
                 let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, seed, k as u64)).collect();
-                Ok(Self::training(Work::Seg(Box::new(trainer), batch), &planned, plan))
+                Ok(Self::training(Work::Seg(Box::new(trainer), batch), &planned))
             }
-            (_, Mode::Infer) => Self::inference(gpu, plan, task, budget, patches),
+            (_, Mode::Infer) => {
+                let (graph, image, mask) = inference(plan, task)?;
+                let memory = session_memory(&[&graph], Limits::of(gpu), false)?;
+                if let Some(what) = does_not_fit(&memory, budget) {
+                    return Err(Error::device(what, "Raise --memory, or choose a smaller train.patch or network"));
+                }
+                let id = graph.id();
+                let session = Session::new(gpu.clone(), vec![graph], None)?;
+                let values = initial_values(&session.parameters, plan.train.init, plan.seed);
+                values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
+                let work = Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches);
+                Ok(Self { work, memory, recomputed: 0, recomputable: 0 })
+            }
         }
     }
 
-    fn training<S>(work: Work, planned: &RunPlan<S>, plan: &Plan) -> Self {
+    fn training<S>(work: Work, planned: &RunPlan<S>) -> Self {
         let RunPlan { memory, recomputed, recomputable, .. } = *planned;
-        Self { work, memory, recomputed, recomputable, precision: plan.train.precision.name().into() }
-    }
-
-    fn inference(gpu: &Rc<Gpu>, plan: &Plan, task: Task, budget: Option<u64>, patches: Vec<Patch>) -> Result<Self> {
-        let (graph, image, mask) = inference(plan, task)?;
-        let memory = session_memory(&[&graph], Limits::of(gpu), false)?;
-        if let Some(budget) = budget.filter(|&budget| memory.total() > budget) {
-            return Err(Error::device(
-                format!("it needs {:.1} MiB and {:.1} MiB are there to use", mib(memory.total()), mib(budget)),
-                "Raise --memory, or choose a smaller train.patch or network",
-            ));
-        }
-        let id = graph.id();
-        let session = Session::new(gpu.clone(), vec![graph], None)?;
-        let values = initial_values(&session.parameters, plan.train.init, plan.seed);
-        values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
-        let work = Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches);
-        Ok(Self { work, memory, recomputed: 0, recomputable: 0, precision: plan.train.precision.name().into() })
+        Self { work, memory, recomputed, recomputable }
     }
 }
 
 impl Work {
-    fn session(&self) -> &Session {
-        match self {
-            Work::Mae(trainer, _) => trainer.session(),
-            Work::Seg(trainer, _) => trainer.session(),
-            Work::Infer(inference, _) => &inference.session,
-        }
-    }
-
-    fn session_mut(&mut self) -> &mut Session {
+    fn session(&mut self) -> &mut Session {
         match self {
             Work::Mae(trainer, _) => trainer.session_mut(),
             Work::Seg(trainer, _) => trainer.session_mut(),
@@ -406,10 +378,6 @@ fn segmentation(plan: &Plan) -> Result<finetune::Plan> {
     let made = finetune::Plan { seed: plan.seed, train, phases, network, ..preset };
     made.validate()?;
     Ok(made)
-}
-
-fn objective() -> Objective {
-    Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false }
 }
 
 /// The network of a task over one patch, with its image and mask.
@@ -479,16 +447,15 @@ pub fn table(times: &StepTimes) -> String {
         .words("memory", rows.iter().map(|r| r.0))
         .numbers("MiB", rows.iter().map(|r| r.1.map(mib)))
         .words("against the plan", rows.iter().map(|r| r.1.filter(|_| r.2).map_or(String::new(), against)));
-    let recomputed = match times.run.mode {
-        Mode::Infer => String::new(),
-        Mode::Train => {
-            format!("\nrecomputed in the backward pass: {} of {} activations", times.recomputed, times.recomputable)
-        }
-    };
-    format!(
-        "{text}\nmedian: {:.3} s a step, {:.3} patches/s, {:.0} voxels/s; {} parameters, {}\n\n{memory}{recomputed}",
+    let mut text = format!(
+        "{text}\nmedian: {:.3} s a step, {:.3} patches/s, {:.0} voxels/s; {} parameters, {}\n\n{memory}",
         times.seconds_per_step, times.patches_per_second, times.voxels_per_second, times.parameters, times.precision
-    )
+    );
+    if times.run.mode == Mode::Train {
+        let (done, most) = (times.recomputed, times.recomputable);
+        text += &format!("\nrecomputed in the backward pass: {done} of {most} activations");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -547,7 +514,8 @@ mod tests {
         let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
         let (stem, others) = by_hand(&network, 32, 1.0);
         let frame = Frame { network: network.clone(), patch: [32; 3], batch: 1, ..plan.frame() };
-        let task = Segmentation { objective: objective(), augment: segmentation(&plan).unwrap().augment };
+        let objective = Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false };
+        let task = Segmentation { objective, augment: segmentation(&plan).unwrap().augment };
         let graph = crate::tasks::task::Task::build(&task, &frame, Parameters::default(), GraphMode::TRAIN).graph;
         assert!(close(counted(&graph, "conv3d"), stem + others + decoder_by_hand(&network, 32, 3)));
         // The head of the lowest resolution is computed, and nothing trains it.

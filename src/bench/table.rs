@@ -15,9 +15,13 @@ pub struct Table {
 }
 
 impl Table {
-    pub fn words(mut self, title: &'static str, cells: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.columns.push(Column { title, cells: cells.into_iter().map(Into::into).collect(), words: true });
+    fn column(mut self, title: &'static str, words: bool, cells: impl Iterator<Item = String>) -> Self {
+        self.columns.push(Column { title, cells: cells.collect(), words });
         self
+    }
+
+    pub fn words(self, title: &'static str, cells: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.column(title, true, cells.into_iter().map(Into::into))
     }
 
     /// Numbers with as many decimals as the smallest needs and the largest bears; `-` for what is unknown.
@@ -28,23 +32,17 @@ impl Table {
     }
 
     /// Numbers with so many decimals.
-    pub fn fixed(mut self, title: &'static str, digits: usize, values: Vec<Option<f64>>) -> Self {
-        let cells = values.iter().map(|v| v.map_or("-".to_string(), |v| format!("{v:.digits$}"))).collect();
-        self.columns.push(Column { title, cells, words: false });
-        self
+    pub fn fixed(self, title: &'static str, digits: usize, values: Vec<Option<f64>>) -> Self {
+        self.column(title, false, values.iter().map(|v| v.map_or("-".to_string(), |v| format!("{v:.digits$}"))))
     }
 
     /// Whole numbers; `-` for 0.
-    pub fn counts(mut self, title: &'static str, values: impl IntoIterator<Item = usize>) -> Self {
-        let cells = values.into_iter().map(|v| if v > 0 { v.to_string() } else { "-".to_string() }).collect();
-        self.columns.push(Column { title, cells, words: false });
-        self
+    pub fn counts(self, title: &'static str, values: impl IntoIterator<Item = usize>) -> Self {
+        self.column(title, false, values.into_iter().map(|v| if v > 0 { v.to_string() } else { "-".to_string() }))
     }
 
-    pub fn percents(mut self, title: &'static str, values: impl IntoIterator<Item = Option<f64>>) -> Self {
-        let cells = values.into_iter().map(|v| v.map_or("-".to_string(), |v| format!("{v:.1} %"))).collect();
-        self.columns.push(Column { title, cells, words: false });
-        self
+    pub fn percents(self, title: &'static str, values: impl IntoIterator<Item = Option<f64>>) -> Self {
+        self.column(title, false, values.into_iter().map(|v| v.map_or("-".to_string(), |v| format!("{v:.1} %"))))
     }
 }
 

@@ -36,14 +36,12 @@ pub struct Gpu {
 
 /// Buffers by name.
 #[derive(Default)]
-pub struct Heaps {
-    buffers: HashMap<Heap, wgpu::Buffer>,
-}
+pub struct Heaps(HashMap<Heap, wgpu::Buffer>);
 
 impl Heaps {
     /// Bytes of a heap, 0 when it is not allocated.
     pub fn size(&self, heap: Heap) -> u64 {
-        self.buffers.get(&heap).map_or(0, |b| b.size())
+        self.0.get(&heap).map_or(0, |b| b.size())
     }
 }
 
@@ -102,9 +100,7 @@ impl Gpu {
             pipelines: Default::default(),
             failure,
             allocated: AtomicU64::new(0),
-            kernels: Mutex::new(
-                std::env::var("SPARK3D_KERNELS").map_or_else(|_| Default::default(), |k| KernelTable::force(&k)),
-            ),
+            kernels: Mutex::new(std::env::var("SPARK3D_KERNELS").map(|k| KernelTable::force(&k)).unwrap_or_default()),
         })
     }
 
@@ -193,7 +189,7 @@ impl Gpu {
         }
         self.check()?;
         self.allocated.fetch_add(size, Ordering::Relaxed);
-        heaps.buffers.insert(heap, buffer);
+        heaps.0.insert(heap, buffer);
         Ok(())
     }
 
@@ -203,7 +199,7 @@ impl Gpu {
 
     /// Frees a heap.
     pub fn release(&self, heaps: &mut Heaps, heap: Heap) {
-        if let Some(old) = heaps.buffers.remove(&heap) {
+        if let Some(old) = heaps.0.remove(&heap) {
             self.allocated.fetch_sub(old.size(), Ordering::Relaxed);
             old.destroy();
         }
@@ -211,14 +207,14 @@ impl Gpu {
 
     /// Frees every heap.
     pub fn release_all(&self, heaps: &mut Heaps) {
-        for (_, old) in heaps.buffers.drain() {
+        for (_, old) in heaps.0.drain() {
             self.allocated.fetch_sub(old.size(), Ordering::Relaxed);
             old.destroy();
         }
     }
 
     fn buffer<'a>(&self, heaps: &'a Heaps, heap: Heap) -> &'a wgpu::Buffer {
-        heaps.buffers.get(&heap).unwrap_or_else(|| panic!("{heap:?} is used before it is allocated"))
+        heaps.0.get(&heap).unwrap_or_else(|| panic!("{heap:?} is used before it is allocated"))
     }
 
     /// Queues a write of `bytes` at `offset` (both multiples of 4).

@@ -67,7 +67,6 @@ impl SessionMemory {
 /// The memory plan of graphs that share one arena and one set of parameters, without a device.
 pub fn session_memory(graphs: &[&Graph], limits: Limits, trains: bool) -> Result<SessionMemory> {
     let plans = graphs.iter().map(|g| plan::plan(g, limits)).collect::<Result<Vec<_>>>()?;
-    let graphs_of = |f: &dyn Fn(&Graph) -> &[u64]| largest(graphs.iter().map(|g| f(g)));
     let weights = graphs.last().map_or(0, |g| g.parameters.layout(MAX_CHUNK.min(limits.max_binding)).bytes());
     Ok(SessionMemory {
         activations: largest(plans.iter().map(|p| &p.heaps[..])).iter().sum(),
@@ -75,7 +74,7 @@ pub fn session_memory(graphs: &[&Graph], limits: Limits, trains: bool) -> Result
         weights,
         gradients: if trains { weights } else { 0 },
         momentum: if trains { weights } else { 0 },
-        inputs: graphs_of(&|g| &g.inputs).iter().map(|b| b.next_multiple_of(256)).sum(),
+        inputs: largest(graphs.iter().map(|g| &g.inputs[..])).iter().map(|b| b.next_multiple_of(256)).sum(),
     })
 }
 

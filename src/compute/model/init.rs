@@ -32,23 +32,16 @@ fn values(p: &Parameter, init: Init, seed: u64) -> Vec<f32> {
     match (p.role, init) {
         (Role::Token, _) => {
             let normal = Normal::new(0.0, TOKEN_STD).expect("a positive deviation");
-            let mut truncated = || {
-                loop {
-                    let x: f64 = normal.sample(&mut r);
-                    if x.abs() <= TOKEN_STD {
-                        return x as f32;
-                    }
-                }
-            };
-            (0..n).map(|_| truncated()).collect()
+            normal.sample_iter(&mut r).filter(|x| x.abs() <= TOKEN_STD).map(|x| x as f32).take(n).collect()
         }
-        (Role::NormScale { before_residual: true }, Init::He) | (Role::NormShift, _) => vec![0.0; n],
+        (Role::NormScale { before_residual: true } | Role::Bias { .. }, Init::He) | (Role::NormShift, _) => {
+            vec![0.0; n]
+        }
         (Role::NormScale { .. }, _) => vec![1.0; n],
         (Role::Weight { fan_in } | Role::Bias { fan_in }, Init::Torch) => {
             let bound = 1.0 / (fan_in as f32).sqrt();
             (0..n).map(|_| r.random_range(-bound..=bound)).collect()
         }
-        (Role::Bias { .. }, Init::He) => vec![0.0; n],
         (Role::Weight { fan_in }, Init::He) => {
             let std = (2.0 / ((1.0 + 1e-4) * fan_in as f64)).sqrt();
             let normal = Normal::new(0.0, std).expect("a positive deviation");

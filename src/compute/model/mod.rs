@@ -6,7 +6,7 @@ mod unet;
 
 pub use init::{Init, initial_values};
 
-pub use unet::{Skips, decoder, encoder, stage_dims, stage_spaces};
+pub use unet::{decoder, encoder, stage_dims, stage_spaces};
 
 use crate::base::{Error, Result};
 use crate::compute::graph::{Feature, Graph, Input, Parameters, Precision, TensorId, VoxelLayout};

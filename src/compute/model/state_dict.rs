@@ -8,9 +8,7 @@ const ALIASES: [(&str, &str); 2] = [(".conv.", ".all_modules.0."), (".norm.", ".
 /// Blocks of convolution and norm list their modules twice, and the decoder lists the encoder once more.
 pub fn names(name: &str) -> Vec<String> {
     let mut names = vec![name.to_string()];
-    if let Some(alias) = all_modules(name) {
-        names.push(alias);
-    }
+    names.extend(all_modules(name));
     if name.starts_with("encoder.") {
         let again: Vec<String> = names.iter().map(|n| format!("decoder.{n}")).collect();
         names.extend(again);
@@ -29,9 +27,7 @@ fn all_modules(name: &str) -> Option<String> {
 /// Names under which the value of the parameter `name` is looked up, best first. nnssl's sparse conversion leaves stale copies
 /// under the plain names of the encoder, so the list of all modules comes before them.
 pub fn lookup(name: &str) -> Vec<String> {
-    let mut names: Vec<String> = all_modules(name).into_iter().collect();
-    names.push(name.to_string());
-    names
+    all_modules(name).into_iter().chain([name.to_string()]).collect()
 }
 
 /// The parameter that the name `alias` of nnU-Net's `state_dict` is one of the names of, itself where it is the first; none for

@@ -5,11 +5,11 @@ use super::{Encoder, Network};
 use crate::compute::graph::{Graph, Mask, Part, TensorId, VoxelLayout};
 use crate::compute::ops::{Bias, Epilogue, Geometry};
 
+/// A convolution of single voxels.
+const POINT: Geometry = Geometry { kernel: [1; 3], stride: [1; 3], padding: [0; 3] };
 /// Negative slope of every leaky ReLU (PyTorch's default).
 const SLOPE: f32 = 0.01;
-
-/// Stage outputs, highest resolution first.
-pub type Skips = Vec<TensorId>;
+const ACTIVATED: Epilogue = Epilogue { residual: None, slope: Some(SLOPE) };
 
 /// Voxels of each stage for a patch.
 pub fn stage_dims(network: &Network, patch: [usize; 3]) -> Vec<[usize; 3]> {
@@ -52,12 +52,9 @@ fn conv_norm(
     g.instance_norm(y, Some(&format!("{name}.norm")), epilogue)
 }
 
-fn activated() -> Epilogue {
-    Epilogue { residual: None, slope: Some(SLOPE) }
-}
-
-/// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse.
-pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Skips {
+/// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse. Returns the outputs of the stages, highest
+/// resolution first.
+pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Vec<TensorId> {
     g.within(Part::Encoder, |g| match network.encoder {
         Encoder::Residual => residual_encoder(g, network, x, spaces),
         Encoder::Plain => plain_encoder(g, network, x, spaces),
@@ -65,7 +62,7 @@ pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLay
 }
 
 /// A convolution with its stage's stride, then others, in each stage.
-fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Skips {
+fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Vec<TensorId> {
     let mut x = x;
     let mut skips = Vec::new();
     for (s, &space) in spaces.iter().enumerate() {
@@ -74,17 +71,17 @@ fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelL
             let geometry = Geometry::same(network.kernels[s], stride);
             let name = format!("encoder.stages.{s}.0.convs.{k}");
             let part = if s == 0 && k == 0 { Part::Stem } else { Part::Encoder };
-            x = g.within(part, |g| conv_norm(g, &[x], &name, network.features[s], space, geometry, activated()));
+            x = g.within(part, |g| conv_norm(g, &[x], &name, network.features[s], space, geometry, ACTIVATED));
         }
         skips.push(x);
     }
     skips
 }
 
-fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Skips {
+fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Vec<TensorId> {
     let stem = Geometry::same(network.kernels[0], [1; 3]);
     let (name, features) = ("encoder.stem.convs.0", network.features[0]);
-    let mut x = g.within(Part::Stem, |g| conv_norm(g, &[x], name, features, spaces[0], stem, activated()));
+    let mut x = g.within(Part::Stem, |g| conv_norm(g, &[x], name, features, spaces[0], stem, ACTIVATED));
     let mut skips = Vec::new();
     for (s, &space) in spaces.iter().enumerate() {
         for b in 0..network.blocks[s] {
@@ -116,13 +113,12 @@ fn residual_block(
     }
     if channels_in != channels {
         let name = format!("{name}.skip.{}", usize::from(pooled));
-        let one = Geometry::same([1; 3], [1; 3]);
-        let y = g.conv3d(&[skip], &format!("{name}.conv"), channels, space, one, Bias::None);
+        let y = g.conv3d(&[skip], &format!("{name}.conv"), channels, space, POINT, Bias::None);
         skip = g.instance_norm(y, Some(&format!("{name}.norm")), Epilogue::default());
     }
     let first =
-        conv_norm(g, &[x], &format!("{name}.conv1"), channels, space, Geometry::same(kernel, stride), activated());
-    let epilogue = Epilogue { residual: Some(skip), slope: Some(SLOPE) };
+        conv_norm(g, &[x], &format!("{name}.conv1"), channels, space, Geometry::same(kernel, stride), ACTIVATED);
+    let epilogue = Epilogue { residual: Some(skip), ..ACTIVATED };
     conv_norm(g, &[first], &format!("{name}.conv2"), channels, space, Geometry::same(kernel, [1; 3]), epilogue)
 }
 
@@ -143,14 +139,13 @@ fn decoder_stages(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<T
         for k in 0..network.decoder_convs[d] {
             let (_, space) = g.shape(skips[s]);
             let geometry = Geometry::same(network.kernels[s], [1; 3]);
-            x = conv_norm(g, &inputs, &format!("decoder.stages.{d}.convs.{k}"), channels, space, geometry, activated());
+            x = conv_norm(g, &inputs, &format!("decoder.stages.{d}.convs.{k}"), channels, space, geometry, ACTIVATED);
             inputs = vec![x];
         }
         let (name, classes) = (format!("decoder.seg_layers.{d}"), network.output_channels);
         if network.deep_supervision || s == 0 {
             let (_, space) = g.shape(x);
-            let one = Geometry::same([1; 3], [1; 3]);
-            outputs.push(g.within(Part::Head, |g| g.conv3d(&[x], &name, classes, space, one, Bias::Trained)));
+            outputs.push(g.within(Part::Head, |g| g.conv3d(&[x], &name, classes, space, POINT, Bias::Trained)));
         } else {
             // nnU-Net registers every head; without deep supervision nothing trains them.
             g.within(Part::Head, |g| g.convolution_parameters(&name, classes, &[channels], [1; 3], Some(classes)));

@@ -117,14 +117,12 @@ pub fn wide(precision: Precision) -> Vec<Case> {
 pub fn benchmarks() -> Vec<(String, Setup)> {
     let conv = |channels: usize, size: usize, hidden: f64| {
         let dims = [size; 3];
-        let (masks, space) = if hidden > 0.0 {
-            let grid = [4; 3];
+        let (grid, mut masks, mut space) = ([4; 3], vec![], VoxelLayout::dense(dims));
+        if hidden > 0.0 {
             let mask = random_mask(1, grid, (hidden * product(grid) as f64) as usize);
-            let space = VoxelLayout::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
-            (vec![mask], space)
-        } else {
-            (vec![], VoxelLayout::dense(dims))
-        };
+            space = VoxelLayout::sparse(dims, Mask::nth(0, grid), mask.count()).expect("blocks are whole voxels");
+            masks.push(mask);
+        }
         let n = channels * product(dims);
         let setup = Setup {
             masks,
