@@ -172,17 +172,10 @@ pub(super) fn pixels(volume: &Volume, millimetres_per_pixel: f64) -> [u32; 3] {
     })
 }
 
-fn draw_slice(
-    picture: &mut RgbImage,
-    panel: &Panel,
-    plane: &Plane,
-    slice: usize,
-    (x0, y0): (u32, u32),
-    (w, h): (u32, u32),
-) {
-    each_pixel(panel.volume.shape, plane, slice, (w, h), |column, row, index| {
+fn draw_slice(picture: &mut RgbImage, panel: &Panel, plane: &Plane, slice: usize, at: (u32, u32), size: (u32, u32)) {
+    each_pixel(panel.volume.shape, plane, slice, size, |column, row, index| {
         let value = panel.volume.data.get(index).copied().unwrap_or(f32::NAN);
-        picture.put_pixel(x0 + column, y0 + row, color(&panel.window, value, index));
+        picture.put_pixel(at.0 + column, at.1 + row, color(&panel.window, value, index));
     });
 }
 
