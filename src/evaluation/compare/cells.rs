@@ -197,6 +197,14 @@ pub fn natural(a: &str, b: &str) -> Ordering {
     one.len().cmp(&two.len()).then_with(|| a.cmp(b))
 }
 
+/// Names by [`natural`], each once.
+pub fn sorted(names: impl Iterator<Item = String>) -> Vec<String> {
+    let mut names: Vec<String> = names.collect();
+    names.sort_by(|a, b| natural(a, b));
+    names.dedup();
+    names
+}
+
 /// The score of a cell: the mean over the cases of each run, over the runs of each seed (its folds), then over seeds.
 pub fn value<'a>(cell: impl Iterator<Item = &'a Tested>, measure: Measure) -> Option<Value> {
     // Seed → run → cases.

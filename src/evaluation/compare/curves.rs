@@ -86,12 +86,9 @@ pub fn against_cases(report: &mut Report, scores: &Scores) {
             cells::value(scores.cell(method, &Key { cases: Some(cases), ..place.clone() }, &by), measure)
         };
         let mut draw = |name: &str, value: Against| {
-            let line = |method: &String| Line {
-                name: method.clone(),
-                points: (0..)
-                    .zip(&numbers)
-                    .filter_map(|(i, &n)| value(method, n).map(|v| (f64::from(i), v.0, v.1)))
-                    .collect(),
+            let line = |method: &String| {
+                let point = |(i, &n): (i32, &u64)| value(method, n).map(|v| (f64::from(i), v.0, v.1));
+                Line { name: method.clone(), points: (0..).zip(&numbers).filter_map(point).collect() }
             };
             let chart = Chart {
                 title: name.into(),

@@ -91,9 +91,7 @@ fn compare_scores(report: &mut Report, tested: &[Tested], options: &Options) {
     let by: BTreeSet<By> = options.by.as_ref().map_or_else(|| varying.clone(), |by| by.iter().copied().collect());
     let mut methods = options.methods.clone();
     if methods.is_empty() {
-        methods = tested.iter().map(|t| t.run.method.clone()).collect();
-        methods.sort_by(|a, b| cells::natural(a, b));
-        methods.dedup();
+        methods = cells::sorted(tested.iter().map(|t| t.run.method.clone()));
     }
     // Single folds make no columns of their own unless that is what is asked for.
     let columns = by.iter().copied().filter(|by| options.by.is_some() || *by != By::Fold).collect();

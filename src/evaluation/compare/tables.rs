@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Report;
-use super::cells::{self, By, Key, Measure, Tested, cases_label, cases_order, natural};
+use super::cells::{self, By, Key, Measure, Tested, cases_label};
 use super::grid::{Grid, Summary, Value};
 
 /// Scored runs, and how they are laid out.
@@ -151,12 +151,8 @@ impl Scores<'_> {
             By::Cases => cases_label(t.run.cases),
             _ => t.run.option.clone(),
         };
-        let mut values: Vec<(u64, String)> = self.tested.iter().map(|t| (cases_order(t.run.cases), of(t))).collect();
-        values.sort_by(|a, b| natural(&a.1, &b.1));
-        if by == By::Cases {
-            values.sort();
-        }
-        values.dedup_by(|a, b| a.1 == b.1);
+        // Of numbers of cases, `all` comes last, as a word does.
+        let values = cells::sorted(self.tested.iter().map(of));
         let mut grid = Grid {
             heads: vec!["Method".into(), head.into()],
             columns: keys.iter().map(Key::label).collect(),
@@ -164,7 +160,7 @@ impl Scores<'_> {
             ..Grid::default()
         };
         for method in self.methods {
-            for (_, value) in &values {
+            for value in &values {
                 grid.rows.push(vec![method.clone(), value.clone()]);
                 let cell = |key| cells::value(self.cell(method, key, &coarse).filter(|t| of(t) == *value), measure);
                 grid.values.push(keys.iter().map(cell).collect());
@@ -176,10 +172,8 @@ impl Scores<'_> {
     fn folds(&self, report: &mut Report, measure: Measure) {
         let coarse = self.coarser(&[By::Fold, By::FoldSet]);
         let keys = cells::keys(self.tested, &coarse);
-        let mut folds: Vec<&str> = self.tested.iter().map(|t| t.run.fold.as_str()).collect();
-        folds.sort_by(|a, b| natural(a, b));
-        folds.dedup();
-        folds.retain(|fold| *fold != cells::ALL);
+        let folds = self.tested.iter().map(|t| t.run.fold.clone()).filter(|fold| fold != cells::ALL);
+        let folds = cells::sorted(folds);
         let mut grid = Grid {
             heads: vec!["Method".into(), "Data set".into()],
             columns: folds.iter().map(|fold| format!("Fold {fold}")).collect(),
@@ -189,8 +183,8 @@ impl Scores<'_> {
         for key in &keys {
             for method in self.methods {
                 grid.rows.push(vec![method.clone(), key.label()]);
-                let cell = |fold: &&str| {
-                    cells::value(self.cell(method, key, &coarse).filter(|t| t.run.fold == **fold), measure)
+                let cell = |fold: &String| {
+                    cells::value(self.cell(method, key, &coarse).filter(|t| t.run.fold == *fold), measure)
                 };
                 grid.values.push(folds.iter().map(cell).collect());
             }

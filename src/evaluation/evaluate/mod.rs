@@ -155,30 +155,21 @@ fn case(pair: &Pair, options: &Measures) -> Result<Case> {
         }
     }
     let boxes = boxes([&reference.labels, &predicted.labels], reference.grid.volume.shape);
-    let scores: Vec<Scores> = classes
-        .scored
-        .par_iter()
-        .map(|class| {
-            let counts = confusion.class(&class.labels);
-            let (nsd, hd95) = surface(class, &boxes, [&reference, &predicted], options.tolerance);
-            Scores { counts, nsd, hd95 }
-        })
-        .collect();
+    let score = |class: &Class| {
+        let (nsd, hd95) = surface(class, &boxes, [&reference, &predicted], options.tolerance);
+        Scores { counts: confusion.class(&class.labels), nsd, hd95 }
+    };
+    let scores: Vec<Scores> = classes.scored.par_iter().map(score).collect();
     if let Some(overlays) = &options.overlays {
         let image_path = pairs::image(&overlays.images, &pair.name)?;
         let image = nifti::read(&image_path)?;
         same_grid(&pair.reference, &reference.grid, &image_path, &image, "Name the folder of the original images")?;
-        let shown: Vec<overlay::Class> = classes
-            .scored
-            .iter()
-            .zip(&scores)
-            .map(|(class, scores)| overlay::Class {
-                name: &class.name,
-                labels: &class.labels,
-                dice: scores.counts.dice(),
-                voxels: scores.counts.n_ref(),
-            })
-            .collect();
+        let scored = classes.scored.iter().zip(&scores);
+        let shown = scored.map(|(Class { name, labels, .. }, Scores { counts, .. })| {
+            let (dice, voxels) = (counts.dice(), counts.n_ref());
+            overlay::Class { name, labels, dice, voxels }
+        });
+        let shown: Vec<overlay::Class> = shown.collect();
         let picture = overlay(&image.volume, &reference.labels, &predicted.labels, &shown, &pair.name);
         save_png(overlays.out.join(format!("{}.png", pair.name)), &picture)?;
     }

@@ -91,9 +91,7 @@ fn stem(path: &Path) -> Option<String> {
 }
 
 fn list(names: &[String]) -> String {
-    let shown = names.iter().take(LISTED).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().checked_sub(LISTED) {
-        Some(rest) if rest > 0 => format!("{shown} and {rest} more"),
-        _ => shown,
-    }
+    let shown = names[..names.len().min(LISTED)].join(", ");
+    let rest = names.len().saturating_sub(LISTED);
+    if rest > 0 { format!("{shown} and {rest} more") } else { shown }
 }

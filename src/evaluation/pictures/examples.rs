@@ -5,7 +5,8 @@ use plotters::style::text_anchor::HPos;
 
 use super::overlay::{Class, Painter};
 use super::sheet::{
-    BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, SMALL, TEXT, TITLE, fit, pixels, resolution, side, text, wrap,
+    BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, SMALL, TEXT, TITLE, fit, paragraph, pixels, resolution, side, text,
+    wrap,
 };
 use super::window_of;
 use crate::base::Volume;
@@ -79,11 +80,8 @@ pub fn examples(examples: &[Example], heading: Heading) -> RgbImage {
             }
         }
         y += tallest;
-        for line in lines {
-            text(&mut picture, line, GAP, y + LINE / 2 + 2, SMALL, FAINT, HPos::Left);
-            y += LINE;
-        }
-        y += GAP + 6;
+        paragraph(&mut picture, lines, y + 2, SMALL, FAINT);
+        y += LINE * lines.len() as u32 + GAP + 6;
     }
     picture
 }

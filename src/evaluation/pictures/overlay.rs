@@ -5,8 +5,8 @@ use image::{Rgb, RgbImage};
 use plotters::style::text_anchor::HPos;
 
 use super::sheet::{
-    BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, Plane, SMALL, TEXT, TITLE, each_pixel, fit, fraction, gray, pixels,
-    resolution, side, text, text_width, wrap,
+    BACKGROUND, FAINT, GAP, LABEL, LINE, PLANES, Plane, SMALL, TEXT, TITLE, each_pixel, fit, fraction, gray, paragraph,
+    pixels, resolution, side, text, text_width, wrap,
 };
 use super::window_of;
 use crate::base::Volume;
@@ -93,9 +93,7 @@ pub fn overlay(image: &Volume, reference: &[i32], predicted: &[i32], classes: &[
         text(&mut picture, &dice, x + text_width(&name, LABEL) + 10, y, SMALL, FAINT, HPos::Left);
     }
     let below = below + LINE * chosen.len().div_ceil(per_line) as u32;
-    for (n, line) in notes.iter().enumerate() {
-        text(&mut picture, line, GAP, below + LINE * n as u32 + LINE / 2, SMALL, FAINT, HPos::Left);
-    }
+    paragraph(&mut picture, &notes, below, SMALL, FAINT);
     picture
 }
 

@@ -95,14 +95,14 @@ pub fn sheet(panels: &[Panel], centre: [usize; 3], caption: &str) -> RgbImage {
     let sizes: Vec<[u32; 3]> = panels.iter().map(|p| pixels(p.volume, millimetres_per_pixel)).collect();
     let largest = |axis: usize| sizes.iter().map(|s| s[axis]).max().unwrap_or(0);
     let cell_width = PLANES.iter().map(|p| largest(p.right)).max().unwrap_or(0).max(120);
-    let scales = panels.iter().any(|p| matches!(p.window, Window::Heat(..)));
+    let scales = if panels.iter().any(|p| matches!(p.window, Window::Heat(..))) { 2 * LINE } else { 0 };
 
     let columns = panels.len().max(1) as u32;
     let width = LEFT + columns * (cell_width + GAP);
     let lines = wrap(caption, width - 2 * GAP, LABEL);
     let top = GAP + LINE + 6;
     let rows: u32 = PLANES.iter().map(|p| largest(p.down).max(3 * LINE) + GAP).sum();
-    let height = top + rows + if scales { 2 * LINE } else { 0 } + LINE * lines.len() as u32 + GAP;
+    let height = top + rows + scales + LINE * lines.len() as u32 + GAP;
     let mut picture = RgbImage::from_pixel(width, height, BACKGROUND);
     let column = |index: usize| LEFT + index as u32 * (cell_width + GAP);
 
@@ -132,18 +132,12 @@ pub fn sheet(panels: &[Panel], centre: [usize; 3], caption: &str) -> RgbImage {
         }
         y += cell_height + GAP;
     }
-    if scales {
-        for (index, panel) in panels.iter().enumerate() {
-            if let Window::Heat(lo, hi) = panel.window {
-                draw_scale(&mut picture, column(index), y, cell_width, lo, hi);
-            }
+    for (index, panel) in panels.iter().enumerate() {
+        if let Window::Heat(lo, hi) = panel.window {
+            draw_scale(&mut picture, column(index), y, cell_width, lo, hi);
         }
-        y += 2 * LINE;
     }
-    for line in &lines {
-        text(&mut picture, line, GAP, y + LINE / 2, LABEL, TEXT, HPos::Left);
-        y += LINE;
-    }
+    paragraph(&mut picture, &lines, y + scales, LABEL, TEXT);
     picture
 }
 
@@ -172,17 +166,10 @@ pub(super) fn pixels(volume: &Volume, millimetres_per_pixel: f64) -> [u32; 3] {
     })
 }
 
-fn draw_slice(
-    picture: &mut RgbImage,
-    panel: &Panel,
-    plane: &Plane,
-    slice: usize,
-    (x0, y0): (u32, u32),
-    (w, h): (u32, u32),
-) {
-    each_pixel(panel.volume.shape, plane, slice, (w, h), |column, row, index| {
+fn draw_slice(picture: &mut RgbImage, panel: &Panel, plane: &Plane, slice: usize, at: (u32, u32), size: (u32, u32)) {
+    each_pixel(panel.volume.shape, plane, slice, size, |column, row, index| {
         let value = panel.volume.data.get(index).copied().unwrap_or(f32::NAN);
-        picture.put_pixel(x0 + column, y0 + row, color(&panel.window, value, index));
+        picture.put_pixel(at.0 + column, at.1 + row, color(&panel.window, value, index));
     });
 }
 
@@ -275,6 +262,13 @@ pub(super) fn text(picture: &mut RgbImage, text: &str, x: u32, y: u32, height: u
     // Drawing into memory with a font that is part of the program: nothing is left that can fail.
     let drawn = BitMapBackend::with_buffer(picture, size).draw_text(text, &style, (x as i32, y as i32));
     debug_assert!(drawn.is_ok(), "{drawn:?}");
+}
+
+/// Lines under one another, from `y` down.
+pub(super) fn paragraph(picture: &mut RgbImage, lines: &[String], y: u32, height: u32, color: RGBColor) {
+    for (n, line) in (0..).zip(lines) {
+        text(picture, line, GAP, y + LINE * n + LINE / 2, height, color, HPos::Left);
+    }
 }
 
 /// A letter in the middle of (x, y), readable on any tissue.

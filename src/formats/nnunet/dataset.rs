@@ -2,7 +2,7 @@
 
 use crate::base::{Error, Result};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// What a `dataset.json` says.
@@ -121,9 +121,8 @@ fn labels(json: &Value) -> std::result::Result<Labels, String> {
     } else {
         classes.sort_by_key(|c| c.values[0]);
     }
-    let mut all: Vec<i16> = classes.iter().flat_map(|c| c.values.iter().copied()).collect();
-    all.sort_unstable();
-    all.dedup();
+    let all: BTreeSet<i16> = classes.iter().flat_map(|c| c.values.iter().copied()).collect();
+    let all = Vec::from_iter(all);
     if all.is_empty() || all.iter().enumerate().any(|(k, &v)| v as usize != k + 1) {
         return Err(format!("the labels are {all:?}; they must be 1, 2, 3, ... without gaps"));
     }

@@ -152,17 +152,10 @@ impl Plans {
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
         let reader = Reader::from_name(&text("image_reader_writer"))?;
         let transpose = |key: &str| -> Cause<[usize; 3]> {
-            let axes = match json.get(key) {
-                None => [0, 1, 2],
-                Some(v) => triple(v).ok_or_else(|| format!("{key} is {v}, not three axes"))?,
-            };
-            let mut sorted = axes;
-            sorted.sort_unstable();
-            if sorted == [0, 1, 2] {
-                Ok(axes)
-            } else {
-                Err(format!("{key} is {axes:?}, not an order of the axes 0, 1, 2"))
-            }
+            let Some(v) = json.get(key) else { return Ok([0, 1, 2]) };
+            let axes = triple(v).ok_or_else(|| format!("{key} is {v}, not three axes"))?;
+            let order = (0..3).all(|axis| axes.contains(&axis)).then_some(axes);
+            order.ok_or_else(|| format!("{key} is {axes:?}, not an order of the axes 0, 1, 2"))
         };
         let transpose_forward = transpose("transpose_forward")?;
         let backward = transpose("transpose_backward")?;
@@ -224,13 +217,12 @@ impl Plans {
         let masks = get("use_mask_for_norm")?.as_array().cloned().unwrap_or_default();
         let use_mask_for_norm = masks.iter().map(|v| v.as_bool().unwrap_or(false)).collect();
         let resampling = |what: &str, order: u64| -> Cause<Resampling> {
-            let function = json.get(&format!("resampling_fn_{what}")).and_then(Value::as_str);
+            let key = format!("resampling_fn_{what}");
+            let function = json.get(&key).and_then(Value::as_str);
             if let Some(other) = function.filter(|f| *f != "resample_data_or_seg_to_shape") {
-                return Err(format!(
-                    "resampling_fn_{what} is {other}; only resample_data_or_seg_to_shape is supported"
-                ));
+                return Err(format!("{key} is {other}; only resample_data_or_seg_to_shape is supported"));
             }
-            let kwargs = json.get(&format!("resampling_fn_{what}_kwargs"));
+            let kwargs = json.get(&format!("{key}_kwargs"));
             let number = |key: &str| kwargs.and_then(|k| k.get(key)).and_then(Value::as_u64);
             Ok(Resampling {
                 order: number("order").unwrap_or(order) as u32,
@@ -394,11 +386,8 @@ impl Architecture {
 
 /// A number of stages that a network can have.
 fn stages(n: u64) -> Cause<usize> {
-    if (2..=12).contains(&n) {
-        Ok(n as usize)
-    } else {
-        Err(format!("the network has {n} stages, and 2 to 12 are supported"))
-    }
+    let possible = (2..=12).contains(&n).then_some(n as usize);
+    possible.ok_or_else(|| format!("the network has {n} stages, and 2 to 12 are supported"))
 }
 
 /// The `n` values in the list of this name.

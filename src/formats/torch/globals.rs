@@ -34,11 +34,10 @@ pub(super) fn call(objects: &mut Objects, callee: Id, arguments: Id) -> Result<O
         }
 
         // How protocol 2 writes bytes.
-        ("_codecs.encode", &[text, _]) => latin1(objects, text),
+        ("_codecs.encode" | "builtins.bytearray" | "__builtin__.bytearray", &[text, _]) => latin1(objects, text),
         ("builtins.bytes" | "__builtin__.bytes" | "builtins.bytearray" | "__builtin__.bytearray", []) => {
             Ok(Object::Bytes([].into()))
         }
-        ("builtins.bytearray" | "__builtin__.bytearray", &[text, _]) => latin1(objects, text),
         ("builtins.bytearray" | "__builtin__.bytearray", &[bytes]) => Ok(objects.object(bytes).clone()),
 
         ("numpy.dtype", &[kind, ..]) => Ok(Object::NumpyType(objects.text(kind)?.into(), false)),

@@ -188,28 +188,16 @@ fn gather<const N: usize>(tensor: &TensorRef, bytes: &[u8], number: impl Fn([u8;
     if stored.is_empty() || tensor.is_contiguous() {
         return stored.iter().map(|&bytes| number(bytes)).collect();
     }
-    let (shape, strides) = (&tensor.shape, &tensor.strides);
-    let mut values = Vec::with_capacity(shape.iter().product());
-    // Counts like an odometer: the last axis runs fastest.
-    let mut index = vec![0; shape.len()];
-    let mut at = 0;
-    loop {
-        values.push(number(stored[at]));
-        let mut axis = shape.len();
-        loop {
-            if axis == 0 {
-                return values;
-            }
-            axis -= 1;
-            index[axis] += 1;
-            at += strides[axis];
-            if index[axis] < shape[axis] {
-                break;
-            }
-            at -= strides[axis] * shape[axis];
-            index[axis] = 0;
-        }
-    }
+    // The last axis runs fastest.
+    let place = |mut n: usize| -> usize {
+        let mut step = |(&size, &stride): (&usize, &usize)| {
+            let index = n % size;
+            n /= size;
+            index * stride
+        };
+        tensor.shape.iter().zip(&tensor.strides).rev().map(&mut step).sum()
+    };
+    (0..tensor.shape.iter().product()).map(|n| number(stored[place(n)])).collect()
 }
 
 /// Tells the formats apart by their first bytes, and leaves the file at its beginning.

@@ -165,10 +165,7 @@ impl<'a> Pickler<'a> {
             Value::None => self.put(b"N"),
             Value::Bool(value) => self.put(if *value { b"\x88" } else { b"\x89" }),
             Value::Int(value) => self.int(*value),
-            Value::Float(value) => {
-                self.put(b"G");
-                self.put(&value.to_be_bytes());
-            }
+            Value::Float(value) => self.put(&[&b"G"[..], &value.to_be_bytes()].concat()),
             Value::Str(value) => self.text(value)?,
             Value::Bytes(bytes) => {
                 self.put(b"c_codecs\nencode\n(");
@@ -176,40 +173,27 @@ impl<'a> Pickler<'a> {
                 self.text("latin1")?;
                 self.put(b"tR");
             }
-            Value::List(values) => {
-                self.put(b"](");
-                values.iter().try_for_each(|value| self.value(value))?;
-                self.put(b"e");
-            }
-            Value::Tuple(values) => {
-                self.put(b"(");
-                values.iter().try_for_each(|value| self.value(value))?;
-                self.put(b"t");
-            }
-            Value::Dict(entries) => {
-                self.put(b"}(");
-                for (key, value) in entries {
-                    self.value(key)?;
-                    self.value(value)?;
-                }
-                self.put(b"u");
-            }
+            Value::List(values) => self.values(b"](", values, b"e")?,
+            Value::Tuple(values) => self.values(b"(", values, b"t")?,
+            Value::Dict(entries) => self.values(b"}(", entries.iter().flat_map(|(key, value)| [key, value]), b"u")?,
             Value::Tensor(_) | Value::Opaque(_) => return Err(format!("{} stands among plain values", value.kind())),
         }
+        Ok(())
+    }
+
+    /// Values between the opcodes that make one of them.
+    fn values<'v>(&mut self, open: &[u8], values: impl IntoIterator<Item = &'v Value>, close: &[u8]) -> Pickled {
+        self.put(open);
+        values.into_iter().try_for_each(|value| self.value(value))?;
+        self.put(close);
         Ok(())
     }
 
     fn int(&mut self, value: i64) {
         match (u8::try_from(value), i32::try_from(value)) {
             (Ok(small), _) => self.put(&[b'K', small]),
-            (_, Ok(medium)) => {
-                self.put(b"J");
-                self.put(&medium.to_le_bytes());
-            }
-            _ => {
-                self.put(b"\x8a\x08");
-                self.put(&value.to_le_bytes());
-            }
+            (_, Ok(medium)) => self.put(&[&b"J"[..], &medium.to_le_bytes()].concat()),
+            _ => self.put(&[&b"\x8a\x08"[..], &value.to_le_bytes()].concat()),
         }
     }
 
