@@ -58,8 +58,7 @@ impl Plan {
         let mut read = 0;
         let outcome = run(&request, &mut |event| match event {
             Event::Found { scans, .. } => {
-                let total = Some(scans as u64);
-                progress = Some(Progress::new(common.progress, total, "reading cases").quiet(common.quiet));
+                progress = Some(common.progress(Some(scans as u64), "reading cases"));
             }
             Event::Prepared { id, shape, took, .. } => {
                 read += 1;
