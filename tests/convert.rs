@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use spark3d::formats::torch::{self, Archive, Entry, Numbers, Value, Weight};
 use spark3d::inference::convert::{Options, convert};
-use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
+use spark3d::inference::predict::model::SegmentationModel;
 use spark3d::inference::weights::WeightFile;
 use spark3d::inference::weights::checkpoint::{self, Checkpoint, Tensor};
 use spark3d::tasks::plan::Plan;
@@ -50,7 +50,7 @@ fn a_model_of_nnunet_comes_back_as_it_was() {
     let (ours, theirs) = (dir.path().join("ours"), dir.path().join("theirs"));
     let files = run(&nnunet(), &ours, false).unwrap();
     assert_eq!(files[0], ours.join("fold_0/checkpoint_final.safetensors"));
-    let model = SegmentationModel::open(&ours, &FoldChoice::Found, "final").unwrap();
+    let model = SegmentationModel::open(&ours, &[], "final").unwrap();
     assert_eq!((model.folds.len(), &model.mirror_axes[..]), (1, &[0, 1, 2][..]));
 
     run(&ours, &theirs, false).unwrap();
@@ -94,7 +94,7 @@ fn single_checkpoints_go_both_ways() {
     let original = nnunet().join("fold_0/checkpoint_final.pth");
     run(&original, &ours, false).unwrap();
     assert!(WeightFile::open(&ours).unwrap().tensors().all(|(name, _)| !name.contains("all_modules")));
-    SegmentationModel::open(&ours, &FoldChoice::Found, "final").unwrap();
+    SegmentationModel::open(&ours, &[], "final").unwrap();
     run(&ours, &theirs, false).unwrap();
     assert_same_weights(&original, &theirs);
 }

@@ -6,7 +6,7 @@ mod support;
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::{Precision, Session};
 use spark3d::formats::nifti;
-use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
+use spark3d::inference::predict::model::SegmentationModel;
 use spark3d::inference::predict::segmenter::{Event, Options, Segmenter, plan_first, predict as run};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -54,7 +54,7 @@ fn compared_with_nnunet(gpu: &Rc<Gpu>, precision: Precision) -> (f64, f32) {
         model: folder.join("nnUNetTrainer__nnUNetPlans__3d_fullres"),
         input: folder.join("imagesTs"),
         out: out.path().to_path_buf(),
-        folds: FoldChoice::Named(vec!["0".into(), "1".into()]),
+        folds: vec!["0".into(), "1".into()],
         checkpoint: "final".into(),
         mirror: true,
         step: 0.5,
@@ -207,8 +207,8 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
     let gpu = gpu();
     let file = fixture(MODEL).join("fold_0/checkpoint_final.pth");
     let (alone, folder) = (
-        SegmentationModel::open(&file, &FoldChoice::Found, "final").unwrap(),
-        SegmentationModel::open(&fixture(MODEL), &FoldChoice::Found, "final").unwrap(),
+        SegmentationModel::open(&file, &[], "final").unwrap(),
+        SegmentationModel::open(&fixture(MODEL), &[], "final").unwrap(),
     );
     assert_eq!(alone.plans, folder.plans);
     assert_eq!((&alone.network, &alone.mirror_axes), (&folder.network, &vec![0, 1, 2]));
@@ -216,7 +216,7 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
         model: file,
         input: fixture("imagesTs"),
         out: PathBuf::from("/nowhere/at/all"),
-        folds: FoldChoice::Found,
+        folds: vec![],
         checkpoint: "final".into(),
         mirror: true,
         step: 0.5,
@@ -228,7 +228,7 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
     let (segmenter, id, grid, planned) = plan_first(&gpu, &options).unwrap();
     // As many tiles as the fixture says of case0, each in 8 variants.
     assert_eq!((id.as_str(), segmenter.runs(&grid)), ("case0", 48 * 8));
-    let model = SegmentationModel::open(&options.model, &FoldChoice::Found, "final").unwrap();
+    let model = SegmentationModel::open(&options.model, &[], "final").unwrap();
     let patch = model.configuration.patch_size;
     let built = spark3d::compute::model::predictor(&model.network, patch, Precision::F32);
     assert!(Segmenter::new(gpu.clone(), model, true, 1.5).is_err());

@@ -17,7 +17,7 @@ use crate::tasks::augmentation::{upload, upload_labelled};
 use crate::tasks::plan::finetune;
 use crate::tasks::segmentation::augmentation as augmentation_of;
 use clap::Args;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Show patches as a training sees them: before and after augmentation, with what was sampled
@@ -89,13 +89,11 @@ impl Augment {
             upload(session, sample, &patch);
             let after = device.run()?.0;
             let volume = |data| Volume::new(plan.train.patch, store.cases()[case].spacing, data);
-            let mut sampled = vec![patch.case.clone(), turned(patch.change.cut.as_ref().map(|c| c.matrix))];
-            sampled.push(mirrored(patch.change.mirror));
-            let caption = caption(sampled);
+            let turned = turned(patch.change.cut.as_ref().map(|c| c.matrix));
+            let caption = caption(&patch.case, vec![turned, mirrored(patch.change.mirror)]);
             shown.push(Example { before: volume(before), after: volume(after), labels: None, caption });
         }
-        let title = title(&self.data, plan.seed, plan.train.patch);
-        self.write(&shown, Heading { title: &title, classes: &[], oriented: true })
+        self.write(&shown, plan.seed, plan.train.patch, &[], true)
     }
 
     fn labelled(&self, store: LabelledStore, set: &[String], common: &Common) -> Result<()> {
@@ -129,24 +127,20 @@ impl Augment {
             let (after, augmented) = device.run()?;
             let volume =
                 |data: &[f32]| Volume::new(patch, store.configuration().spacing, data[channel.clone()].to_vec());
-            let mut sampled = vec![sample.case.clone(), turned(sample.cut.as_ref().map(|c| c.matrix))];
-            sampled.extend(sample.sampled.iter().flat_map(|sampled| intensities(sampled, self.channel)));
-            sampled.extend(sample.sampled.iter().map(|sampled| mirrored(sampled.mirror)));
+            let mut said = vec![turned(sample.cut.as_ref().map(|c| c.matrix))];
+            if let Some(sampled) = &sample.sampled {
+                said.extend(intensities(sampled, self.channel));
+                said.push(mirrored(sampled.mirror));
+            }
             let labels = [labels, augmented].map(|map| map.into_iter().map(i32::from).collect());
-            let (before, after) = (volume(&before), volume(&after));
-            shown.push(Example { before, after, labels: Some(labels), caption: caption(sampled) });
+            let (before, after, caption) = (volume(&before), volume(&after), caption(&sample.case, said));
+            shown.push(Example { before, after, labels: Some(labels), caption });
         }
-        let dataset = &store.dataset().labels;
-        let values: Vec<Vec<i32>> =
-            dataset.classes.iter().map(|c| c.values.iter().map(|&v| i32::from(v)).collect()).collect();
-        let classes: Vec<Class> = dataset
-            .classes
-            .iter()
-            .zip(&values)
-            .map(|(class, labels)| Class { name: &class.name, labels, dice: f64::NAN, voxels: 0 })
-            .collect();
-        let title = title(&self.data, plan.seed, patch);
-        self.write(&shown, Heading { title: &title, classes: &classes, oriented: false })
+        let classes = &store.dataset().labels.classes;
+        let values: Vec<Vec<i32>> = classes.iter().map(|c| c.values.iter().map(|&v| i32::from(v)).collect()).collect();
+        let shaded = classes.iter().zip(&values);
+        let shaded = shaded.map(|(class, labels)| Class { name: &class.name, labels, dice: f64::NAN, voxels: 0 });
+        self.write(&shown, plan.seed, patch, &shaded.collect::<Vec<_>>(), false)
     }
 
     /// The plan of the first fold of a run.
@@ -156,37 +150,37 @@ impl Augment {
         plans.min()
     }
 
-    fn write(&self, shown: &[Example], heading: Heading) -> Result<()> {
-        save_png(&self.out, &examples(shown, heading))?;
+    fn write(
+        &self,
+        shown: &[Example],
+        seed: u64,
+        [z, y, x]: [usize; 3],
+        classes: &[Class],
+        oriented: bool,
+    ) -> Result<()> {
+        let title = format!("{}: patches of {z} x {y} x {x}, seed {seed}", self.data.display());
+        save_png(&self.out, &examples(shown, Heading { title: &title, classes, oriented }))?;
         print(self.out.display().to_string());
         Ok(())
     }
 }
 
-fn title(data: &Path, seed: u64, [z, y, x]: [usize; 3]) -> String {
-    format!("{}: patches of {z} x {y} x {x}, seed {seed}", data.display())
-}
-
 /// What there is to say, after the name of the case.
-fn caption(sampled: Vec<String>) -> String {
-    let said: Vec<String> = sampled.into_iter().filter(|text| !text.is_empty()).collect();
-    if said.len() == 1 { format!("{}: unchanged", said[0]) } else { format!("{}: {}", said[0], said[1..].join(", ")) }
+fn caption(case: &str, mut said: Vec<String>) -> String {
+    said.retain(|text| !text.is_empty());
+    if said.is_empty() { format!("{case}: unchanged") } else { format!("{case}: {}", said.join(", ")) }
 }
 
 fn turned(matrix: Option<Matrix>) -> String {
     let Some(m) = matrix else { return String::new() };
-    let scale = if m[0] == [1.0, 0.0, 0.0] { determinant(&m).sqrt() } else { determinant(&m).cbrt() };
-    let plane = m[0] == [1.0, 0.0, 0.0] && scale != 1.0;
+    let flat = m[0] == [1.0, 0.0, 0.0];
+    let scale = if flat { determinant(&m).sqrt() } else { determinant(&m).cbrt() };
+    let plane = flat && scale != 1.0;
     let trace = if plane { 1.0 + (m[1][1] + m[2][2]) / scale } else { (m[0][0] + m[1][1] + m[2][2]) / scale };
     let degrees = ((trace - 1.0) / 2.0).clamp(-1.0, 1.0).acos().to_degrees();
-    let mut said = Vec::new();
-    if degrees > 0.01 {
-        said.push(format!("rotated by {degrees:.0}°"));
-    }
-    if (scale - 1.0).abs() > 1e-9 {
-        said.push(format!("scale {scale:.2}"));
-    }
-    said.join(", ")
+    let rotated = (degrees > 0.01).then(|| format!("rotated by {degrees:.0}°"));
+    let scaled = ((scale - 1.0).abs() > 1e-9).then(|| format!("scale {scale:.2}"));
+    rotated.into_iter().chain(scaled).collect::<Vec<_>>().join(", ")
 }
 
 fn mirrored(axes: [bool; 3]) -> String {
@@ -227,7 +221,7 @@ mod tests {
         flat[0] = [1.0, 0.0, 0.0];
         assert_eq!(turned(Some(flat)), "rotated by 115°, scale 1.25");
         assert_eq!(mirrored([true, false, true]), "mirrored along z, x");
-        assert_eq!(caption(vec!["a".into(), "".into()]), "a: unchanged");
-        assert_eq!(caption(vec!["a".into(), "b".into(), "c".into()]), "a: b, c");
+        assert_eq!(caption("a", vec!["".into()]), "a: unchanged");
+        assert_eq!(caption("a", vec!["b".into(), "c".into()]), "a: b, c");
     }
 }

@@ -1,17 +1,16 @@
 //! `spark3d bench`
 
-use super::{Common, print};
+use super::{Common, print, print_json};
 use crate::base::{Error, Progress, Result, budget};
 use crate::bench::baseline::{Baselines, Report, compare};
-use crate::bench::step::{Mode, Run, StepTimes, Task};
+use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{self, Roofline, encoder, loader, operators, step};
 use crate::compute::device::{AdapterFacts, Gpu};
 use crate::compute::graph::{Tuned, product};
 use crate::data::Store;
 use crate::tasks::Plan;
-use crate::tasks::pretexts::Masking;
 use clap::{Args, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::json;
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -82,26 +81,9 @@ struct Shown {
 }
 
 impl Shown {
-    fn say(&self, text: &str) {
-        self.progress.message(text);
-    }
-
     fn table(&self, title: &str, table: String) {
         if !self.json {
             print(format!("\n{title}\n{table}"));
-        }
-    }
-
-    /// The step, and its profile; `masked` is what an autoencoder hides of which patch.
-    fn step(&self, preset: &str, times: &StepTimes, masked: Option<(Masking, [usize; 3])>) {
-        self.table(&format!("{preset}: {}", times.run), step::table(times));
-        if let Some(profile) = &times.profile {
-            let mut title = format!("One run of one patch of {} by operator", times.run);
-            if let Some((masking, patch)) = masked {
-                let (visible, blocks) = (masking.capacity(patch), product(masking.grid(patch)));
-                title += &format!(", {visible} of {blocks} blocks visible");
-            }
-            self.table(&title, operators::profile_table(profile));
         }
     }
 }
@@ -143,14 +125,11 @@ impl Bench {
             let run = Run::of(&plan, task, mode);
             baselines.check(if wanted(Part::Step) { std::slice::from_ref(&run) } else { &[] }, &names)?;
         }
-        let shown =
-            Shown { json: self.json, progress: Progress::new(common.progress, None, "bench").quiet(common.quiet) };
+        let shown = Shown { json: self.json, progress: common.progress(None, "bench") };
+        let say = |text: &str| shown.progress.message(text);
         let memory = budget(common.memory, &gpu.facts().kind);
-        let tuned = match self.tune {
-            true => self.tune(&gpu, &plan, (task, mode), memory, &shown)?,
-            false => Vec::new(),
-        };
-        shown.say("roofline");
+        let tuned = if self.tune { self.tune(&gpu, &plan, memory, &shown)? } else { Vec::new() };
+        say("roofline");
         let roofline = Roofline::measure(&gpu, runs)?;
         if !self.json {
             print(header(gpu.facts(), &roofline));
@@ -160,52 +139,55 @@ impl Bench {
             "runs": runs, "preset": preset, "set": self.set, "plan": plan.to_json(), "roofline": roofline,
             "kernels": gpu.kernels().measured, "tuned": tuned,
         });
-        let say = |text: &str| shown.say(text);
+        let patch = plan.train.patch;
         if wanted(Part::Convolutions) {
             let cases = operators::run(&gpu, cases, runs, &roofline, &say)?;
             shown.table(&format!("Operators (median of {runs})"), operators::case_table(&cases));
-            report["operators"] = value(&cases);
+            report["operators"] = json!(cases);
         }
         if wanted(Part::Encoder) {
             let rows = encoder::run(&gpu, &plan, runs, memory, &say)?;
-            let [z, y, x] = plan.train.patch;
+            let [z, y, x] = patch;
             let title =
                 format!("Encoder of {preset}, {z} x {y} x {x}, forward and backward of one patch (median of {runs})");
             shown.table(&title, encoder::table(&rows));
-            report["encoder"] = value(&rows);
+            report["encoder"] = json!(rows);
         }
         if wanted(Part::Step) {
             let profile = self.profile.then_some((&roofline, runs));
             let times = step::run(&gpu, &plan, (task, mode), self.steps, memory, profile, &say)?;
-            shown.step(preset, &times, (task == Task::Mae).then_some((masking, plan.train.patch)));
-            report["step"] = value(&times);
+            shown.table(&format!("{preset}: {}", times.run), step::table(&times));
+            if let Some(profile) = &times.profile {
+                let mut title = format!("One run of one patch of {} by operator", times.run);
+                if task == Task::Mae {
+                    let (visible, blocks) = (masking.capacity(patch), product(masking.grid(patch)));
+                    title += &format!(", {visible} of {blocks} blocks visible");
+                }
+                shown.table(&title, operators::profile_table(profile));
+            }
+            report["step"] = json!(times);
         }
         if let Some(baselines) = &baselines {
             let mut comparison = compare(&[Report::of(&report)?], baselines);
             // It stands above.
             comparison.encoder.clear();
             shown.table("Against the baseline", comparison.table());
-            report["baseline"] = value(&comparison);
+            report["baseline"] = json!(comparison);
         }
         shown.progress.finish();
         if self.json {
-            print(serde_json::to_string_pretty(&report).unwrap_or_default());
+            print_json(&report);
         }
         Ok(())
     }
 
     /// Times the kernels that the step could run, and keeps the fastest for this command and later ones.
-    fn tune(
-        &self,
-        gpu: &Rc<Gpu>,
-        plan: &Plan,
-        step: (Task, Mode),
-        memory: Option<u64>,
-        shown: &Shown,
-    ) -> Result<Vec<Tuned>> {
-        shown.say("timing kernels");
+    fn tune(&self, gpu: &Rc<Gpu>, plan: &Plan, memory: Option<u64>, shown: &Shown) -> Result<Vec<Tuned>> {
+        let say = |text: &str| shown.progress.message(text);
+        say("timing kernels");
         let mut table = gpu.kernels();
-        let tuned = step::tune(gpu, plan, step, memory, &table, self.tune_seconds, &|text| shown.say(text))?;
+        let step = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
+        let tuned = step::tune(gpu, plan, step, memory, &table, self.tune_seconds, &say)?;
         table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
         let file = table.save(gpu.facts())?;
         shown.table(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
@@ -222,11 +204,10 @@ impl Bench {
         let dtype = store.manifest().settings.dtype;
         let rates = loader::run(store, &plan, threads, self.seconds)?;
         if self.json {
-            let report = json!({
+            print_json(&json!({
                 "program": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "preset": preset, "set": self.set,
                 "plan": plan.to_json(), "threads": threads, "dtype": dtype, "loader": rates,
-            });
-            print(serde_json::to_string_pretty(&report).unwrap_or_default());
+            }));
         } else {
             let [z, y, x] = plan.train.patch;
             print(format!("Loader, {z} x {y} x {x}, {threads} threads, {dtype}\n{}", loader::table(&rates)));
@@ -244,23 +225,19 @@ impl Bench {
         let cases: Vec<&str> = contents.iter().flat_map(|c| c.1.iter().copied()).collect();
         baselines.check(&runs, &cases)?;
         let comparison = compare(&reports, &baselines);
-        print(match self.json {
-            true => serde_json::to_string_pretty(&comparison).unwrap_or_default(),
-            false => comparison.table(),
-        });
+        match self.json {
+            true => print_json(&comparison),
+            false => print(comparison.table()),
+        }
         Ok(())
     }
 
     /// The part to run; none is all.
     fn part(&self) -> Result<Option<Part>> {
-        let only = match (&self.case, self.only) {
-            (Some(_), None) => Some(Part::Convolutions),
-            (_, only) => only,
-        };
+        let only = self.only.or(self.case.is_some().then_some(Part::Convolutions));
+        let refused = |text: &str| Err(Error::Usage(text.into()));
         if self.case.is_some() && only != Some(Part::Convolutions) {
-            return Err(Error::Usage(
-                "--case chooses among operators; leave out --only, or say --only convolutions".into(),
-            ));
+            return refused("--case chooses among operators; leave out --only, or say --only convolutions");
         }
         let of_a_step = [
             ("--profile", self.profile),
@@ -269,15 +246,14 @@ impl Bench {
             ("--mode", self.mode.is_some()),
         ];
         if let Some((option, _)) = of_a_step.iter().find(|(_, given)| *given && only.is_some_and(|o| o != Part::Step)) {
-            let text = format!("{option} is of a step; leave out --case and --only, or say --only step");
-            return Err(Error::Usage(text));
+            return refused(&format!("{option} is of a step; leave out --case and --only, or say --only step"));
         }
         if self.baseline.is_some() && only == Some(Part::Encoder) {
-            return Err(Error::Usage("a baseline has no encoder alone; leave out --baseline or --only encoder".into()));
+            return refused("a baseline has no encoder alone; leave out --baseline or --only encoder");
         }
-        if self.store.is_some() != (only == Some(Part::Loader)) || self.baseline.is_some() && only == Some(Part::Loader)
-        {
-            return Err(Error::Usage("--only loader and --store go together, without --baseline".into()));
+        let loader = only == Some(Part::Loader);
+        if self.store.is_some() != loader || self.baseline.is_some() && loader {
+            return refused("--only loader and --store go together, without --baseline");
         }
         Ok(only)
     }
@@ -293,16 +269,11 @@ fn header(facts: &AdapterFacts, roofline: &Roofline) -> String {
         facts.driver,
         roofline.flops_per_second / 1e9,
         roofline.bytes_per_second / 1e9,
-        if facts.timestamps {
-            ""
-        } else {
-            "\nThe adapter has no timestamps: operators are timed together, by the clock"
-        },
+        match facts.timestamps {
+            true => "",
+            false => "\nThe adapter has no timestamps: operators are timed together, by the clock",
+        }
     )
-}
-
-fn value(part: &impl serde::Serialize) -> Value {
-    serde_json::to_value(part).unwrap_or(Value::Null)
 }
 
 #[cfg(test)]

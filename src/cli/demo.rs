@@ -1,7 +1,7 @@
 //! `spark3d demo`: the main job end to end on bundled scans.
 
 use super::preprocess::prepare;
-use super::{Common, precision, print};
+use super::{Common, print};
 use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::data::Store;
@@ -25,7 +25,7 @@ pub struct Demo {
     #[arg(long)]
     quick: bool,
     /// How features are stored in memory [default: f32]
-    #[arg(long, value_parser = precision, value_name = "f32|f16")]
+    #[arg(long, value_name = "f32|f16")]
     precision: Option<Precision>,
 }
 
@@ -60,7 +60,7 @@ impl Demo {
         say(format!(
             "This pre-trains a small masked autoencoder on {} real brain scans, on {}.\nIt takes {} on two CPU cores with a software driver, seconds to a minute on a GPU. Stop it whenever you like: \
              the same command goes on.\n",
-            SCANS.files().filter(|f| is_scan(f.path())).count(),
+            SCANS.files().filter(|f| f.path().to_string_lossy().ends_with(".nii.gz")).count(),
             gpu.facts().name,
             if self.quick { "under a minute" } else { "about four minutes" },
         ));
@@ -81,38 +81,27 @@ impl Demo {
             run.display()
         ));
         let outcome = pretrain(&gpu, &plan, &store, &run, common.host())?;
-        let zero = outcome.zero_validation.unwrap_or(f64::NAN);
+        let (loss, zero) = (outcome.last_validation, outcome.zero_validation.unwrap_or(f64::NAN));
         say(format!(
-            "   Validation loss on hidden voxels: {:.3}; predicting zero gives {:.3}; ratio {:.2}.",
-            outcome.last_validation,
-            zero,
-            outcome.last_validation / zero
+            "   Validation loss on hidden voxels: {loss:.3}; predicting zero gives {zero:.3}; ratio {:.2}.",
+            loss / zero
         ));
 
-        say(format!(
-            "3. Reconstruct a scan of a subject that training never saw -> {}",
-            self.out.join("reconstruction").display()
-        ));
+        let out = self.out.join("reconstruction");
+        say(format!("3. Reconstruct a scan of a subject that training never saw -> {}", out.display()));
         let opened = Store::open(&store)?;
         let case = split(opened.cases(), plan.seed).validation.first().map(|&k| opened.cases()[k].source.clone());
         let scan =
             case.ok_or_else(|| Error::file(&store, "no validation scan", "Remove the folder and run the demo again"))?;
-        let out = self.out.join("reconstruction");
-        let shown =
-            reconstruct(&gpu, &ReconstructOptions { model: run.clone(), scan, out, mask_ratio: None, seed: 0 })?;
+        let options = ReconstructOptions { model: run.clone(), scan, out, mask_ratio: None, seed: 0 };
+        let shown = reconstruct(&gpu, &options)?;
         say(format!("\nDone in {:.0} s. Look at", start.elapsed().as_secs_f64()));
         print(format!("  {}    original, masked, reconstruction, error in three planes", shown.files[0].display()));
         print(format!("  {}    loss, learning rate, speed", run.join("progress.png").display()));
-        print(format!(
-            "  {}    the same as volumes, for a NIfTI viewer",
-            self.out.join("reconstruction").join("*.nii.gz").display()
-        ));
+        let volumes = options.out.join("*.nii.gz");
+        print(format!("  {}    the same as volumes, for a NIfTI viewer", volumes.display()));
         Ok(())
     }
-}
-
-fn is_scan(path: &Path) -> bool {
-    path.to_string_lossy().ends_with(".nii.gz")
 }
 
 /// Writes the bundled scans to a folder, once: a scan that is there already is left alone, as its time stamp tells the store
@@ -121,8 +110,7 @@ fn unpack(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
     for file in SCANS.files() {
         let path = folder.join(file.path());
-        let there = std::fs::metadata(&path).is_ok_and(|m| m.len() == file.contents().len() as u64);
-        if !there {
+        if !std::fs::metadata(&path).is_ok_and(|m| m.len() == file.contents().len() as u64) {
             crate::base::atomic::write_atomic(&path, file.contents())?;
         }
     }

@@ -1,6 +1,6 @@
 //! `spark3d doctor`
 
-use super::{Common, print};
+use super::{Common, print, print_json};
 use crate::base::{Error, Result};
 use crate::compute::device::adapters;
 use crate::compute::graph::Precision;
@@ -78,7 +78,7 @@ impl Doctor {
         }
         if self.json {
             let report = json!({ "adapters": found, "device": gpu.facts(), "operators": results, "failed": failed });
-            print(serde_json::to_string_pretty(&report).unwrap_or_default());
+            print_json(&report);
         } else if failed == 0 {
             print(format!(
                 "All operators agree (forward within {TOLERANCE:.0e}, gradients within {GRADIENT_TOLERANCE:.0e}{}).",

@@ -54,7 +54,7 @@ impl Evaluate {
         };
         let mut progress: Option<Progress> = None;
         let evaluation = evaluate(&options, &mut |done, total| {
-            let new = || Progress::new(common.progress, Some(total as u64), "evaluating").quiet(common.quiet);
+            let new = || common.progress(Some(total as u64), "evaluating");
             progress.get_or_insert_with(new).update(done as u64, &[]);
         })?;
         if let Some(progress) = progress {

@@ -11,23 +11,29 @@ use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
 /// Compare methods: pre-train, fine-tune and score every combination of methods, data sets, cases, folds and seeds of a file
-#[derive(Args)]
-pub struct Command {
-    #[command(subcommand)]
-    action: Action,
-}
-
 #[derive(Subcommand)]
-enum Action {
+pub enum Command {
     Run(Run),
-    Status(Status),
-    Table(Table),
+    /// Say which jobs are done, running and missing
+    Status {
+        /// Description of the experiment (TOML)
+        file: PathBuf,
+        /// Folder of the experiment (repeatable)
+        #[arg(short, long, required = true, num_args = 1..)]
+        out: Vec<PathBuf>,
+    },
+    /// Mean Dice and NSD of each method; `spark3d compare` has ranks, tests and pictures beside them
+    Table {
+        /// Folders of experiments, or their results.sqlite
+        #[arg(required = true)]
+        results: Vec<PathBuf>,
+    },
 }
 
 /// Do what is missing; the same command resumes where it stopped, and may run several times at once in one folder
 #[derive(Args)]
 #[command(after_help = EXAMPLE)]
-struct Run {
+pub struct Run {
     /// Description of the experiment (TOML)
     file: PathBuf,
     /// Folder for results, runs and prepared data (not needed for --dry-run)
@@ -39,24 +45,6 @@ struct Run {
     /// List the jobs with the memory that each needs, and stop
     #[arg(long)]
     dry_run: bool,
-}
-
-/// Say which jobs are done, running and missing
-#[derive(Args)]
-struct Status {
-    /// Description of the experiment (TOML)
-    file: PathBuf,
-    /// Folder of the experiment (repeatable)
-    #[arg(short, long, required = true, num_args = 1..)]
-    out: Vec<PathBuf>,
-}
-
-/// Mean Dice and NSD of each method; `spark3d compare` has ranks, tests and pictures beside them
-#[derive(Args)]
-struct Table {
-    /// Folders of experiments, or their results.sqlite
-    #[arg(required = true)]
-    results: Vec<PathBuf>,
 }
 
 const EXAMPLE: &str = r#"A whole description:
@@ -96,18 +84,15 @@ Paths are relative to the file."#;
 
 impl Command {
     pub fn run(&self, common: &Common) -> Result<()> {
-        match &self.action {
-            Action::Run(action) => action.run(common),
-            Action::Status(action) => {
-                print(status::status(&action.file, &action.out)?.text());
-                Ok(())
-            }
-            Action::Table(action) => {
-                let files = action.results.clone();
+        match self {
+            Command::Run(action) => return action.run(common),
+            Command::Status { file, out } => print(status::status(file, out)?.text()),
+            Command::Table { results } => {
+                let files = results.clone();
                 print(compare(&compare::Options { files, ..Default::default() })?.markdown.trim_end());
-                Ok(())
             }
         }
+        Ok(())
     }
 }
 

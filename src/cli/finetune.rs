@@ -1,6 +1,6 @@
 //! `spark3d finetune`
 
-use super::{Common, at_least_one, precision, print, whole_number};
+use super::{Common, at_least_one, names, print, whole_number};
 use crate::base::{Error, Result, budget, gib};
 use crate::compute::graph::Precision;
 use crate::evaluation::evaluate::table;
@@ -67,7 +67,7 @@ pub struct Finetune {
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
     /// How features are stored in memory [default: the plan's, f32]
-    #[arg(long, value_parser = precision, value_name = "f32|f16")]
+    #[arg(long, value_name = "f32|f16")]
     precision: Option<Precision>,
     /// Do not predict and score the validation cases in the end
     #[arg(long)]
@@ -78,10 +78,7 @@ pub struct Finetune {
 }
 
 fn names_help() -> String {
-    let list = |names: &[(&str, &str)]| {
-        names.iter().map(|(name, text)| format!("  {name:14} {text}")).collect::<Vec<_>>().join("\n")
-    };
-    format!("Schedules:\n{}\n\nPresets:\n{}", list(SCHEDULES), list(PRESETS))
+    format!("Schedules:\n{}\n\nPresets:\n{}", names(SCHEDULES.iter().copied()), names(PRESETS.iter().copied()))
 }
 
 impl Finetune {

@@ -15,9 +15,8 @@ mod preprocess;
 mod pretrain;
 mod reconstruct;
 
-use crate::base::{Error, Mode, Result};
+use crate::base::{Error, Mode, Progress, Result};
 use crate::compute::device::{Gpu, KernelTable};
-use crate::compute::graph::Precision;
 use crate::training::Host;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Parser, Subcommand};
@@ -45,6 +44,7 @@ enum Command {
     Predict(predict::Predict),
     Convert(convert::Convert),
     Evaluate(evaluate::Evaluate),
+    #[command(subcommand)]
     Experiment(experiment::Command),
     Compare(compare::Compare),
     Augment(augment::Augment),
@@ -86,6 +86,11 @@ impl Common {
     fn host(&self) -> Host {
         Host { threads: self.threads(), memory: self.memory, progress: self.progress, quiet: self.quiet }
     }
+
+    /// The progress of one piece of work, shown as asked for.
+    fn progress(&self, total: Option<u64>, what: &str) -> Progress {
+        Progress::new(self.progress, total, what).quiet(self.quiet)
+    }
 }
 
 /// Numbers that a plan can hold: TOML's integers have a sign.
@@ -93,21 +98,15 @@ fn whole_number() -> RangedU64ValueParser<u64> {
     clap::value_parser!(u64).range(..=i64::MAX as u64)
 }
 
-fn at_least_one(text: &str) -> std::result::Result<usize, String> {
+fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("give a number of at least 1".into()),
         other => other.map_err(|e: std::num::ParseIntError| e.to_string()),
     }
 }
 
-/// `f32` or `f16`.
-fn precision(text: &str) -> std::result::Result<Precision, String> {
-    let known = [Precision::F32, Precision::F16].into_iter().find(|p| p.name() == text);
-    known.ok_or_else(|| "give f32 or f16".into())
-}
-
 /// Bytes from `8GiB`, `500 MB`, `1073741824`.
-fn parse_size(text: &str) -> std::result::Result<u64, String> {
+fn parse_size(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..digits].parse().map_err(|_| format!("{text} is not a size; write 8GiB or 500MB"))?;
@@ -173,6 +172,15 @@ pub fn quiet_drivers() {
 fn print(text: impl AsRef<str>) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+}
+
+/// Names with a sentence each, for the end of a help.
+fn names<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
+    list.into_iter().map(|(name, text)| format!("  {name:14} {text}")).collect::<Vec<_>>().join("\n")
+}
+
+fn print_json(value: &impl serde::Serialize) {
+    print(serde_json::to_string_pretty(value).unwrap_or_default());
 }
 
 #[cfg(test)]

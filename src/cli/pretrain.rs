@@ -1,7 +1,7 @@
 //! `spark3d pretrain`
 
-use super::{Common, precision, print, whole_number};
-use crate::base::{Error, Result, gib};
+use super::{Common, names, print, whole_number};
+use crate::base::{Error, Result, budget, gib};
 use crate::compute::graph::{Limits, Precision, product};
 use crate::tasks::Plan;
 use crate::tasks::plan::presets;
@@ -35,7 +35,7 @@ pub struct Pretrain {
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
     /// How features are stored in memory [default: the plan's, f32]
-    #[arg(long, value_parser = precision, value_name = "f32|f16")]
+    #[arg(long, value_name = "f32|f16")]
     precision: Option<Precision>,
     /// Print the plan and the memory it needs, and stop
     #[arg(long)]
@@ -43,8 +43,7 @@ pub struct Pretrain {
 }
 
 fn preset_help() -> String {
-    let list: Vec<String> = presets().map(|(name, text)| format!("  {name:14} {text}")).collect();
-    format!("Presets:\n{}", list.join("\n"))
+    format!("Presets:\n{}", names(presets()))
 }
 
 impl Pretrain {
@@ -77,8 +76,7 @@ impl Pretrain {
 fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     let gpu = common.gpu()?;
     gpu.require(plan.train.precision)?;
-    let limits = Limits::of(&gpu);
-    let run = memory::plan_run(plan, limits, crate::base::memory::budget(common.memory, &gpu.facts().kind))?;
+    let run = memory::plan_run(plan, Limits::of(&gpu), budget(common.memory, &gpu.facts().kind))?;
     let m = &run.memory;
     print(plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));

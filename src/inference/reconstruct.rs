@@ -2,16 +2,16 @@
 
 use crate::base::{Error, Result, Volume};
 use crate::compute::device::Gpu;
-use crate::compute::graph::{BlockMask, Feature, GraphId, Input, Mask, Precision, Session, product};
+use crate::compute::graph::{BlockMask, Precision, Session, product};
 use crate::data::{SampleKey, preprocess};
 use crate::evaluation::pictures::{Panel, Window, save_png, sheet, window_of};
 use crate::formats::nifti;
 use crate::inference::predict::window::{PEAK, SIGMA_SCALE, gaussian};
-use crate::inference::weights::{PREPROCESSING, checkpoint, checkpoint_of, set_parameters};
+use crate::inference::weights::{PREPROCESSING, checkpoint, checkpoint_of, preprocessing, set_parameters};
 use crate::tasks::pretexts::Reconstruction;
 use crate::tasks::pretexts::masking::{Masking, random_mask};
 use crate::tasks::{Frame, Plan};
-use serde::Serialize;
+use clap::Args;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -19,26 +19,27 @@ use std::rc::Rc;
 pub const SHEET: &str = "sheet.png";
 
 /// What is reconstructed, with what, and where it goes.
+#[derive(Args)]
 pub struct Options {
-    /// A run folder or a checkpoint.
+    /// Run folder or checkpoint
+    #[arg(short, long)]
     pub model: PathBuf,
-    /// A NIfTI file of any grid.
+    /// Scan (.nii, .nii.gz, .hdr/.img)
+    #[arg(short = 'i', long = "input", value_name = "INPUT")]
     pub scan: PathBuf,
-    /// A folder, which is made where it is missing.
+    /// Folder for the results
+    #[arg(short, long)]
     pub out: PathBuf,
-    /// Share of hidden blocks; `None` = the middle of the plan's range.
+    /// Share of hidden blocks [default: the middle of the range it was trained with]
+    #[arg(long)]
     pub mask_ratio: Option<f64>,
-    /// Seed of the hidden blocks.
+    /// Which blocks are hidden
+    #[arg(long, default_value_t = 0)]
     pub seed: u64,
 }
 
 /// What was measured and written.
-#[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
-    /// The scan.
-    pub scan: PathBuf,
-    /// Share of blocks that were hidden.
-    pub mask_ratio: f64,
     /// Mean squared error of the hidden voxels, in units of the z-score, and that of predicting zero.
     pub loss: f64,
     /// The mean squared error that predicting zero, the mean, would have.
@@ -64,12 +65,7 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
             format!("Look at {SHEET} in its run folder, which shows what it learned"),
         ));
     };
-    let settings: preprocess::Settings = match checkpoint.extra.get(PREPROCESSING) {
-        Some(text) => serde_json::from_str(text).map_err(|e| {
-            Error::file(&path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")
-        })?,
-        None => preprocess::Settings::default(),
-    };
+    let settings = preprocessing(&path, checkpoint.extra.get(PREPROCESSING).map(String::as_str))?;
     let [low, high] = masking.ratio;
     let ratio = options.mask_ratio.unwrap_or((low + high) / 2.0);
     Masking { ratio: [ratio, ratio], ..masking }.check(plan.pretext.key(), frame.patch)?;
@@ -83,10 +79,16 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let made = plan.pretext.reconstruction(&frame, all).expect("what hides blocks fills them in");
     let Reconstruction { graph, image, mask, output } = made;
     let id = graph.id();
-    let session = Session::new(gpu.clone(), vec![graph], None)?;
+    let mut session = Session::new(gpu.clone(), vec![graph], None)?;
     set_parameters(&session, &checkpoint)?;
-    let mut tiles = Tiles { session, graph: id, image, mask, output, patch: frame.patch, block: masking.block };
-    let (predicted, hidden) = tiles.predict(&prepared.volume, ratio, options.seed)?;
+    let mut network = |visible: &BlockMask, tile: &[f32]| {
+        session.set_mask(mask, visible)?;
+        session.set_image(image, tile);
+        session.run(id)?;
+        session.read(output)
+    };
+    let (patch, block) = (frame.patch, masking.block);
+    let (predicted, hidden) = predict(&mut network, patch, block, &prepared.volume, ratio, options.seed)?;
 
     let original = &prepared.volume;
     let combine = |f: &dyn Fn(usize) -> f32| {
@@ -134,81 +136,63 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
         nifti::write_grid(&file, &intensities(volume, is_difference), &prepared.affine)?;
         files.push(file);
     }
-    Ok(Outcome { scan: options.scan.clone(), mask_ratio: ratio, loss, loss_of_zero: zero, files })
+    Ok(Outcome { loss, loss_of_zero: zero, files })
 }
 
-/// The network on the device, run tile by tile.
-struct Tiles {
-    session: Session,
-    graph: GraphId,
-    image: Input,
-    mask: Mask,
-    output: Feature,
-    /// Voxels of a tile along (z, y, x).
+/// Gives the patch that the network makes of a tile, whose hidden blocks the mask says.
+type Network<'a> = dyn FnMut(&BlockMask, &[f32]) -> Result<Vec<f32>> + 'a;
+
+/// Hides random blocks, `block` voxels along each edge, of the whole volume and predicts them tile by tile. Tiles have the
+/// network's patch, overlap by half, start at whole blocks so that all of them see the same mask, and are blended with the
+/// sliding window's Gaussian weights. Returns the prediction and 1 where a voxel was hidden.
+fn predict(
+    network: &mut Network,
     patch: [usize; 3],
-    /// Edge of a hidden block in voxels.
     block: usize,
-}
-
-impl Tiles {
-    /// Hides random blocks of the whole volume and predicts them tile by tile. Tiles overlap by half, start at whole blocks so that
-    /// all of them see the same mask, and are blended with the sliding window's Gaussian weights. Returns the prediction and 1 where
-    /// a voxel was hidden.
-    fn predict(&mut self, volume: &Volume, ratio: f64, seed: u64) -> Result<(Volume, Volume)> {
-        let Self { session, graph, image: input, mask: handle, output, patch, block } = self;
-        let (patch, block) = (*patch, *block);
-        // Whole blocks, one patch at least; the volume sits in the middle, with the mean around it.
-        let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]).next_multiple_of(block));
-        let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
-        let mask = random_mask(padded.map(|n| n / block), ratio, SampleKey { seed, step: 0, index: 0 });
-        let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
-            let step = (patch[a] / block / 2).max(1) * block;
-            let last = padded[a] - patch[a];
-            (0..last).step_by(step).chain([last]).collect()
-        });
-        let weights = gaussian(patch, SIGMA_SCALE, PEAK);
-        let grid = handle.grid();
-        let mut sum = Volume::zeros(volume.shape, volume.spacing);
-        let mut total = vec![0f32; volume.data.len()];
-        for &z0 in &starts[0] {
-            for &y0 in &starts[1] {
-                for &x0 in &starts[2] {
-                    let corner = [z0, y0, x0];
-                    // (voxel of the patch, voxel of the volume) where the tile meets the volume
-                    let pairs: Vec<(usize, usize)> = coordinates(patch)
-                        .enumerate()
-                        .filter_map(|(p, c)| {
-                            let at: [usize; 3] = std::array::from_fn(|a| (corner[a] + c[a]).wrapping_sub(before[a]));
-                            (0..3).all(|a| at[a] < volume.shape[a]).then(|| (p, volume.index(at[0], at[1], at[2])))
-                        })
-                        .collect();
-                    let mut image = vec![0.0; patch.iter().product()];
-                    pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
-                    let visible = coordinates(grid)
-                        .map(|c| {
-                            let cell: [usize; 3] = std::array::from_fn(|a| corner[a] / block + c[a]);
-                            mask.visible[(cell[0] * mask.grid[1] + cell[1]) * mask.grid[2] + cell[2]]
-                        })
-                        .collect();
-                    session.set_mask(*handle, &BlockMask { grid, visible })?;
-                    session.set_image(*input, &image);
-                    session.run(*graph)?;
-                    let values = session.read(*output)?;
-                    for (p, v) in pairs {
-                        sum.data[v] += weights[p] * values[p];
-                        total[v] += weights[p];
-                    }
-                }
-            }
+    volume: &Volume,
+    ratio: f64,
+    seed: u64,
+) -> Result<(Volume, Volume)> {
+    // Whole blocks, one patch at least; the volume sits in the middle, with the mean around it.
+    let padded: [usize; 3] = std::array::from_fn(|a| volume.shape[a].max(patch[a]).next_multiple_of(block));
+    let before: [usize; 3] = std::array::from_fn(|a| (padded[a] - volume.shape[a]) / 2);
+    let mask = random_mask(padded.map(|n| n / block), ratio, SampleKey { seed, step: 0, index: 0 });
+    let starts: [Vec<usize>; 3] = std::array::from_fn(|a| {
+        let step = (patch[a] / block / 2).max(1) * block;
+        let last = padded[a] - patch[a];
+        (0..last).step_by(step).chain([last]).collect()
+    });
+    let weights = gaussian(patch, SIGMA_SCALE, PEAK);
+    let grid = patch.map(|n| n / block);
+    let mut sum = Volume::zeros(volume.shape, volume.spacing);
+    let mut total = vec![0f32; volume.data.len()];
+    for tile in coordinates(starts.each_ref().map(Vec::len)) {
+        let corner: [usize; 3] = std::array::from_fn(|a| starts[a][tile[a]]);
+        // (voxel of the patch, voxel of the volume) where the tile meets the volume
+        let pairs: Vec<(usize, usize)> = coordinates(patch)
+            .enumerate()
+            .filter_map(|(p, c)| {
+                let at: [usize; 3] = std::array::from_fn(|a| (corner[a] + c[a]).wrapping_sub(before[a]));
+                (0..3).all(|a| at[a] < volume.shape[a]).then(|| (p, volume.index(at[0], at[1], at[2])))
+            })
+            .collect();
+        let mut image = vec![0.0; patch.iter().product()];
+        pairs.iter().for_each(|&(p, v)| image[p] = volume.data[v]);
+        let is_visible = |c: [usize; 3]| mask.at(std::array::from_fn(|a| corner[a] + c[a] * block), padded);
+        let visible = coordinates(grid).map(is_visible).collect();
+        let values = network(&BlockMask { grid, visible }, &image)?;
+        for (p, v) in pairs {
+            sum.data[v] += weights[p] * values[p];
+            total[v] += weights[p];
         }
-        sum.data.iter_mut().zip(&total).for_each(|(s, t)| *s /= t);
-        let mut hidden = Volume::zeros(volume.shape, volume.spacing);
-        for (v, c) in coordinates(volume.shape).enumerate() {
-            let seen = mask.at(std::array::from_fn(|a| c[a] + before[a]), padded);
-            hidden.data[v] = f32::from(u8::from(!seen));
-        }
-        Ok((sum, hidden))
     }
+    sum.data.iter_mut().zip(&total).for_each(|(s, t)| *s /= t);
+    let mut hidden = Volume::zeros(volume.shape, volume.spacing);
+    for (v, c) in coordinates(volume.shape).enumerate() {
+        let seen = mask.at(std::array::from_fn(|a| c[a] + before[a]), padded);
+        hidden.data[v] = f32::from(u8::from(!seen));
+    }
+    Ok((sum, hidden))
 }
 
 fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {

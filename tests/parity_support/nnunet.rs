@@ -10,7 +10,7 @@ use spark3d::data::preprocess::case::{Grid, Prepared, prepare};
 use spark3d::data::preprocess::images::read_images;
 use spark3d::formats::nifti;
 use spark3d::formats::nnunet::{Dataset, Plans};
-use spark3d::inference::predict::model::{FoldChoice, SegmentationModel};
+use spark3d::inference::predict::model::SegmentationModel;
 use spark3d::inference::predict::restore::{Decision, Restorer};
 use spark3d::inference::predict::segmenter::{Options, Segmenter, predict};
 use std::io::Read;
@@ -57,7 +57,7 @@ fn logits(
     results: &Path,
     report: &mut Report,
 ) {
-    let model = SegmentationModel::open(model, &FoldChoice::Found, "final").unwrap();
+    let model = SegmentationModel::open(model, &[], "final").unwrap();
     let decision = Decision::new(&model.dataset.labels);
     let how = model.configuration.probabilities;
     let mut segmenter = Segmenter::new(gpu.clone(), model, mirror, 0.5).unwrap();
@@ -122,7 +122,7 @@ fn label_maps(
         model: model.to_path_buf(),
         input: f.path.parent().unwrap().join("imagesTs"),
         out: out.path().to_path_buf(),
-        folds: FoldChoice::Found,
+        folds: vec![],
         checkpoint: "final".into(),
         mirror,
         step: 0.5,

@@ -30,6 +30,15 @@ impl Precision {
     }
 }
 
+impl std::str::FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let known = [Precision::F32, Precision::F16].into_iter().find(|p| p.name() == text);
+        known.ok_or_else(|| "give f32 or f16".into())
+    }
+}
+
 /// A compute pipeline by name: a shader file with values for its template variables and its `override` constants.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Kernel {

@@ -9,17 +9,17 @@ use crate::base::Result;
 use crate::evaluation::results::{Results, Run};
 
 /// What a table can keep apart, besides method and data set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, clap::ValueEnum)]
 pub enum By {
-    /// What was predicted and scored.
+    /// Test sets of one data set
     TestSet,
-    /// How many cases were trained on.
+    /// Numbers of training cases
     Cases,
-    /// Trained on all cases, or one of several folds.
+    /// Cross-validation from training on all cases
     FoldSet,
-    /// The fold of the cross-validation.
+    /// Every fold
     Fold,
-    /// The variant of the experiment.
+    /// Variants: schedules, lengths, stems
     Option,
 }
 

@@ -11,6 +11,7 @@ mod report;
 mod statistics;
 mod tables;
 
+use clap::Args;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
@@ -23,19 +24,25 @@ pub use paper::{Difference, check as check_paper};
 pub use report::Report;
 
 /// What is compared, and how.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Options {
-    /// Files of results, or folders with one.
+    /// Files of results, or folders that hold results.sqlite
+    #[arg(value_name = "RESULTS", required_unless_present = "paper")]
     pub files: Vec<PathBuf>,
-    /// What tables keep apart; none: what varies.
+    /// What tables keep apart [default: what varies]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     pub by: Option<Vec<By>>,
-    /// These methods alone, in this order; empty: all.
+    /// Only these methods, in this order
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub methods: Vec<String>,
-    /// Draws of test cases; 0: no bootstrap.
+    /// Draws of test cases for the stability of the ranking; 0: none
+    #[arg(long, default_value_t = 1000, value_name = "N")]
     pub bootstrap: usize,
-    /// Seed of those draws.
+    /// Seed of these draws
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=i64::MAX as u64), value_name = "N")]
     pub seed: u64,
-    /// The paper's tables too.
+    /// Reprint the tables of the S3D paper and check their averages, ranks and deviations
+    #[arg(long)]
     pub paper: bool,
 }
 

@@ -10,13 +10,12 @@ use std::time::SystemTime;
 
 use serde_json::{Map, Value, json};
 
-use super::Options;
+use super::{DATASET, Options, PLANS};
 use crate::base::{Error, Result, remove_leftovers, write_atomic, write_atomic_with};
 use crate::data::preprocess::pool;
 use crate::formats::nnunet::{Dataset, read_json};
 use crate::formats::volumes;
 
-const DATASET: &str = "dataset.json";
 /// Says what is being converted, as long as it is not finished; files older than it are of another conversion.
 const MARK: &str = ".converting.json";
 const FOLDERS: [&str; 3] = ["imagesTr", "labelsTr", "imagesTs"];
@@ -37,7 +36,7 @@ pub struct Converted {
 /// Whether `folder` is a task: its `dataset.json` lists training cases as the Decathlon does.
 pub fn is_task(folder: &Path) -> bool {
     // A model folder of nnU-Net may describe its data set in much the same way.
-    let json = read_json(&folder.join(DATASET)).ok().filter(|_| !folder.join("plans.json").exists());
+    let json = read_json(&folder.join(DATASET)).ok().filter(|_| !folder.join(PLANS).exists());
     json.is_some_and(|j| j.get("training").is_some_and(Value::is_array) && j.get("channel_names").is_none())
 }
 
@@ -63,20 +62,19 @@ pub fn convert_task(options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Re
     let ending = dataset["file_ending"].as_str().unwrap_or_default();
 
     let mut jobs = Vec::new();
-    let cases = |list: &str| listed(&task, list).map_err(bad);
-    let training = cases("training")?;
-    let test = cases("test")?;
+    let [training, test] = ["training", "test"].map(|list| listed(&task, list).map_err(bad));
+    let (training, test) = (training?, test?);
     let mut ids = BTreeSet::new();
     for (cases, images) in [(&training, "imagesTr"), (&test, "imagesTs")] {
-        for case in cases {
-            let id = stem(&case.image, ending).map_err(bad)?;
+        for (image, label) in cases {
+            let id = stem(image, ending).map_err(bad)?;
             // Case decides on some file systems only.
             if !ids.insert((images, id.to_lowercase())) {
                 return Err(bad(format!("two images are called {id}")));
             }
             let targets = (0..channels).map(|c| out.join(images).join(format!("{id}_{c:04}{ending}"))).collect();
-            jobs.push(Job { source: input.join(&case.image), targets });
-            if let Some(label) = &case.label {
+            jobs.push(Job { source: input.join(image), targets });
+            if let Some(label) = label {
                 stem(label, ending).map_err(bad)?;
                 let targets = vec![out.join("labelsTr").join(format!("{id}{ending}"))];
                 jobs.push(Job { source: input.join(label), targets });
@@ -89,8 +87,7 @@ pub fn convert_task(options: &Options, progress: &mut dyn FnMut(u64, u64)) -> Re
     }
 
     let began = claim(options, &dataset)?;
-    for name in FOLDERS {
-        let folder = out.join(name);
+    for folder in FOLDERS.map(|name| out.join(name)) {
         fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
         remove_leftovers(&folder);
         remove_others(&folder, &jobs, ending)?;
@@ -181,7 +178,7 @@ fn is_newer(path: &Path, than: SystemTime) -> bool {
 }
 
 /// `dataset.json` as nnU-Net has it: channels, and labels by name. The error is the cause alone.
-fn dataset(task: &Value) -> std::result::Result<Value, String> {
+fn dataset(task: &Value) -> Result<Value, String> {
     let mut out = task.as_object().cloned().ok_or("it is no JSON object")?;
     let channels = out.remove("modality").filter(Value::is_object).ok_or("it has no modality (names of channels)")?;
     let given = out.remove("labels");
@@ -209,16 +206,11 @@ fn dataset(task: &Value) -> std::result::Result<Value, String> {
     Ok(Value::Object(out))
 }
 
-/// Paths of a case, relative to the task.
-struct Listed {
-    image: PathBuf,
-    label: Option<PathBuf>,
-}
-
-/// The cases of `training` (image and label) or `test` (images), without the `._` files that macOS leaves behind.
-fn listed(task: &Value, key: &str) -> std::result::Result<Vec<Listed>, String> {
+/// The cases of `training` (image and label) or `test` (images), by paths relative to the task, without the `._` files that
+/// macOS leaves behind.
+fn listed(task: &Value, key: &str) -> Result<Vec<(PathBuf, Option<PathBuf>)>, String> {
     let list = task.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
-    let path = |v: Option<&Value>| -> std::result::Result<PathBuf, String> {
+    let path = |v: Option<&Value>| -> Result<PathBuf, String> {
         let text = v.and_then(Value::as_str).ok_or_else(|| format!("{key} lists a case without paths"))?;
         let path = PathBuf::from(text);
         // They come with the task and must not lead out of it.
@@ -229,21 +221,20 @@ fn listed(task: &Value, key: &str) -> std::result::Result<Vec<Listed>, String> {
     };
     let mut cases = Vec::new();
     for case in list {
-        let listed = match case.get("label") {
-            Some(label) => Listed { image: path(case.get("image"))?, label: Some(path(Some(label))?) },
+        let (image, label) = match case.get("label") {
+            Some(label) => (path(case.get("image"))?, Some(path(Some(label))?)),
             None if key == "training" => return Err(format!("the training case {case} has no label")),
-            None => Listed { image: path(case.get("image").or(Some(case)))?, label: None },
+            None => (path(case.get("image").or(Some(case)))?, None),
         };
-        let hidden = listed.image.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        if !hidden {
-            cases.push(listed);
+        if !image.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')) {
+            cases.push((image, label));
         }
     }
     Ok(cases)
 }
 
 /// The name of a case. The error is the cause alone.
-fn stem<'a>(path: &'a Path, ending: &str) -> std::result::Result<&'a str, String> {
+fn stem<'a>(path: &'a Path, ending: &str) -> Result<&'a str, String> {
     let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let stem = name.strip_suffix(ending).filter(|s| !s.is_empty());
     stem.ok_or_else(|| format!("it lists {}, which does not end with {ending} as others do", path.display()))

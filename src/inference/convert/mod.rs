@@ -14,35 +14,31 @@ pub use decathlon::{Converted, convert_task, is_task};
 
 use std::path::{Path, PathBuf};
 
+use clap::Args;
+
 use crate::base::{Error, Result, write_atomic};
 use crate::formats::nnunet::read_json;
-use crate::inference::predict::model::{FoldChoice, SegmentationModel};
+use crate::inference::predict::model::{DATASET, PLANS, SegmentationModel, folds};
 use crate::inference::weights::WeightFile;
 
 use read::Content;
 
-const PLANS: &str = "plans.json";
-const DATASET: &str = "dataset.json";
 /// The checkpoints of a fold that are models; `latest` is one of a training that is resumed.
 const CHECKPOINTS: [&str; 2] = ["final", "best"];
 const INPUT_REMEDY: &str = "Name a run folder of `spark3d finetune`, nnU-Net's model folder (plans.json, dataset.json, fold_*), a \
                             checkpoint (.safetensors, .pth), or a task of the Medical Segmentation Decathlon";
 
 /// What is converted, and where it goes.
+#[derive(Args)]
 pub struct Options {
-    /// A model folder, a checkpoint, or a task of the Medical Segmentation Decathlon.
+    /// A run of `spark3d finetune`, nnU-Net's model folder, a checkpoint (.safetensors, .pth), or a Decathlon task's folder
     pub input: PathBuf,
-    /// A folder where the input is one, else a file; its ending says of which kind.
+    /// The folder or checkpoint to write; a checkpoint's ending says what it becomes, a data set is called such as
+    /// Dataset004_Hippocampus
     pub out: PathBuf,
-    /// Whether files that are there are replaced.
+    /// Replace what is there
+    #[arg(long)]
     pub overwrite: bool,
-}
-
-/// What is worth saying after the last file.
-#[derive(Debug, Default, PartialEq)]
-pub struct Outcome {
-    /// The name that nnU-Net would give the folder, where it has another one.
-    pub usual_name: Option<String>,
 }
 
 /// What a checkpoint is turned into.
@@ -80,11 +76,12 @@ impl Kind {
     }
 }
 
-/// Converts `options.input`, a folder or a file, and calls `written` with each file and what it is.
+/// Converts `options.input`, a folder or a file, and calls `written` with each file and what it is. Returns the name that nnU-Net
+/// would give the folder, where it has another one.
 ///
 /// # Errors
 /// The input is neither a model nor a checkpoint or cannot be read; the output is of the same kind, or is there already.
-pub fn convert(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Outcome> {
+pub fn convert(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Option<String>> {
     let input = &options.input;
     std::fs::metadata(input).map_err(Error::io("read", input))?;
     let exists = match std::fs::read_dir(&options.out) {
@@ -92,16 +89,13 @@ pub fn convert(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Resul
         Err(_) => options.out.exists(),
     };
     if exists && !options.overwrite {
-        return Err(Error::file(
-            &options.out,
-            "it is there already",
-            "Name another output, or replace it by --overwrite",
-        ));
+        let remedy = "Name another output, or replace it by --overwrite";
+        return Err(Error::file(&options.out, "it is there already", remedy));
     }
     if input.is_dir() { folder(options, written) } else { file(options, written) }
 }
 
-fn file(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Outcome> {
+fn file(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Option<String>> {
     let (input, out) = (&options.input, &options.out);
     let kind = match out.extension().and_then(|e| e.to_str()) {
         Some("pth" | "pt") => Kind::Torch,
@@ -120,7 +114,7 @@ fn file(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Outco
     let content = Content::of(&file, None)?;
     kind.write(out, &content)?;
     written(out, &content.describe());
-    Ok(Outcome::default())
+    Ok(None)
 }
 
 /// A checkpoint within a model folder.
@@ -130,21 +124,19 @@ struct Checkpoint {
     path: PathBuf,
 }
 
-fn folder(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Outcome> {
+fn folder(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Option<String>> {
     let (input, out) = (&options.input, &options.out);
     if out.is_file() {
         let cause = "it is a file, and a model is a folder";
         return Err(Error::file(out, cause, "Name a folder as the output, or a checkpoint as the input"));
     }
     let (checkpoints, kind) = checkpoints(input)?;
-    let target = |c: &Checkpoint| {
-        out.join(format!("fold_{}", c.fold)).join(format!("checkpoint_{}.{}", c.name, kind.other().ending()))
-    };
+    let target = |c: &Checkpoint| checkpoint_path(out, &c.fold, c.name, kind.other());
     let targets: Vec<PathBuf> = checkpoints.iter().map(target).collect();
     nothing_else(out, &targets)?;
 
     // Everything that is read in a moment is looked at before anything is written.
-    let open = |c: &Checkpoint| SegmentationModel::open(input, &FoldChoice::Named(vec![c.fold.clone()]), c.name);
+    let open = |c: &Checkpoint| SegmentationModel::open(input, std::slice::from_ref(&c.fold), c.name);
     let models = checkpoints.iter().map(open).collect::<Result<Vec<_>>>()?;
     let mut usual_name = None;
     for ((checkpoint, model), path) in checkpoints.iter().zip(&models).zip(&targets) {
@@ -165,7 +157,11 @@ fn folder(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Out
         written(&path, "copied");
     }
     let named = out.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.split("__").count() == 3);
-    Ok(Outcome { usual_name: usual_name.filter(|_| kind == Kind::Native && !named) })
+    Ok(usual_name.filter(|_| kind == Kind::Native && !named))
+}
+
+fn checkpoint_path(folder: &Path, fold: &str, name: &str, kind: Kind) -> PathBuf {
+    folder.join(format!("fold_{fold}")).join(format!("checkpoint_{name}.{}", kind.ending()))
 }
 
 /// The checkpoints of a model folder, and the one kind they all are.
@@ -177,10 +173,10 @@ fn checkpoints(folder: &Path) -> Result<(Vec<Checkpoint>, Kind)> {
         }
     }
     let mut found: [Vec<Checkpoint>; 2] = Default::default();
-    for fold in folds(folder)? {
+    for fold in known_folds(folder)? {
         for name in CHECKPOINTS {
             for (found, kind) in found.iter_mut().zip([Kind::Torch, Kind::Native]) {
-                let path = folder.join(format!("fold_{fold}")).join(format!("checkpoint_{name}.{}", kind.ending()));
+                let path = checkpoint_path(folder, &fold, name, kind);
                 if path.is_file() {
                     found.push(Checkpoint { fold: fold.clone(), name, path });
                 }
@@ -210,15 +206,10 @@ fn checkpoints(folder: &Path) -> Result<(Vec<Checkpoint>, Kind)> {
     Ok((list, kind))
 }
 
-/// Names of the folds of a folder, numbers first.
-fn folds(folder: &Path) -> Result<Vec<String>> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
-        let name = entry.map_err(Error::io("read", folder))?.file_name();
-        let fold = name.to_str().and_then(|n| n.strip_prefix("fold_"));
-        names.extend(fold.filter(|f| *f == "all" || f.parse::<u32>().is_ok()).map(str::to_string));
-    }
-    names.sort_by_key(|name| (name.parse::<u32>().unwrap_or(u32::MAX), name.clone()));
+/// The folds of a folder that nnU-Net would have as well.
+fn known_folds(folder: &Path) -> Result<Vec<String>> {
+    let mut names = folds(folder)?;
+    names.retain(|name| name == "all" || name.parse::<u32>().is_ok());
     Ok(names)
 }
 
@@ -227,7 +218,7 @@ fn nothing_else(out: &Path, targets: &[PathBuf]) -> Result<()> {
     if !out.is_dir() {
         return Ok(());
     }
-    for fold in folds(out)? {
+    for fold in known_folds(out)? {
         let folder = out.join(format!("fold_{fold}"));
         for entry in std::fs::read_dir(&folder).map_err(Error::io("read", &folder))? {
             let path = entry.map_err(Error::io("read", &folder))?.path();

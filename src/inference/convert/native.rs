@@ -7,8 +7,7 @@ use serde_json::json;
 use super::adaptation;
 use super::read::{About, Content};
 use crate::base::Result;
-use crate::inference::weights::checkpoint;
-use crate::inference::weights::{Checkpoint, Tensor};
+use crate::inference::weights::{Checkpoint, checkpoint};
 
 /// Writes a `.safetensors` with every weight once, under the name of its parameter.
 pub fn write(path: &Path, content: &Content) -> Result<()> {
@@ -24,13 +23,8 @@ pub fn write(path: &Path, content: &Content) -> Result<()> {
         About::Pretraining { adaptation: Some(plan) } => vec![(adaptation::KEY, plan.to_string())],
         About::Pretraining { adaptation: None } => vec![],
     };
-    let tensor = |t: &crate::formats::torch::Tensor| Tensor {
-        name: t.name.clone(),
-        shape: t.shape.clone(),
-        data: t.data.clone(),
-    };
     let checkpoint = Checkpoint {
-        weights: content.weights.iter().map(tensor).collect(),
+        weights: content.weights.clone(),
         extra: texts.into_iter().map(|(key, text)| (key.to_string(), text)).collect(),
         ..Checkpoint::default()
     };

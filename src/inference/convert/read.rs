@@ -8,10 +8,9 @@ use super::adaptation;
 use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::{predictor, state_dict};
-use crate::data::preprocess;
 use crate::formats::torch::Tensor;
 use crate::inference::predict::model::SegmentationModel;
-use crate::inference::weights::{Description, PREPROCESSING, WeightFile};
+use crate::inference::weights::{Description, PREPROCESSING, WeightFile, preprocessing};
 use crate::tasks::plan::{self, finetune};
 
 /// The weights under the names of the network's parameters, each once, and what is known about them.
@@ -98,20 +97,16 @@ impl Content {
 
 /// All weights of a U-Net, whatever the names under which they are listed.
 fn all(file: &WeightFile) -> Result<Vec<Tensor>> {
+    let bad = |cause: String| Error::file(file.path(), cause, REMEDY);
     let mut shapes = BTreeMap::new();
     for (alias, shape) in file.tensors().filter(|(n, _)| n.starts_with("encoder.") || n.starts_with("decoder.")) {
-        let name = state_dict::parameter(alias).ok_or_else(|| {
-            Error::file(
-                file.path(),
-                format!("it is of a network with other modules ({alias}), such as dropout"),
-                REMEDY,
-            )
-        })?;
+        let other = || bad(format!("it is of a network with other modules ({alias}), such as dropout"));
+        let name = state_dict::parameter(alias).ok_or_else(other)?;
         shapes.insert(name, shape.to_vec());
     }
     for part in ["encoder.", "decoder."] {
         if !shapes.keys().any(|name| name.starts_with(part)) {
-            return Err(Error::file(file.path(), format!("it has no tensors {part}*, so it is of no U-Net"), REMEDY));
+            return Err(bad(format!("it has no tensors {part}*, so it is of no U-Net")));
         }
     }
     let read = |(name, shape): (String, Vec<usize>)| {
@@ -124,35 +119,25 @@ fn all(file: &WeightFile) -> Result<Vec<Tensor>> {
 
 fn fold(file: &WeightFile) -> String {
     let text = |v: Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-    let own = || serde_json::from_str(file.beside(&["extra.fold"])?.as_str()?).ok();
-    let found = if file.is_torch() { file.beside(&["init_args", "fold"]) } else { own() };
-    found.map_or_else(|| "0".into(), text)
+    file.said(&["init_args", "fold"], "fold").map_or_else(|| "0".into(), text)
 }
 
 fn epoch(file: &WeightFile, plan: &str) -> u64 {
-    if file.is_torch() {
-        return file.beside(&["current_epoch"]).and_then(|v| v.as_u64()).unwrap_or(0);
-    }
-    let number = |key: &str| file.beside(&[key])?.as_str()?.parse::<u64>().ok();
-    let epoch_steps = finetune::Plan::parse(plan).ok().map(|p| p.train.epoch_steps);
-    let epoch_steps = epoch_steps.or_else(|| plan::Plan::parse(plan).ok().map(|p| p.train.epoch_steps));
-    let steps = || Some(number("step")? / epoch_steps?.max(1));
-    number("extra.epoch").or_else(steps).unwrap_or(0)
+    let of_steps = || {
+        let steps = file.beside(&["step"])?.as_str()?.parse::<u64>().ok()?;
+        let epoch_steps = finetune::Plan::parse(plan).ok().map(|p| p.train.epoch_steps);
+        let epoch_steps = epoch_steps.or_else(|| plan::Plan::parse(plan).ok().map(|p| p.train.epoch_steps));
+        Some(steps / epoch_steps?.max(1))
+    };
+    let said = file.said(&["current_epoch"], "epoch").and_then(|v| v.as_u64());
+    said.or_else(of_steps).unwrap_or(0)
 }
 
 /// nnssl's adaptation plan: the one that the checkpoint carries, or the one that follows from the plan of our pre-training.
 fn adaptation_of(file: &WeightFile, plan: &str) -> Result<Option<Value>> {
-    if file.is_torch() {
-        return Ok(file.beside(&[adaptation::KEY]));
-    }
-    let extra = |key: &str| file.beside(&[&format!("extra.{key}")]);
-    let carried = extra(adaptation::KEY).and_then(|v| serde_json::from_str(v.as_str()?).ok());
-    let Ok(plan) = plan::Plan::parse(plan) else { return Ok(carried) };
-    let settings = match extra(PREPROCESSING) {
-        Some(text) => serde_json::from_str(text.as_str().unwrap_or_default()).map_err(|e| {
-            Error::file(file.path(), format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again")
-        })?,
-        None => preprocess::Settings::default(),
-    };
+    let carried = file.said(&[adaptation::KEY], adaptation::KEY);
+    let Some(plan) = plan::Plan::parse(plan).ok().filter(|_| !file.is_torch()) else { return Ok(carried) };
+    let text = file.beside(&[&format!("extra.{PREPROCESSING}")]);
+    let settings = preprocessing(file.path(), text.as_ref().and_then(Value::as_str))?;
     Ok(Some(adaptation::plan(&plan, settings.spacing)))
 }

@@ -1,7 +1,5 @@
 //! What predicting a scan needs, decided before it is allocated.
 
-use serde::Serialize;
-
 use super::restore::Restorer;
 use super::sliding::Tiling;
 use crate::base::{Error, Result};
@@ -11,7 +9,7 @@ use crate::compute::model::{Network, predictor};
 use crate::data::preprocess::case::Grid;
 
 /// Bytes by use. All but `network` lie in the memory of the host.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// On the device.
     pub network: SessionMemory,
@@ -97,23 +95,16 @@ impl MemoryPlan {
     /// The plan exceeds `budget` bytes; says how many would do.
     pub fn check(&self, budget: Option<u64>, software: bool) -> Result<()> {
         let needed = self.counted(software);
-        match budget {
-            Some(budget) if needed > budget => Err(Error::plan(
-                format!(
-                    "predicting needs {} MiB ({} MiB for the network{}) and {} MiB are there to use",
-                    mib(needed),
-                    mib(self.device()),
-                    if software { format!(", {} MiB for the scan", mib(self.host())) } else { String::new() },
-                    budget >> 20
-                ),
-                format!(
-                    "Give --memory {}MiB or more{}",
-                    mib(needed),
-                    if self.probabilities > 0 { ", or leave out --save-probabilities" } else { "" }
-                ),
-            )),
-            _ => Ok(()),
-        }
+        let Some(budget) = budget.filter(|&budget| needed > budget) else { return Ok(()) };
+        let (needed, network, there) = (mib(needed), mib(self.device()), budget >> 20);
+        let scan = if software { format!(", {} MiB for the scan", mib(self.host())) } else { String::new() };
+        let less = if self.probabilities > 0 { ", or leave out --save-probabilities" } else { "" };
+        Err(Error::plan(
+            format!(
+                "predicting needs {needed} MiB ({network} MiB for the network{scan}) and {there} MiB are there to use"
+            ),
+            format!("Give --memory {needed}MiB or more{less}"),
+        ))
     }
 }
 

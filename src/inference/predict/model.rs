@@ -10,20 +10,12 @@ use crate::inference::weights::{Description, WeightFile};
 
 /// Endings of checkpoints, in the order in which they are looked for.
 const ENDINGS: [&str; 2] = ["safetensors", "pth"];
-const PLANS: &str = "plans.json";
-const DATASET: &str = "dataset.json";
+/// What a model folder says of its model.
+pub const PLANS: &str = "plans.json";
+/// What a model folder says of its data set.
+pub const DATASET: &str = "dataset.json";
 const REMEDY: &str = "Name a model folder with plans.json, dataset.json and fold_*/checkpoint_*.pth as nnU-Net v2 makes them, or a \
                       checkpoint file that carries its plans";
-
-/// Which of a model's folds are used.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum FoldChoice {
-    /// All numbered ones, else the one that was trained on all cases.
-    #[default]
-    Found,
-    /// These: numbers, or `all` for the one that was trained on all cases.
-    Named(Vec<String>),
-}
 
 /// A model of one or more folds, ready to be run.
 pub struct SegmentationModel {
@@ -42,17 +34,18 @@ pub struct SegmentationModel {
 }
 
 impl SegmentationModel {
-    /// Opens a model folder or a checkpoint file. `checkpoint` is the part of the name after `checkpoint_`: `final`, `best`.
+    /// Opens a model folder or a checkpoint file. `folds` are numbers, or `all` for the one that was trained on all cases; none
+    /// are all numbered ones, else that one. `checkpoint` is the part of the name after `checkpoint_`: `final`, `best`.
     ///
     /// # Errors
     /// Something is missing, unreadable or not supported. Whether the weights fit the network is not yet looked at.
-    pub fn open(path: &Path, folds: &FoldChoice, checkpoint: &str) -> Result<Self> {
+    pub fn open(path: &Path, folds: &[String], checkpoint: &str) -> Result<Self> {
         let files = match path.is_dir() {
             true => files(path, folds, checkpoint)?,
             false => vec![(String::new(), path.to_path_buf())],
         };
-        let folds =
-            files.into_iter().map(|(name, file)| Ok((name, WeightFile::open(&file)?))).collect::<Result<Vec<_>>>()?;
+        let open = |(name, file): (String, PathBuf)| Ok((name, WeightFile::open(&file)?));
+        let folds = files.into_iter().map(open).collect::<Result<Vec<_>>>()?;
         let Some((_, first)) = folds.first() else {
             return Err(Error::file(path, "no checkpoint in this folder", REMEDY));
         };
@@ -107,20 +100,11 @@ fn configuration_name(path: &Path, plans: &Plans, description: &Description) -> 
 }
 
 /// The checkpoints of a folder with the names of their folds.
-fn files(path: &Path, folds: &FoldChoice, checkpoint: &str) -> Result<Vec<(String, PathBuf)>> {
+fn files(path: &Path, names: &[String], checkpoint: &str) -> Result<Vec<(String, PathBuf)>> {
     let inside = |folder: &Path| {
         ENDINGS.iter().map(|ending| folder.join(format!("checkpoint_{checkpoint}.{ending}"))).find(|file| file.exists())
     };
     let fold = |name: &str| inside(&path.join(format!("fold_{name}"))).map(|file| (name.to_string(), file));
-    let found = || -> Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(path).map_err(Error::io("read", path))? {
-            let name = entry.map_err(Error::io("read", path))?.file_name();
-            names.extend(name.to_str().and_then(|n| n.strip_prefix("fold_")).map(str::to_string));
-        }
-        names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
-        Ok(names)
-    };
     if !path.join(PLANS).exists() {
         // The folder of one fold, or of a run of this program: its checkpoint carries the plans.
         return match inside(path) {
@@ -132,24 +116,30 @@ fn files(path: &Path, folds: &FoldChoice, checkpoint: &str) -> Result<Vec<(Strin
         let cause = format!("there is no fold_{name}/checkpoint_{checkpoint}.pth (or .safetensors)");
         Error::file(path, cause, format!("Its folds are {there:?}; choose with --fold and --checkpoint"))
     };
-    match folds {
-        FoldChoice::Named(names) => names
-            .iter()
-            .map(|name| match fold(name) {
-                Some(file) => Ok(file),
-                None => Err(missing(name, found()?)),
-            })
-            .collect(),
-        FoldChoice::Found => {
-            let names = found()?;
-            let numbered = names.iter().filter(|n| n.parse::<u64>().is_ok()).filter_map(|n| fold(n));
-            let mut files: Vec<_> = numbered.collect();
-            if files.is_empty() {
-                files.extend(fold("all"));
-            }
-            if files.is_empty() { Err(missing("*", names)) } else { Ok(files) }
-        }
+    if !names.is_empty() {
+        let named = |name: &String| fold(name).map_or_else(|| Err(missing(name, folds(path)?)), Ok);
+        return names.iter().map(named).collect();
     }
+    let found = folds(path)?;
+    let mut files: Vec<_> = found.iter().filter(|n| n.parse::<u64>().is_ok()).filter_map(|n| fold(n)).collect();
+    if files.is_empty() {
+        files.extend(fold("all"));
+    }
+    if files.is_empty() { Err(missing("*", found)) } else { Ok(files) }
+}
+
+/// Names of all folds of a model folder, numbers first.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn folds(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
+        let name = entry.map_err(Error::io("read", folder))?.file_name();
+        names.extend(name.to_str().and_then(|n| n.strip_prefix("fold_")).map(str::to_string));
+    }
+    names.sort_by_key(|name| (name.parse::<u64>().unwrap_or(u64::MAX), name.clone()));
+    Ok(names)
 }
 
 #[cfg(test)]
@@ -199,52 +189,52 @@ mod tests {
         dir
     }
 
-    fn error(path: &Path, folds: &FoldChoice, checkpoint: &str) -> String {
+    fn error(path: &Path, folds: &[String], checkpoint: &str) -> String {
         SegmentationModel::open(path, folds, checkpoint).err().expect("an error").to_string()
     }
 
     #[test]
     fn folds_are_found_and_chosen() {
         let dir = folder(&plans(), &["0", "10", "2", "all"]);
-        let named = |names: &[&str]| FoldChoice::Named(names.iter().map(|n| n.to_string()).collect());
-        let names = |choice: &FoldChoice| {
+        let named = |names: &[&str]| names.iter().map(|n| n.to_string()).collect::<Vec<_>>();
+        let names = |choice: &[String]| {
             let model = SegmentationModel::open(dir.path(), choice, "final").unwrap();
             assert_eq!((model.network.input_channels, model.network.output_channels), (1, 2));
             assert_eq!((model.configuration.name.as_str(), model.mirror_axes), ("3d_fullres", vec![]));
             model.folds.into_iter().map(|f| f.0).collect::<Vec<_>>()
         };
-        assert_eq!(names(&FoldChoice::Found), ["0", "2", "10"]);
+        assert_eq!(names(&[]), ["0", "2", "10"]);
         assert_eq!(names(&named(&["all"])), ["all"]);
         assert_eq!(names(&named(&["2", "0"])), ["2", "0"]);
         let text = error(dir.path(), &named(&["0", "7"]), "final");
         assert!(text.contains("fold_7") && text.contains("\"10\""), "{text}");
-        assert!(error(dir.path(), &FoldChoice::Found, "best").contains("checkpoint_best"));
+        assert!(error(dir.path(), &[], "best").contains("checkpoint_best"));
         let only_all = folder(&plans(), &["all"]);
-        assert_eq!(SegmentationModel::open(only_all.path(), &FoldChoice::Found, "final").unwrap().folds[0].0, "all");
+        assert_eq!(SegmentationModel::open(only_all.path(), &[], "final").unwrap().folds[0].0, "all");
     }
 
     #[test]
     fn folders_that_are_no_models_are_told_what_they_lack() {
         let dir = folder(&plans(), &["0"]);
         std::fs::remove_file(dir.path().join(PLANS)).unwrap();
-        assert!(error(dir.path(), &FoldChoice::Found, "final").contains("there is no plans.json"));
+        assert!(error(dir.path(), &[], "final").contains("there is no plans.json"));
         let fold = dir.path().join("fold_0");
-        assert!(error(&fold, &FoldChoice::Found, "final").contains("does not carry plans"));
-        assert!(error(&fold.join("checkpoint_final.safetensors"), &FoldChoice::Found, "x").contains("does not carry"));
-        assert!(SegmentationModel::open(&dir.path().join("nowhere"), &FoldChoice::Found, "final").is_err());
+        assert!(error(&fold, &[], "final").contains("does not carry plans"));
+        assert!(error(&fold.join("checkpoint_final.safetensors"), &[], "x").contains("does not carry"));
+        assert!(SegmentationModel::open(&dir.path().join("nowhere"), &[], "final").is_err());
 
         let mut flat = plans();
         *flat.pointer_mut("/configurations/3d_fullres/patch_size").unwrap() = json!([8, 8]);
         let flat = json!({ "configurations": { "2d": flat["configurations"]["3d_fullres"] } });
-        let text = error(folder(&flat, &["0"]).path(), &FoldChoice::Found, "final");
+        let text = error(folder(&flat, &["0"]).path(), &[], "final");
         assert!(text.contains("only 3D"), "{text}");
 
         let mut two = plans();
         two["configurations"]["3d_lowres"] = two["configurations"]["3d_fullres"].clone();
-        assert!(error(folder(&two, &["0"]).path(), &FoldChoice::Found, "final").contains("3d_lowres"));
+        assert!(error(folder(&two, &["0"]).path(), &[], "final").contains("3d_lowres"));
 
         let mut odd = plans();
         *odd.pointer_mut("/configurations/3d_fullres/patch_size").unwrap() = json!([8, 8, 9]);
-        assert!(error(folder(&odd, &["0"]).path(), &FoldChoice::Found, "final").contains("total stride"));
+        assert!(error(folder(&odd, &["0"]).path(), &[], "final").contains("total stride"));
     }
 }

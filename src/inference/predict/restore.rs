@@ -40,16 +40,13 @@ impl Restorer {
         let separate = separate_axis(how.force_separate_z, grid.prepared_spacing, grid.cropped_spacing());
         let taps = std::array::from_fn(|a| {
             let order = if separate == Some(a) { order_z } else { order };
-            let tap = |i| match order {
-                Order::Nearest => {
-                    let at = nearest(i, from[a], to[a]);
-                    Tap { low: at, high: at, weight: 0.0 }
-                }
-                _ => {
-                    let (low, high, weight) = neighbours(i, from[a], to[a]);
-                    // The last sample has no second neighbour, and a whole position needs none.
-                    Tap { low, high: if weight == 0.0 { low } else { high }, weight }
-                }
+            let tap = |i| {
+                let (low, high, weight) = match order {
+                    Order::Nearest => (nearest(i, from[a], to[a]), 0, 0.0),
+                    _ => neighbours(i, from[a], to[a]),
+                };
+                // The last sample has no second neighbour, and a whole position needs none.
+                Tap { low, high: if weight == 0.0 { low } else { high }, weight }
             };
             (0..to[a]).map(tap).collect()
         });

@@ -112,7 +112,7 @@ pub fn slide(
     let plane = ny * nx;
     let slice_size = (outputs + 1) * plane;
     let mut band = vec![0f32; pz * slice_size];
-    let mut finished = Finished { tiling, outputs, out: vec![0.0; outputs * tiling.image[1] * tiling.image[2]] };
+    let mut out = vec![0.0; outputs * tiling.image[1] * tiling.image[2]];
     for (row, &z0) in tiling.starts[0].iter().enumerate() {
         for fold in 0..folds {
             for &y0 in &tiling.starts[1] {
@@ -146,7 +146,7 @@ pub fn slide(
         }
         let done = tiling.starts[0].get(row + 1).map_or(pz, |next| next - z0);
         for (z, slice) in band.chunks_exact(slice_size).enumerate().take(done) {
-            finished.send(z0 + z, slice, sink)?;
+            hand_on(tiling, z0 + z, slice, &mut out, sink)?;
         }
         band.copy_within(done * slice_size.., 0);
         band[(pz - done) * slice_size..].fill(0.0);
@@ -162,31 +162,23 @@ fn add(onto: &mut [f32], row: &[f32], weights: &[f32], share: f32, reversed: boo
     }
 }
 
-/// Takes finished slices of the padded image to those of the image.
-struct Finished<'a> {
-    tiling: &'a Tiling,
-    outputs: usize,
-    out: Vec<f32>,
-}
-
-impl Finished<'_> {
-    fn send(&mut self, z: usize, slice: &[f32], sink: &mut Sink) -> Result<()> {
-        let Tiling { image: [iz, iy, ix], padded: [_, ny, nx], before, .. } = *self.tiling;
-        let Some(z) = z.checked_sub(before[0]).filter(|&z| z < iz) else { return Ok(()) };
-        let (sums, weights) = slice.split_at(self.outputs * ny * nx);
-        for (n, row) in self.out.chunks_exact_mut(ix).enumerate() {
-            let start = (before[1] + n % iy) * nx + before[2];
-            let sums = &sums[n / iy * ny * nx + start..][..ix];
-            row.iter_mut().zip(sums).zip(&weights[start..][..ix]).for_each(|((o, s), w)| *o = s / w);
-        }
-        if self.out.iter().any(|v| !v.is_finite()) {
-            return Err(Error::plan(
-                "the network's logits are not finite numbers",
-                "See whether its weights are, and whether the scan is like those it was trained with",
-            ));
-        }
-        sink(z, &self.out)
+/// Hands on the image's part `out` of a finished slice of the padded image.
+fn hand_on(tiling: &Tiling, z: usize, slice: &[f32], out: &mut [f32], sink: &mut Sink) -> Result<()> {
+    let Tiling { image: [iz, iy, ix], padded: [_, ny, nx], before, .. } = *tiling;
+    let Some(z) = z.checked_sub(before[0]).filter(|&z| z < iz) else { return Ok(()) };
+    let (sums, weights) = slice.split_at(slice.len() - ny * nx);
+    for (n, row) in out.chunks_exact_mut(ix).enumerate() {
+        let start = (before[1] + n % iy) * nx + before[2];
+        let sums = &sums[n / iy * ny * nx + start..][..ix];
+        row.iter_mut().zip(sums).zip(&weights[start..][..ix]).for_each(|((o, s), w)| *o = s / w);
     }
+    if out.iter().any(|v| !v.is_finite()) {
+        return Err(Error::plan(
+            "the network's logits are not finite numbers",
+            "See whether its weights are, and whether the scan is like those it was trained with",
+        ));
+    }
+    sink(z, out)
 }
 
 #[cfg(test)]

@@ -9,23 +9,16 @@ use std::path::Path;
 use safetensors::{Dtype, SafeTensorError};
 use serde_json::{Map, Value, json};
 
+pub use crate::formats::torch::Tensor;
+
 use super::mapped::Mapped;
 use super::{EXTRA, MOMENTUM};
 use crate::base::{Error, Result, write_atomic_with};
 
 /// Value of the metadata key `format`; a file with another one is refused.
 pub const FORMAT: &str = "spark3d-checkpoint-1";
-
-/// A named array in C order.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Tensor {
-    /// Its name in PyTorch's `state_dict`.
-    pub name: String,
-    /// Empty for a single number.
-    pub shape: Vec<usize>,
-    /// As many as the shape says.
-    pub data: Vec<f32>,
-}
+/// Metadata key of the best value that a validation has given.
+const BEST: &str = "best_validation";
 
 /// The state of a run between two steps.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -67,13 +60,12 @@ fn named<'a>(path: &Path, checkpoint: &'a Checkpoint) -> Result<BTreeMap<String,
     let momentum = checkpoint.momentum.iter().map(|t| (format!("{MOMENTUM}{}", t.name), t));
     let mut tensors = BTreeMap::new();
     for (name, tensor) in weights.chain(momentum) {
+        let bad = |cause| Err(Error::file(path, cause, "Nothing was written; this is a defect of the program"));
         if tensor.data.len() != tensor.shape.iter().product::<usize>() {
-            let cause = format!("tensor {name} has {} values for shape {:?}", tensor.data.len(), tensor.shape);
-            return Err(Error::file(path, cause, "Nothing was written; this is a defect of the program"));
+            return bad(format!("tensor {name} has {} values for shape {:?}", tensor.data.len(), tensor.shape));
         }
         if tensors.insert(name.clone(), tensor).is_some() {
-            let cause = format!("two tensors are named {name}");
-            return Err(Error::file(path, cause, "Nothing was written; this is a defect of the program"));
+            return bad(format!("two tensors are named {name}"));
         }
     }
     Ok(tensors)
@@ -91,7 +83,7 @@ fn header(checkpoint: &Checkpoint, tensors: &BTreeMap<String, &Tensor>) -> Vec<u
     put("seed", checkpoint.seed.to_string());
     if let Some(best) = checkpoint.best_validation {
         // The shortest text that reads back as the same number; unlike JSON it also knows NaN and infinity.
-        put("best_validation", best.to_string());
+        put(BEST, best.to_string());
     }
     for (key, value) in &checkpoint.extra {
         put(&format!("{EXTRA}{key}"), value.clone());
@@ -156,21 +148,15 @@ fn read(path: &Path, with_momentum: bool) -> Result<Checkpoint> {
         metadata.get(key).cloned().ok_or_else(missing)
     };
 
+    let extra = |(key, text): (&String, &String)| Some((key.strip_prefix(EXTRA)?.to_string(), text.clone()));
     let mut checkpoint = Checkpoint {
         plan_toml: text("plan")?,
         step: number(path, "step", &text("step")?)?,
         seed: number(path, "seed", &text("seed")?)?,
-        best_validation: match metadata.get("best_validation") {
-            Some(best) => Some(number(path, "best_validation", best)?),
-            None => None,
-        },
+        best_validation: metadata.get(BEST).map(|best| number(path, BEST, best)).transpose()?,
+        extra: metadata.iter().filter_map(extra).collect(),
         ..Checkpoint::default()
     };
-    for (key, value) in metadata {
-        if let Some(key) = key.strip_prefix(EXTRA) {
-            checkpoint.extra.insert(key.into(), value.clone());
-        }
-    }
     for (name, place) in &file.tensors {
         let momentum_of = name.strip_prefix(MOMENTUM);
         if momentum_of.is_some() && !with_momentum {
@@ -182,12 +168,8 @@ fn read(path: &Path, with_momentum: bool) -> Result<Checkpoint> {
         }
         let missing = || Error::file(path, format!("tensor {name} lies outside of the file"), DAMAGED);
         let data = file.floats(name).ok_or_else(missing)?;
-        let tensor = Tensor { name: momentum_of.unwrap_or(name).into(), shape: place.shape.clone(), data };
-        if momentum_of.is_some() {
-            checkpoint.momentum.push(tensor);
-        } else {
-            checkpoint.weights.push(tensor);
-        }
+        let list = if momentum_of.is_some() { &mut checkpoint.momentum } else { &mut checkpoint.weights };
+        list.push(Tensor { name: momentum_of.unwrap_or(name).into(), shape: place.shape.clone(), data });
     }
     Ok(checkpoint)
 }

@@ -21,8 +21,9 @@ use serde_json::Value;
 use crate::base::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
+use crate::data::preprocess::Settings;
 use crate::formats::torch;
-use mapped::Mapped;
+use mapped::{Mapped, Place};
 
 /// The checkpoint that a run resumes from, and that of its best validation, in the run's folder.
 pub const LATEST: &str = "checkpoint_latest.safetensors";
@@ -107,8 +108,8 @@ impl WeightFile {
             Error::file(path, cause, "Copy or download the file again")
         })?;
         let weights = file.tensors.iter().filter(|(name, _)| !name.starts_with(MOMENTUM));
-        let entry = |name: &String, shape: &[usize]| Entry { name: name.clone(), shape: shape.to_vec() };
-        let tensors = weights.map(|(name, place)| (plain(name), entry(name, &place.shape))).collect();
+        let entry = |(name, place): (&String, &Place)| Entry { name: name.clone(), shape: place.shape.clone() };
+        let tensors = weights.map(|found| (plain(found.0), entry(found))).collect();
         Ok(Self { path: path.into(), tensors, source: Source::Safetensors(file) })
     }
 
@@ -142,11 +143,8 @@ impl WeightFile {
     /// The file does not have it, or its numbers cannot be read.
     pub fn read(&self, parameter: &str) -> Result<Vec<f32>> {
         let entry = self.find(parameter).ok_or_else(|| {
-            Error::file(
-                &self.path,
-                format!("it has no tensor {parameter}"),
-                "Take a checkpoint of the same architecture",
-            )
+            let cause = format!("it has no tensor {parameter}");
+            Error::file(&self.path, cause, "Take a checkpoint of the same architecture")
         })?;
         match &self.source {
             Source::Torch { archive, dictionary } => Ok(archive.tensor(dictionary, &entry.name)?.data),
@@ -163,28 +161,21 @@ impl WeightFile {
     /// A list of those that are missing or of another shape.
     pub fn check(&self, parameters: &Parameters) -> Result<()> {
         let shape = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
-        let faults: Vec<String> = parameters
-            .list
-            .iter()
-            .filter_map(|p| match self.shape(&p.name) {
-                None => Some(format!("{} is missing", p.name)),
-                Some(has) if has != p.shape => {
-                    Some(format!("{} has {}, needs {}", p.name, shape(has), shape(&p.shape)))
-                }
-                Some(_) => None,
-            })
-            .collect();
-        if faults.is_empty() {
+        let fault = |name: &str, wanted: &[usize]| match self.shape(name) {
+            None => Some(format!("{name} is missing")),
+            Some(has) => (has != wanted).then(|| format!("{name} has {}, needs {}", shape(has), shape(wanted))),
+        };
+        let mut faults: Vec<String> = parameters.list.iter().filter_map(|p| fault(&p.name, &p.shape)).collect();
+        let (wrong, all) = (faults.len(), parameters.list.len());
+        if wrong == 0 {
             return Ok(());
         }
-        let more = faults.len().saturating_sub(LISTED);
-        let cause = format!(
-            "a checkpoint of another architecture: {} of {} tensors do not fit: {}{}",
-            faults.len(),
-            parameters.list.len(),
-            faults[..faults.len().min(LISTED)].join("; "),
-            if more > 0 { format!("; and {more} more") } else { String::new() }
-        );
+        faults.truncate(LISTED);
+        if wrong > LISTED {
+            faults.push(format!("and {} more", wrong - LISTED));
+        }
+        let list = faults.join("; ");
+        let cause = format!("a checkpoint of another architecture: {wrong} of {all} tensors do not fit: {list}");
         Err(Error::file(&self.path, cause, "Take the checkpoint and the plans of one and the same model"))
     }
 
@@ -205,28 +196,23 @@ impl WeightFile {
         }
     }
 
+    /// What either kind of file says: a `.pth` under these keys, this program's files in an additional text that is JSON.
+    pub fn said(&self, torch: &[&str], extra: &str) -> Option<Value> {
+        match &self.source {
+            Source::Torch { .. } => self.beside(torch),
+            Source::Safetensors(file) => serde_json::from_str(file.metadata.get(&format!("{EXTRA}{extra}"))?).ok(),
+        }
+    }
+
     /// What the file says about its model, where it says anything.
     pub fn description(&self) -> Option<Description> {
-        let found = match &self.source {
-            Source::Torch { archive, .. } => {
-                let json = |keys: &[&str]| archive.get(keys).and_then(torch::Value::to_json);
-                Description {
-                    plans: json(&["init_args", "plans"]),
-                    dataset: json(&["init_args", "dataset_json"]),
-                    configuration: json(&["init_args", "configuration"]).and_then(|v| v.as_str().map(str::to_string)),
-                    mirror_axes: json(&["inference_allowed_mirroring_axes"]).as_ref().and_then(axes),
-                }
-            }
-            Source::Safetensors(file) => {
-                let text = |key: &str| file.metadata.get(&format!("{EXTRA}{key}"));
-                let json = |key: &str| text(key).and_then(|t| serde_json::from_str::<Value>(t).ok());
-                Description {
-                    plans: json("plans"),
-                    dataset: json("dataset"),
-                    configuration: json("configuration").and_then(|v| v.as_str().map(str::to_string)),
-                    mirror_axes: json("mirror_axes").as_ref().and_then(axes),
-                }
-            }
+        let found = Description {
+            plans: self.said(&["init_args", "plans"], "plans"),
+            dataset: self.said(&["init_args", "dataset_json"], "dataset"),
+            configuration: self
+                .said(&["init_args", "configuration"], "configuration")
+                .and_then(|v| v.as_str().map(str::to_string)),
+            mirror_axes: self.said(&["inference_allowed_mirroring_axes"], "mirror_axes").as_ref().and_then(axes),
         };
         (found != Description::default()).then_some(found)
     }
@@ -239,6 +225,16 @@ fn plain(name: &str) -> String {
         rest = shorter;
     }
     rest.to_string()
+}
+
+/// The settings by which scans were prepared, as a checkpoint at `path` has them; without any the usual ones.
+///
+/// # Errors
+/// The text is none of this program's.
+pub fn preprocessing(path: &Path, text: Option<&str>) -> Result<Settings> {
+    let Some(text) = text else { return Ok(Settings::default()) };
+    serde_json::from_str(text)
+        .map_err(|e| Error::file(path, format!("its preprocessing is unreadable: {e}"), "Write the checkpoint again"))
 }
 
 /// Axes of the patch; anything else than a list of 0, 1 and 2 is none.

@@ -30,18 +30,14 @@ pub fn parameters_of(session: &Session) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
 /// One of them is not there, or has another shape.
 pub fn set_parameters(session: &Session, checkpoint: &Checkpoint) -> Result<()> {
     for (id, p) in session.parameters.list.iter().enumerate() {
-        let find = |list: &[Tensor]| list.iter().position(|t| t.name == p.name && t.shape == p.shape);
-        match find(&checkpoint.weights) {
-            Some(k) => session.set_weight(id, &checkpoint.weights[k].data),
-            None => {
-                return Err(Error::plan(
-                    format!("the checkpoint has no tensor {} of shape {:?}", p.name, p.shape),
-                    "It belongs to another network",
-                ));
-            }
-        }
-        if let Some(k) = find(&checkpoint.momentum) {
-            session.set_momentum(id, &checkpoint.momentum[k].data);
+        let of_it = |t: &&Tensor| t.name == p.name && t.shape == p.shape;
+        let weight = checkpoint.weights.iter().find(of_it).ok_or_else(|| {
+            let what = format!("the checkpoint has no tensor {} of shape {:?}", p.name, p.shape);
+            Error::plan(what, "It belongs to another network")
+        })?;
+        session.set_weight(id, &weight.data);
+        if let Some(momentum) = checkpoint.momentum.iter().find(of_it) {
+            session.set_momentum(id, &momentum.data);
         }
     }
     Ok(())

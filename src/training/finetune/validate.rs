@@ -6,7 +6,7 @@ use crate::data::RawCase;
 use crate::data::preprocess::case::prepare;
 use crate::data::preprocess::images::{read_images, write_labels};
 use crate::evaluation::evaluate::{self, Classes, Evaluation, Measures, Pair};
-use crate::inference::predict::model::{FoldChoice, SegmentationModel};
+use crate::inference::predict::model::SegmentationModel;
 use crate::inference::predict::segmenter::Segmenter;
 use crate::inference::weights::checkpoint::load_weights;
 use crate::training::{Host, StopFlag};
@@ -56,7 +56,7 @@ pub struct Scans<'a> {
 pub fn predict_and_score(gpu: &Rc<Gpu>, scans: &Scans, host: Host, stop: &StopFlag) -> Result<Evaluation> {
     let Scans { run, weights, cases, out, what, protocol } = scans;
     std::fs::create_dir_all(out).map_err(Error::io("create", out))?;
-    let model = SegmentationModel::open(weights, &FoldChoice::Found, "final")?;
+    let model = SegmentationModel::open(weights, &[], "final")?;
     let (reader, ending) = (model.plans.reader, model.dataset.file_ending.clone());
     let mut segmenter = Segmenter::new(gpu.clone(), model, protocol.mirror, protocol.step)?;
     let memory_limit = budget(host.memory, &gpu.facts().kind);
