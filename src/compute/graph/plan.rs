@@ -16,7 +16,8 @@ pub struct Limits {
 
 const ALIGNMENT: u64 = 256;
 
-/// A piece of a tensor in one binding: channel groups `first_group..first_group + groups` of a feature tensor, or the whole of another.
+/// A piece of a tensor in one binding: channel groups `first_group..first_group + groups` of a feature tensor, or the whole of
+/// another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
     /// First channel group.
