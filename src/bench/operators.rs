@@ -74,15 +74,14 @@ pub fn run(
     roofline: &Roofline,
     report: &dyn Fn(&str),
 ) -> Result<Vec<CaseTimes>> {
-    let mut out = Vec::new();
-    for (case, setup) in cases {
+    let time = |(case, setup): (String, Setup)| {
         report(&format!("operators: {case}"));
         let (session, graph) = setup.session(gpu)?;
         let mut operators = time(&session, graph, runs, roofline)?;
         operators.retain(|o| o.operator != UPLOAD);
-        out.push(CaseTimes { case, operators });
-    }
-    Ok(out)
+        Ok(CaseTimes { case, operators })
+    };
+    cases.into_iter().map(time).collect()
 }
 
 /// Time of every operator of a graph, in order of first use; one line for all of them where the adapter has no timestamps.

@@ -16,6 +16,7 @@ use crate::tasks::Plan;
 use crate::tasks::plan::finetune;
 use crate::tasks::pretexts::{Masking, Pretext, Reconstruction};
 use crate::tasks::segmentation::{Objective, Segmentation};
+use crate::tasks::train_table::Train;
 use crate::training::finetune::transfer;
 use crate::training::memory::RunPlan;
 use crate::training::{StepResult, Trainer, pretrain};
@@ -361,20 +362,13 @@ impl Work {
 
 /// The fine-tuning that trains this plan's network, from scratch, on patches of its size.
 fn segmentation(plan: &Plan) -> Result<finetune::Plan> {
-    let (t, preset) = (&plan.train, finetune::Plan::preset("paper")?);
-    let train = finetune::Train {
-        patch: t.patch,
-        batch: t.batch,
-        epoch_steps: t.epoch_steps,
-        poly_exponent: t.poly_exponent,
-        momentum: t.momentum,
-        weight_decay: t.weight_decay,
-        clip: t.clip,
-        precision: t.precision,
-        ..preset.train
-    };
+    let preset = finetune::Plan::preset("paper")?;
+    let Train { patch, batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, .. } = plan.train;
+    let own = preset.train;
+    let train =
+        finetune::Train { patch, batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, ..own };
     let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
-    let phases = finetune::schedule("no-warm-up", t.steps, 0, t.learning_rate)?;
+    let phases = finetune::schedule("no-warm-up", plan.train.steps, 0, plan.train.learning_rate)?;
     let made = finetune::Plan { seed: plan.seed, train, phases, network, ..preset };
     made.validate()?;
     Ok(made)

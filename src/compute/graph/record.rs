@@ -190,14 +190,9 @@ impl<'a> Recorder<'a> {
         flops: f64,
         bytes: f64,
     ) {
-        self.recording.dispatches.push(Dispatch {
-            kernel: Kernel { precision: self.graph.precision, ..kernel },
-            params: bytemuck::bytes_of(params).to_vec(),
-            bindings: bindings.to_vec(),
-            workgroups,
-            label: self.graph.nodes[self.node].op.name(),
-            flops,
-            bytes,
-        });
+        let kernel = Kernel { precision: self.graph.precision, ..kernel };
+        let label = self.graph.nodes[self.node].op.name();
+        let (params, bindings) = (bytemuck::bytes_of(params).to_vec(), bindings.to_vec());
+        self.recording.dispatches.push(Dispatch { kernel, params, bindings, workgroups, label, flops, bytes });
     }
 }

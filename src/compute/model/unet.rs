@@ -62,8 +62,7 @@ pub fn encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLay
 }
 
 /// A convolution with its stage's stride, then others, in each stage.
-fn plain_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Vec<TensorId> {
-    let mut x = x;
+fn plain_encoder(g: &mut Graph, network: &Network, mut x: TensorId, spaces: &[VoxelLayout]) -> Vec<TensorId> {
     let mut skips = Vec::new();
     for (s, &space) in spaces.iter().enumerate() {
         for k in 0..network.blocks[s] {

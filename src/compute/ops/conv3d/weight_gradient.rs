@@ -156,7 +156,9 @@ impl std::fmt::Display for Variant {
         match self {
             Variant::Direct => f.write_str("direct"),
             Variant::Staged(Staged { cells: [z, y, x], workgroup }) => write!(f, "staged {z} {y} {x} {workgroup}"),
-            Variant::Gathered(g) => g.fmt(f),
+            Variant::Gathered(Gathered { groups, voxels, workgroup }) => {
+                write!(f, "gathered {groups} {voxels} {workgroup}")
+            }
             Variant::Matrix(m) => m.fmt(f),
         }
     }

@@ -52,9 +52,3 @@ impl Gathered {
         pass.dispatch(r, kernel, self.workgroups(pass.geometry.kernel, source.groups, target.groups));
     }
 }
-
-impl std::fmt::Display for Gathered {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        write!(f, "gathered {} {} {}", self.groups, self.voxels, self.workgroup)
-    }
-}
