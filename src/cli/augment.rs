@@ -150,14 +150,8 @@ impl Augment {
         plans.min()
     }
 
-    fn write(
-        &self,
-        shown: &[Example],
-        seed: u64,
-        [z, y, x]: [usize; 3],
-        classes: &[Class],
-        oriented: bool,
-    ) -> Result<()> {
+    fn write(&self, shown: &[Example], seed: u64, patch: [usize; 3], classes: &[Class], oriented: bool) -> Result<()> {
+        let [z, y, x] = patch;
         let title = format!("{}: patches of {z} x {y} x {x}, seed {seed}", self.data.display());
         save_png(&self.out, &examples(shown, Heading { title: &title, classes, oriented }))?;
         print(self.out.display().to_string());

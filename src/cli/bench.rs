@@ -1,7 +1,7 @@
 //! `spark3d bench`
 
 use super::{Common, print, print_json};
-use crate::base::{Error, Progress, Result, budget};
+use crate::base::{Error, Result, budget};
 use crate::bench::baseline::{Baselines, Report, compare};
 use crate::bench::step::{Mode, Run, Task};
 use crate::bench::{self, Roofline, encoder, loader, operators, step};
@@ -74,20 +74,6 @@ pub struct Bench {
     json: bool,
 }
 
-/// Where results go: progress to stderr, tables to stdout unless JSON is asked for.
-struct Shown {
-    json: bool,
-    progress: Progress,
-}
-
-impl Shown {
-    fn table(&self, title: &str, table: String) {
-        if !self.json {
-            print(format!("\n{title}\n{table}"));
-        }
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
     /// Operators by themselves, forward and backward
@@ -125,10 +111,10 @@ impl Bench {
             let run = Run::of(&plan, task, mode);
             baselines.check(if wanted(Part::Step) { std::slice::from_ref(&run) } else { &[] }, &names)?;
         }
-        let shown = Shown { json: self.json, progress: common.progress(None, "bench") };
-        let say = |text: &str| shown.progress.message(text);
+        let progress = common.progress(None, "bench");
+        let say = |text: &str| progress.message(text);
         let memory = budget(common.memory, &gpu.facts().kind);
-        let tuned = if self.tune { self.tune(&gpu, &plan, memory, &shown)? } else { Vec::new() };
+        let tuned = if self.tune { self.tune(&gpu, &plan, memory, &say)? } else { Vec::new() };
         say("roofline");
         let roofline = Roofline::measure(&gpu, runs)?;
         if !self.json {
@@ -142,7 +128,7 @@ impl Bench {
         let patch = plan.train.patch;
         if wanted(Part::Convolutions) {
             let cases = operators::run(&gpu, cases, runs, &roofline, &say)?;
-            shown.table(&format!("Operators (median of {runs})"), operators::case_table(&cases));
+            self.table(&format!("Operators (median of {runs})"), operators::case_table(&cases));
             report["operators"] = json!(cases);
         }
         if wanted(Part::Encoder) {
@@ -150,20 +136,20 @@ impl Bench {
             let [z, y, x] = patch;
             let title =
                 format!("Encoder of {preset}, {z} x {y} x {x}, forward and backward of one patch (median of {runs})");
-            shown.table(&title, encoder::table(&rows));
+            self.table(&title, encoder::table(&rows));
             report["encoder"] = json!(rows);
         }
         if wanted(Part::Step) {
             let profile = self.profile.then_some((&roofline, runs));
             let times = step::run(&gpu, &plan, (task, mode), self.steps, memory, profile, &say)?;
-            shown.table(&format!("{preset}: {}", times.run), step::table(&times));
+            self.table(&format!("{preset}: {}", times.run), step::table(&times));
             if let Some(profile) = &times.profile {
                 let mut title = format!("One run of one patch of {} by operator", times.run);
                 if task == Task::Mae {
                     let (visible, blocks) = (masking.capacity(patch), product(masking.grid(patch)));
                     title += &format!(", {visible} of {blocks} blocks visible");
                 }
-                shown.table(&title, operators::profile_table(profile));
+                self.table(&title, operators::profile_table(profile));
             }
             report["step"] = json!(times);
         }
@@ -171,10 +157,10 @@ impl Bench {
             let mut comparison = compare(&[Report::of(&report)?], baselines);
             // It stands above.
             comparison.encoder.clear();
-            shown.table("Against the baseline", comparison.table());
+            self.table("Against the baseline", comparison.table());
             report["baseline"] = json!(comparison);
         }
-        shown.progress.finish();
+        progress.finish();
         if self.json {
             print_json(&report);
         }
@@ -182,17 +168,23 @@ impl Bench {
     }
 
     /// Times the kernels that the step could run, and keeps the fastest for this command and later ones.
-    fn tune(&self, gpu: &Rc<Gpu>, plan: &Plan, memory: Option<u64>, shown: &Shown) -> Result<Vec<Tuned>> {
-        let say = |text: &str| shown.progress.message(text);
+    fn tune(&self, gpu: &Rc<Gpu>, plan: &Plan, memory: Option<u64>, say: &dyn Fn(&str)) -> Result<Vec<Tuned>> {
         say("timing kernels");
         let mut table = gpu.kernels();
         let step = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
-        let tuned = step::tune(gpu, plan, step, memory, &table, self.tune_seconds, &say)?;
+        let tuned = step::tune(gpu, plan, step, memory, &table, self.tune_seconds, say)?;
         table.measured.extend(tuned.iter().map(|t| (t.problem.clone(), t.variants[0].0.clone())));
         let file = table.save(gpu.facts())?;
-        shown.table(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
+        self.table(&format!("Kernels, kept in {}", file.display()), step::tuned_table(&tuned));
         gpu.set_kernels(table);
         Ok(tuned)
+    }
+
+    /// A table on stdout, unless JSON is asked for.
+    fn table(&self, title: &str, table: String) {
+        if !self.json {
+            print(format!("\n{title}\n{table}"));
+        }
     }
 
     /// What a training waits for before the upload.

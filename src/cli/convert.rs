@@ -30,13 +30,13 @@ impl Convert {
 /// A task of the Decathlon, with progress on stderr.
 fn task(options: &Options, common: &Common) -> Result<()> {
     let mut progress: Option<Progress> = None;
-    let converted = convert_task(options, &mut |done, total| {
+    let Converted { training, test, channels, before } = convert_task(options, &mut |done, total| {
         progress.get_or_insert_with(|| common.progress(Some(total), "converting")).update(done, &[]);
     })?;
     if let Some(p) = progress {
         p.finish();
     }
-    let (Converted { training, test, channels, before }, out) = (converted, options.out.display());
+    let out = options.out.display();
     print(format!(
         "{training} training and {test} test cases of {channels} channel(s) in {out} ({before} files were there)"
     ));

@@ -10,7 +10,7 @@ use crate::compute::graph::Precision;
 use crate::compute::model::{predictor, state_dict};
 use crate::formats::torch::Tensor;
 use crate::inference::predict::model::SegmentationModel;
-use crate::inference::weights::{Description, PREPROCESSING, WeightFile, preprocessing};
+use crate::inference::weights::{PREPROCESSING, WeightFile, preprocessing};
 use crate::tasks::plan::{self, finetune};
 
 /// The weights under the names of the network's parameters, each once, and what is known about them.
@@ -46,30 +46,21 @@ impl Content {
     pub fn of(file: &WeightFile, model: Option<(&SegmentationModel, &str)>) -> Result<Self> {
         let plan = file.beside(&["plan"]);
         let plan = plan.as_ref().and_then(Value::as_str).unwrap_or_default();
-        let about = match (model, file.description()) {
-            (Some((model, fold)), _) => About::Model {
+        let about = if let Some((model, fold)) = model {
+            About::Model {
                 plans: model.plans.json.clone(),
                 dataset: model.dataset.json.clone(),
                 configuration: model.configuration.name.clone(),
                 fold: fold.to_string(),
                 mirror_axes: model.mirror_axes.clone(),
-            },
-            (
-                None,
-                Some(Description {
-                    plans: Some(plans),
-                    dataset: Some(dataset),
-                    configuration: Some(configuration),
-                    mirror_axes,
-                }),
-            ) => About::Model {
-                plans,
-                dataset,
-                configuration,
-                fold: fold(file),
-                mirror_axes: mirror_axes.unwrap_or_default(),
-            },
-            _ => About::Pretraining { adaptation: adaptation_of(file, plan)? },
+            }
+        } else if let Some(said) = file.description()
+            && let (Some(plans), Some(dataset), Some(configuration)) = (said.plans, said.dataset, said.configuration)
+        {
+            let mirror_axes = said.mirror_axes.unwrap_or_default();
+            About::Model { plans, dataset, configuration, fold: fold(file), mirror_axes }
+        } else {
+            About::Pretraining { adaptation: adaptation_of(file, plan)? }
         };
         let weights = match model {
             Some((model, _)) => {

@@ -74,11 +74,8 @@ impl SegmentationModel {
 /// Plans and data set from within a checkpoint.
 fn carried(path: &Path, description: &Description) -> Result<(Plans, Dataset)> {
     let (Some(plans), Some(dataset)) = (&description.plans, &description.dataset) else {
-        return Err(Error::file(
-            path,
-            "the checkpoint does not carry plans and data set, and no plans.json is beside it",
-            REMEDY,
-        ));
+        let cause = "the checkpoint does not carry plans and data set, and no plans.json is beside it";
+        return Err(Error::file(path, cause, REMEDY));
     };
     let wrong = |what: &str, cause: String| Error::file(path, format!("its {what}: {cause}"), REMEDY);
     let plans = Plans::from_json(plans.clone()).map_err(|cause| wrong("plans", cause))?;
@@ -91,9 +88,8 @@ fn configuration_name(path: &Path, plans: &Plans, description: &Description) -> 
     let known = plans.configurations();
     let from_folder = || {
         let path = path.canonicalize().ok()?;
-        let name = path.file_name()?.to_str()?;
-        let name = name.split("__").nth(2)?.to_string();
-        known.contains(&name.as_str()).then_some(name)
+        let name = path.file_name()?.to_str()?.split("__").nth(2)?;
+        known.contains(&name).then(|| name.to_string())
     };
     let only = || (known.len() == 1).then(|| known[0].to_string());
     description.configuration.clone().or_else(from_folder).or_else(only)
