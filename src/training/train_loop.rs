@@ -189,7 +189,7 @@ impl<S> Run<S> {
         let (task, path) = (self.trainer.task(), self.folder.join("progress.png"));
         let rate = Series::of(&records, "learning rate", "learning_rate");
         let speed = Series::of(&records, "patches/s", "patches_per_s");
-        progress_png(path, &task.title(), &task.series(&records), &rate, &speed)
+        progress_png(&path, &task.title(), &task.series(&records), &rate, &speed)
     }
 
     /// Everything that a later process needs to resume after `done` steps.

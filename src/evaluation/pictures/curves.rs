@@ -66,13 +66,7 @@ type Plot<'a, 'b> = ChartContext<'a, BitMapBackend<'b>, Cartesian2d<RangedCoordf
 ///
 /// # Errors
 /// The picture cannot be written.
-pub fn progress_png(
-    path: impl AsRef<Path>,
-    title: &str,
-    series: &[Series],
-    lr: &Series,
-    throughput: &Series,
-) -> Result<()> {
+pub fn progress_png(path: &Path, title: &str, series: &[Series], lr: &Series, throughput: &Series) -> Result<()> {
     save_png(path, &progress_picture(title, series, lr, throughput))
 }
 

@@ -5,7 +5,7 @@ mod file;
 
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, Transaction, TransactionBehavior, params};
 
 use crate::base::{Error, Result};
 
@@ -222,13 +222,8 @@ impl Results {
         Ok(added.len())
     }
 
-    fn query<T>(
-        &self,
-        sql: &str,
-        parameters: impl rusqlite::Params,
-        read: impl FnMut(&Row) -> rusqlite::Result<T>,
-    ) -> Result<Vec<T>> {
-        let all = || self.connection.prepare(sql)?.query_map(parameters, read)?.collect::<rusqlite::Result<_>>();
+    fn query<T>(&self, sql: &str, keys: impl Params, read: impl FnMut(&Row) -> rusqlite::Result<T>) -> Result<Vec<T>> {
+        let all = || self.connection.prepare(sql)?.query_map(keys, read)?.collect::<rusqlite::Result<_>>();
         all().map_err(|e| file::error(&self.path, e))
     }
 }
