@@ -43,7 +43,7 @@
 //! 1. A struct whose fields are the plan's tables of the task, with serde defaults. It implements
 //!    [`Tables`](tasks::pretexts::Tables): key, name, tables, presets.
 //! 2. A pretext that hides blocks and fills them in implements
-//!    [`MaskedModelling`](tasks::pretexts::masking::MaskedModelling): the network, the loss and the settings of the blocks. All
+//!    [`MaskedModelling`](tasks::pretexts::masked_modelling::MaskedModelling): the network, the loss and the settings of the blocks. All
 //!    else follows. Any other pretext implements the traits of the next point itself.
 //! 3. [`Pretext`](tasks::pretexts::Pretext): `check` refuses settings that make no sense; `patch_settings` says how patches are read.
 //!    [`Task`](tasks::task::Task): `build` returns the graph for training or validation with a

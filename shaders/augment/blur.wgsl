@@ -13,10 +13,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let stride = vec3<u32>(params.dims.y * params.dims.z, params.dims.z, 1u)[params.axis];
     let i = coordinate(v)[params.axis];
     let base = v - i * stride;
-    let reach = i32(drawn.channels[params.channel].blur[params.axis]);
+    let reach = i32(sampled.channels[params.channel].blur[params.axis]);
     var sum = 0.0;
     for (var k = -reach; k <= reach; k++) {
-        let weight = drawn.channels[params.channel].weights[64u * params.axis + u32(abs(k))];
+        let weight = sampled.channels[params.channel].weights[64u * params.axis + u32(abs(k))];
         sum += weight * x[base + reflect_at_ends(i32(i) + k, n) * stride];
     }
     y[v] = sum;

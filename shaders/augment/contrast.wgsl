@@ -11,5 +11,5 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let m = moments[0];
-    x[v] = min(max((x[v] - m.x) * drawn.channels[params.channel].contrast + m.x, m.y), m.z);
+    x[v] = min(max((x[v] - m.x) * sampled.channels[params.channel].contrast + m.x, m.y), m.z);
 }

@@ -21,7 +21,7 @@ fn taps(first: i32, n: u32) -> vec4<u32> {
 }
 
 fn is_inside(p: Position) -> bool {
-    let last = vec3<i32>(drawn.crop) - 1;
+    let last = vec3<i32>(sampled.crop) - 1;
     return all(p.voxel >= vec3<i32>(0)) && all((p.voxel < last) | ((p.voxel == last) & (p.t == vec3<f32>(0.0))));
 }
 
@@ -33,8 +33,8 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let p = position(at);
     var sum = 0.0;
     if is_inside(p) {
-        let first = p.voxel - drawn.start - 1;
-        let n = drawn.region;
+        let first = p.voxel - sampled.start - 1;
+        let n = sampled.region;
         let kz = taps(first.x, n.x) * (n.y * n.z);
         let ky = taps(first.y, n.y) * n.z;
         let kx = taps(first.z, n.z);

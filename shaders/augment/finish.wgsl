@@ -15,7 +15,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     if v >= voxel_total() { return; }
     var value = x[v];
     if LABELS {
-        if drawn.channels[params.channel].masked != 0u && labels[v] < 0.0 { value = 0.0; }
+        if sampled.channels[params.channel].masked != 0u && labels[v] < 0.0 { value = 0.0; }
     }
     y[params.first + mirrored(coordinate(v))] = value;
 }

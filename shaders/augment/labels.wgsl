@@ -12,9 +12,9 @@ const TIE: f32 = 5e-7;
 const NO_LABEL: i32 = 0x7fffffff;
 
 fn label_at(at: vec3<i32>) -> i32 {
-    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.region)) { return OUTSIDE; }
+    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(sampled.region)) { return OUTSIDE; }
     let u = vec3<u32>(at);
-    return label_of((u.x * drawn.region.y + u.y) * drawn.region.z + u.z);
+    return label_of((u.x * sampled.region.y + u.y) * sampled.region.z + u.z);
 }
 
 // Labels of the eight corners, in pairs along x: the lower four, then the upper four along z. Their weights are those of the
@@ -32,7 +32,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let p = position(coordinate(v));
-    let at = p.voxel - drawn.start;
+    let at = p.voxel - sampled.start;
     let s = 1.0 - p.t;
     let plane = vec4<f32>(s.y * s.z, s.y * p.t.z, p.t.y * s.z, p.t.y * p.t.z);
     var c: Corners;

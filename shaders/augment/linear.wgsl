@@ -6,9 +6,9 @@
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
 
 fn value(at: vec3<i32>) -> f32 {
-    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(drawn.region)) { return 0.0; }
+    if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(sampled.region)) { return 0.0; }
     let u = vec3<u32>(at);
-    return region[(u.x * drawn.region.y + u.y) * drawn.region.z + u.z];
+    return region[(u.x * sampled.region.y + u.y) * sampled.region.z + u.z];
 }
 
 // Along x between two neighbours.
@@ -23,7 +23,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     if v >= voxel_total() { return; }
     let c = coordinate(v);
     let p = position(c);
-    let at = p.voxel - drawn.start;
+    let at = p.voxel - sampled.start;
     let a = between(at, p.t.z);
     let b = between(at + vec3<i32>(0, 1, 0), p.t.z);
     let low = a + (b - a) * p.t.y;

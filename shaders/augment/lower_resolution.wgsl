@@ -11,7 +11,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
     let n = params.dims[params.axis];
-    let few = drawn.channels[params.channel].few[params.axis];
+    let few = sampled.channels[params.channel].few[params.axis];
     let stride = vec3<u32>(params.dims.y * params.dims.z, params.dims.z, 1u)[params.axis];
     let i = coordinate(v)[params.axis];
     let base = v - i * stride;

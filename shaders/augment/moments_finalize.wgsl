@@ -14,7 +14,7 @@ override SLOT: u32 = 0u;
 @compute @workgroup_size(64)
 fn main(@builtin(local_invocation_index) lane: u32) {
     var found = NOTHING;
-    for (var k = lane; k < params.chunks + drawn.zero; k += 64u) { found = joined(found, partial[k]); }
+    for (var k = lane; k < params.chunks + sampled.zero; k += 64u) { found = joined(found, partial[k]); }
     found = of_workgroup(lane, found);
     if lane != 0u { return; }
     let total = f32(voxel_total());

@@ -38,7 +38,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let total = voxel_total();
     let v = 2u * pair;
     if v >= total { return; }
-    let noise = drawn.sigma * normals(threefry(drawn.seed, vec2<u32>(pair, params.channel)));
+    let noise = sampled.sigma * normals(threefry(sampled.seed, vec2<u32>(pair, params.channel)));
     x[v] += noise.x;
     if v + 1u < total { x[v + 1u] += noise.y; }
 }

@@ -15,11 +15,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let width = moments[0].z - moments[0].y;
     var low = moments[0].y;
     var value = x[v];
-    var gamma = drawn.channels[params.channel].gammas.y;
+    var gamma = sampled.channels[params.channel].gammas.y;
     if INVERTED {
         low = -moments[0].z;
         value = -value;
-        gamma = drawn.channels[params.channel].gammas.x;
+        gamma = sampled.channels[params.channel].gammas.x;
     }
     let place = (value - low) / max(width, 1e-7);
     // WGSL leaves the power of 0 open.

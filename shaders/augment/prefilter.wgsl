@@ -21,7 +21,7 @@ fn value(i: u32) -> f32 {
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let line = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
-    let s = drawn.region;
+    let s = sampled.region;
     let n = s[params.axis];
     if line >= s.x * s.y * s.z / n { return; }
     // Neighbouring lines are neighbours in memory, but along the last axis.

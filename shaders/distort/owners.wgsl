@@ -9,7 +9,7 @@
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let w = workgroup.x + workgroup.y * workgroups.x;
-    if w >= drawn.windows { return; }
+    if w >= sampled.windows { return; }
     let window = windows[w];
     let voxels = window.size.x * window.size.y * window.size.z;
     for (var p = lane; p < voxels; p += 64u) {

@@ -55,8 +55,8 @@ fn permuted(p: u32, n: u32, key: vec2<u32>) -> u32 {
 
 // numpy.interp: linear between the points, the outermost y beyond them.
 fn curve_at(x: f32) -> f32 {
-    var low = drawn.zero;
-    var high = drawn.points - 1u;
+    var low = sampled.zero;
+    var high = sampled.points - 1u;
     if x < curve[low].x { return curve[low].y; }
     if x >= curve[high].x { return curve[high].y; }
     // curve[low].x <= x < curve[high].x
@@ -70,8 +70,8 @@ fn curve_at(x: f32) -> f32 {
 }
 
 fn in_a_box(c: vec3<u32>) -> bool {
-    for (var k = drawn.zero; k < drawn.boxes; k++) {
-        let box = drawn.boxed[k];
+    for (var k = sampled.zero; k < sampled.boxes; k++) {
+        let box = sampled.boxed[k];
         if all(c >= box.corner) && all(c < box.corner + box.size) { return true; }
     }
     return false;
@@ -82,23 +82,23 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= params.dims.x * params.dims.y * params.dims.z { return; }
     let c = voxel_of(v, params.dims);
-    if drawn.paint > drawn.zero && in_a_box(c) == (drawn.paint == 1u) {
-        distorted[v] = f32(threefry(drawn.seed, vec2<u32>(v, 0u)).x >> 8u) / 16777216.0;
+    if sampled.paint > sampled.zero && in_a_box(c) == (sampled.paint == 1u) {
+        distorted[v] = f32(threefry(sampled.seed, vec2<u32>(v, 0u)).x >> 8u) / 16777216.0;
         return;
     }
     var source = v;
-    if drawn.windows > drawn.zero {
+    if sampled.windows > sampled.zero {
         let owner = owners[v];
         if owner > 0u {
             let window = windows[owner - 1u];
             let at = c - window.corner;
             let p = (at.x * window.size.y + at.y) * window.size.z + at.z;
             let n = window.size.x * window.size.y * window.size.z;
-            let key = vec2<u32>(mix32(drawn.seed.x ^ mix32(owner)), drawn.seed.y);
+            let key = vec2<u32>(mix32(sampled.seed.x ^ mix32(owner)), sampled.seed.y);
             source = index_of(window.corner + voxel_of(permuted(p, n, key), window.size));
         }
     }
     var value = image[source];
-    if drawn.points > drawn.zero { value = curve_at(value); }
+    if sampled.points > sampled.zero { value = curve_at(value); }
     distorted[v] = value;
 }

@@ -6,7 +6,7 @@ struct Fusion { boxes: u32, classes: u32, zero: u32, pad: u32, box: array<Box> }
 
 struct Params { dims: vec3<u32>, pad: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> drawn: Fusion;
+@group(0) @binding(1) var<storage, read> sampled: Fusion;
 @group(0) @binding(2) var<storage, read_write> foreground: array<f32>;
 @group(0) @binding(3) var<storage, read_write> background: array<f32>;
 @group(0) @binding(4) var<storage, read_write> fused: array<f32>;
@@ -21,15 +21,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let rest = v - z * plane;
     let y = rest / params.dims.z;
     let c = vec3<u32>(z, y, rest - y * params.dims.z);
-    var label = drawn.zero;
-    for (var k = drawn.boxes; k > drawn.zero; k--) {
-        let box = drawn.box[k - 1u];
+    var label = sampled.zero;
+    for (var k = sampled.boxes; k > sampled.zero; k--) {
+        let box = sampled.box[k - 1u];
         if all(c >= box.corner) && all(c < box.corner + box.size) {
             label = box.class_index;
             break;
         }
     }
-    let a = f32(label) / f32(drawn.classes - 1u);
+    let a = f32(label) / f32(sampled.classes - 1u);
     fused[v] = a * foreground[v] + (1.0 - a) * background[v];
     classes[v] = f32(label);
 }

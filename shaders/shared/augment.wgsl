@@ -1,4 +1,4 @@
-// What is drawn for one sample. A patch of `dims` voxels, about the centre of a crop, is cut from the region of the crop that was
+// What is sampled for one sample. A patch of `dims` voxels, about the centre of a crop, is cut from the region of the crop that was
 // uploaded. Coordinates are (z, y, x), z slowest; images are single floats in C order, channel after channel.
 
 struct Channel {
@@ -29,10 +29,10 @@ struct Sample {
 // `mirror` masks the bits that a kernel heeds; `first` is where its channel starts in what it writes.
 struct Params { dims: vec3<u32>, channel: u32, axis: u32, mirror: u32, chunks: u32, first: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> drawn: Sample;
+@group(0) @binding(1) var<storage, read> sampled: Sample;
 
 fn voxel_total() -> u32 {
-    return params.dims.x * params.dims.y * params.dims.z + drawn.zero;
+    return params.dims.x * params.dims.y * params.dims.z + sampled.zero;
 }
 
 fn coordinate(v: u32) -> vec3<u32> {
@@ -43,9 +43,9 @@ fn coordinate(v: u32) -> vec3<u32> {
     return vec3<u32>(z, y, rest - y * params.dims.z);
 }
 
-// Index in the patch of a voxel that is mirrored as drawn.
+// Index in the patch of a voxel that is mirrored as sampled.
 fn mirrored(c: vec3<u32>) -> u32 {
-    let flips = (vec3<u32>(drawn.mirror & params.mirror) & vec3<u32>(1u, 2u, 4u)) != vec3<u32>(0u);
+    let flips = (vec3<u32>(sampled.mirror & params.mirror) & vec3<u32>(1u, 2u, 4u)) != vec3<u32>(0u);
     let m = select(c, params.dims - 1u - c, flips);
     return (m.x * params.dims.y + m.y) * params.dims.z + m.z;
 }
@@ -59,9 +59,9 @@ fn position(c: vec3<u32>) -> Position {
     let o = 2 * vec3<i32>(c) - vec3<i32>(params.dims) + 1; // twice the offset from the centre
     let half = vec3<f32>(o);
     var p: Position;
-    let whole = 4096 * (vec3<i32>(drawn.crop) - 1) + vec3<i32>(
-        dot(drawn.matrix[0].xyz, o), dot(drawn.matrix[1].xyz, o), dot(drawn.matrix[2].xyz, o));
-    let rest = vec3<f32>(dot(drawn.rest[0].xyz, half), dot(drawn.rest[1].xyz, half), dot(drawn.rest[2].xyz, half));
+    let whole = 4096 * (vec3<i32>(sampled.crop) - 1) + vec3<i32>(
+        dot(sampled.matrix[0].xyz, o), dot(sampled.matrix[1].xyz, o), dot(sampled.matrix[2].xyz, o));
+    let rest = vec3<f32>(dot(sampled.rest[0].xyz, half), dot(sampled.rest[1].xyz, half), dot(sampled.rest[2].xyz, half));
     p.voxel = whole >> vec3<u32>(13u);
     p.t = vec3<f32>(whole & vec3<i32>(8191)) / 8192.0 + rest;
     let below = p.t < vec3<f32>(0.0);

@@ -15,7 +15,7 @@ struct Distortion {
 
 struct Params { dims: vec3<u32>, pad: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> drawn: Distortion;
+@group(0) @binding(1) var<storage, read> sampled: Distortion;
 
 fn index_of(c: vec3<u32>) -> u32 {
     return (c.x * params.dims.y + c.y) * params.dims.z + c.z;

@@ -6,7 +6,8 @@
 //! (every stage but the first).
 
 use super::Tables;
-use super::masking::{FilledIn, Loss, MaskedModelling, Masking};
+use super::masked_modelling::{FilledIn, Loss, MaskedModelling};
+use super::masking::Masking;
 use super::zero;
 use crate::base::Result;
 use crate::compute::graph::{Graph, Mask, TensorId, VoxelLayout, product};

@@ -11,6 +11,7 @@ pub mod volume_fusion;
 
 mod common;
 mod intensities;
+pub mod masked_modelling;
 pub mod masking;
 mod pictures;
 mod zero;

@@ -3,7 +3,8 @@
 //! of a hidden block; here for its voxels).
 
 use super::Tables;
-use super::masking::{FilledIn, Loss, MaskedModelling, Masking};
+use super::masked_modelling::{FilledIn, Loss, MaskedModelling};
+use super::masking::Masking;
 use crate::compute::graph::{Graph, TensorId, VoxelLayout};
 use crate::compute::model;
 use crate::data::augment;

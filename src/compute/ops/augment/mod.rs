@@ -2,7 +2,7 @@
 //! and labels that the network reads.
 //!
 //! A sample's inputs are its numbers, the region of each channel, and the region of the label map. The region may have any shape that
-//! fits; the host says which with the numbers. What was not drawn is switched off and costs nothing;
+//! fits; the host says which with the numbers. What was not sampled is off and costs nothing;
 //! where nothing is sampled the image is the region, bit for bit. Nothing here has a gradient, and nothing is made at random on the
 //! device: the same upload gives the same bits.
 
@@ -118,7 +118,7 @@ shader_struct! {
         dims: [u32; 3],
         channel: u32,
         axis: u32,
-        /// Bits of the axes that the kernel mirrors where they are drawn.
+        /// Bits of the axes that the kernel mirrors where they were sampled.
         mirror: u32,
         chunks: u32,
         /// Where the channel starts in what is written.
