@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::adaptation;
 use super::read::{About, Content};
 use crate::base::Result;
 use crate::compute::model::state_dict;
 use crate::formats::torch::{self, Entry, Numbers, Value, Weight};
+use crate::inference::adaptation;
+use crate::inference::weights::credits;
 
 /// A trainer of nnU-Net that builds the network of the plans as they are.
 const TRAINER: &str = "nnUNetTrainer";
@@ -64,6 +65,12 @@ pub fn write(path: &Path, content: &Content) -> Result<()> {
         }
         About::Pretraining { adaptation: Some(plan) } => entries.push((adaptation::KEY, value(Value::from_json(plan)))),
         About::Pretraining { adaptation: None } => {}
+    }
+    if let Some(citations) = &content.credits.citations {
+        entries.push((credits::CITATIONS, value(Value::from_json(citations))));
+    }
+    if let Some(licence) = &content.credits.licence {
+        entries.push((credits::LICENCE, value(Value::Str(licence.clone()))));
     }
     torch::write(path, &entries)
 }
