@@ -116,3 +116,61 @@ impl Machine<'_> {
         object
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::pickle::parse;
+    use super::super::value::Value;
+    use serde_json::json;
+
+    // Written by Python's pickle.dumps, of
+    // {"network_weights": {}, "init_args": {"plan": {"a": 1}, "pretrain_json": {"datasets": ...}, "fold": "all", "other": t1},
+    //  "adaptation": {name: t1, mod: [1, 2], "again": first scan}}, where name, mod and t1 are strings of the scans as well.
+
+    /// Protocol 2; `datasets` has two keys, the first with two scans.
+    const TWO: &[u8] = b"\x80\x02}q\x00(X\x0f\x00\x00\x00network_weightsq\x01}q\x02X\x09\x00\x00\x00init_argsq\x03}q\x04(X\x04\x00\x00\
+          \x00planq\x05}q\x06X\x01\x00\x00\x00aq\x07K\x01sX\x0d\x00\x00\x00pretrain_jsonq\x08}q\x09X\x08\x00\x00\x00datase\
+          tsq\x0a}q\x0b(X\x02\x00\x00\x00d1q\x0c]q\x0d(}q\x0e(X\x04\x00\x00\x00nameq\x0fX\x05\x00\x00\x00sub-0q\x10X\x08\
+          \x00\x00\x00modalityq\x11X\x03\x00\x00\x00T1wq\x12X\x01\x00\x00\x00qq\x13G@\x00\x00\x00\x00\x00\x00\x00X\x01\x00\
+          \x00\x00mq\x14}q\x15h\x07NsX\x01\x00\x00\x00tq\x16K\x01K\x02K\x03\x86q\x17\x86q\x18u}q\x19(h\x0fX\x05\x00\x00\
+          \x00sub-1q\x1ah\x11h\x12h\x13G@\x00\x00\x00\x00\x00\x00\x00h\x14}q\x1bh\x07Nsh\x16h\x18ueX\x02\x00\x00\x00d2q\
+          \x1c}q\x1dusX\x04\x00\x00\x00foldq\x1eX\x03\x00\x00\x00allq\x1fX\x05\x00\x00\x00otherq h\x12uX\x0a\x00\x00\x00ad\
+          aptationq!}q\"(h\x0fh\x12h\x11]q#(K\x01K\x02eX\x05\x00\x00\x00againq$h\x0euu.";
+    /// Protocol 4; every dictionary around the one scan has one key.
+    const ONE: &[u8] = b"\x80\x04\x95\xeb\x00\x00\x00\x00\x00\x00\x00}\x94(\x8c\x0fnetwork_weights\x94}\x94\x8c\x09init_args\x94}\x94(\
+          \x8c\x04plan\x94}\x94\x8c\x01a\x94K\x01s\x8c\x0dpretrain_json\x94}\x94\x8c\x08datasets\x94}\x94\x8c\x02d1\x94]\
+          \x94}\x94(\x8c\x04name\x94\x8c\x05sub-0\x94\x8c\x08modality\x94\x8c\x03T1w\x94\x8c\x01q\x94G@\x00\x00\x00\x00\
+          \x00\x00\x00\x8c\x01m\x94}\x94h\x07Ns\x8c\x01t\x94K\x01K\x02K\x03\x86\x94\x86\x94uass\x8c\x04fold\x94\x8c\x03all\
+          \x94\x8c\x05other\x94h\x12u\x8c\x0aadaptation\x94}\x94(h\x0fh\x12h\x11]\x94(K\x01K\x02e\x8c\x05again\x94h\x0euu.";
+
+    #[test]
+    fn a_list_of_scans_is_passed_over_and_its_strings_are_not_lost() {
+        for pickle in [TWO, ONE] {
+            let root = parse(pickle).unwrap().root;
+            let get = |keys: &[&str]| keys.iter().try_fold(&root, |value, key| value.get(key)).unwrap();
+            assert_eq!(get(&["init_args", "plan"]).to_json(), Some(json!({ "a": 1 })));
+            assert!(matches!(get(&["init_args", "pretrain_json"]), Value::Opaque(_)));
+            assert_eq!(get(&["init_args", "fold"]).to_json(), Some(json!("all")));
+            assert_eq!(get(&["init_args", "other"]).to_json(), Some(json!("T1w")));
+            assert_eq!(get(&["adaptation", "name"]).to_json(), Some(json!("T1w")));
+            assert_eq!(get(&["adaptation", "modality"]).to_json(), Some(json!([1, 2])));
+            assert!(matches!(get(&["adaptation", "again"]), Value::Opaque(_)));
+        }
+    }
+
+    #[test]
+    fn a_pickle_that_ends_within_such_a_list_is_refused() {
+        for pickle in [TWO, ONE] {
+            (1..pickle.len()).for_each(|length| assert!(parse(&pickle[..length]).is_err(), "{length}"));
+        }
+    }
+
+    /// Each value looks at all that follows it; that this is not done over and over bounds the time.
+    #[test]
+    fn values_in_one_another_take_no_more_than_their_bytes() {
+        let key = b"X\x0d\0\0\0pretrain_json";
+        let nested = [&b"\x80\x02}"[..], &[&key[..], b"}"].concat().repeat(100_000)].concat();
+        assert!(parse(&nested).is_err());
+        assert!(parse(&[&nested[..], &b"s".repeat(100_000), b"."].concat()).is_err(), "too deep");
+    }
+}

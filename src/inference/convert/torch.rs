@@ -25,7 +25,11 @@ const LOGGED: [&str; 8] = [
 
 /// Writes a `.pth` that lists every weight under all names that nnU-Net's networks have for it.
 pub fn write(path: &Path, content: &Content) -> Result<()> {
-    let names: Vec<Vec<String>> = content.weights.iter().map(|w| state_dict::names(&w.name)).collect();
+    let mut names: Vec<Vec<String>> = content.weights.iter().map(|w| state_dict::names(&w.name)).collect();
+    // A decoder knows its encoder; an encoder alone has only its own names.
+    if !content.weights.iter().any(|w| w.name.starts_with("decoder.")) {
+        names.iter_mut().for_each(|names| names.retain(|name| !name.starts_with("decoder.")));
+    }
     let mut weights = Vec::new();
     for (tensor, names) in content.weights.iter().zip(&names) {
         for name in names {

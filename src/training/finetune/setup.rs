@@ -164,6 +164,11 @@ impl Setup {
         plan.transfer.part = wanted.transfer.unwrap_or(plan.transfer.part);
         plan.transfer.stem = wanted.stem.unwrap_or(plan.transfer.stem);
         plan.transfer.dynamic = request.dynamic;
+        if request.dynamic && plan.transfer.part != TransferScope::Encoder {
+            let what =
+                "--dynamic transfers the encoder alone, since stages of decoders do not match; leave out --transfer";
+            return Err(Error::Usage(what.into()));
+        }
         plan.data.fold = request.fold.clone();
         plan.data.cases = request.cases;
         plan.data.dataset = name_of(&raw.folder);
