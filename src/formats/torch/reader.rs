@@ -14,6 +14,8 @@ use crate::base::{Error, Result};
 
 /// The largest pickle that is read: 512 MiB. Those of nnU-Net have some 100 kB; nnssl's, with a list of all scans, some 80 MB.
 const MAX_PICKLE: u64 = 1 << 29;
+/// PyTorch does not compress. A pickle that somebody compressed may be larger than the file, up to this: 64 MiB.
+const MAX_COMPRESSED_PICKLE: u64 = 1 << 26;
 /// Storages may be this many times as large as the file, for archives that somebody compressed.
 const MAX_EXPANSION: u64 = 64;
 /// A tensor that shows the same numbers over and over (`expand`) may do so up to this number of elements.
@@ -61,7 +63,8 @@ impl Archive {
             let cause = format!("its numbers are stored as {:?}-endian", String::from_utf8_lossy(&order));
             return Err(Error::file(path, cause, "Load it in Python and save it again on a little-endian machine"));
         }
-        let pickle = member("data.pkl", MAX_PICKLE)?.ok_or_else(|| missing(path, "data.pkl"))?;
+        let pickle = member("data.pkl", MAX_PICKLE.min(size.max(MAX_COMPRESSED_PICKLE)))?
+            .ok_or_else(|| missing(path, "data.pkl"))?;
         let parsed = pickle::parse(&pickle).map_err(|cause| {
             let cause = format!("its dictionary (data.pkl) cannot be read: {cause}");
             Error::file(path, cause, format!("{DAMAGED}. If it is whole: {SAVE_AGAIN}"))

@@ -158,6 +158,9 @@ impl WeightFile {
     fn name_modules(&mut self, stem: Option<&str>) -> Result<()> {
         let refused = |cause: String, remedy: &str| Err(Error::file(&self.path, cause, remedy));
         let said = self.adaptation.as_ref();
+        let encoder = said.and_then(|a| a.encoder.clone()).filter(|name| name != STAGES);
+        // The first convolution of a plain network is in the first of its stages.
+        let said = said.filter(|a| a.architecture.as_ref().is_ok_and(|a| a.residual));
         if let Some(list) = said.map(|a| &a.projections).filter(|list| !list.is_empty())
             && !list.iter().any(|name| self.tensors.contains_key(&format!("{name}.weight")))
         {
@@ -167,7 +170,6 @@ impl WeightFile {
             );
             return refused(cause, "Take the adaptation plan that belongs to the checkpoint");
         }
-        let encoder = said.and_then(|a| a.encoder.clone()).filter(|name| name != STAGES);
         let named = said.and_then(|a| a.stem.clone()).filter(|name| !name.starts_with(STAGES));
         let stem = stem.map(|id| format!("{STEM}.{id}")).or(named).filter(|name| name != STEM);
         for (from, to) in [(&encoder, STAGES), (&stem, STEM)] {
