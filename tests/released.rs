@@ -131,6 +131,15 @@ fn the_stem_is_the_one_that_the_adaptation_plan_names_or_the_user() {
     two["key_to_stem"] = json!("encoder.stem.47");
     two["keys_to_in_proj"] = json!(["encoder.stem.47.convs.0.conv"]);
     let split = |name: &str| Some(name.replace("encoder.stem.", "encoder.stem.47."));
+    let other = |name: &str| match name {
+        // Beside it another data set's, in the place of a tensor that is not needed.
+        "decoder.seg_layers.0.bias" => Some("encoder.stem.12.convs.0.conv.bias".to_string()),
+        _ => split(name),
+    };
+    place.checkpoint("two.pth", other, &[("nnssl_adaptation_plan", two.clone())]);
+    place.done(&["convert", "two.pth", "two.safetensors"]);
+    place.done(&["convert", "two.safetensors", "two_again.pth"]);
+    all(&place.dry_run("two_again.pth", &[]), &["features = [4, 8, 8]"]);
     place.checkpoint("named.pth", split, &[("nnssl_adaptation_plan", two.clone())]);
     place.checkpoint("unnamed.pth", split, &[]);
     all(&place.dry_run("named.pth", &[]), &["features = [4, 8, 8]"]);

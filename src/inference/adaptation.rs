@@ -76,6 +76,24 @@ impl Adaptation {
     }
 }
 
+impl Adaptation {
+    /// Its JSON for the same weights under nnU-Net's names of encoder and stem, as this program writes them.
+    pub fn for_usual_names(&self) -> Value {
+        let mut json = self.json.clone();
+        let stem = self.stem.as_deref().filter(|stem| stem.starts_with("encoder.stem."));
+        if let Some(stem) = stem {
+            json["key_to_stem"] = json!("encoder.stem");
+            let usual =
+                |name: &String| name.strip_prefix(stem).map_or(name.clone(), |rest| format!("encoder.stem{rest}"));
+            json["keys_to_in_proj"] = self.projections.iter().map(usual).collect();
+        }
+        if self.encoder.is_some() {
+            json["key_to_encoder"] = json!("encoder.stages");
+        }
+        json
+    }
+}
+
 /// The network of one of nnssl's classes.
 fn architecture_from(class: &str, plans: &Value) -> Result<Architecture, String> {
     match class {

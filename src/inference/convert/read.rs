@@ -8,7 +8,7 @@ use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::{predictor, state_dict};
 use crate::formats::torch::Tensor;
-use crate::inference::adaptation;
+use crate::inference::adaptation::{self, Adaptation};
 use crate::inference::predict::model::SegmentationModel;
 use crate::inference::weights::credits::Credits;
 use crate::inference::weights::{PREPROCESSING, WeightFile, preprocessing};
@@ -134,7 +134,7 @@ fn epoch(file: &WeightFile, plan: &str) -> u64 {
 
 /// nnssl's adaptation plan: the one that the checkpoint carries, or the one that follows from the plan of our pre-training.
 fn adaptation_of(file: &WeightFile, plan: &str) -> Result<Option<Value>> {
-    let carried = file.adaptation().map(|a| a.json.clone());
+    let carried = file.adaptation().map(Adaptation::for_usual_names);
     let Some(plan) = plan::Plan::parse(plan).ok().filter(|_| !file.is_torch()) else { return Ok(carried) };
     let text = file.beside(&[&format!("extra.{PREPROCESSING}")]);
     let settings = preprocessing(file.path(), text.as_ref().and_then(Value::as_str))?;

@@ -174,12 +174,18 @@ impl WeightFile {
         let stem = stem.map(|id| format!("{STEM}.{id}")).or(named).filter(|name| name != STEM);
         for (from, to) in [(&encoder, STAGES), (&stem, STEM)] {
             let Some(from) = from else { continue };
-            let below = format!("{from}.");
-            let (moved, rest): (Vec<_>, Vec<_>) =
-                std::mem::take(&mut self.tensors).into_iter().partition(|(name, _)| name.starts_with(&below));
-            let found = !moved.is_empty();
-            let moved = moved.into_iter().map(|(name, entry)| (format!("{to}.{}", &name[below.len()..]), entry));
-            self.tensors = rest.into_iter().chain(moved).collect();
+            let below = [format!("{from}."), format!("decoder.{from}.")];
+            let above = [format!("{to}."), format!("decoder.{to}.")];
+            let moved = |name: &str| {
+                below
+                    .iter()
+                    .zip(&above)
+                    .find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from.as_str())?)))
+            };
+            let before = std::mem::take(&mut self.tensors);
+            let found = before.keys().any(|name| name.starts_with(&below[0]));
+            self.tensors = before.into_iter().map(|(name, entry)| (moved(&name).unwrap_or(name), entry)).collect();
+            let below = &below[0];
             if !found {
                 let stems = self.stems().join(", ");
                 let stems = if stems.is_empty() { String::new() } else { format!("; its stems are {stems}") };
@@ -193,7 +199,8 @@ impl WeightFile {
         }
         if stem.is_some() {
             let others = self.stems();
-            self.tensors.retain(|name, _| !others.iter().any(|id| name.starts_with(&format!("{STEM}.{id}."))));
+            let is_other = |name: &str| others.iter().any(|id| name.starts_with(&format!("{STEM}.{id}.")));
+            self.tensors.retain(|name, _| !is_other(name.strip_prefix("decoder.").unwrap_or(name)));
         }
         Ok(())
     }
