@@ -3,11 +3,13 @@
 use super::{Common, at_least_one, names, print, whole_number};
 use crate::base::{Error, Result, budget, gib};
 use crate::compute::graph::Precision;
+use crate::compute::model::predictor;
 use crate::evaluation::evaluate::table;
 use crate::tasks::plan::finetune::{PRESETS, SCHEDULES, Stem, TransferScope};
 use crate::training::finetune::Options;
 use crate::training::finetune::run::{finetune, trainer};
-use crate::training::finetune::setup::{Finetune as Tuning, Request, Setup};
+use crate::training::finetune::setup::{Finetune as Tuning, Like, Request, Setup};
+use crate::training::finetune::transfer::initial;
 use clap::Args;
 use std::path::PathBuf;
 
@@ -24,6 +26,18 @@ pub struct Finetune {
     /// Pre-trained network: a run folder or checkpoint of `spark3d pretrain`, of nnssl, of nnU-Net; or scratch
     #[arg(long, value_name = "CHECKPOINT|scratch")]
     from: String,
+    /// Of a checkpoint with several stems, the data set whose stem is used [default: the one that its adaptation plan names]
+    #[arg(long, value_name = "ID")]
+    from_stem: Option<String>,
+    /// Voxel size that the cases get, where --from names a checkpoint and --plans is not given
+    #[arg(long, value_enum, default_value_t)]
+    like: Like,
+    /// Voxel edge lengths in mm along (z, y, x) for --like fixed [default: 1,1,1]
+    #[arg(long, value_name = "Z,Y,X", value_delimiter = ',', num_args = 1, allow_hyphen_values = true)]
+    spacing: Vec<f64>,
+    /// Take the network of --plans, and of the checkpoint what fits it, as nnU-Net's DynamicPretrainedTrainer does
+    #[arg(long, requires = "plans")]
+    dynamic: bool,
     /// Fold of the five-fold cross-validation: a number, or all to train on everything
     #[arg(long, default_value = "0")]
     fold: String,
@@ -92,6 +106,10 @@ impl Finetune {
             fold: self.fold.clone(),
             cases: self.cases.unwrap_or(0),
             seed: self.seed,
+            from_stem: self.from_stem.clone(),
+            like: if self.spacing.is_empty() { self.like } else { Like::Fixed },
+            spacing: self.spacing()?,
+            dynamic: self.dynamic,
             finetune: Tuning {
                 preset: Some(self.preset.clone()),
                 schedule: self.schedule.clone(),
@@ -129,11 +147,45 @@ impl Finetune {
     }
 }
 
+impl Finetune {
+    /// The numbers of --spacing.
+    fn spacing(&self) -> Result<Option<[f64; 3]>> {
+        let given = match self.spacing[..] {
+            [] => return Ok(None),
+            [one] => [one; 3],
+            [z, y, x] => [z, y, x],
+            _ => return Err(Error::Usage("--spacing takes one number or three, such as 1 or 3,0.8,0.8".into())),
+        };
+        if given.iter().any(|mm| !(mm.is_finite() && *mm > 0.0)) {
+            return Err(Error::Usage(format!("--spacing is {given:?}; give lengths above zero in mm")));
+        }
+        if self.like != Like::Fixed && self.like != Like::default() {
+            return Err(Error::Usage("--spacing goes with --like fixed alone; leave one of them out".into()));
+        }
+        Ok(Some(given))
+    }
+}
+
 /// The plan with the memory of its phases, before anything is allocated.
 fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
     let gpu = common.gpu()?;
     gpu.require(setup.plan.train.precision)?;
     print(setup.plan.to_toml());
+    let network = &setup.plan.network;
+    if let Some(file) = &setup.from {
+        let parameters = predictor(network, setup.plan.train.patch, setup.plan.train.precision).graph.parameters;
+        let start = initial(&parameters, &setup.plan, Some(file))?;
+        let transferred = start.fates.iter().filter(|fate| fate.is_transferred()).count();
+        print(format!("# {transferred} of {} parameter tensors from {}", parameters.list.len(), file.path().display()));
+        for (p, fate) in parameters.list.iter().zip(&start.fates) {
+            log::info!("{}: {fate}", p.name);
+        }
+        file.credits()?
+            .message(file.path())
+            .iter()
+            .flat_map(|text| text.lines())
+            .for_each(|line| print(format!("# {line}")));
+    }
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
     let allowed = budget(common.memory, &gpu.facts().kind);
     let trainer = trainer(&gpu, setup, allowed);

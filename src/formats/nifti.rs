@@ -78,6 +78,12 @@ impl Geometry {
         [2, 1, 0].map(|a| s[self.orientation.source[a]])
     }
 
+    /// Voxel edge lengths in mm and voxels along the file's own axes, the last first.
+    pub fn as_stored(&self) -> ([f64; 3], [usize; 3]) {
+        let s = affine::spacing(&self.header.affine);
+        ([2, 1, 0].map(|a| s[a]), [2, 1, 0].map(|a| self.header.dims[a]))
+    }
+
     /// Canonical voxel (x, y, z) → mm.
     pub fn canonical_affine(&self) -> Affine {
         self.orientation.canonical_affine(&self.header.affine, self.header.dims)

@@ -1,5 +1,6 @@
 //! What is done with a trained network: reading its weights, predicting, reconstructing, converting.
 
+pub mod adaptation;
 pub mod architecture;
 pub mod convert;
 pub mod predict;

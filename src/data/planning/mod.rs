@@ -23,9 +23,38 @@ pub use planner::{Options, Plan, Planner, plan};
 pub use table::table;
 
 use crate::base::{self, Error, Result};
-use crate::data::RawDataset;
 use crate::data::preprocess::Event;
+use crate::data::{RawCase, RawDataset};
+use crate::formats::nifti::geometry;
 use crate::formats::nnunet::{Reader, read_json};
+
+/// Voxel edge lengths in mm (z, y, x) of each case and its shape, by the headers of its first image: in canonical axes, or in the
+/// order of its file.
+fn geometries(raw: &RawDataset, reorient: bool) -> Result<Vec<([f64; 3], [usize; 3])>> {
+    let of = |case: &RawCase| {
+        let found = geometry(&case.images[0])?;
+        Ok(if reorient { (found.spacing(), found.shape()) } else { found.as_stored() })
+    };
+    raw.cases.iter().map(of).collect()
+}
+
+/// Voxel edge lengths in mm (z, y, x) of each case, in canonical axes or in the order of its file.
+///
+/// # Errors
+/// A header cannot be read.
+pub fn spacings(raw: &RawDataset, reorient: bool) -> Result<Vec<(String, [f64; 3])>> {
+    Ok(raw.ids().into_iter().zip(geometries(raw, reorient)?.into_iter().map(|g| g.0)).collect())
+}
+
+/// The voxel size (z, y, x) that nnU-Net plans for a data set: the median, finer along a thick axis. Only headers are read, so that
+/// shapes, by which an axis is thick, are those before cropping.
+///
+/// # Errors
+/// A header cannot be read.
+pub fn planned_spacing(raw: &RawDataset, reorient: bool) -> Result<[f64; 3]> {
+    let (spacings, shapes): (Vec<_>, Vec<_>) = geometries(raw, reorient)?.into_iter().unzip();
+    Ok(planner::target_spacing(&spacings, &shapes))
+}
 
 /// What is asked for.
 #[derive(Clone, Debug)]

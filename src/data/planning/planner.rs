@@ -144,7 +144,8 @@ pub struct Plan {
 pub fn plan(fingerprint: &Fingerprint, dataset: &Dataset, options: &Options) -> Result<Plan> {
     options.check()?;
     fingerprint.check(dataset.channels.len())?;
-    let spacing = options.spacing.unwrap_or_else(|| target_spacing(fingerprint));
+    let spacing =
+        options.spacing.unwrap_or_else(|| target_spacing(&fingerprint.spacings, &fingerprint.shapes_after_crop));
     let largest = (1..3).fold(0, |best, a| if spacing[a] > spacing[best] { a } else { best });
     let others: Vec<usize> = (0..3).filter(|&a| a != largest).collect();
     let transpose = [largest, others[0], others[1]];
@@ -194,15 +195,15 @@ fn normalization_of(channel: &str) -> Normalization {
 }
 
 /// The median of each axis; of thick slices the tenth percentile along the thick axis, so that few images lose resolution.
-fn target_spacing(fingerprint: &Fingerprint) -> [f64; 3] {
-    let mut spacing = [0, 1, 2].map(|a| percentile(&fingerprint.spacings, 50.0, |s| s[a]));
-    let size = [0, 1, 2].map(|a| percentile(&fingerprint.shapes_after_crop, 50.0, |s| s[a] as f64));
+pub(super) fn target_spacing(spacings: &[[f64; 3]], shapes: &[[usize; 3]]) -> [f64; 3] {
+    let mut spacing = [0, 1, 2].map(|a| percentile(spacings, 50.0, |s| s[a]));
+    let size = [0, 1, 2].map(|a| percentile(shapes, 50.0, |s| s[a] as f64));
     let worst = (1..3).fold(0, |best, a| if spacing[a] > spacing[best] { a } else { best });
     let others = || (0..3).filter(|&a| a != worst);
     let coarsest = others().map(|a| spacing[a]).fold(0.0, f64::max);
     let fewest = others().map(|a| size[a]).fold(f64::INFINITY, f64::min);
     if spacing[worst] > ANISOTROPY * coarsest && size[worst] * ANISOTROPY < fewest {
-        let tenth = percentile(&fingerprint.spacings, 10.0, |s| s[worst]);
+        let tenth = percentile(spacings, 10.0, |s| s[worst]);
         // It stays the thickest axis.
         spacing[worst] = if tenth < coarsest { coarsest + 1e-5 } else { tenth };
     }

@@ -276,7 +276,11 @@ fn triple(v: &Value) -> Option<[usize; 3]> {
 }
 
 impl Architecture {
-    fn from_json(a: &Value) -> Cause<Self> {
+    /// From the `architecture` of a configuration.
+    ///
+    /// # Errors
+    /// It is not a network that is supported: the cause alone.
+    pub fn from_json(a: &Value) -> Cause<Self> {
         let class = a.get("network_class_name").and_then(Value::as_str).unwrap_or_default();
         let residual = match class.rsplit('.').next() {
             Some("ResidualEncoderUNet") => true,

@@ -13,6 +13,7 @@ mod globals;
 mod objects;
 mod pickle;
 mod reader;
+mod skip;
 mod value;
 mod writer;
 

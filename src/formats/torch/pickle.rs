@@ -11,23 +11,38 @@ pub(super) fn parse(pickle: &[u8]) -> Result<Parsed> {
     // A byte of an honest pickle costs less than two units: opcodes, objects and values, each one unit. The rest is for
     // values that several dictionaries share, which become copies.
     let objects = Objects::new(pickle.len().saturating_mul(4).saturating_add(1 << 20));
-    let mut machine = Machine { pickle, at: 0, objects, stack: vec![], marks: vec![], memo: HashMap::new() };
+    let mut machine = Machine {
+        pickle,
+        at: 0,
+        objects,
+        stack: vec![],
+        marks: vec![],
+        memo: HashMap::new(),
+        passed: HashMap::new(),
+        skipped: 0,
+    };
     let root = machine.run().map_err(|cause| format!("{cause} (byte {} of the pickle)", machine.at))?;
     machine.objects.finish(root)
 }
 
-struct Machine<'a> {
+pub(super) struct Machine<'a> {
     pickle: &'a [u8],
-    at: usize,
-    objects: Objects,
-    stack: Vec<Id>,
+    /// The next byte.
+    pub(super) at: usize,
+    pub(super) objects: Objects,
+    pub(super) stack: Vec<Id>,
     /// Heights of the stack at which marks were set.
     marks: Vec<usize>,
-    memo: HashMap<usize, Id>,
+    /// Objects that later opcodes refer to, by their numbers.
+    pub(super) memo: HashMap<usize, Id>,
+    /// Likewise, of values that were passed over: where in the pickle the object was made.
+    pub(super) passed: HashMap<u32, u32>,
+    /// How many values were passed over.
+    pub(super) skipped: usize,
 }
 
 /// Bytes of the number, length or place that follows an opcode.
-fn width(opcode: u8) -> usize {
+pub(super) fn width(opcode: u8) -> usize {
     match opcode {
         b'K' | 0x8a | b'U' | 0x8c | b'C' | b'q' | b'h' => 1,
         b'M' => 2,
@@ -83,10 +98,22 @@ impl<'a> Machine<'a> {
                     let place = self.length(opcode)?;
                     self.memo.insert(place, self.top()?);
                 }
-                0x94 => _ = self.memo.insert(self.memo.len(), self.top()?),
+                0x94 => _ = self.memo.insert(self.memo.len() + self.passed.len(), self.top()?),
                 b'h' | b'j' => {
-                    let place = self.length(opcode)?;
-                    self.stack.push(*self.memo.get(&place).ok_or("refers to an object that was never kept")?);
+                    let number = self.length(opcode)?;
+                    let known = self.memo.get(&number).copied();
+                    let id = match (known, self.passed.get(&(number as u32)).copied()) {
+                        (Some(id), _) => id,
+                        (None, Some(place)) => {
+                            let object = self.passed(place as usize)?;
+                            let id = self.objects.keep(object)?;
+                            self.passed.remove(&(number as u32));
+                            self.memo.insert(number, id);
+                            id
+                        }
+                        (None, None) => return Err("refers to an object that was never kept".into()),
+                    };
+                    self.stack.push(id);
                 }
 
                 b'b' => {
@@ -95,7 +122,7 @@ impl<'a> Machine<'a> {
                     globals::set_state(&mut self.objects, instance, state);
                 }
                 _ => {
-                    let object = self.object(opcode)?;
+                    let object = if self.begins_skipped(opcode) { self.skip()? } else { self.object(opcode)? };
                     let id = self.objects.keep(object)?;
                     self.stack.push(id);
                 }
@@ -104,7 +131,7 @@ impl<'a> Machine<'a> {
     }
 
     /// What an opcode makes that puts a new object onto the stack.
-    fn object(&mut self, opcode: u8) -> Result<Object> {
+    pub(super) fn object(&mut self, opcode: u8) -> Result<Object> {
         Ok(match opcode {
             b'N' => Object::None,
             0x88 | 0x89 => Object::Bool(opcode == 0x88),
@@ -153,7 +180,7 @@ impl<'a> Machine<'a> {
 
     // Bytes
 
-    fn take(&mut self, count: usize) -> Result<&'a [u8]> {
+    pub(super) fn take(&mut self, count: usize) -> Result<&'a [u8]> {
         let end = self.at.checked_add(count).filter(|&end| end <= self.pickle.len());
         let end = end.ok_or_else(|| format!("the pickle ends early, after {} bytes", self.pickle.len()))?;
         let bytes = &self.pickle[self.at..end];
@@ -168,7 +195,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The unsigned number that follows `opcode`. One that does not fit is as impossible a length as any.
-    fn length(&mut self, opcode: u8) -> Result<usize> {
+    pub(super) fn length(&mut self, opcode: u8) -> Result<usize> {
         let mut bytes = [0; 8];
         let size = width(opcode);
         bytes[..size].copy_from_slice(self.take(size)?);
@@ -183,7 +210,7 @@ impl<'a> Machine<'a> {
         Ok(bytes)
     }
 
-    fn line(&mut self) -> Result<&'a str> {
+    pub(super) fn line(&mut self) -> Result<&'a str> {
         let rest = &self.pickle[self.at..];
         let length = rest.iter().position(|&byte| byte == b'\n').ok_or("a name without an end")?;
         let line = self.take(length + 1)?;

@@ -12,12 +12,17 @@ use super::value::{Dtype, TensorRef, Value};
 use super::{Tensor, pickle};
 use crate::base::{Error, Result};
 
-/// The largest pickle that is read: 64 MiB. Those of nnU-Net have some 100 kB.
-const MAX_PICKLE: u64 = 1 << 26;
+/// The largest pickle that is read: 512 MiB. Those of nnU-Net have some 100 kB; nnssl's, with a list of all scans, some 80 MB.
+const MAX_PICKLE: u64 = 1 << 29;
+/// PyTorch does not compress. A pickle that somebody compressed may be larger than the file, up to this: 64 MiB.
+const MAX_COMPRESSED_PICKLE: u64 = 1 << 26;
 /// Storages may be this many times as large as the file, for archives that somebody compressed.
 const MAX_EXPANSION: u64 = 64;
 /// A tensor that shows the same numbers over and over (`expand`) may do so up to this number of elements.
 const MAX_REPEATED: usize = 1 << 24;
+
+/// A tensor among other values is listed up to this number of elements.
+const MAX_LISTED: usize = 1 << 12;
 
 const DAMAGED: &str = "The file is damaged or incomplete; copy or download it again";
 const SAVE_AGAIN: &str = "Load it in Python and save its state_dict again with torch.save of PyTorch >= 1.6";
@@ -58,7 +63,8 @@ impl Archive {
             let cause = format!("its numbers are stored as {:?}-endian", String::from_utf8_lossy(&order));
             return Err(Error::file(path, cause, "Load it in Python and save it again on a little-endian machine"));
         }
-        let pickle = member("data.pkl", MAX_PICKLE)?.ok_or_else(|| missing(path, "data.pkl"))?;
+        let pickle = member("data.pkl", MAX_PICKLE.min(size.max(MAX_COMPRESSED_PICKLE)))?
+            .ok_or_else(|| missing(path, "data.pkl"))?;
         let parsed = pickle::parse(&pickle).map_err(|cause| {
             let cause = format!("its dictionary (data.pkl) cannot be read: {cause}");
             Error::file(path, cause, format!("{DAMAGED}. If it is whole: {SAVE_AGAIN}"))
@@ -85,6 +91,25 @@ impl Archive {
     /// The value at a path of keys from the root, e.g. `["init_args", "plans"]`. What was saved itself is at the empty path.
     pub fn get(&self, keys: &[&str]) -> Option<&Value> {
         keys.iter().try_fold(&self.root, |value, key| value.get(key))
+    }
+
+    /// The value at a path of keys as JSON; small tensors in it are lists of their numbers.
+    pub fn json(&self, keys: &[&str]) -> Option<serde_json::Value> {
+        self.listed(self.get(keys)?).to_json()
+    }
+
+    /// A value whose small tensors are lists.
+    fn listed(&self, value: &Value) -> Value {
+        match value {
+            Value::Tensor(tensor) if tensor.elements().is_some_and(|n| n <= MAX_LISTED) => match self.read(tensor) {
+                Ok(data) => nested(&tensor.shape, &data, tensor.dtype.is_float()),
+                Err(_) => value.clone(),
+            },
+            Value::List(values) => Value::List(values.iter().map(|v| self.listed(v)).collect()),
+            Value::Tuple(values) => Value::Tuple(values.iter().map(|v| self.listed(v)).collect()),
+            Value::Dict(entries) => Value::Dict(entries.iter().map(|(k, v)| (k.clone(), self.listed(v))).collect()),
+            other => other.clone(),
+        }
     }
 
     /// Names and shapes of the tensors in the dictionary at `key`, in its order, without reading their numbers. An empty
@@ -178,6 +203,19 @@ impl Archive {
         match bytes.len() as u64 == length {
             true => Ok(bytes),
             false => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
+}
+
+/// The numbers of a tensor as lists of lists, or the number that it is.
+fn nested(shape: &[usize], data: &[f32], is_float: bool) -> Value {
+    match shape {
+        [] => {
+            data.first().map_or(Value::None, |&v| if is_float { Value::Float(v.into()) } else { Value::Int(v as i64) })
+        }
+        [n, rest @ ..] => {
+            let each = rest.iter().product::<usize>();
+            Value::List((0..*n).map(|k| nested(rest, &data[k * each..(k + 1) * each], is_float)).collect())
         }
     }
 }

@@ -87,6 +87,11 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// Whether its numbers are floating-point ones.
+    pub fn is_float(self) -> bool {
+        matches!(self, Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::Bf16)
+    }
+
     /// Bytes of one number.
     pub fn size(self) -> usize {
         match self {

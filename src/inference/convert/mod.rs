@@ -4,7 +4,6 @@
 //! Both lay out a model in the same way: `plans.json`, `dataset.json` and `fold_*` with checkpoints. What differs is the file of
 //! a checkpoint. `read` takes what there is to know from either kind, `torch` and `native` write it as the other.
 
-mod adaptation;
 mod decathlon;
 mod native;
 mod read;

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::adaptation;
 use super::read::{About, Content};
 use crate::base::Result;
+use crate::inference::adaptation;
 use crate::inference::weights::{Checkpoint, checkpoint};
 
 /// Writes a `.safetensors` with every weight once, under the name of its parameter.
@@ -25,7 +25,7 @@ pub fn write(path: &Path, content: &Content) -> Result<()> {
     };
     let checkpoint = Checkpoint {
         weights: content.weights.clone(),
-        extra: texts.into_iter().map(|(key, text)| (key.to_string(), text)).collect(),
+        extra: texts.into_iter().map(|(key, text)| (key.to_string(), text)).chain(content.credits.texts()).collect(),
         ..Checkpoint::default()
     };
     checkpoint::save(path, &checkpoint)

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::adaptation;
 use crate::base::{Error, Result};
 use crate::compute::graph::Precision;
 use crate::compute::model::{predictor, state_dict};
 use crate::formats::torch::Tensor;
+use crate::inference::adaptation::{self, Adaptation};
 use crate::inference::predict::model::SegmentationModel;
+use crate::inference::weights::credits::Credits;
 use crate::inference::weights::{PREPROCESSING, WeightFile, preprocessing};
 use crate::tasks::plan::{self, finetune};
 
@@ -19,6 +20,8 @@ pub struct Content {
     pub about: About,
     /// Epochs of the training.
     pub epoch: u64,
+    /// Whom to credit.
+    pub credits: Credits,
 }
 
 /// What the weights are of.
@@ -70,9 +73,9 @@ impl Content {
                 let named = parameters.list.iter().zip(values);
                 named.map(|(p, data)| Tensor { name: p.name.clone(), shape: p.shape.clone(), data }).collect()
             }
-            None => all(file)?,
+            None => all(file, &about)?,
         };
-        Ok(Self { weights, about, epoch: epoch(file, plan) })
+        Ok(Self { weights, about, epoch: epoch(file, plan), credits: file.credits()? })
     }
 
     /// In a few words.
@@ -86,8 +89,9 @@ impl Content {
     }
 }
 
-/// All weights of a U-Net, whatever the names under which they are listed.
-fn all(file: &WeightFile) -> Result<Vec<Tensor>> {
+/// All weights of a U-Net, whatever the names under which they are listed; of an encoder alone where an adaptation plan says what
+/// it belongs to.
+fn all(file: &WeightFile, about: &About) -> Result<Vec<Tensor>> {
     let bad = |cause: String| Error::file(file.path(), cause, REMEDY);
     let mut shapes = BTreeMap::new();
     for (alias, shape) in file.tensors().filter(|(n, _)| n.starts_with("encoder.") || n.starts_with("decoder.")) {
@@ -95,7 +99,11 @@ fn all(file: &WeightFile) -> Result<Vec<Tensor>> {
         let name = state_dict::parameter(alias).ok_or_else(other)?;
         shapes.insert(name, shape.to_vec());
     }
+    let described = matches!(about, About::Pretraining { adaptation: Some(_) });
     for part in ["encoder.", "decoder."] {
+        if described && part == "decoder." {
+            continue;
+        }
         if !shapes.keys().any(|name| name.starts_with(part)) {
             return Err(bad(format!("it has no tensors {part}*, so it is of no U-Net")));
         }
@@ -126,7 +134,7 @@ fn epoch(file: &WeightFile, plan: &str) -> u64 {
 
 /// nnssl's adaptation plan: the one that the checkpoint carries, or the one that follows from the plan of our pre-training.
 fn adaptation_of(file: &WeightFile, plan: &str) -> Result<Option<Value>> {
-    let carried = file.said(&[adaptation::KEY], adaptation::KEY);
+    let carried = file.adaptation().map(Adaptation::for_usual_names);
     let Some(plan) = plan::Plan::parse(plan).ok().filter(|_| !file.is_torch()) else { return Ok(carried) };
     let text = file.beside(&[&format!("extra.{PREPROCESSING}")]);
     let settings = preprocessing(file.path(), text.as_ref().and_then(Value::as_str))?;

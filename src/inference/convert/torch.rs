@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
-use super::adaptation;
 use super::read::{About, Content};
 use crate::base::Result;
 use crate::compute::model::state_dict;
 use crate::formats::torch::{self, Entry, Numbers, Value, Weight};
+use crate::inference::adaptation;
+use crate::inference::weights::credits;
 
 /// A trainer of nnU-Net that builds the network of the plans as they are.
 const TRAINER: &str = "nnUNetTrainer";
@@ -24,7 +25,11 @@ const LOGGED: [&str; 8] = [
 
 /// Writes a `.pth` that lists every weight under all names that nnU-Net's networks have for it.
 pub fn write(path: &Path, content: &Content) -> Result<()> {
-    let names: Vec<Vec<String>> = content.weights.iter().map(|w| state_dict::names(&w.name)).collect();
+    let mut names: Vec<Vec<String>> = content.weights.iter().map(|w| state_dict::names(&w.name)).collect();
+    // A decoder knows its encoder; an encoder alone has only its own names.
+    if !content.weights.iter().any(|w| w.name.starts_with("decoder.")) {
+        names.iter_mut().for_each(|names| names.retain(|name| !name.starts_with("decoder.")));
+    }
     let mut weights = Vec::new();
     for (tensor, names) in content.weights.iter().zip(&names) {
         for name in names {
@@ -64,6 +69,12 @@ pub fn write(path: &Path, content: &Content) -> Result<()> {
         }
         About::Pretraining { adaptation: Some(plan) } => entries.push((adaptation::KEY, value(Value::from_json(plan)))),
         About::Pretraining { adaptation: None } => {}
+    }
+    if let Some(citations) = &content.credits.citations {
+        entries.push((credits::CITATIONS, value(Value::from_json(citations))));
+    }
+    if let Some(licence) = &content.credits.licence {
+        entries.push((credits::LICENCE, value(Value::Str(licence.clone()))));
     }
     torch::write(path, &entries)
 }

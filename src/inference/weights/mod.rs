@@ -5,6 +5,7 @@
 //! `DistributedDataParallel` and `torch.compile` put in front.
 
 pub mod checkpoint;
+pub mod credits;
 mod mapped;
 pub mod state;
 
@@ -22,7 +23,10 @@ use crate::base::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
 use crate::data::preprocess::Settings;
+use crate::formats::nnunet::read_json;
 use crate::formats::torch;
+use crate::inference::adaptation::{self, Adaptation};
+use credits::Credits;
 use mapped::{Mapped, Place};
 
 /// The checkpoint that a run resumes from, and that of its best validation, in the run's folder.
@@ -43,15 +47,19 @@ const PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
 const MOMENTUM: &str = "optimizer.momentum.";
 /// What stands before the keys of additional texts in this program's checkpoints.
 const EXTRA: &str = "extra.";
+/// nnU-Net's names of the encoder's stages and of the first convolution.
+const STAGES: &str = "encoder.stages";
+const STEM: &str = "encoder.stem";
 /// An error lists at most this many tensors.
 const LISTED: usize = 10;
 
 /// An opened checkpoint: names and shapes are in memory, numbers still in the file.
 pub struct WeightFile {
     path: PathBuf,
-    /// By name without prefixes.
+    /// By name without prefixes; the encoder and the stem by the names of nnU-Net's modules.
     tensors: BTreeMap<String, Entry>,
     source: Source,
+    adaptation: Option<Adaptation>,
 }
 
 struct Entry {
@@ -84,6 +92,21 @@ impl WeightFile {
     /// # Errors
     /// The file is missing, of another format, damaged, or holds other things than tensors where weights should be.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_with_stem(path, None)
+    }
+
+    /// As [`WeightFile::open`], of a checkpoint with several stems: that of data set `stem`, or the one that its adaptation plan names.
+    ///
+    /// # Errors
+    /// As [`WeightFile::open`]; or there is no such stem, or the adaptation plan does not fit the tensors.
+    pub fn open_with_stem(path: &Path, stem: Option<&str>) -> Result<Self> {
+        let mut file = Self::open_plain(path)?;
+        file.adaptation = file.find_adaptation()?;
+        file.name_modules(stem)?;
+        Ok(file)
+    }
+
+    fn open_plain(path: &Path) -> Result<Self> {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut head = Vec::new();
         file.by_ref().take(9).read_to_end(&mut head).map_err(Error::io("read", path))?;
@@ -99,7 +122,7 @@ impl WeightFile {
         let dictionary = DICTIONARIES.into_iter().find(|key| archive.get(&[key]).is_some()).unwrap_or("");
         let tensors = archive.state_dict(dictionary)?;
         let tensors = tensors.into_iter().map(|(name, shape)| (plain(&name), Entry { name, shape })).collect();
-        Ok(Self { path: path.into(), tensors, source: Source::Torch { archive, dictionary } })
+        Ok(Self { path: path.into(), tensors, source: Source::Torch { archive, dictionary }, adaptation: None })
     }
 
     fn open_safetensors(path: &Path) -> Result<Self> {
@@ -110,7 +133,103 @@ impl WeightFile {
         let weights = file.tensors.iter().filter(|(name, _)| !name.starts_with(MOMENTUM));
         let entry = |(name, place): (&String, &Place)| Entry { name: name.clone(), shape: place.shape.clone() };
         let tensors = weights.map(|found| (plain(found.0), entry(found))).collect();
-        Ok(Self { path: path.into(), tensors, source: Source::Safetensors(file) })
+        Ok(Self { path: path.into(), tensors, source: Source::Safetensors(file), adaptation: None })
+    }
+
+    /// The adaptation plan: that of the file, or of a file `adaptation_plan.json` beside a `.pth`.
+    fn find_adaptation(&self) -> Result<Option<Adaptation>> {
+        let beside = self.path.with_file_name(adaptation::FILE);
+        let (path, json) = match self.said(&[adaptation::KEY], adaptation::KEY) {
+            Some(json) => (&self.path, json),
+            None if self.is_torch() && beside.is_file() => (&beside, read_json(&beside)?),
+            None => return Ok(None),
+        };
+        let refused = |cause| {
+            Error::file(
+                path,
+                format!("its adaptation plan is not understood: {cause}"),
+                "Take the plan that belongs to the checkpoint",
+            )
+        };
+        Adaptation::parse(json).map(Some).map_err(refused)
+    }
+
+    /// Gives encoder and stem the names of nnU-Net's modules, where the adaptation plan has others for them.
+    fn name_modules(&mut self, stem: Option<&str>) -> Result<()> {
+        let refused = |cause: String, remedy: &str| Err(Error::file(&self.path, cause, remedy));
+        let said = self.adaptation.as_ref();
+        let encoder = said.and_then(|a| a.encoder.clone()).filter(|name| name != STAGES);
+        // The first convolution of a plain network is in the first of its stages.
+        let said = said.filter(|a| a.architecture.as_ref().is_ok_and(|a| a.residual));
+        if let Some(list) = said.map(|a| &a.projections).filter(|list| !list.is_empty())
+            && !list.iter().any(|name| self.tensors.contains_key(&format!("{name}.weight")))
+        {
+            let cause = format!(
+                "its adaptation plan calls the first convolution {}, and it has no such tensor",
+                list.join(" or ")
+            );
+            return refused(cause, "Take the adaptation plan that belongs to the checkpoint");
+        }
+        let named = said.and_then(|a| a.stem.clone()).filter(|name| !name.starts_with(STAGES));
+        let stem = stem.map(|id| format!("{STEM}.{id}")).or(named).filter(|name| name != STEM);
+        for (from, to) in [(&encoder, STAGES), (&stem, STEM)] {
+            let Some(from) = from else { continue };
+            let below = [format!("{from}."), format!("decoder.{from}.")];
+            let above = [format!("{to}."), format!("decoder.{to}.")];
+            let moved = |name: &str| {
+                below
+                    .iter()
+                    .zip(&above)
+                    .find_map(|(from, to)| Some(format!("{to}{}", name.strip_prefix(from.as_str())?)))
+            };
+            let before = std::mem::take(&mut self.tensors);
+            let found = before.keys().any(|name| name.starts_with(&below[0]));
+            self.tensors = before.into_iter().map(|(name, entry)| (moved(&name).unwrap_or(name), entry)).collect();
+            let below = &below[0];
+            if !found {
+                let stems = self.stems().join(", ");
+                let stems = if stems.is_empty() { String::new() } else { format!("; its stems are {stems}") };
+                let cause = format!("it has no tensors {below}*{stems}");
+                return Err(Error::file(
+                    &self.path,
+                    cause,
+                    "Name one of its stems with --from-stem, or take the adaptation plan that belongs to it",
+                ));
+            }
+        }
+        if stem.is_some() {
+            let others = self.stems();
+            let is_other = |name: &str| others.iter().any(|id| name.starts_with(&format!("{STEM}.{id}.")));
+            self.tensors.retain(|name, _| !is_other(name.strip_prefix("decoder.").unwrap_or(name)));
+        }
+        Ok(())
+    }
+
+    /// The ids of stems, where there are several.
+    pub fn stems(&self) -> Vec<String> {
+        let ids = self.tensors.keys().filter_map(|name| name.strip_prefix(STEM)?.strip_prefix('.')?.split_once('.'));
+        let mut ids: Vec<String> =
+            ids.filter(|(id, rest)| *id != "convs" && rest.starts_with("convs.")).map(|(id, _)| id.into()).collect();
+        ids.dedup();
+        ids
+    }
+
+    /// nnssl's adaptation plan, where the checkpoint has one.
+    pub fn adaptation(&self) -> Option<&Adaptation> {
+        self.adaptation.as_ref()
+    }
+
+    /// Whom the checkpoint wants to be credited.
+    ///
+    /// # Errors
+    /// The model card beside it cannot be read.
+    pub fn credits(&self) -> Result<Credits> {
+        let carried = self.said(&[credits::LICENCE], credits::LICENCE).and_then(|v| v.as_str().map(str::to_string));
+        let licence = match carried {
+            None if self.is_torch() => credits::licence_beside(&self.path)?,
+            carried => carried,
+        };
+        Ok(Credits { citations: self.said(&[credits::CITATIONS], credits::CITATIONS), licence })
     }
 
     /// The file.
@@ -191,7 +310,7 @@ impl WeightFile {
     /// A value beside the weights: of a `.pth` the one under these keys, of this program's files the text of the first.
     pub fn beside(&self, keys: &[&str]) -> Option<Value> {
         match &self.source {
-            Source::Torch { archive, .. } => archive.get(keys).and_then(torch::Value::to_json),
+            Source::Torch { archive, .. } => archive.json(keys),
             Source::Safetensors(file) => file.metadata.get(*keys.first()?).map(|text| Value::from(text.as_str())),
         }
     }

@@ -1,7 +1,7 @@
 //! Between a session and a checkpoint, and between a run folder and its checkpoints.
 
 use super::checkpoint;
-use super::{BEST, Checkpoint, LATEST, Tensor};
+use super::{BEST, Checkpoint, FINAL, LATEST, Tensor};
 use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::Session;
@@ -61,20 +61,54 @@ fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
     gpu.set_kernels(KernelTable { measured, forced: None });
 }
 
-/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
+/// Checkpoints of a folder, the first that is there being meant: of a run of this program, of nnU-Net's and nnssl's trainings, and
+/// of folders on the Hugging Face hub.
+const MEANT: [&str; 6] = [BEST, LATEST, FINAL, "checkpoint_final.pth", "checkpoint_best.pth", "checkpoint_latest.pth"];
+
+/// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder, or the last of a folder of nnU-Net
+/// or nnssl.
 ///
 /// # Errors
-/// The folder has no checkpoint.
+/// The folder has no checkpoint, or the path is an address of the internet: nothing is downloaded.
 pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    if let Some(remedy) = how_to_fetch(path) {
+        return Err(Error::file(path, "is an address, and nothing is downloaded", remedy));
+    }
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
-    [BEST, LATEST].iter().map(|name| path.join(name)).find(|p| p.exists()).ok_or_else(|| {
-        Error::file(
-            path,
-            "no checkpoint in this folder",
-            format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
-        )
+    if let Some(found) = MEANT.iter().map(|name| path.join(name)).find(|p| p.exists()) {
+        return Ok(found);
+    }
+    let folds = std::fs::read_dir(path).map_err(Error::io("read", path))?.flatten().map(|entry| entry.path());
+    let of_fold = |folder: &PathBuf| MEANT.iter().map(|name| folder.join(name)).find(|p| p.exists());
+    let mut folds: Vec<PathBuf> = folds.filter_map(|folder| of_fold(&folder)).collect();
+    folds.sort();
+    let remedy = match &folds[..] {
+        [] => format!("Name a run folder of `spark3d pretrain` with {LATEST}, or a checkpoint file"),
+        list => {
+            let list: Vec<String> = list.iter().map(|p| p.display().to_string()).collect();
+            format!("Name one of the checkpoints in its folders: {}", list.join(", "))
+        }
+    };
+    Err(Error::file(path, "no checkpoint in this folder", remedy))
+}
+
+/// How the files behind an address are brought here; `None` for the path of a file.
+fn how_to_fetch(path: &Path) -> Option<String> {
+    let text = path.to_str()?;
+    let (scheme, rest) = text.split_once(":/")?;
+    if !["http", "https", "hf", "ftp", "s3"].contains(&scheme) || path.exists() {
+        return None;
+    }
+    let rest = rest.trim_start_matches('/');
+    let hub = rest.strip_prefix("huggingface.co/").or((scheme == "hf").then_some(rest));
+    let repository = hub.map(|rest| rest.split('/').take(2).collect::<Vec<_>>().join("/"));
+    Some(match repository {
+        Some(name) => {
+            format!("Fetch it first, for example with `hf download {name} --local-dir FOLDER`, and name the folder")
+        }
+        None => format!("Fetch it first, for example with `curl -L -O {text}`, and name the file"),
     })
 }
 

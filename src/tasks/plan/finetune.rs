@@ -84,6 +84,9 @@ pub struct Transfer {
     pub part: TransferScope,
     /// How the first convolution takes several channels.
     pub stem: Stem,
+    /// Whether a network of other kernels and stages takes what fits of the pre-trained one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dynamic: bool,
 }
 
 /// Which weights of a pre-trained network are taken over.
@@ -179,7 +182,7 @@ impl Plan {
             seed: 12345,
             data: Data { dataset: String::new(), fold: "0".into(), cases: 0, spacing: [1.0; 3], reorient: true },
             train,
-            transfer: Transfer { part: TransferScope::Encoder, stem: Stem::Replicate },
+            transfer: Transfer { part: TransferScope::Encoder, stem: Stem::Replicate, dynamic: false },
             phases: schedule("no-warm-up", STEPS, WARM_UP, 1e-2)?,
             augment: augment::segmentation::Settings::default(),
             network: network("L"),

@@ -268,6 +268,7 @@ impl Maker<'_> {
             cases: place.cases,
             seed: Some(seed),
             finetune: option.finetune.over(&method.finetune.over(&base)),
+            ..Request::default()
         };
         let setup = Setup::planned(&request, (*place.dataset.raw).clone(), origin.as_deref())?;
         let fold: Fold = place.fold.parse().map_err(Error::Usage)?;

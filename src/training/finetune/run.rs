@@ -4,7 +4,7 @@
 use super::Options;
 use super::folder::{describe_model, extra_texts, prepared, split};
 use super::setup::Setup;
-use super::transfer::{Initial, initial};
+use super::transfer::{Fate, Initial, initial};
 use super::validate::{Protocol, Scans, predict_and_score};
 use crate::base::{Error, Progress, Result, budget, gib, write_atomic};
 use crate::compute::device::Gpu;
@@ -64,10 +64,13 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let steps = plan.schedule().steps();
     let progress = Progress::new(options.host.progress, Some(steps), "fine-tuning").quiet(options.host.quiet);
 
-    let extra = extra_texts(setup, fold, &cases);
+    let mut extra = extra_texts(setup, fold, &cases);
+    if let Some(file) = &setup.from {
+        extra.extend(file.credits()?.texts());
+    }
     let mut past = Past::default();
     if let Some(start) = start {
-        progress.message(&transferred(setup, &parameters, &start));
+        tell(setup, &parameters, &start, &progress)?;
         trainer.start(0, &start.values)?;
     } else if let Some(checkpoint) = resumed {
         past = past_of(&checkpoint);
@@ -146,13 +149,27 @@ pub fn most_memory(gpu: &Rc<Gpu>, setup: &Setup, allowed: Option<u64>) -> Result
     Ok(most)
 }
 
-fn transferred(setup: &Setup, parameters: &Parameters, initial: &Initial) -> String {
-    let Some(file) = &setup.from else { return "training from scratch".into() };
+/// Says what the network starts from: a line, the fate of each tensor where details are logged, and whom to credit.
+fn tell(setup: &Setup, parameters: &Parameters, initial: &Initial, progress: &Progress) -> Result<()> {
+    let Some(file) = &setup.from else {
+        progress.message("training from scratch");
+        return Ok(());
+    };
+    for (p, fate) in parameters.list.iter().zip(&initial.fates) {
+        log::info!("{}: {fate}", p.name);
+    }
     let stem = match initial.stem {
         None => String::new(),
         Some((channels, Stem::Replicate)) => format!("; stem of {channels} channel replicated"),
         Some((channels, Stem::Random)) => format!("; stem of {channels} channel left random"),
     };
-    let (some, all) = (initial.transferred, parameters.list.len());
-    format!("{some} of {all} parameter tensors from {}{stem}", file.path().display())
+    let count = |wanted: &dyn Fn(Fate) -> bool| initial.fates.iter().filter(|fate| wanted(**fate)).count();
+    let averaged = match count(&|fate| fate == Fate::Averaged) {
+        0 => String::new(),
+        n => format!("; {n} averaged over axes that are not convolved"),
+    };
+    let (some, all) = (count(&Fate::is_transferred), parameters.list.len());
+    progress.message(&format!("{some} of {all} parameter tensors from {}{stem}{averaged}", file.path().display()));
+    file.credits()?.message(file.path()).iter().for_each(|text| progress.message(text));
+    Ok(())
 }

@@ -1,19 +1,19 @@
 //! What is fine-tuned: data set, pre-trained checkpoint and plan, brought together before anything is computed.
 
 use super::describe;
-use super::transfer::network_of_tensors;
+use super::transfer::network_of as network_of_checkpoint;
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
-use crate::data::planning::document::name_of;
+use crate::data::planning::{document::name_of, planned_spacing, spacings};
 use crate::data::{RawDataset, preprocess};
 use crate::formats::nnunet::{Configuration, Labels, Plans, Reader};
+use crate::inference::adaptation::Preparation;
 use crate::inference::architecture::network_of;
 use crate::inference::weights::{WeightFile, checkpoint_of};
 use crate::tasks::plan::finetune::{Plan, Stem, TransferScope, schedule, warm_up};
 use crate::tasks::segmentation::{Objective, Segmentation};
 use serde::Deserialize;
-use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// What a user asks for. Where nothing is said, the network is the checkpoint's, else that of the plans, else the preset's; patch
@@ -32,8 +32,30 @@ pub struct Request {
     pub cases: usize,
     /// Everything random follows from it.
     pub seed: Option<u64>,
+    /// Of a checkpoint with several stems, the one to start from.
+    pub from_stem: Option<String>,
+    /// Which voxel size the cases get, where a checkpoint is named and no plans are.
+    pub like: Like,
+    /// Voxel edge lengths in mm (z, y, x) for [`Like::Fixed`].
+    pub spacing: Option<[f64; 3]>,
+    /// Whether the network is that of the plans, and takes what fits of the checkpoint's.
+    pub dynamic: bool,
     /// How it is trained.
     pub finetune: Finetune,
+}
+
+/// Where the voxel size of a fine-tuning is from, by the names of nnU-Net's `nnUNetv2_preprocess_like_nnssl`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Like {
+    /// That of the checkpoint's scans; the data set's own where those kept theirs.
+    #[default]
+    Pretrained,
+    /// --spacing, or 1 mm.
+    Fixed,
+    /// The one that nnU-Net plans for the data set: the median, finer along a thick axis.
+    Default,
+    /// The voxels of the cases as they are, which must have one size.
+    NoResample,
 }
 
 /// How a network is fine-tuned: options of `spark3d finetune`, and a table of an experiment, where what is not said is taken from
@@ -101,7 +123,8 @@ impl Setup {
     /// The data set, checkpoint or plans cannot be read or do not fit together; the plan makes no sense.
     pub fn new(request: &Request) -> Result<Self> {
         let raw = RawDataset::open(&request.dataset)?;
-        let from = request.from.as_deref().map(checkpoint_of).transpose()?.map(|p| WeightFile::open(&p)).transpose()?;
+        let open = |path: PathBuf| WeightFile::open_with_stem(&path, request.from_stem.as_deref());
+        let from = request.from.as_deref().map(checkpoint_of).transpose()?.map(open).transpose()?;
         let origin = from.as_ref().map(Origin::of).transpose()?;
         Ok(Self { from, ..Self::planned(request, raw, origin.as_ref())? })
     }
@@ -117,6 +140,7 @@ impl Setup {
         let mut given = None;
         if let Some(origin) = from {
             origin.apply(&mut plan);
+            plan.data.spacing = spacing_of(request, &raw, &plan, origin)?;
             if let Some((plans, configuration)) = &origin.plans {
                 apply_plans(&mut plan, plans, configuration);
                 let same_channels = configuration.normalization.len() == raw.dataset.channels.len();
@@ -126,7 +150,7 @@ impl Setup {
         if let Some((path, name)) = &request.plans {
             let (plans, configuration) = read_plans(path, name)?;
             apply_plans(&mut plan, &plans, &configuration);
-            if from.is_none() {
+            if from.is_none() || request.dynamic {
                 let deep_supervision = plan.network.deep_supervision;
                 plan.network = Network { deep_supervision, ..network_of(&configuration.architecture, 1, 1) };
             }
@@ -139,6 +163,12 @@ impl Setup {
         plan.phases = schedule(name, steps, warm_up(preset), wanted.learning_rate.unwrap_or(peak))?;
         plan.transfer.part = wanted.transfer.unwrap_or(plan.transfer.part);
         plan.transfer.stem = wanted.stem.unwrap_or(plan.transfer.stem);
+        plan.transfer.dynamic = request.dynamic;
+        if request.dynamic && plan.transfer.part != TransferScope::Encoder {
+            let what =
+                "--dynamic transfers the encoder alone, since stages of decoders do not match; leave out --transfer";
+            return Err(Error::Usage(what.into()));
+        }
         plan.data.fold = request.fold.clone();
         plan.data.cases = request.cases;
         plan.data.dataset = name_of(&raw.folder);
@@ -180,8 +210,8 @@ pub struct Origin {
     network: Network,
     /// Voxels (z, y, x).
     patch: Option<[usize; 3]>,
-    /// Voxel edge lengths in mm (z, y, x).
-    spacing: Option<[f64; 3]>,
+    /// Voxel edge lengths in mm (z, y, x); `Some(None)`: its scans kept their own.
+    spacing: Option<Option<[f64; 3]>>,
     /// Plans inside a checkpoint of nnU-Net, or of a fine-tuning.
     plans: Option<(Plans, Configuration)>,
 }
@@ -190,34 +220,80 @@ impl Origin {
     /// # Errors
     /// It is not the checkpoint of a U-Net that is known.
     pub fn of(file: &WeightFile) -> Result<Self> {
-        let network = network_of_tensors(file)?;
+        let network = network_of_checkpoint(file)?;
         // Our pre-training keeps its plan and how it prepared scans.
         let pretraining = file.beside(&["plan"]).and_then(|v| crate::tasks::plan::Plan::parse(v.as_str()?).ok());
         let prepared = file.beside(&["extra.preprocessing"]);
         let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
-        // nnssl's adaptation plan, or its text where the file was converted.
-        let key = "recommended_downstream_patchsize";
-        let converted = file.beside(&["extra.nnssl_adaptation_plan"]);
-        let converted = converted.and_then(|v| serde_json::from_str::<Value>(v.as_str()?).ok()?.get(key).cloned());
-        let patch = file.beside(&["nnssl_adaptation_plan", key]).or(converted);
-        let patch = patch.and_then(|v| serde_json::from_value::<[usize; 3]>(v).ok());
+        let adaptation = file.adaptation();
+        let preparation = adaptation.and_then(|a| a.preparation.as_ref());
+        if let Some(found) = preparation {
+            obeyed(found).map_err(|cause| {
+                let remedy = "Such a pre-training cannot be continued here; choose a checkpoint whose scans were z-scored along (z, y, x)";
+                Error::file(file.path(), format!("its scans were prepared in another way: {cause}"), remedy)
+            })?;
+        }
         Ok(Self {
             network,
-            patch: patch.or_else(|| pretraining?.downstream_patch()),
-            spacing: settings.map(|s| s.spacing),
+            patch: adaptation.and_then(|a| a.patch).or_else(|| pretraining?.downstream_patch()),
+            spacing: preparation.map(|p| p.spacing).or(settings.map(|s| Some(s.spacing))),
             plans: carried_plans(file),
         })
     }
 
     /// What the checkpoint of a pre-training with this plan, on scans of this voxel size, will say.
     pub fn of_pretraining(plan: &crate::tasks::plan::Plan, spacing: [f64; 3]) -> Self {
-        Self { network: plan.network.clone(), patch: plan.downstream_patch(), spacing: Some(spacing), plans: None }
+        Self {
+            network: plan.network.clone(),
+            patch: plan.downstream_patch(),
+            spacing: Some(Some(spacing)),
+            plans: None,
+        }
     }
 
     fn apply(&self, plan: &mut Plan) {
         plan.network = Network { deep_supervision: plan.network.deep_supervision, ..self.network.clone() };
         plan.train.patch = self.patch.unwrap_or(plan.train.patch);
-        plan.data.spacing = self.spacing.unwrap_or(plan.data.spacing);
+    }
+}
+
+/// Whether the scans of a pre-training were prepared as this program prepares those of a fine-tuning.
+///
+/// # Errors
+/// What is different.
+fn obeyed(found: &Preparation) -> Result<(), String> {
+    if let Some(other) = found.normalization.iter().find(|name| *name != "ZScoreNormalization") {
+        return Err(format!("normalization_schemes has {other}"));
+    }
+    match found.transpose {
+        [0, 1, 2] => Ok(()),
+        other => Err(format!("transpose_forward is {other:?}")),
+    }
+}
+
+/// The voxel size of a fine-tuning from a checkpoint.
+fn spacing_of(request: &Request, raw: &RawDataset, plan: &Plan, origin: &Origin) -> Result<[f64; 3]> {
+    let own = || planned_spacing(raw, plan.data.reorient);
+    match request.like {
+        Like::Fixed => Ok(request.spacing.unwrap_or([1.0; 3])),
+        Like::Default => own(),
+        Like::NoResample => {
+            let all = spacings(raw, plan.data.reorient)?;
+            let first = all[0].1;
+            let same = |mm: &[f64; 3]| (0..3).all(|a| (mm[a] - first[a]).abs() <= 1e-3 * first[a]);
+            match all.iter().find(|(_, mm)| !same(mm)) {
+                None => Ok(first),
+                Some((id, mm)) => Err(Error::plan(
+                    format!("the cases have voxels of several sizes: {first:?} mm in {}, {mm:?} mm in {id}", all[0].0),
+                    "Cases that keep their own sizes are not supported; leave out --like no-resample, or use --like default",
+                )),
+            }
+        }
+        Like::Pretrained => match origin.spacing {
+            Some(Some(mm)) => Ok(mm),
+            Some(None) => own(),
+            None => Ok(plan.data.spacing),
+        },
     }
 }
 
