@@ -221,6 +221,31 @@ fn missing_and_surplus_predictions() {
 }
 
 #[test]
+fn what_cannot_be_scored_is_left_out_where_asked_for_and_counted() {
+    let f = Folders::new();
+    ["a", "b", "c", "d"].iter().for_each(|n| drop(f.write(&format!("ref/{n}.nii.gz"), &cube(3), 0.0)));
+    let right = f.write("pred/a.nii", &cube(3), 0.0);
+    std::fs::rename(&right, f.path("pred/a.NII")).unwrap();
+    f.write("pred/b.nii.gz", &cube(3), 5.0);
+    std::fs::write(f.path("pred/c.nii.gz"), "torn").unwrap();
+    std::fs::write(f.path("pred/d.nrrd"), "x").unwrap();
+    let error = f.error(&[1]);
+    assert!(error.contains("references: d; ") && error.contains("d.nrrd is no NIfTI file"), "{error}");
+    let chill = Options { chill: true, ..f.options(&[1]) };
+    let evaluation = evaluate(&chill, &mut |_, _| {}).unwrap();
+    assert_eq!((evaluation.cases.len(), evaluation.cases[0].scores[0].counts.dice()), (1, 1.0));
+    let names: Vec<&str> = evaluation.unusable.iter().map(|u| &u.0[..]).collect();
+    assert_eq!(names, ["b", "c"]);
+    assert!(evaluation.unusable[0].1.contains("5.000 mm apart"), "{:?}", evaluation.unusable);
+    let tally = evaluation.tally();
+    assert!(tally.starts_with("8 files: 1 cases scored; 6 left out (1: without a prediction; 4: "), "{tally}");
+    assert_eq!(summary(&f.path("summary.json"))["metric_per_case"].as_array().unwrap().len(), 1);
+    std::fs::remove_file(f.path("pred/a.NII")).unwrap();
+    let error = evaluate(&chill, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("none of 2 cases"), "{error}");
+}
+
+#[test]
 fn values_that_are_no_labels() {
     let f = Folders::new();
     f.write("ref/a.nii.gz", &cube(3), 0.0);
@@ -233,6 +258,11 @@ fn values_that_are_no_labels() {
         let error = f.error(&[1]);
         assert!(error.contains("pred/a.nii.gz") && error.contains(part), "{error}");
     }
+    // What float32 makes of a label is one.
+    let mut map = cube(3);
+    map.data.iter_mut().for_each(|v| *v *= 0.99999);
+    f.write("pred/a.nii.gz", &map, 0.0);
+    assert_eq!(f.run(&[1]).cases[0].scores[0].counts.dice(), 1.0);
     let options = f.with(&[1], |m| m.tolerance = f64::NAN);
     assert!(evaluate(&options, &mut |_, _| {}).unwrap_err().to_string().contains("tolerance"));
     assert!(f.error(&[]).contains("no class"));

@@ -16,6 +16,7 @@ use crate::evaluation::pictures::overlay::{self, overlay};
 use crate::evaluation::pictures::save_png;
 use crate::formats::affine;
 use crate::formats::nifti::{self, Scan};
+use crate::formats::nnunet::label_of;
 pub use pairs::Pair;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ pub struct Options {
     pub reference: PathBuf,
     /// As `reference`; in folders, files of one name belong together.
     pub predicted: PathBuf,
-    /// References without a prediction are passed over instead of being an error.
+    /// References without a prediction, and cases that cannot be scored, are left out instead of being an error.
     pub chill: bool,
     /// What is measured and written.
     pub measures: Measures,
@@ -92,18 +93,48 @@ pub struct Evaluation {
     pub tolerance: f64,
     /// In the order of their names.
     pub cases: Vec<Case>,
-    /// References that were passed over for want of a prediction.
+    /// References that were left out for want of a prediction.
     pub missing: Vec<String>,
+    /// Cases that were left out because they cannot be scored, and why.
+    pub unusable: Vec<(String, String)>,
+    /// Files that were looked at.
+    pub seen: usize,
+    /// Those of them that are no label maps by their names.
+    pub others: Vec<PathBuf>,
+}
+
+impl Evaluation {
+    /// How many files were seen, used and left out, and why.
+    pub fn tally(&self) -> String {
+        let (cases, missing, unusable, others) =
+            (self.cases.len(), self.missing.len(), self.unusable.len(), self.others.len());
+        let mut text =
+            format!("{} files: {cases} cases scored; {} left out", self.seen, missing + 2 * unusable + others);
+        let reasons = [
+            (missing, "without a prediction"),
+            (2 * unusable, "of cases that cannot be scored"),
+            (others, "no NIfTI files by their names"),
+        ];
+        let reasons: Vec<String> =
+            reasons.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n}: {why}")).collect();
+        if !reasons.is_empty() {
+            text += &format!(" ({})", reasons.join("; "));
+        }
+        text
+    }
 }
 
 /// Scores every case and writes what `options` ask for. `progress` is told how many cases of how many are done.
 ///
 /// # Errors
-/// Nothing to compare; a prediction is missing (unless `chill`), or has no reference; a file cannot be read, is no label map,
-/// has a label that is not known, or lies on another grid than its partner; a result cannot be written.
+/// Nothing to compare; a prediction has no reference; a result cannot be written; and unless `chill`: a prediction is missing; a
+/// file cannot be read, is no label map, has a label that is not known, or lies on another grid than its partner.
 pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
-    let (pairs, missing) = pairs::find(&options.reference, &options.predicted, options.chill)?;
-    Ok(Evaluation { missing, ..score(&pairs, &options.measures, progress)? })
+    let pairs::Found { pairs, missing, seen, others } =
+        pairs::find(&options.reference, &options.predicted, options.chill)?;
+    let evaluation = scored(&pairs, &options.measures, options.chill, progress)?;
+    let evaluation = Evaluation { missing, seen, others, ..evaluation };
+    written(evaluation, &options.measures)
 }
 
 /// As [`evaluate`], for label maps that are named one by one.
@@ -111,6 +142,23 @@ pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Re
 /// # Errors
 /// As [`evaluate`].
 pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
+    written(scored(pairs, options, false, progress)?, options)
+}
+
+fn written(evaluation: Evaluation, options: &Measures) -> Result<Evaluation> {
+    if let Some(path) = &options.out {
+        atomic::write_atomic(path, summary::json(&evaluation).as_bytes())?;
+    }
+    Ok(evaluation)
+}
+
+/// The scores, of the cases that can be scored where `chill`.
+fn scored(
+    pairs: &[Pair],
+    options: &Measures,
+    chill: bool,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Evaluation> {
     if !(options.tolerance >= 0.0 && options.tolerance.is_finite()) {
         let what = format!("a surface tolerance of {} mm makes no sense", options.tolerance);
         return Err(Error::plan(what, "Give a length of 0 mm or more"));
@@ -122,18 +170,28 @@ pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize,
         std::fs::create_dir_all(&overlays.out).map_err(Error::io("create", &overlays.out))?;
     }
     let mut cases = Vec::with_capacity(pairs.len());
+    let mut unusable = Vec::new();
     progress(0, pairs.len());
     for some in pairs.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
         let scored: Vec<Result<Case>> = some.par_iter().map(|pair| case(pair, options)).collect();
-        cases.extend(scored.into_iter().collect::<Result<Vec<Case>>>()?);
-        progress(cases.len(), pairs.len());
+        for (pair, scored) in some.iter().zip(scored) {
+            match scored {
+                Ok(case) => cases.push(case),
+                Err(error) if chill => unusable.push((pair.name.clone(), error.to_string())),
+                Err(error) => return Err(error),
+            }
+        }
+        progress(cases.len() + unusable.len(), pairs.len());
+    }
+    if let (true, Some((_, first))) = (cases.is_empty(), unusable.first()) {
+        return Err(Error::plan(
+            format!("none of {} cases can be scored; the first: {first}", pairs.len()),
+            "Correct them",
+        ));
     }
     let classes = options.classes.scored.clone();
-    let evaluation = Evaluation { classes, tolerance: options.tolerance, cases, missing: vec![] };
-    if let Some(path) = &options.out {
-        atomic::write_atomic(path, summary::json(&evaluation).as_bytes())?;
-    }
-    Ok(evaluation)
+    let (missing, seen, others) = (vec![], 2 * pairs.len(), vec![]);
+    Ok(Evaluation { classes, tolerance: options.tolerance, cases, missing, unusable, seen, others })
 }
 
 fn case(pair: &Pair, options: &Measures) -> Result<Case> {
@@ -187,31 +245,30 @@ impl LabelMap {
         let mut grid = nifti::read_labels(path)?;
         let values = std::mem::take(&mut grid.volume.data);
         let mut labels = Vec::with_capacity(values.len());
-        let mut last = None;
+        // Of a run of voxels, one is looked up.
+        let mut last = (f32::NAN, 0);
         for value in values {
-            let label = value as i32;
-            if last != Some(label) || label as f32 != value {
-                check(path, value, classes)?;
-                last = Some(label);
+            if value != last.0 {
+                last = (value, known(path, value, classes)?);
             }
-            labels.push(label);
+            labels.push(last.1);
         }
         Ok(Self { labels, grid })
     }
 }
 
-/// Whether `value` is a label, and one that the data set has.
-fn check(path: &Path, value: f32, classes: &Classes) -> Result<()> {
-    if value as i32 as f32 != value {
+/// The label that `value` stands for, where the data set has it.
+fn known(path: &Path, value: f32, classes: &Classes) -> Result<i32> {
+    let Some(label) = label_of(value) else {
         let cause = format!("it has a voxel of value {value}, which is no label: labels are whole numbers below 2^31");
         return Err(Error::file(path, cause, "Give the labels, not probabilities or labels that were interpolated"));
-    }
-    if !classes.known.contains(&(value as i32)) {
-        let cause = format!("it has a voxel of label {value}, which is not known");
+    };
+    if !classes.known.contains(&label) {
+        let cause = format!("it has a voxel of label {label}, which is not known");
         let remedy = "Give the dataset.json that has it (--dataset), or all labels (--labels); or repair the file";
         return Err(Error::file(path, cause, remedy));
     }
-    Ok(())
+    Ok(label)
 }
 
 /// Compares in canonical axes, so that two files may store one grid in different orders.
