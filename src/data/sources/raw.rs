@@ -36,6 +36,8 @@ pub struct RawCase {
 const LAYOUT: &str =
     "Name the files as nnU-Net does: imagesTr/CASE_0000.nii.gz, CASE_0001.nii.gz, ... and labelsTr/CASE.nii.gz";
 
+const LISTED: &str = "List the cases as {\"CASE\": {\"images\": [...], \"label\": ...}, ...}, or leave dataset out";
+
 impl RawDataset {
     /// Reads `dataset.json` and finds the files of all training cases: those that its `dataset` lists, else those in
     /// `imagesTr` and `labelsTr`, whatever ending of NIfTI they have. Of an image's name the last `_NNNN` is its channel, and the
@@ -64,6 +66,10 @@ impl RawDataset {
         if let Some(class) = dataset.labels.classes.iter().find(|class| !dataset.labels.knows(class.written)) {
             let cause = format!("regions_class_order has {} for {}, which is no label", class.written, class.name);
             return Err(Error::file(description, cause, "Name a label for each region, in the order of labels"));
+        }
+        if let (None, Some(other)) = (&dataset.cases, dataset.json.get("dataset").filter(|value| !value.is_null())) {
+            let cause = format!("its dataset is {other}, and not cases by name");
+            return Err(Error::file(description, cause, LISTED));
         }
         let mut left_out = Vec::new();
         let cases = match &dataset.cases {
@@ -123,7 +129,7 @@ fn listed(listed: &BTreeMap<String, (Vec<PathBuf>, PathBuf)>, folder: &Path) -> 
         Ok(RawCase { id: id.clone(), images, label: whole(label)? })
     };
     match listed.is_empty() {
-        true => Err(Error::file(description, "its dataset lists no cases", "List them, or leave dataset out")),
+        true => Err(Error::file(description, "its dataset lists no cases", LISTED)),
         false => listed.iter().map(case).collect(),
     }
 }
@@ -504,6 +510,8 @@ mod tests {
         assert!(RawDataset::open(folder.path()).unwrap_err().to_string().contains("SPARK3D_NOT_SET is not set"));
         fs::write(&path, json.replace(r#"{"c":{"images":["x/one.nii.gz"],"label":"y/one.nii.gz"}}"#, "{}")).unwrap();
         assert!(RawDataset::open(folder.path()).unwrap_err().to_string().contains("lists no cases"));
+        fs::write(&path, json.replace(r#"{"c":{"images":["x/one.nii.gz"],"label":"y/one.nii.gz"}}"#, "[1]")).unwrap();
+        assert!(RawDataset::open(folder.path()).unwrap_err().to_string().contains("its dataset is [1]"));
     }
 
     #[test]

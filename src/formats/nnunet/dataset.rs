@@ -179,7 +179,7 @@ fn decathlon(json: &Value, path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(path).display();
     let cause = "it is that of a task of the Medical Segmentation Decathlon or of nnU-Net 1";
     let remedy = format!(
-        "Make a data set of it: `spark3d convert {folder} -o Dataset001_NAME`. Where its images are named CASE_0000.nii.gz already, \
+        "Make a data set of it: `spark3d convert {folder} Dataset001_NAME`. Where its images are named CASE_0000.nii.gz already, \
          it is enough to write \"labels\": {labels} and to add \"file_ending\": \".nii.gz\""
     );
     Err(Error::file(path, cause, remedy))
