@@ -231,6 +231,11 @@ fn what_cannot_be_scored_is_left_out_where_asked_for_and_counted() {
     std::fs::write(f.path("pred/d.nrrd"), "x").unwrap();
     let error = f.error(&[1]);
     assert!(error.contains("references: d; ") && error.contains("d.nrrd is no NIfTI file"), "{error}");
+    // All cases that do not fit are named before any is scored.
+    let last = f.write("pred/d.nii.gz", &cube(3), 0.0);
+    let error = evaluate(&f.options(&[1]), &mut |_, _| panic!("scored")).unwrap_err().to_string();
+    assert!(error.contains("2 of 4 cases cannot be scored, besides b also c") && error.contains("--chill"), "{error}");
+    std::fs::remove_file(last).unwrap();
     let chill = Options { chill: true, ..f.options(&[1]) };
     let evaluation = evaluate(&chill, &mut |_, _| {}).unwrap();
     assert_eq!((evaluation.cases.len(), evaluation.cases[0].scores[0].counts.dice()), (1, 1.0));
@@ -242,7 +247,7 @@ fn what_cannot_be_scored_is_left_out_where_asked_for_and_counted() {
     assert_eq!(summary(&f.path("summary.json"))["metric_per_case"].as_array().unwrap().len(), 1);
     std::fs::remove_file(f.path("pred/a.NII")).unwrap();
     let error = evaluate(&chill, &mut |_, _| {}).unwrap_err().to_string();
-    assert!(error.contains("none of 2 cases"), "{error}");
+    assert!(error.contains("2 of 2 cases cannot be scored"), "{error}");
 }
 
 #[test]

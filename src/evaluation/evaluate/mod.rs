@@ -14,8 +14,8 @@ use crate::evaluation::metric::overlap::{Confusion, Counts};
 use crate::evaluation::metric::surface::{Outline, surface_distances};
 use crate::evaluation::pictures::overlay::{self, overlay};
 use crate::evaluation::pictures::save_png;
-use crate::formats::affine;
-use crate::formats::nifti::{self, Scan};
+use crate::formats::affine::{self, Affine};
+use crate::formats::nifti::{self, Geometry, Scan};
 use crate::formats::nnunet::label_of;
 pub use pairs::Pair;
 use rayon::prelude::*;
@@ -169,29 +169,66 @@ fn scored(
     if let Some(overlays) = &options.overlays {
         std::fs::create_dir_all(&overlays.out).map_err(Error::io("create", &overlays.out))?;
     }
+    // Headers are read in no time: cases that do not fit are told of before the others are scored.
+    let checked: Vec<Result<()>> = pairs.par_iter().map(fits).collect();
+    let (mut usable, mut faults) = (Vec::new(), Vec::new());
+    for (pair, checked) in pairs.iter().zip(checked) {
+        match checked {
+            Ok(()) => usable.push(pair),
+            Err(error) => faults.push((pair.name.clone(), error)),
+        }
+    }
+    if !chill && !faults.is_empty() {
+        return Err(all_of(faults, pairs.len()));
+    }
     let mut cases = Vec::with_capacity(pairs.len());
-    let mut unusable = Vec::new();
     progress(0, pairs.len());
-    for some in pairs.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
+    for some in usable.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
         let scored: Vec<Result<Case>> = some.par_iter().map(|pair| case(pair, options)).collect();
         for (pair, scored) in some.iter().zip(scored) {
             match scored {
                 Ok(case) => cases.push(case),
-                Err(error) if chill => unusable.push((pair.name.clone(), error.to_string())),
+                Err(error) if chill => faults.push((pair.name.clone(), error)),
                 Err(error) => return Err(error),
             }
         }
-        progress(cases.len() + unusable.len(), pairs.len());
+        progress(cases.len() + faults.len(), pairs.len());
     }
-    if let (true, Some((_, first))) = (cases.is_empty(), unusable.first()) {
-        return Err(Error::plan(
-            format!("none of {} cases can be scored; the first: {first}", pairs.len()),
-            "Correct them",
-        ));
+    if cases.is_empty() && !faults.is_empty() {
+        return Err(all_of(faults, pairs.len()));
     }
+    faults.sort_by(|a, b| a.0.cmp(&b.0));
+    let unusable = faults.into_iter().map(|(name, error)| (name, error.to_string())).collect();
     let classes = options.classes.scored.clone();
     let (missing, seen, others) = (vec![], 2 * pairs.len(), vec![]);
     Ok(Evaluation { classes, tolerance: options.tolerance, cases, missing, unusable, seen, others })
+}
+
+/// One error for those of some of `all` cases, of which there is one.
+fn all_of(faults: Vec<(String, Error)>, all: usize) -> Error {
+    let number = faults.len();
+    let mut faults = faults.into_iter();
+    match (number, faults.next()) {
+        (2.., Some((name, error))) => {
+            let others: Vec<String> = faults.map(|fault| fault.0).collect();
+            let (others, them) = (pairs::list(&others), "Correct them, or leave them out with --chill");
+            Error::plan(
+                format!("{number} of {all} cases cannot be scored, besides {name} also {others}; the first: {error}"),
+                them,
+            )
+        }
+        (_, Some((_, error))) => error,
+        (_, None) => Error::plan("no case can be scored", "Name other folders"),
+    }
+}
+
+const OTHER_GRID: &str =
+    "Predict on the original image, or resample the prediction onto the reference's grid (nearest neighbour)";
+
+/// Whether both label maps can be opened and lie on one grid, by their headers.
+fn fits(pair: &Pair) -> Result<()> {
+    let (reference, predicted) = (nifti::geometry(&pair.reference)?, nifti::geometry(&pair.predicted)?);
+    same_grid(&pair.reference, &reference, &pair.predicted, &predicted, OTHER_GRID)
 }
 
 fn case(pair: &Pair, options: &Measures) -> Result<Case> {
@@ -199,9 +236,7 @@ fn case(pair: &Pair, options: &Measures) -> Result<Case> {
     let (reference, predicted) =
         rayon::join(|| LabelMap::read(&pair.reference, classes), || LabelMap::read(&pair.predicted, classes));
     let (mut reference, mut predicted) = (reference?, predicted?);
-    let remedy =
-        "Predict on the original image, or resample the prediction onto the reference's grid (nearest neighbour)";
-    same_grid(&pair.reference, &reference.grid, &pair.predicted, &predicted.grid, remedy)?;
+    same_grid(&pair.reference, &reference.grid, &pair.predicted, &predicted.grid, OTHER_GRID)?;
 
     let confusion = Confusion::new(&reference.labels, &predicted.labels, classes.ignore);
     if let Some(ignore) = classes.ignore {
@@ -271,33 +306,52 @@ fn known(path: &Path, value: f32, classes: &Classes) -> Result<i32> {
     Ok(label)
 }
 
+/// Where voxels lie, in canonical axes.
+struct Grid {
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    affine: Affine,
+}
+
+impl From<&Scan> for Grid {
+    fn from(scan: &Scan) -> Self {
+        Self { shape: scan.volume.shape, spacing: scan.volume.spacing, affine: scan.canonical_affine() }
+    }
+}
+
+impl From<&Geometry> for Grid {
+    fn from(geometry: &Geometry) -> Self {
+        Self { shape: geometry.shape(), spacing: geometry.spacing(), affine: geometry.canonical_affine() }
+    }
+}
+
 /// Compares in canonical axes, so that two files may store one grid in different orders.
-fn same_grid(reference: &Path, a: &Scan, other: &Path, b: &Scan, remedy: &str) -> Result<()> {
+fn same_grid(reference: &Path, a: impl Into<Grid>, other: &Path, b: impl Into<Grid>, remedy: &str) -> Result<()> {
+    let (a, b): (Grid, Grid) = (a.into(), b.into());
     let differ = |what: String| {
         let cause = format!("it does not lie on the grid of {}: {what}", reference.display());
         Err(Error::file(other, cause, remedy))
     };
-    let ([z, y, x], [other_z, other_y, other_x]) = (a.volume.shape, b.volume.shape);
-    if a.volume.shape != b.volume.shape {
+    let ([z, y, x], [other_z, other_y, other_x]) = (a.shape, b.shape);
+    if a.shape != b.shape {
         return differ(format!("{x} x {y} x {z} voxels there and {other_x} x {other_y} x {other_z} here"));
     }
-    let (ours, theirs) = (a.canonical_affine(), b.canonical_affine());
     let apart = (0..8)
         .map(|corner| {
             let last = |bit: usize, n: usize| if corner >> bit & 1 == 1 { (n - 1) as f64 } else { 0.0 };
             let voxel = [last(0, x), last(1, y), last(2, z)];
-            let (p, q) = (affine::apply(&ours, voxel), affine::apply(&theirs, voxel));
+            let (p, q) = (affine::apply(&a.affine, voxel), affine::apply(&b.affine, voxel));
             (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt()
         })
         .fold(0.0, f64::max);
     // Quaternions and float32 matrices of one grid differ by less than this.
-    let allowed = 0.05 * a.volume.spacing.into_iter().fold(f64::INFINITY, f64::min);
+    let allowed = 0.05 * a.spacing.into_iter().fold(f64::INFINITY, f64::min);
     if apart > allowed {
         let row = |s: [f64; 3]| format!("{:.4} x {:.4} x {:.4} mm", s[2], s[1], s[0]);
         return differ(format!(
             "corresponding voxels are up to {apart:.3} mm apart (voxels of {} there and {} here)",
-            row(a.volume.spacing),
-            row(b.volume.spacing)
+            row(a.spacing),
+            row(b.spacing)
         ));
     }
     Ok(())

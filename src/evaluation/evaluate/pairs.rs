@@ -119,7 +119,8 @@ fn is_image(path: &Path) -> bool {
     ["nrrd", "nhdr", "mha", "mhd", "mgz", "mgh", "gipl", "tif", "tiff", "png", "img", "npz"].contains(&&ending[..])
 }
 
-fn list(names: &[String]) -> String {
+/// Names, the first of them if there are many.
+pub fn list(names: &[String]) -> String {
     let shown = names[..names.len().min(LISTED)].join(", ");
     let rest = names.len().saturating_sub(LISTED);
     if rest > 0 { format!("{shown} and {rest} more") } else { shown }
