@@ -1,5 +1,7 @@
 //! `evaluate` from files to tables: small label maps made here, right ones and wrong ones.
 
+mod support;
+
 use serde_json::Value;
 use spark3d::base::volume::Volume;
 use spark3d::evaluation::evaluate::{Classes, Evaluation, Measures, Options, Overlays, evaluate, table};
@@ -248,6 +250,18 @@ fn what_cannot_be_scored_is_left_out_where_asked_for_and_counted() {
     std::fs::remove_file(f.path("pred/a.NII")).unwrap();
     let error = evaluate(&chill, &mut |_, _| {}).unwrap_err().to_string();
     assert!(error.contains("2 of 2 cases cannot be scored"), "{error}");
+}
+
+#[test]
+fn the_command_ends_with_a_count_and_doubts_what_is_compared_with_itself() {
+    let f = Folders::new();
+    f.write("ref/a.nii.gz", &cube(3), 0.0);
+    let reference = f.path("ref");
+    let reference = reference.to_str().unwrap();
+    let (shown, told) =
+        support::done(&mut support::spark3d(&["evaluate", "-r", reference, "-p", reference, "--labels", "1"]));
+    assert_eq!(shown.lines().last(), Some("2 files: 1 cases scored; 0 left out"), "{shown}");
+    assert!(told.contains("the same folder"), "{told}");
 }
 
 #[test]

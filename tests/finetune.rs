@@ -358,6 +358,13 @@ fn bad_input_is_named() {
         assert!(splits(r#"[{"train": ["case0"], "val": []}]"#).contains("0 validation cases"));
         assert!(splits(r#"{"labels": {}}"#).contains("it is the dataset.json"));
     }
+    place.write("splits.json", r#"[{"train": ["case0", "case0"], "val": ["case1"]}]"#);
+    let dry = ["finetune", "data", "--plan", "plan.toml", "--from", "scratch", "--splits", "splits.json", "--dry-run"];
+    let (shown, told) = done(&mut place.command(&dry));
+    assert!(shown.contains("# fold 0: 2 training and 1 validation cases") && shown.contains("5 cases"), "{shown}");
+    for part in ["do not name 3 of the 5 cases in fold 0, such as case2", "names the case case0 more than once"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
     place.write("fingerprint.json", r#"{"spacings": [], "shapes_after_crop": []}"#);
     for (file, named) in [("fingerprint.json", "the fingerprint of a data set"), ("data/dataset.json", "dataset.json")]
     {
