@@ -1,5 +1,7 @@
 //! `evaluate` from files to tables: small label maps made here, right ones and wrong ones.
 
+mod support;
+
 use serde_json::Value;
 use spark3d::base::volume::Volume;
 use spark3d::evaluation::evaluate::{Classes, Evaluation, Measures, Options, Overlays, evaluate, table};
@@ -221,6 +223,48 @@ fn missing_and_surplus_predictions() {
 }
 
 #[test]
+fn what_cannot_be_scored_is_left_out_where_asked_for_and_counted() {
+    let f = Folders::new();
+    ["a", "b", "c", "d"].iter().for_each(|n| drop(f.write(&format!("ref/{n}.nii.gz"), &cube(3), 0.0)));
+    let right = f.write("pred/a.nii", &cube(3), 0.0);
+    std::fs::rename(&right, f.path("pred/a.NII")).unwrap();
+    f.write("pred/b.nii.gz", &cube(3), 5.0);
+    std::fs::write(f.path("pred/c.nii.gz"), "torn").unwrap();
+    std::fs::write(f.path("pred/d.nrrd"), "x").unwrap();
+    let error = f.error(&[1]);
+    assert!(error.contains("references: d; ") && error.contains("d.nrrd is no NIfTI file"), "{error}");
+    // All cases that do not fit are named before any is scored.
+    let last = f.write("pred/d.nii.gz", &cube(3), 0.0);
+    let error = evaluate(&f.options(&[1]), &mut |_, _| panic!("scored")).unwrap_err().to_string();
+    assert!(error.contains("2 of 4 cases cannot be scored, besides b also c") && error.contains("--chill"), "{error}");
+    std::fs::remove_file(last).unwrap();
+    let chill = Options { chill: true, ..f.options(&[1]) };
+    let evaluation = evaluate(&chill, &mut |_, _| {}).unwrap();
+    assert_eq!((evaluation.cases.len(), evaluation.cases[0].scores[0].counts.dice()), (1, 1.0));
+    let names: Vec<&str> = evaluation.unusable.iter().map(|u| &u.0[..]).collect();
+    assert_eq!(names, ["b", "c"]);
+    assert!(evaluation.unusable[0].1.contains("5.000 mm apart"), "{:?}", evaluation.unusable);
+    let tally = evaluation.tally();
+    assert!(tally.starts_with("8 files: 1 cases scored; 6 left out (1: without a prediction; 4: "), "{tally}");
+    assert_eq!(summary(&f.path("summary.json"))["metric_per_case"].as_array().unwrap().len(), 1);
+    std::fs::remove_file(f.path("pred/a.NII")).unwrap();
+    let error = evaluate(&chill, &mut |_, _| {}).unwrap_err().to_string();
+    assert!(error.contains("2 of 2 cases cannot be scored"), "{error}");
+}
+
+#[test]
+fn the_command_ends_with_a_count_and_doubts_what_is_compared_with_itself() {
+    let f = Folders::new();
+    f.write("ref/a.nii.gz", &cube(3), 0.0);
+    let reference = f.path("ref");
+    let reference = reference.to_str().unwrap();
+    let (shown, told) =
+        support::done(&mut support::spark3d(&["evaluate", "-r", reference, "-p", reference, "--labels", "1"]));
+    assert_eq!(shown.lines().last(), Some("2 files: 1 cases scored; 0 left out"), "{shown}");
+    assert!(told.contains("the same folder"), "{told}");
+}
+
+#[test]
 fn values_that_are_no_labels() {
     let f = Folders::new();
     f.write("ref/a.nii.gz", &cube(3), 0.0);
@@ -233,6 +277,11 @@ fn values_that_are_no_labels() {
         let error = f.error(&[1]);
         assert!(error.contains("pred/a.nii.gz") && error.contains(part), "{error}");
     }
+    // What float32 makes of a label is one.
+    let mut map = cube(3);
+    map.data.iter_mut().for_each(|v| *v *= 0.99999);
+    f.write("pred/a.nii.gz", &map, 0.0);
+    assert_eq!(f.run(&[1]).cases[0].scores[0].counts.dice(), 1.0);
     let options = f.with(&[1], |m| m.tolerance = f64::NAN);
     assert!(evaluate(&options, &mut |_, _| {}).unwrap_err().to_string().contains("tolerance"));
     assert!(f.error(&[]).contains("no class"));

@@ -347,7 +347,30 @@ fn bad_input_is_named() {
     std::fs::write(place.path("torn.pth"), b"PK\x03\x04torn").unwrap();
     assert!(place.error(&["--from", "torn.pth"]).contains("torn.pth"));
     assert!(place.error(&["--from", "nowhere"]).contains("nowhere"));
-    assert!(place.error(&["--from", "scratch", "--splits", "none.json"]).contains("none.json"));
+    // Splits are looked at before anything is planned, too.
+    for more in [&[][..], &["--dry-run"]] {
+        let splits = |text: &str| {
+            place.write("splits.json", text);
+            place.error(&[&["--from", "scratch", "--splits", "splits.json"], more].concat())
+        };
+        assert!(place.error(&[&["--from", "scratch", "--splits", "none.json"], more].concat()).contains("none.json"));
+        assert!(splits(r#"[{"train": ["case0"], "val": ["other"]}]"#).contains("names the case other"));
+        assert!(splits(r#"[{"train": ["case0"], "val": []}]"#).contains("0 validation cases"));
+        assert!(splits(r#"{"labels": {}}"#).contains("it is the dataset.json"));
+    }
+    place.write("splits.json", r#"[{"train": ["case0", "case0"], "val": ["case1"]}]"#);
+    let dry = ["finetune", "data", "--plan", "plan.toml", "--from", "scratch", "--splits", "splits.json", "--dry-run"];
+    let (shown, told) = done(&mut place.command(&dry));
+    assert!(shown.contains("# fold 0: 2 training and 1 validation cases") && shown.contains("5 cases"), "{shown}");
+    for part in ["do not name 3 of the 5 cases in fold 0, such as case2", "names the case case0 more than once"] {
+        assert!(told.contains(part), "{part} in {told}");
+    }
+    place.write("fingerprint.json", r#"{"spacings": [], "shapes_after_crop": []}"#);
+    for (file, named) in [("fingerprint.json", "the fingerprint of a data set"), ("data/dataset.json", "dataset.json")]
+    {
+        let error = place.error(&["--from", "scratch", "--plans", file]);
+        assert!(error.contains(named) && error.contains("no plans"), "{error}");
+    }
     assert!(place.error(&["--from", "scratch", "--set", "train.patch=[15,16,16]"]).contains("total stride"));
 
     place.volume("data/labelsTr/case3.nii.gz", |c| if c == [1, 2, 3] { 7.0 } else { 0.0 });

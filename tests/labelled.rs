@@ -132,12 +132,32 @@ fn a_store_holds_what_is_prepared_and_goes_on_where_it_stopped() {
     write(&input.join("labelsTr/c1.nii"), [18, 22, 30], &AFFINE, |_| 0.0);
     let (changed, events) = store(&input, &out);
     assert_eq!((&events[0], events.len()), (&Event::Found { scans: 2, done: 1 }, 2));
-    assert_eq!(changed.unwrap().cases()[1].locations, [0, 0]);
+    let changed = changed.unwrap();
+    assert_eq!(changed.cases()[1].locations, [0, 0]);
+    assert!(changed.absent().is_empty(), "the other case has them");
     fs::remove_dir_all(out.join("cases/c0")).unwrap();
     fs::remove_file(out.join("manifest.json")).unwrap();
     assert!(LabelledStore::open(&out).unwrap_err().to_string().contains("not a finished store"));
     assert_eq!(store(&input, &out).1[0], Event::Found { scans: 2, done: 1 });
     assert!(LabelledStore::open(&out).is_ok());
+}
+
+/// As scores do.
+#[test]
+fn labels_that_float32_missed_are_labels() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = raw(folder.path(), &[[12, 20, 20]]);
+    let whole = store(&input, &folder.path().join("whole")).0.unwrap();
+    write(&input.join("labelsTr/c0.nii"), [12, 20, 20], &AFFINE, |at| label(at) * 0.99999);
+    let near = store(&input, &folder.path().join("near")).0.unwrap();
+    assert_eq!(whole.cases()[0].locations, near.cases()[0].locations);
+    assert!(whole.absent().is_empty());
+    assert!(whole.cases()[0].locations[0] > 0);
+    write(&input.join("labelsTr/c0.nii"), [12, 20, 20], &AFFINE, |at| label(at).min(1.0));
+    assert_eq!(store(&input, &folder.path().join("one")).0.unwrap().absent(), ["c2"]);
+    write(&input.join("labelsTr/c0.nii"), [12, 20, 20], &AFFINE, |at| label(at) * 0.99);
+    let error = store(&input, &folder.path().join("far")).0.unwrap_err().to_string();
+    assert!(error.contains("c0.nii") && error.contains("no label"), "{error}");
 }
 
 #[test]

@@ -315,6 +315,62 @@ fn a_plan_is_trained_and_predicts() {
     }
 }
 
+/// A description with a byte order mark, an old name of the channels and NaN; files of several endings, and some that are none of
+/// the data set.
+#[test]
+fn data_sets_as_people_have_them() {
+    let place = Place::new();
+    place.dataset(&["CT"]);
+    let path = place.path("data/dataset.json");
+    let text = fs::read_to_string(&path).unwrap();
+    let older = text.replace("channel_names", "modality").replace(".nii.gz", ".nii").replacen('{', r#"{"x": NaN, "#, 1);
+    fs::write(&path, format!("\u{feff}{}", older.replace(r#""numTraining":5"#, r#""numTraining":9"#))).unwrap();
+    fs::rename(place.path("data/imagesTr/case1_0000.nii.gz"), place.path("data/imagesTr/case1_0000.NII.GZ")).unwrap();
+    fs::write(place.path("data/imagesTr/notes.txt"), "x").unwrap();
+    let (shown, told) = place.done(&["plan", "data", "-o", "plans.json"]);
+    let tally = shown.lines().last().unwrap();
+    assert!(tally.starts_with("11 files: 5 cases of 5 image(s) and 5 label map(s); 1 left out (1: "), "{shown}");
+    assert!(told.contains("numTraining is 9, and there are 5 cases"), "{told}");
+    // nnU-Net leaves .nii to nibabel, and the name of a reader that is asked for stays.
+    let reader = || read(&place.path("plans.json"))["image_reader_writer"].clone();
+    assert_eq!(reader(), "NibabelIO");
+    let train = [
+        "finetune",
+        "data",
+        "-o",
+        "model",
+        "--from",
+        "scratch",
+        "--plans",
+        "plans.json",
+        "--length",
+        "1",
+        "--no-validation",
+    ];
+    let small = ["--set", "train.epoch_steps=1", "--set", "train.validation_steps=1", "--set", "train.batch=1"];
+    let (shown, _) = place.done(&[&train[..], &small[..], &["--set", "network.features=[4,8,8,8]"]].concat());
+    assert!(shown.contains("1 left out"), "{shown}");
+    assert_eq!(read(&place.path("model/plans.json"))["image_reader_writer"], "NibabelIO");
+    fs::write(&path, older.replacen('{', r#"{"overwrite_image_reader_writer": "NibabelIOWithReorient", "#, 1)).unwrap();
+    place.done(&["plan", "data", "-o", "plans.json", "--overwrite"]);
+    assert_eq!(reader(), "NibabelIOWithReorient");
+}
+
+#[test]
+fn labels_that_no_data_set_can_list_are_to_be_renumbered() {
+    let place = Place::new();
+    place.dataset(&["CT"]);
+    for (value, named) in [(255.0, "label(s) 255"), (-1.0, "label(s) -1")] {
+        for case in 0..5 {
+            place.write(&format!("data/labelsTr/case{case}.nii.gz"), |at| if at[0] == 12 { value } else { 0.0 });
+        }
+        let error = place.error(&["plan", "data"]);
+        for part in [named, "without gaps", r#""ignore": 2"#] {
+            assert!(error.contains(part), "{part} in {error}");
+        }
+    }
+}
+
 #[test]
 fn what_is_wrong_is_said() {
     let place = Place::new();
@@ -322,6 +378,7 @@ fn what_is_wrong_is_said() {
     let error = place.error(&["plan", "data", "--spacing", "1", "0", "1"]);
     assert!(error.contains("--spacing"), "{error}");
     assert!(!place.path("data/nnUNetPlans.json").exists());
+    assert!(place.error(&["plan", "data", "-o", "dataset_fingerprint.json"]).contains("name of the fingerprint"));
     fs::copy(fixture("dataset_fingerprint.json"), place.path("data/dataset_fingerprint.json")).unwrap();
     let error = place.error(&["plan", "data"]);
     assert!(error.contains("16 cases") && error.contains("has 5"), "{error}");
@@ -339,6 +396,15 @@ fn what_is_wrong_is_said() {
         place.write(&format!("data/labelsTr/case{case}.nii.gz"), |_| 0.0);
     }
     assert!(place.error(&["plan", "data"]).contains("no label map has a label"));
-    fs::write(place.path("data/dataset_fingerprint.json"), "{}").unwrap();
-    assert!(place.error(&["plan", "data"]).contains("no fingerprint"));
+    let fingerprint = |text: &str| {
+        fs::write(place.path("data/dataset_fingerprint.json"), text).unwrap();
+        place.error(&["plan", "data"])
+    };
+    assert!(fingerprint("{}").contains("no fingerprint"));
+    assert!(fingerprint(r#"{"configurations": {}}"#).contains("it is plans"));
+    let text = fs::read_to_string(fixture("dataset_fingerprint.json")).unwrap();
+    let (before, after) = text.split_once(r#""mean": "#).unwrap();
+    let (_, after) = after.split_once(',').unwrap();
+    let error = fingerprint(&format!(r#"{before}"mean": NaN,{after}"#));
+    assert!(error.contains("foreground_intensity_properties_per_channel.0.mean is no number"), "{error}");
 }

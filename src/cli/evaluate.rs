@@ -7,6 +7,8 @@ use clap::Args;
 use std::path::{Path, PathBuf};
 
 /// Score predicted label maps: Dice, IoU, surface Dice (NSD) and HD95, and pictures of them
+///
+/// A voxel within 0.0001 of a whole number counts as that label, as it does where a data set is planned and trained on.
 #[derive(Args)]
 pub struct Evaluate {
     /// Reference label map, or a folder of them
@@ -27,7 +29,7 @@ pub struct Evaluate {
     /// Within how many mm an outline counts as met
     #[arg(long, default_value_t = 1.0, value_name = "MM")]
     nsd_tolerance: f64,
-    /// Pass over references without a prediction
+    /// Leave out references without a prediction, and cases that cannot be scored
     #[arg(long)]
     chill: bool,
     /// Folder for a picture of every case
@@ -61,9 +63,14 @@ impl Evaluate {
             if !evaluation.missing.is_empty() {
                 progress.message(&format!("passed over, without a prediction: {}", evaluation.missing.join(", ")));
             }
+            for (name, why) in &evaluation.unusable {
+                progress.message(&format!("left out {name}: {why}"));
+            }
             progress.finish();
         }
+        evaluation.others.iter().for_each(|path| log::info!("no NIfTI file by its name: {}", path.display()));
         print(table(&evaluation).trim_end());
+        print(evaluation.tally());
         Ok(())
     }
 

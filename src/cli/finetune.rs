@@ -7,6 +7,7 @@ use crate::compute::model::predictor;
 use crate::evaluation::evaluate::table;
 use crate::tasks::plan::finetune::{PRESETS, SCHEDULES, Stem, TransferScope};
 use crate::training::finetune::Options;
+use crate::training::finetune::folder::planned_cases;
 use crate::training::finetune::run::{finetune, trainer};
 use crate::training::finetune::setup::{Finetune as Tuning, Like, Request, Setup};
 use crate::training::finetune::transfer::initial;
@@ -122,7 +123,12 @@ impl Finetune {
             },
         })?;
         if self.dry_run {
-            return dry_run(&setup, common);
+            let cases = planned_cases(&setup, self.out.as_deref(), self.splits.as_deref())?;
+            dry_run(&setup, common)?;
+            let (train, validation) = (cases.train.len(), cases.validation.len());
+            print(format!("# fold {}: {train} training and {validation} validation cases", self.fold));
+            print(format!("# data set: {}", setup.raw.tally()));
+            return Ok(());
         }
         let missing =
             || Error::Usage("finetune needs a run folder: spark3d finetune DATASET --from CHECKPOINT -o RUN".into());
@@ -137,6 +143,7 @@ impl Finetune {
         if let Some(evaluation) = &outcome.evaluation {
             print(table(evaluation).trim_end());
         }
+        print(format!("data set: {}", setup.raw.tally()));
         print(format!(
             "{} steps; pseudo Dice {:.4}; model in {}",
             setup.plan.schedule().steps(),

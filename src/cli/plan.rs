@@ -6,7 +6,6 @@ use clap::Args;
 
 use super::{Common, print};
 use crate::base::Result;
-use crate::data::RawDataset;
 use crate::data::planning::{Options, Planner, Request, run, table};
 use crate::data::preprocess::Event;
 use crate::data::preprocess::progress::with_progress;
@@ -66,9 +65,9 @@ impl Plan {
         if outcome.reused {
             log::info!("{}: the cases have not changed since it was taken", outcome.fingerprint.display());
         }
-        let channels = RawDataset::open(&self.dataset)?.dataset.channels;
-        print(table(&outcome.plan, &channels));
+        print(table(&outcome.plan, &outcome.raw.dataset.channels));
         print(format!("fingerprint in {}\nplans in {}", outcome.fingerprint.display(), outcome.plans.display()));
+        print(outcome.raw.tally());
         Ok(())
     }
 }

@@ -6,6 +6,7 @@
 //! [`torch`] reads and writes checkpoints without running what is in them; [`npz`] writes arrays.
 
 pub mod affine;
+pub mod endings;
 pub mod header;
 mod little_endian;
 pub mod nifti;

@@ -11,6 +11,8 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, Purpose, Result, rng, write_json};
+use crate::formats::endings;
+use crate::formats::nnunet::{SPLITS, kind_of, read_json};
 
 /// Name of the file with the splits, as nnU-Net calls it.
 pub const FILE: &str = "splits_final.json";
@@ -80,12 +82,27 @@ pub fn split(ids: &[String], splits_file: Option<&Path>, fold: Fold) -> Result<C
     };
     let known: BTreeSet<&String> = ids.iter().collect();
     if let Some(id) = cases.train.iter().chain(&cases.validation).find(|id| !known.contains(id)) {
-        let what = format!("fold {fold} names the case {id}, which the data set does not have");
+        let plain = endings::stem(id).unwrap_or(id);
+        let plain = [plain, plain.strip_suffix("_0000").unwrap_or(plain)];
+        let meant = plain.iter().find(|name| known.contains(&name.to_string()));
+        let meant = meant.map_or(String::new(), |name| format!("; the name of the case alone is {name}"));
+        let what = format!("fold {fold} names the case {id}, which the data set does not have{meant}");
         let file = splits_file.unwrap_or(Path::new(FILE));
         return Err(Error::file(file, what, "Correct the file, or delete it to have the splits made anew"));
     }
     if let Some(id) = cases.validation.iter().find(|id| cases.train.contains(id)) {
         log::warn!("fold {fold} trains and validates on the case {id}: its scores say little");
+    }
+    let unnamed: Vec<&String> =
+        ids.iter().filter(|id| !cases.train.contains(id) && !cases.validation.contains(id)).collect();
+    if let (Some(first), true) = (unnamed.first(), splits_file.is_some_and(Path::exists)) {
+        let (n, all) = (unnamed.len(), ids.len());
+        log::warn!("the splits do not name {n} of the {all} cases in fold {fold}, such as {first}: they are not used");
+    }
+    for list in [&cases.train, &cases.validation] {
+        if let Some(id) = list.iter().enumerate().find(|(n, id)| list[..*n].contains(id)).map(|(_, id)| id) {
+            log::warn!("fold {fold} names the case {id} more than once, and it counts as often");
+        }
     }
     Ok(cases)
 }
@@ -124,11 +141,13 @@ fn named(ids: &[String], train: &[usize], validation: &[usize]) -> Cases {
 /// # Errors
 /// It is missing or no list of `train` and `val`.
 pub fn read(file: &Path) -> Result<Vec<Cases>> {
-    let text = std::fs::read(file).map_err(Error::io("read", file))?;
-    serde_json::from_slice(&text).map_err(|e| {
+    let json = read_json(file)?;
+    let other = kind_of(&json).filter(|kind| *kind != SPLITS);
+    serde_json::from_value(json).map_err(|e| {
+        let why = other.map_or_else(|| e.to_string(), |other| format!("it is {other}"));
         let remedy =
             "It is a list of {\"train\": [...], \"val\": [...]}; correct it, or delete it to have it made anew";
-        Error::file(file, format!("it holds no splits ({e})"), remedy)
+        Error::file(file, format!("it holds no splits ({why})"), remedy)
     })
 }
 
@@ -268,8 +287,17 @@ mod tests {
         assert_eq!(split(&ids(10), Some(&file), Fold::Number(7)).unwrap().train.len(), 8);
         let error = split(&ids(2), Some(&file), Fold::Number(0)).unwrap_err().to_string();
         assert!(error.contains("002") && error.contains(FILE), "{error}");
-        std::fs::write(&file, "{}").unwrap();
-        assert!(split(&ids(3), Some(&file), Fold::Number(0)).unwrap_err().to_string().contains("no splits"));
+        let error = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            split(&ids(3), Some(&file), Fold::Number(0)).unwrap_err().to_string()
+        };
+        assert!(error("{}").contains("no splits"));
+        assert!(error(r#"{"labels": {}}"#).contains("it is the dataset.json"));
+        assert!(error(r#"[{"train": ["000"], "val": [NaN]}]"#).contains("no splits"));
+        for id in ["002.nii.gz", "002_0000", "002_0000.nii.gz"] {
+            let error = error(&format!(r#"[{{"train": ["000"], "val": ["{id}"]}}]"#));
+            assert!(error.contains("the name of the case alone is 002"), "{error}");
+        }
     }
 
     #[test]

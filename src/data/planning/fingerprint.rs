@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::intensities::{self, Counts, Intensities, SAMPLES};
 use super::numbers::median;
@@ -15,7 +16,7 @@ use crate::data::resample::crop;
 use crate::data::store::Stamp;
 use crate::data::{RawCase, RawDataset};
 use crate::formats::nifti;
-use crate::formats::nnunet::{Labels, Reader, read_json};
+use crate::formats::nnunet::{FINGERPRINT, Labels, Reader, kind_of, read_json};
 
 /// Name of the file, as nnU-Net calls it.
 pub const FILE: &str = "dataset_fingerprint.json";
@@ -64,8 +65,14 @@ impl Fingerprint {
     /// # Errors
     /// The file is missing, or no fingerprint of 3D images.
     pub fn read(path: &Path) -> Result<Self> {
-        serde_json::from_value(read_json(path)?).map_err(|e| {
-            Error::file(path, format!("it is no fingerprint of a 3D data set ({e})"), "Remove it to have it made anew")
+        let json = read_json(path)?;
+        let why = match kind_of(&json).filter(|kind| *kind != FINGERPRINT) {
+            Some(other) => Some(format!("it is {other}")),
+            None => no_number(&json).map(|place| format!("{place} is no number: an image may hold NaN")),
+        };
+        serde_json::from_value(json).map_err(|e| {
+            let cause = format!("it is no fingerprint of a 3D data set ({})", why.unwrap_or_else(|| e.to_string()));
+            Error::file(path, cause, "Remove it to have it made anew")
         })
     }
 
@@ -114,6 +121,19 @@ impl Fingerprint {
             return bad(format!("the fingerprint has {} channels, and dataset.json {channels}", intensities.len()));
         }
         Ok(())
+    }
+}
+
+/// Where a value is null, which is how NaN is read.
+fn no_number(json: &Value) -> Option<String> {
+    let below = |key: &str, value: &Value| {
+        no_number(value).map(|rest| if rest.is_empty() { key.to_string() } else { format!("{key}.{rest}") })
+    };
+    match json {
+        Value::Null => Some(String::new()),
+        Value::Array(list) => list.iter().enumerate().find_map(|(n, value)| below(&n.to_string(), value)),
+        Value::Object(map) => map.iter().find_map(|(key, value)| below(key, value)),
+        _ => None,
     }
 }
 

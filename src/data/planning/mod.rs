@@ -82,6 +82,8 @@ pub struct Outcome {
     pub fingerprint: PathBuf,
     /// Whether the fingerprint was there already.
     pub reused: bool,
+    /// The data set.
+    pub raw: RawDataset,
 }
 
 /// Plans a data set and writes its fingerprint and plans.
@@ -95,6 +97,9 @@ pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome
     let out = request.out.clone().unwrap_or_else(|| request.dataset.join(format!("{name}.json")));
     if out.is_dir() {
         return Err(Error::file(&out, "it is a folder", "Name a file, such as plans.json"));
+    }
+    if out.file_name().is_some_and(|name| name == fingerprint::FILE) {
+        return Err(Error::file(&out, "this is the name of the fingerprint", "Name another file, such as plans.json"));
     }
     let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
@@ -114,13 +119,13 @@ pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome
     let plan = plan(&fingerprint, &raw.dataset, &request.options)?;
     let document = document::plans(&plan, &fingerprint, &document::name_of(&raw.folder), reader.0, &request.options);
     write_plans(&out, &document, request.overwrite)?;
-    Ok(Outcome { plan, plans: out, fingerprint: path, reused })
+    Ok(Outcome { plan, plans: out, fingerprint: path, reused, raw })
 }
 
-/// The reader that `dataset.json` names, or nnU-Net's for NIfTI files, by name.
+/// The reader that `dataset.json` names, or nnU-Net's for files of its ending, by name.
 fn reader(raw: &RawDataset) -> Result<(&str, Reader)> {
     let named = raw.dataset.json.get("overwrite_image_reader_writer").and_then(Value::as_str);
-    let name = named.filter(|n| *n != "None").unwrap_or("SimpleITKIO");
+    let name = named.filter(|n| *n != "None").unwrap_or(raw.dataset.reader());
     let reader = Reader::from_name(name).map_err(|cause| {
         let remedy = "Convert the images to NIfTI and leave out overwrite_image_reader_writer";
         Error::file(raw.folder.join("dataset.json"), cause, remedy)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::base::{Error, Result};
 use crate::formats::affine;
 use crate::formats::nifti::{self, Axes, Scan};
-use crate::formats::nnunet::{Labels, Reader};
+use crate::formats::nnunet::{Labels, Reader, label_of, listed};
 
 /// The channels of one case as read: all on one grid.
 #[derive(Clone, Debug)]
@@ -47,28 +47,25 @@ pub fn read_images(paths: &[PathBuf], reader: Reader) -> Result<Images> {
 /// Reads a label map that belongs to `like`; C order, the grid of `like`.
 ///
 /// # Errors
-/// It lies on another grid, or holds a value that is no whole number or that `labels` does not know.
+/// It lies on another grid, or holds a value that is no label ([`label_of`]) or that `labels` does not know.
 pub fn read_label_map(path: &Path, reader: Reader, like: &Images, labels: &Labels) -> Result<Vec<i16>> {
     let scan = nifti::read_as(path, axes(reader))?;
     same_grid(&like.path, &like.scan, path, &scan)?;
     let mut unknown = BTreeSet::new();
     let mut out = Vec::with_capacity(scan.volume.data.len());
     for &value in &scan.volume.data {
-        let label = value.round();
-        // Scaled integers may miss the whole number by float32's rounding.
-        if (value - label).abs() > 1e-4 || !(f32::from(i16::MIN)..=f32::from(i16::MAX)).contains(&label) {
+        let Some(label) = label_of(value).and_then(|label| i16::try_from(label).ok()) else {
             let cause = format!("it holds the value {value}, which is no label");
             return Err(Error::file(path, cause, "A label map holds whole numbers; export it again from its source"));
+        };
+        if out.last() != Some(&label) && !labels.knows(label) {
+            unknown.insert(label);
         }
-        if out.last() != Some(&(label as i16)) && !labels.knows(label as i16) {
-            unknown.insert(label as i16);
-        }
-        out.push(label as i16);
+        out.push(label);
     }
     if !unknown.is_empty() {
-        let list: Vec<String> = unknown.iter().take(10).map(i16::to_string).collect();
-        let cause = format!("it holds the label(s) {}, which dataset.json does not list", list.join(", "));
-        return Err(Error::file(path, cause, "Add them to labels in dataset.json, or correct the label map"));
+        let cause = format!("it holds the label(s) {}, which dataset.json does not list", listed(&unknown));
+        return Err(Error::file(path, cause, labels.remedy(&unknown)));
     }
     Ok(out)
 }

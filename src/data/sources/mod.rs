@@ -128,10 +128,16 @@ impl Search {
 /// reported rather than passed over).
 fn is_scan(path: &Path, name: &str) -> bool {
     let plain = name.strip_suffix(".gz").unwrap_or(name);
-    if let Some(stem) = plain.strip_suffix(".img") {
-        return !["", ".gz"].iter().any(|gz| path.with_file_name(format!("{stem}.hdr{gz}")).exists());
+    if plain.ends_with(".img") {
+        return !is_image_of_pair(path, name);
     }
     plain.ends_with(".nii") || plain.ends_with(".hdr")
+}
+
+/// Whether this is the `.img` of a header that lies beside it.
+fn is_image_of_pair(path: &Path, name: &str) -> bool {
+    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".img");
+    stem.is_some_and(|stem| ["", ".gz"].iter().any(|gz| path.with_file_name(format!("{stem}.hdr{gz}")).exists()))
 }
 
 /// A path with the environment variable that it may begin with in place. `file` is where the path was found.

@@ -1,8 +1,8 @@
 //! What is scored: labels and regions, with names.
 
 use crate::base::{Error, Result};
-use serde::Deserialize;
-use serde_json::{Map, Value};
+use crate::formats::nnunet::{DATASET, kind_of, label_value, read_json, swapped};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -53,31 +53,34 @@ impl Classes {
     /// # Errors
     /// The file cannot be read, or its `labels` are not those of an nnU-Net v2 `dataset.json`.
     pub fn of_dataset(path: &Path) -> Result<Self> {
-        #[derive(Deserialize)]
-        struct Dataset {
-            labels: Map<String, Value>,
-        }
         let remedy = "Write it as nnU-Net v2 does: \"labels\": {\"background\": 0, \"name\": 1 or [1, 2], ...}";
-        let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
-        let dataset: Dataset = serde_json::from_str(&text)
-            .map_err(|e| Error::file(path, format!("it is no dataset.json: {e}"), remedy))?;
+        let json = read_json(path)?;
+        let given = json.get("labels").unwrap_or(&Value::Null);
+        if let Some(right) = swapped(given) {
+            let cause = format!("names and numbers of its labels are swapped: \"labels\" must be {right}");
+            return Err(Error::file(path, cause, remedy));
+        }
+        let given = given.as_object().ok_or_else(|| {
+            let what = kind_of(&json).filter(|kind| *kind != DATASET).unwrap_or("without labels");
+            Error::file(path, format!("it is no dataset.json of a data set but {what}"), remedy)
+        })?;
         let wrong = |name: &str, value: &Value| Error::file(path, format!("its label {name} is {value}"), remedy);
-        let number = |v: &Value| v.as_i64().and_then(|v| i32::try_from(v).ok());
+        let number = |v: &Value| label_value(v).and_then(|v| i32::try_from(v).ok());
 
         let mut classes = Self { scored: vec![], known: [0].into(), ignore: None };
         let mut entries: Vec<(String, Vec<i32>, bool)> = Vec::new();
-        for (name, value) in dataset.labels {
-            let (labels, is_list) = match &value {
+        for (name, value) in given {
+            let (labels, is_list) = match value {
                 Value::Array(list) => (list.iter().map(number).collect::<Option<Vec<i32>>>(), true),
                 single => (number(single).map(|label| vec![label]), false),
             };
-            let labels = labels.filter(|l| !l.is_empty()).ok_or_else(|| wrong(&name, &value))?;
+            let labels = labels.filter(|l| !l.is_empty()).ok_or_else(|| wrong(name, value))?;
             classes.known.extend(&labels);
             match (name.as_str(), labels.as_slice()) {
                 ("ignore", [label]) => classes.ignore = Some(*label),
-                ("ignore", _) => return Err(wrong(&name, &value)),
+                ("ignore", _) => return Err(wrong(name, value)),
                 (_, [0]) => {}
-                _ => entries.push((name, labels, is_list)),
+                _ => entries.push((name.clone(), labels, is_list)),
             }
         }
         let regions = entries.iter().any(|(_, labels, _)| labels.len() > 1);
@@ -147,9 +150,15 @@ mod tests {
 
     #[test]
     fn other_files_are_errors_that_say_so() {
-        for labels in [r#"{"0": "background"}"#, r#"{"a": []}"#, r#"{"a": 1.5}"#, r#"{"ignore": [1, 2]}"#, "[1]", "{"] {
+        for labels in [r#"{"0": "background"}"#, r#"{"a": []}"#, r#"{"a": 1.5}"#, r#"{"ignore": [1, 2]}"#, "[1]"] {
             let error = read(labels).unwrap_err().to_string();
             assert!(error.contains("dataset.json") && error.contains("nnU-Net v2"), "{error}");
         }
+        assert!(read("{").unwrap_err().to_string().contains("not valid JSON"));
+        assert!(
+            read(r#"{"0": "background", "1": "a"}"#).unwrap_err().to_string().contains(r#"{"background":0,"a":1}"#)
+        );
+        assert_eq!(read(r#"{"background": 0.0, "a": 1.0}"#).unwrap().scored, [Class::label("a", 1)]);
+        assert!(read(r#"{"background": 0, "a": 1}, "x": NaN"#).is_ok(), "as Python writes it");
     }
 }

@@ -14,8 +14,9 @@ use crate::evaluation::metric::overlap::{Confusion, Counts};
 use crate::evaluation::metric::surface::{Outline, surface_distances};
 use crate::evaluation::pictures::overlay::{self, overlay};
 use crate::evaluation::pictures::save_png;
-use crate::formats::affine;
-use crate::formats::nifti::{self, Scan};
+use crate::formats::affine::{self, Affine};
+use crate::formats::nifti::{self, Geometry, Scan};
+use crate::formats::nnunet::label_of;
 pub use pairs::Pair;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -31,7 +32,7 @@ pub struct Options {
     pub reference: PathBuf,
     /// As `reference`; in folders, files of one name belong together.
     pub predicted: PathBuf,
-    /// References without a prediction are passed over instead of being an error.
+    /// References without a prediction, and cases that cannot be scored, are left out instead of being an error.
     pub chill: bool,
     /// What is measured and written.
     pub measures: Measures,
@@ -92,18 +93,48 @@ pub struct Evaluation {
     pub tolerance: f64,
     /// In the order of their names.
     pub cases: Vec<Case>,
-    /// References that were passed over for want of a prediction.
+    /// References that were left out for want of a prediction.
     pub missing: Vec<String>,
+    /// Cases that were left out because they cannot be scored, and why.
+    pub unusable: Vec<(String, String)>,
+    /// Files that were looked at.
+    pub seen: usize,
+    /// Those of them that are no label maps by their names.
+    pub others: Vec<PathBuf>,
+}
+
+impl Evaluation {
+    /// How many files were seen, used and left out, and why.
+    pub fn tally(&self) -> String {
+        let (cases, missing, unusable, others) =
+            (self.cases.len(), self.missing.len(), self.unusable.len(), self.others.len());
+        let mut text =
+            format!("{} files: {cases} cases scored; {} left out", self.seen, missing + 2 * unusable + others);
+        let reasons = [
+            (missing, "without a prediction"),
+            (2 * unusable, "of cases that cannot be scored"),
+            (others, "no NIfTI files by their names"),
+        ];
+        let reasons: Vec<String> =
+            reasons.iter().filter(|(n, _)| *n > 0).map(|(n, why)| format!("{n}: {why}")).collect();
+        if !reasons.is_empty() {
+            text += &format!(" ({})", reasons.join("; "));
+        }
+        text
+    }
 }
 
 /// Scores every case and writes what `options` ask for. `progress` is told how many cases of how many are done.
 ///
 /// # Errors
-/// Nothing to compare; a prediction is missing (unless `chill`), or has no reference; a file cannot be read, is no label map,
-/// has a label that is not known, or lies on another grid than its partner; a result cannot be written.
+/// Nothing to compare; a prediction has no reference; a result cannot be written; and unless `chill`: a prediction is missing; a
+/// file cannot be read, is no label map, has a label that is not known, or lies on another grid than its partner.
 pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
-    let (pairs, missing) = pairs::find(&options.reference, &options.predicted, options.chill)?;
-    Ok(Evaluation { missing, ..score(&pairs, &options.measures, progress)? })
+    let pairs::Found { pairs, missing, seen, others } =
+        pairs::find(&options.reference, &options.predicted, options.chill)?;
+    let evaluation = scored(&pairs, &options.measures, options.chill, progress)?;
+    let evaluation = Evaluation { missing, seen, others, ..evaluation };
+    written(evaluation, &options.measures)
 }
 
 /// As [`evaluate`], for label maps that are named one by one.
@@ -111,6 +142,23 @@ pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Re
 /// # Errors
 /// As [`evaluate`].
 pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
+    written(scored(pairs, options, false, progress)?, options)
+}
+
+fn written(evaluation: Evaluation, options: &Measures) -> Result<Evaluation> {
+    if let Some(path) = &options.out {
+        atomic::write_atomic(path, summary::json(&evaluation).as_bytes())?;
+    }
+    Ok(evaluation)
+}
+
+/// The scores, of the cases that can be scored where `chill`.
+fn scored(
+    pairs: &[Pair],
+    options: &Measures,
+    chill: bool,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Evaluation> {
     if !(options.tolerance >= 0.0 && options.tolerance.is_finite()) {
         let what = format!("a surface tolerance of {} mm makes no sense", options.tolerance);
         return Err(Error::plan(what, "Give a length of 0 mm or more"));
@@ -121,19 +169,66 @@ pub fn score(pairs: &[Pair], options: &Measures, progress: &mut dyn FnMut(usize,
     if let Some(overlays) = &options.overlays {
         std::fs::create_dir_all(&overlays.out).map_err(Error::io("create", &overlays.out))?;
     }
+    // Headers are read in no time: cases that do not fit are told of before the others are scored.
+    let checked: Vec<Result<()>> = pairs.par_iter().map(fits).collect();
+    let (mut usable, mut faults) = (Vec::new(), Vec::new());
+    for (pair, checked) in pairs.iter().zip(checked) {
+        match checked {
+            Ok(()) => usable.push(pair),
+            Err(error) => faults.push((pair.name.clone(), error)),
+        }
+    }
+    if !chill && !faults.is_empty() {
+        return Err(all_of(faults, pairs.len()));
+    }
     let mut cases = Vec::with_capacity(pairs.len());
     progress(0, pairs.len());
-    for some in pairs.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
+    for some in usable.chunks(rayon::current_num_threads().clamp(1, MAX_CASES_AT_ONCE)) {
         let scored: Vec<Result<Case>> = some.par_iter().map(|pair| case(pair, options)).collect();
-        cases.extend(scored.into_iter().collect::<Result<Vec<Case>>>()?);
-        progress(cases.len(), pairs.len());
+        for (pair, scored) in some.iter().zip(scored) {
+            match scored {
+                Ok(case) => cases.push(case),
+                Err(error) if chill => faults.push((pair.name.clone(), error)),
+                Err(error) => return Err(error),
+            }
+        }
+        progress(cases.len() + faults.len(), pairs.len());
     }
+    if cases.is_empty() && !faults.is_empty() {
+        return Err(all_of(faults, pairs.len()));
+    }
+    faults.sort_by(|a, b| a.0.cmp(&b.0));
+    let unusable = faults.into_iter().map(|(name, error)| (name, error.to_string())).collect();
     let classes = options.classes.scored.clone();
-    let evaluation = Evaluation { classes, tolerance: options.tolerance, cases, missing: vec![] };
-    if let Some(path) = &options.out {
-        atomic::write_atomic(path, summary::json(&evaluation).as_bytes())?;
+    let (missing, seen, others) = (vec![], 2 * pairs.len(), vec![]);
+    Ok(Evaluation { classes, tolerance: options.tolerance, cases, missing, unusable, seen, others })
+}
+
+/// One error for those of some of `all` cases, of which there is one.
+fn all_of(faults: Vec<(String, Error)>, all: usize) -> Error {
+    let number = faults.len();
+    let mut faults = faults.into_iter();
+    match (number, faults.next()) {
+        (2.., Some((name, error))) => {
+            let others: Vec<String> = faults.map(|fault| fault.0).collect();
+            let (others, them) = (pairs::list(&others), "Correct them, or leave them out with --chill");
+            Error::plan(
+                format!("{number} of {all} cases cannot be scored, besides {name} also {others}; the first: {error}"),
+                them,
+            )
+        }
+        (_, Some((_, error))) => error,
+        (_, None) => Error::plan("no case can be scored", "Name other folders"),
     }
-    Ok(evaluation)
+}
+
+const OTHER_GRID: &str =
+    "Predict on the original image, or resample the prediction onto the reference's grid (nearest neighbour)";
+
+/// Whether both label maps can be opened and lie on one grid, by their headers.
+fn fits(pair: &Pair) -> Result<()> {
+    let (reference, predicted) = (nifti::geometry(&pair.reference)?, nifti::geometry(&pair.predicted)?);
+    same_grid(&pair.reference, &reference, &pair.predicted, &predicted, OTHER_GRID)
 }
 
 fn case(pair: &Pair, options: &Measures) -> Result<Case> {
@@ -141,9 +236,7 @@ fn case(pair: &Pair, options: &Measures) -> Result<Case> {
     let (reference, predicted) =
         rayon::join(|| LabelMap::read(&pair.reference, classes), || LabelMap::read(&pair.predicted, classes));
     let (mut reference, mut predicted) = (reference?, predicted?);
-    let remedy =
-        "Predict on the original image, or resample the prediction onto the reference's grid (nearest neighbour)";
-    same_grid(&pair.reference, &reference.grid, &pair.predicted, &predicted.grid, remedy)?;
+    same_grid(&pair.reference, &reference.grid, &pair.predicted, &predicted.grid, OTHER_GRID)?;
 
     let confusion = Confusion::new(&reference.labels, &predicted.labels, classes.ignore);
     if let Some(ignore) = classes.ignore {
@@ -187,60 +280,78 @@ impl LabelMap {
         let mut grid = nifti::read_labels(path)?;
         let values = std::mem::take(&mut grid.volume.data);
         let mut labels = Vec::with_capacity(values.len());
-        let mut last = None;
+        // Of a run of voxels, one is looked up.
+        let mut last = (f32::NAN, 0);
         for value in values {
-            let label = value as i32;
-            if last != Some(label) || label as f32 != value {
-                check(path, value, classes)?;
-                last = Some(label);
+            if value != last.0 {
+                last = (value, known(path, value, classes)?);
             }
-            labels.push(label);
+            labels.push(last.1);
         }
         Ok(Self { labels, grid })
     }
 }
 
-/// Whether `value` is a label, and one that the data set has.
-fn check(path: &Path, value: f32, classes: &Classes) -> Result<()> {
-    if value as i32 as f32 != value {
+/// The label that `value` stands for, where the data set has it.
+fn known(path: &Path, value: f32, classes: &Classes) -> Result<i32> {
+    let Some(label) = label_of(value) else {
         let cause = format!("it has a voxel of value {value}, which is no label: labels are whole numbers below 2^31");
         return Err(Error::file(path, cause, "Give the labels, not probabilities or labels that were interpolated"));
-    }
-    if !classes.known.contains(&(value as i32)) {
-        let cause = format!("it has a voxel of label {value}, which is not known");
+    };
+    if !classes.known.contains(&label) {
+        let cause = format!("it has a voxel of label {label}, which is not known");
         let remedy = "Give the dataset.json that has it (--dataset), or all labels (--labels); or repair the file";
         return Err(Error::file(path, cause, remedy));
     }
-    Ok(())
+    Ok(label)
+}
+
+/// Where voxels lie, in canonical axes.
+struct Grid {
+    shape: [usize; 3],
+    spacing: [f64; 3],
+    affine: Affine,
+}
+
+impl From<&Scan> for Grid {
+    fn from(scan: &Scan) -> Self {
+        Self { shape: scan.volume.shape, spacing: scan.volume.spacing, affine: scan.canonical_affine() }
+    }
+}
+
+impl From<&Geometry> for Grid {
+    fn from(geometry: &Geometry) -> Self {
+        Self { shape: geometry.shape(), spacing: geometry.spacing(), affine: geometry.canonical_affine() }
+    }
 }
 
 /// Compares in canonical axes, so that two files may store one grid in different orders.
-fn same_grid(reference: &Path, a: &Scan, other: &Path, b: &Scan, remedy: &str) -> Result<()> {
+fn same_grid(reference: &Path, a: impl Into<Grid>, other: &Path, b: impl Into<Grid>, remedy: &str) -> Result<()> {
+    let (a, b): (Grid, Grid) = (a.into(), b.into());
     let differ = |what: String| {
         let cause = format!("it does not lie on the grid of {}: {what}", reference.display());
         Err(Error::file(other, cause, remedy))
     };
-    let ([z, y, x], [other_z, other_y, other_x]) = (a.volume.shape, b.volume.shape);
-    if a.volume.shape != b.volume.shape {
+    let ([z, y, x], [other_z, other_y, other_x]) = (a.shape, b.shape);
+    if a.shape != b.shape {
         return differ(format!("{x} x {y} x {z} voxels there and {other_x} x {other_y} x {other_z} here"));
     }
-    let (ours, theirs) = (a.canonical_affine(), b.canonical_affine());
     let apart = (0..8)
         .map(|corner| {
             let last = |bit: usize, n: usize| if corner >> bit & 1 == 1 { (n - 1) as f64 } else { 0.0 };
             let voxel = [last(0, x), last(1, y), last(2, z)];
-            let (p, q) = (affine::apply(&ours, voxel), affine::apply(&theirs, voxel));
+            let (p, q) = (affine::apply(&a.affine, voxel), affine::apply(&b.affine, voxel));
             (0..3).map(|i| (p[i] - q[i]).powi(2)).sum::<f64>().sqrt()
         })
         .fold(0.0, f64::max);
     // Quaternions and float32 matrices of one grid differ by less than this.
-    let allowed = 0.05 * a.volume.spacing.into_iter().fold(f64::INFINITY, f64::min);
+    let allowed = 0.05 * a.spacing.into_iter().fold(f64::INFINITY, f64::min);
     if apart > allowed {
         let row = |s: [f64; 3]| format!("{:.4} x {:.4} x {:.4} mm", s[2], s[1], s[0]);
         return differ(format!(
             "corresponding voxels are up to {apart:.3} mm apart (voxels of {} there and {} here)",
-            row(a.volume.spacing),
-            row(b.volume.spacing)
+            row(a.spacing),
+            row(b.spacing)
         ));
     }
     Ok(())

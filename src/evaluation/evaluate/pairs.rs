@@ -1,11 +1,10 @@
 //! Which prediction belongs to which reference.
 
 use crate::base::{Error, Result};
+use crate::formats::endings;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Longest first: `.nii.gz` also ends in `.gz`.
-const ENDINGS: [&str; 4] = [".nii.gz", ".nii", ".hdr.gz", ".hdr"];
 /// Names of cases that an error lists; the rest is counted.
 const LISTED: usize = 8;
 
@@ -20,8 +19,20 @@ pub struct Pair {
     pub predicted: PathBuf,
 }
 
-/// The cases in order of their names, and the names of references without a prediction.
-pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<(Vec<Pair>, Vec<String>)> {
+/// What there is to compare.
+pub struct Found {
+    /// In order of their names.
+    pub pairs: Vec<Pair>,
+    /// Names of references without a prediction.
+    pub missing: Vec<String>,
+    /// Files that were seen, and those of them that are no label maps by their names.
+    pub seen: usize,
+    /// See `seen`.
+    pub others: Vec<PathBuf>,
+}
+
+/// Label maps of one name, whatever their endings.
+pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<Found> {
     for path in [reference, predicted] {
         std::fs::metadata(path).map_err(Error::io("read", path))?;
     }
@@ -29,7 +40,7 @@ pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<(Vec<Pair
         (false, false) => {
             let name = stem(predicted).unwrap_or_else(|| predicted.display().to_string());
             let pair = Pair { name, reference: reference.into(), predicted: predicted.into() };
-            return Ok((vec![pair], vec![]));
+            return Ok(Found { pairs: vec![pair], missing: vec![], seen: 2, others: vec![] });
         }
         (true, true) => {}
         _ => {
@@ -37,7 +48,12 @@ pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<(Vec<Pair
             return Err(Error::Usage(format!("{what}; give two files or two folders")));
         }
     }
-    let (references, mut predictions) = (maps(reference)?, maps(predicted)?);
+    if matches!((reference.canonicalize(), predicted.canonicalize()), (Ok(a), Ok(b)) if a == b) {
+        log::warn!("references and predictions are the same folder, {}: all scores are perfect", reference.display());
+    }
+    let mut others = Vec::new();
+    let (references, mut predictions) = (maps(reference, &mut others)?, maps(predicted, &mut others)?);
+    let seen = references.len() + predictions.len() + others.len();
     let (mut pairs, mut missing) = (Vec::new(), Vec::new());
     for (name, reference) in references {
         match predictions.remove(&name) {
@@ -51,31 +67,39 @@ pub fn find(reference: &Path, predicted: &Path, chill: bool) -> Result<(Vec<Pair
         return Err(Error::file(predicted, cause, format!("Put the references into {}", reference.display())));
     }
     if !missing.is_empty() && !chill {
-        let cause = format!("it lacks the predictions of {} references: {}", missing.len(), list(&missing));
+        let other = others.iter().filter(|path| path.parent() == Some(predicted)).find(|path| is_image(path));
+        let other = other.map_or(String::new(), |path| format!("; {} is no NIfTI file", path.display()));
+        let cause = format!("it lacks the predictions of {} references: {}{other}", missing.len(), list(&missing));
         return Err(Error::file(predicted, cause, "Predict them too, or pass over them with --chill"));
     }
     if pairs.is_empty() {
         return Err(Error::file(predicted, "it has nothing to score", "Name folders of .nii.gz or .nii label maps"));
     }
-    Ok((pairs, missing))
+    Ok(Found { pairs, missing, seen, others })
 }
 
 /// The image of a case: named as the case, or with the number of nnU-Net's first channel.
 pub fn image(folder: &Path, case: &str) -> Result<PathBuf> {
     let names = [format!("{case}_0000"), case.to_string()];
-    let candidates = names.iter().flat_map(|name| ENDINGS.map(|ending| folder.join(format!("{name}{ending}"))));
+    let candidates = names.iter().flat_map(|name| endings::NIFTI.map(|ending| folder.join(format!("{name}{ending}"))));
     candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| {
         let cause = format!("it has no image {case}_0000.nii.gz or {case}.nii.gz");
         Error::file(folder, cause, "Name the folder of the images that were segmented")
     })
 }
 
-/// Label maps of a folder by case.
-fn maps(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+/// Label maps of a folder by case; other files, without hidden ones, go to `others`.
+fn maps(folder: &Path, others: &mut Vec<PathBuf>) -> Result<BTreeMap<String, PathBuf>> {
     let mut maps = BTreeMap::new();
     for entry in std::fs::read_dir(folder).map_err(Error::io("read", folder))? {
         let path = entry.map_err(Error::io("read", folder))?.path();
-        let Some(name) = stem(&path).filter(|name| !name.starts_with('.')) else { continue };
+        if path.is_dir() || path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        let Some(name) = stem(&path) else {
+            others.push(path);
+            continue;
+        };
         if let Some(other) = maps.insert(name, path.clone()) {
             let cause = format!("it is there twice, also as {}", other.display());
             return Err(Error::file(path, cause, "Keep one of the two"));
@@ -86,11 +110,17 @@ fn maps(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
 
 /// The name without an ending of NIfTI; none for other files.
 fn stem(path: &Path) -> Option<String> {
-    let name = path.file_name()?.to_str()?;
-    ENDINGS.iter().find_map(|ending| name.strip_suffix(ending)).map(str::to_string)
+    endings::stem(path.file_name()?.to_str()?).map(str::to_string)
 }
 
-fn list(names: &[String]) -> String {
+/// Whether a file is an image of another format by its name.
+fn is_image(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default().to_string_lossy().to_lowercase();
+    ["nrrd", "nhdr", "mha", "mhd", "mgz", "mgh", "gipl", "tif", "tiff", "png", "img", "npz"].contains(&&ending[..])
+}
+
+/// Names, the first of them if there are many.
+pub fn list(names: &[String]) -> String {
     let shown = names[..names.len().min(LISTED)].join(", ");
     let rest = names.len().saturating_sub(LISTED);
     if rest > 0 { format!("{shown} and {rest} more") } else { shown }

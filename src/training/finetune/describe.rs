@@ -1,7 +1,7 @@
 //! The model of a fine-tuning in nnU-Net's words: its plans.json, so that a run is a model folder of its layout.
 
 use crate::base::{Error, Result};
-use crate::formats::nnunet::{Configuration, Dataset, Normalization, Plans, Resampling};
+use crate::formats::nnunet::{Configuration, Dataset, Normalization, Plans, Reader, Resampling};
 use crate::inference::architecture::architecture_of;
 use crate::tasks::plan::finetune::Plan;
 use serde_json::{Map, Value, json};
@@ -47,7 +47,12 @@ pub fn plans(
     let mut json = given.map_or_else(|| fresh(channels, plan), |(plans, _)| plans.json.clone());
     let plans_name = json["plans_name"].as_str().unwrap_or(PLANS_NAME).to_string();
     json["dataset_name"] = json!(name);
-    json["image_reader_writer"] = json!(if plan.data.reorient { "NibabelIOWithReorient" } else { "SimpleITKIO" });
+    // Plans that read so already keep the name of their class.
+    let named = given.and_then(|(plans, _)| plans.json["image_reader_writer"].as_str());
+    let named =
+        named.filter(|name| !plan.data.reorient && Reader::from_name(name) == Ok(Reader::AsStored) && !name.is_empty());
+    let reader = if plan.data.reorient { "NibabelIOWithReorient" } else { named.unwrap_or(dataset.reader()) };
+    json["image_reader_writer"] = json!(reader);
     let mut value = configuration.to_json(&plans_name, plan.train.patch);
     // The median image, where somebody planned with it.
     if let Some((plans, given)) = given.filter(|(_, given)| given.spacing == configuration.spacing) {

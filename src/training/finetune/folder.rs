@@ -9,27 +9,45 @@ use crate::data::{Cases, Fold, LabelledStore, prepare_dataset};
 use crate::inference::weights::Checkpoint;
 use crate::training::Host;
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Key of the training and validation cases in a checkpoint's metadata.
 const CASES: &str = "cases";
 
+/// The splits of a run in the folder `run`: those that are `given`, else those that its other folds have, else the data set's. The
+/// file need not be there, unless it is given.
+///
+/// # Errors
+/// The given file is not there, or other folds of the run have other splits.
+fn splits_file(setup: &Setup, run: Option<&Path>, given: Option<&Path>) -> Result<PathBuf> {
+    if let Some(file) = given.filter(|file| !file.is_file()) {
+        return Err(Error::file(file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
+    }
+    let own = run.map(|run| run.join(folds::FILE)).filter(|own| own.exists());
+    if let (Some(file), Some(own)) = (given, &own)
+        && folds::read(file)? != folds::read(own)?
+    {
+        let cause = "the folds of this run have other splits";
+        return Err(Error::file(own, cause, "Leave out --splits to go on, or give another -o for a new run"));
+    }
+    let given = given.map(Path::to_path_buf).or(own);
+    Ok(given.unwrap_or_else(|| setup.raw.folder.join(folds::FILE)))
+}
+
+/// The cases of the fold that the plan names, before there is a run: see [`splits_file`].
+///
+/// # Errors
+/// The splits cannot be used.
+pub fn planned_cases(setup: &Setup, run: Option<&Path>, splits: Option<&Path>) -> Result<Cases> {
+    let fold: Fold = setup.plan.data.fold.parse().map_err(Error::Usage)?;
+    fold_cases(setup, fold, &splits_file(setup, run, splits)?)
+}
+
 /// The cases of the fold. The splits lie beside the model, so that all folds have the same; a resumed run keeps its cases.
 pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Option<&Checkpoint>) -> Result<Cases> {
     let own = options.run.join(folds::FILE);
-    if let Some(file) = &options.splits
-        && own.exists()
-        && folds::read(file)? != folds::read(&own)?
-    {
-        let cause = "the folds of this run have other splits";
-        return Err(Error::file(&own, cause, "Leave out --splits to go on, or give another -o for a new run"));
-    }
-    let beside = setup.raw.folder.join(folds::FILE);
-    let file = options.splits.as_ref().unwrap_or(if own.exists() { &own } else { &beside });
-    if options.splits.is_some() && !file.exists() {
-        return Err(Error::file(file, "there is no such file", "Name a splits_final.json, or leave out --splits"));
-    }
-    let cases = fold_cases(setup, fold, file)?;
+    let file = splits_file(setup, Some(&options.run), options.splits.as_deref())?;
+    let cases = fold_cases(setup, fold, &file)?;
     let before = resumed.and_then(|c| c.extra.get(CASES)).and_then(|text| serde_json::from_str::<Cases>(text).ok());
     if before.is_some_and(|before| before != cases) {
         let cause = "the run was started with other training and validation cases";
@@ -40,7 +58,7 @@ pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Optio
         && !own.exists()
     {
         std::fs::create_dir_all(&options.run).map_err(Error::io("create", &options.run))?;
-        let splits = if file.exists() { folds::read(file)? } else { folds::five_folds(&setup.raw.ids()) };
+        let splits = if file.exists() { folds::read(&file)? } else { folds::five_folds(&setup.raw.ids()) };
         folds::write(&own, &splits)?;
     }
     Ok(cases)

@@ -97,6 +97,13 @@ impl LabelledStore {
         &self.cases
     }
 
+    /// Names of the classes that no case has a voxel of.
+    pub fn absent(&self) -> Vec<&str> {
+        let absent = |class: &usize| self.cases.iter().all(|case| case.locations.get(*class).is_none_or(|n| *n == 0));
+        let classes = &self.dataset.labels.classes;
+        (0..classes.len()).filter(absent).map(|class| &classes[class].name[..]).collect()
+    }
+
     /// The indices of cases by name.
     ///
     /// # Errors

@@ -127,7 +127,11 @@ pub fn prepare_dataset(
             cases,
         };
         write_json(&manifest, serde_json::to_string(&content))?;
-        LabelledStore::open(out)
+        let store = LabelledStore::open(out)?;
+        for name in store.absent() {
+            log::warn!("{}: no case has a voxel of {name}, which its dataset.json lists", raw.folder.display());
+        }
+        Ok(store)
     })
 }
 
