@@ -6,10 +6,12 @@
 //! [`torch`] reads and writes checkpoints without running what is in them; [`npz`] writes arrays.
 
 pub mod affine;
+mod gzip;
 pub mod header;
 mod little_endian;
 pub mod nifti;
 pub mod nnunet;
 pub mod npz;
+mod placeholder;
 pub mod torch;
 pub mod volumes;
