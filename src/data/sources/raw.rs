@@ -165,7 +165,7 @@ fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<
 }
 
 /// `CASE_0001` → CASE and 1.
-fn channel_of(stem: &str) -> Option<(&str, usize)> {
+pub(super) fn channel_of(stem: &str) -> Option<(&str, usize)> {
     let (id, channel) = stem.rsplit_once('_')?;
     let number = channel.len() == 4 && channel.bytes().all(|b| b.is_ascii_digit());
     number.then(|| channel.parse().ok()).flatten().map(|c| (id, c))
