@@ -398,3 +398,153 @@ fn threads_change_nothing_and_reads_are_accounted_for() {
     let small = read_of([8; 3]);
     assert!(small > metadata && small < metadata + shard / 2, "{small} of {shard} bytes");
 }
+
+/// A scan of 30 x 32 x 34 voxels of 2 mm with this matrix.
+fn made(path: &Path, matrix: &affine::Affine, value: impl Fn([usize; 3]) -> f32) {
+    let shape = [30, 32, 34];
+    let at = |n: usize| [n / (shape[1] * shape[2]), n / shape[2] % shape[1], n % shape[2]];
+    let data = (0..shape.iter().product()).map(|n| value(at(n))).collect();
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    nifti::write_grid(path, &Volume::new(shape, [2.0; 3], data), matrix).unwrap();
+}
+
+const PLAIN: affine::Affine = [[2., 0., 0., 1.], [0., 2., 0., 2.], [0., 0., 2., 3.], [0., 0., 0., 1.]];
+
+fn noise([z, y, x]: [usize; 3]) -> f32 {
+    ((z * 7919 + y * 104_729 + x * 1_299_709) % 1009) as f32
+}
+
+/// The summary of preparing `input`, what was kept by its name, and what was left out, and why.
+fn outcome(
+    input: &Path,
+    store: &Path,
+    settings: &Settings,
+) -> (preprocess::Summary, Vec<String>, BTreeMap<String, (Reason, String)>) {
+    let summary = preprocess::run(&[input.to_path_buf()], store, settings, Shard::ALL, &mut |_| {}).unwrap();
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let kept = Store::open(store).unwrap().cases().iter().map(|c| name(&c.source)).collect();
+    let left_out = summary.rejected.iter().map(|r| (name(&r.source), (r.kind.unwrap(), r.reason.clone()))).collect();
+    (summary, kept, left_out)
+}
+
+#[test]
+fn a_lost_file_is_named_and_made_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    for name in ["a", "b"] {
+        made(&input.join(format!("{name}.nii.gz")), &PLAIN, noise);
+    }
+    outcome(&input, &store, &small(2.0));
+    let manifest = fs::read(store.join("manifest.json")).unwrap();
+    let lost = store.join("cases/a/c/0/0/0");
+    let shard = fs::read(&lost).unwrap();
+    fs::remove_file(&lost).unwrap();
+    let error = Store::open(&store).unwrap().region(0, [0; 3], [4; 3]).unwrap_err().to_string();
+    assert!(error.contains("cases/a") && error.contains("missing") && error.contains("preprocess"), "{error}");
+    assert_eq!(outcome(&input, &store, &small(2.0)).0.prepared, 1);
+    assert!(fs::read(&lost).unwrap() == shard && fs::read(store.join("manifest.json")).unwrap() == manifest);
+}
+
+#[test]
+fn label_maps_are_left_out_by_name_and_by_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    let block = |[z, y, x]: [usize; 3]| ((z / 10) + 3 * (y / 8) + x / 17) as f32;
+    for name in ["sub-1_T1w.nii.gz", "x/unmasked_T1.nii"] {
+        made(&input.join(name), &PLAIN, noise);
+    }
+    // By their names, whatever they hold; by what they hold, whatever they are called.
+    for name in ["T1_brain_mask.nii", "masks/T1_a.nii", "fs/aparc+aseg.nii"] {
+        made(&input.join(name), &PLAIN, noise);
+    }
+    made(&input.join("result_T1.nii.gz"), &PLAIN, block);
+    for modality in [vec![], vec!["T1w".to_string()]] {
+        let store = store.with_extension(modality.len().to_string());
+        let (summary, kept, left_out) = outcome(&input, &store, &Settings { modality, ..small(2.0) });
+        assert_eq!(kept, ["sub-1_T1w.nii.gz", "unmasked_T1.nii"]);
+        assert_eq!((left_out.len(), summary.files.scans), (4, 6));
+        assert!(left_out.values().all(|(kind, why)| *kind == Reason::LabelMap && why.contains("--keep-label-maps")));
+        assert!(left_out["result_T1.nii.gz"].1.contains("whole numbers"), "{left_out:?}");
+    }
+    let keep = Settings { keep_label_maps: true, ..small(2.0) };
+    assert_eq!(outcome(&input, &store, &keep).1.len(), 6);
+}
+
+#[test]
+fn what_is_of_no_use_is_left_out_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    let path = |name: &str| input.join(name);
+    made(&path("good.nii"), &PLAIN, noise);
+    made(&path("box.nii"), &PLAIN, |at| f32::from(at.iter().all(|&i| i > 4 && i < 20)));
+    made(&path("one_voxel.nii"), &PLAIN, |at| if at == [9; 3] { 0.5 } else { 0.0 });
+    let tilted = |degrees: f64| {
+        let mut matrix = PLAIN;
+        matrix[1][2] = 2.0 * degrees.to_radians().tan();
+        matrix
+    };
+    made(&path("gantry.nii"), &tilted(25.0), noise);
+    made(&path("slightly.nii"), &tilted(2.0), noise);
+    let scan = fs::read(path("good.nii")).unwrap();
+    let with = |name: &str, at: usize, bytes: &[u8]| {
+        let mut changed = scan.clone();
+        changed[at..at + bytes.len()].copy_from_slice(bytes);
+        fs::write(path(name), changed).unwrap();
+    };
+    with("metres.nii", 123, &[1]);
+    with("micrometres.nii", 123, &[3]);
+    with("no_unit.nii", 123, &[0]);
+    with("labels_by_intent.nii", 68, &1002i16.to_le_bytes());
+    fs::write(path("pointer.nii.gz"), "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
+    fs::create_dir(path("folder.nii.gz")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(".git/annex/objects/MD5E-s9--0.nii.gz", path("annexed.nii.gz")).unwrap();
+    let (summary, kept, left_out) = outcome(&input, &store, &small(2.0));
+    assert_eq!(kept, ["good.nii", "no_unit.nii", "slightly.nii"]);
+    let mut want = vec![
+        ("box.nii", Reason::Empty, "no contrast"),
+        ("one_voxel.nii", Reason::Empty, "no contrast"),
+        ("gantry.nii", Reason::Shear, "25.0 degrees"),
+        ("metres.nii", Reason::Spacing, "lengths in metres"),
+        ("micrometres.nii", Reason::FieldOfView, "lengths in micrometres"),
+        ("labels_by_intent.nii", Reason::LabelMap, "intent"),
+        ("pointer.nii.gz", Reason::Unreadable, "git lfs pull"),
+        ("folder.nii.gz", Reason::Unreadable, "folder"),
+    ];
+    if cfg!(unix) {
+        want.push(("annexed.nii.gz", Reason::Unreadable, "datalad get"));
+    }
+    assert_eq!((left_out.len(), summary.files.scans), (want.len(), want.len() + 3));
+    for (name, kind, words) in want {
+        assert!(left_out[name].0 == kind && left_out[name].1.contains(words), "{name}: {:?}", left_out[name]);
+    }
+}
+
+/// Names that other software takes are no reason to stop.
+#[test]
+fn odd_names_stop_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    let deep = ["a_rather_long_name_of_a_folder"; 9].join("/");
+    for name in [&format!("{deep}/scan.nii"), "患者乙.nii", "患者甲.nii", "A.NII.GZ", "a.nii", "a b (copy).nii"] {
+        let plain = folder.path().join("scan.nii");
+        made(&plain, &PLAIN, noise);
+        fs::create_dir_all(input.join(name).parent().unwrap()).unwrap();
+        fs::copy(plain, input.join(name)).unwrap();
+    }
+    let (_, kept, _) = outcome(&input, &store, &small(2.0));
+    assert_eq!(kept.len(), 6);
+    #[cfg(target_os = "linux")]
+    {
+        use std::os::unix::ffi::OsStrExt;
+        for byte in [b'\xfc', b'\xe9'] {
+            let name = [b"M".as_slice(), &[byte], b".nii"].concat();
+            fs::copy(input.join("a.nii"), input.join(std::ffi::OsStr::from_bytes(&name))).unwrap();
+        }
+        for _ in 0..2 {
+            let (summary, kept, left_out) = outcome(&input, &store, &small(2.0));
+            assert_eq!((summary.prepared, kept.len(), left_out.len()), (0, 6, 2));
+            assert!(left_out["M\\xFC.nii"].1.contains("not UTF-8"), "{left_out:?}");
+        }
+    }
+}

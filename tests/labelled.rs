@@ -140,6 +140,17 @@ fn a_store_holds_what_is_prepared_and_goes_on_where_it_stopped() {
     assert!(LabelledStore::open(&out).unwrap_err().to_string().contains("not a finished store"));
     assert_eq!(store(&input, &out).1[0], Event::Found { scans: 2, done: 1 });
     assert!(LabelledStore::open(&out).is_ok());
+    // A file that is lost is no zeros, and is made again.
+    for file in ["image/c/0/0/0/0", "labels/c/0/0/0", "locations/c/0/0"] {
+        fs::remove_file(out.join("cases/c0").join(file)).unwrap();
+        let lost = LabelledStore::open(&out).unwrap();
+        let error = lost.region(0, [0; 3], [4; 3]).map(drop).and_then(|()| lost.location(0, 0, 0).map(drop));
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("cases/c0") && error.contains("is missing"), "{error}");
+        let (again, events) = store(&input, &out);
+        assert_eq!(events[0], Event::Found { scans: 2, done: 1 });
+        assert!(again.unwrap().region(0, [0; 3], [4; 3]).is_ok());
+    }
 }
 
 /// As scores do.

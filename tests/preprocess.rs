@@ -129,6 +129,32 @@ fn the_loader_is_measured() {
     assert_eq!(bench(&[]).status.code(), Some(2));
 }
 
+/// The last line accounts for every file.
+#[test]
+fn the_last_line_says_what_was_seen_used_and_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let input = folder.path().join("in");
+    std::fs::create_dir_all(input.join("derivatives")).unwrap();
+    let scan = scans().join("ds002748_sub-01_T1w.nii.gz");
+    for name in ["sub-1_T1w.nii.gz", "sub-1_T1w_mask.nii.gz", "derivatives/a.nii.gz"] {
+        std::fs::copy(&scan, input.join(name)).unwrap();
+    }
+    for name in ["sub-1_T1w.json", "b.nii", "c.mgz", ".DS_Store"] {
+        std::fs::write(input.join(name), "x").unwrap();
+    }
+    let store = folder.path().join("store");
+    let mut command = spark3d(&["preprocess", "--spacing", "2", "--min-file-bytes", "0", "-i"]);
+    let said = succeeded(&command.arg(&input).arg("-o").arg(&store).output().unwrap());
+    let line = said.lines().last().unwrap();
+    for words in [
+        "1 scans of 1 subjects",
+        "1 prepared now, 2 left out: 1 label maps, 1 unreadable",
+        "6 files seen (3 scans by name, 1 .json, 1 .mgz, 1 hidden; not searched: derivatives)",
+    ] {
+        assert!(line.contains(words), "{line}");
+    }
+}
+
 /// In a file system of a megabyte, which needs rights to mount: those of root, or of a user namespace.
 #[test]
 fn a_full_disk_stops_a_run_and_a_larger_one_resumes_it() {

@@ -3,9 +3,11 @@
 use super::{Common, print};
 use crate::base::{Error, Result};
 use crate::data::preprocess::progress::with_progress;
-use crate::data::preprocess::{self, Dtype, Event, Settings, Shard};
+use crate::data::preprocess::{self, Dtype, Event, Files, Settings, Shard};
 use crate::data::sources::modality;
+use crate::data::store::Rejected;
 use clap::Args;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -33,6 +35,9 @@ pub struct Preprocess {
     /// Only scans of these modalities, such as T1w,FLAIR [default: all]
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     modality: Vec<String>,
+    /// Keep masks and label maps, which are otherwise left out by their names, headers and values
+    #[arg(long)]
+    keep_label_maps: bool,
     /// How voxels are stored; f16 takes half the space
     #[arg(long, value_enum, value_name = "f32|f16", default_value_t)]
     dtype: Dtype,
@@ -55,6 +60,7 @@ impl Preprocess {
             max_spacing_mm: self.max_spacing_mm,
             min_file_bytes: self.min_file_bytes,
             modality,
+            keep_label_maps: self.keep_label_maps,
             dtype: self.dtype,
             ..Settings::default()
         };
@@ -63,13 +69,18 @@ impl Preprocess {
         let speed = summary.prepared as f64 / start.elapsed().as_secs_f64();
         let peak = crate::base::memory::peak_resident()
             .map_or(String::new(), |b| format!(", peak memory {:.2} GiB", crate::base::memory::gib(b)));
+        for folder in &summary.files.skipped {
+            log::info!("{}: not searched", folder.display());
+        }
         print(format!(
-            "{} scans of {} subjects in {} ({} prepared now, {} left out); {speed:.2} scans/s{peak}",
+            "{} scans of {} subjects in {} ({} prepared now, {} left out{}); {}; {speed:.2} scans/s{peak}",
             summary.cases,
             summary.subjects,
             self.out.display(),
             summary.prepared,
-            summary.rejected.len()
+            summary.rejected.len(),
+            reasons(&summary.rejected),
+            seen(&summary.files)
         ));
         if !summary.waiting.is_empty() {
             let parts: Vec<String> = summary.waiting.iter().map(|p| format!("--part {p}")).collect();
@@ -77,6 +88,33 @@ impl Preprocess {
         }
         Ok(())
     }
+}
+
+/// How many scans are left out for each kind of reason.
+fn reasons(rejected: &[Rejected]) -> String {
+    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
+    for kind in rejected.iter().filter_map(|r| r.kind) {
+        *kinds.entry(kind.to_string()).or_default() += 1;
+    }
+    let list: Vec<String> = kinds.iter().map(|(kind, number)| format!("{number} {kind}")).collect();
+    if list.is_empty() { String::new() } else { format!(": {}", list.join(", ")) }
+}
+
+/// What the input holds.
+fn seen(files: &Files) -> String {
+    let mut all = files.scans + files.repeated;
+    let mut parts = vec![format!("{} scans by name", files.scans)];
+    if files.repeated > 0 {
+        parts.push(format!("{} other paths to them", files.repeated));
+    }
+    for (ending, number) in &files.others {
+        all += number;
+        parts.push(format!("{number} {ending}"));
+    }
+    let skipped: BTreeSet<_> = files.skipped.iter().filter_map(|folder| folder.file_name()).collect();
+    let skipped: Vec<_> = skipped.iter().map(|name| name.to_string_lossy()).collect();
+    let skipped = if skipped.is_empty() { String::new() } else { format!("; not searched: {}", skipped.join(", ")) };
+    format!("{all} files seen ({}{skipped})", parts.join(", "))
 }
 
 /// Preprocesses with progress on stderr and a line for every scan that is left out.

@@ -24,14 +24,26 @@ pub fn spacing(a: &Affine) -> [f64; 3] {
     std::array::from_fn(|c| (0..3).map(|r| a[r][c] * a[r][c]).sum::<f64>().sqrt())
 }
 
+/// By how many degrees the edges of a voxel miss right angles: 0 where the matrix turns, mirrors and scales alone.
+pub fn shear(a: &Affine) -> f64 {
+    let s = spacing(a);
+    let cosine = |p: usize, q: usize| (0..3).map(|r| a[r][p] * a[r][q]).sum::<f64>() / (s[p] * s[q]);
+    let most = [(0, 1), (0, 2), (1, 2)].map(|(p, q)| cosine(p, q).abs()).into_iter().fold(0.0, f64::max);
+    most.min(1.0).asin().to_degrees()
+}
+
+/// The volume of a voxel, below 0 where the matrix mirrors.
+pub fn determinant(a: &Affine) -> f64 {
+    a[0][0] * (a[1][1] * a[2][2] - a[1][2] * a[2][1]) - a[0][1] * (a[1][0] * a[2][2] - a[1][2] * a[2][0])
+        + a[0][2] * (a[1][0] * a[2][1] - a[1][1] * a[2][0])
+}
+
 /// Whether the matrix maps a voxel to a box with a volume: all finite, no zero and no parallel axes.
 pub fn is_usable(a: &Affine) -> bool {
     let finite = a.iter().flatten().all(|v| v.is_finite());
     let s = spacing(a);
-    let det = a[0][0] * (a[1][1] * a[2][2] - a[1][2] * a[2][1]) - a[0][1] * (a[1][0] * a[2][2] - a[1][2] * a[2][0])
-        + a[0][2] * (a[1][0] * a[2][1] - a[1][1] * a[2][0]);
     // Relative to the edge lengths, so that micrometre voxels are not taken for degenerate ones.
-    finite && s.iter().all(|&v| v > 1e-9) && det.abs() > 1e-3 * s[0] * s[1] * s[2]
+    finite && s.iter().all(|&v| v > 1e-9) && determinant(a).abs() > 1e-3 * s[0] * s[1] * s[2]
 }
 
 /// How a file's axes lie nearest to the canonical ones: canonical axis `a` (0 = x, 1 = y, 2 = z) runs along the file's
@@ -132,6 +144,16 @@ mod tests {
         for (got, want) in s.iter().zip([1.0, 2.0, 3.0]) {
             assert!((got - want).abs() < 1e-12, "{s:?}");
         }
+    }
+
+    #[test]
+    fn shear_is_what_a_tilted_gantry_does() {
+        assert!(shear(&oblique(20.0)) < 1e-9);
+        let mut tilted = oblique(0.0);
+        tilted[1][2] = 3.0 * 25f64.to_radians().tan();
+        assert!((shear(&tilted) - 25.0).abs() < 1e-9, "{}", shear(&tilted));
+        let quarter = [[0., -1., 0., 0.], [1., 0., 0., 0.], [0., 0., -1., 0.], [0., 0., 0., 1.]];
+        assert!((shear(&multiply(&quarter, &tilted)) - 25.0).abs() < 1e-9);
     }
 
     #[test]

@@ -18,6 +18,18 @@ pub const MAX_VOXELS: u64 = 1 << 30;
 
 const CONVERT: &str = "Convert it to a 3D NIfTI-1 file or leave it out";
 
+/// How files begin that are often found under the name of a scan.
+const OTHERS: [(&[u8], &str); 8] = [
+    (b"\x1f\x8b", "one that was compressed twice"),
+    (b"<", "a web page, of a download that failed"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"BZh", "a file compressed by bzip2"),
+    (b"\xfd7zXZ", "a file compressed by xz"),
+    (b"\x28\xb5\x2f\xfd", "a file compressed by zstd"),
+    (b"NRRD", "an NRRD file"),
+    (b"\x89HDF", "an HDF5 file (MINC)"),
+];
+
 /// How the voxels are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
@@ -116,7 +128,11 @@ impl Header {
             (348, _) => false,
             (_, 348) => true,
             (540, _) | (_, 540) => return Err(fail("it is a NIfTI-2 file, and only NIfTI-1 is read".into())),
-            _ => return Err(fail("it is not a NIfTI-1 file (its first number is not 348)".into())),
+            _ => {
+                let but = OTHERS.iter().find(|(start, _)| bytes.starts_with(start));
+                let but = but.map_or(String::new(), |(_, name)| format!(" but {name}"));
+                return Err(fail(format!("it is not a NIfTI-1 file{but} (its first number is not 348)")));
+            }
         };
         let pair = match &bytes[344..348] {
             b"n+1\0" => false,
@@ -166,14 +182,73 @@ impl Header {
             (s, _) if s == 0.0 || !s.is_finite() => (1.0, 0.0),
             (s, i) => (s as f64, if i.is_finite() { i as f64 } else { 0.0 }),
         };
-        let affine = space(&raw, dims).ok_or_else(|| {
+        let affine = space(&raw, dims).map(|(_, affine)| affine).ok_or_else(|| {
             let cause = format!("it has no usable sform, qform or voxel size (pixdim {:?})", &raw.pixdim[1..4]);
             let remedy = "Write the voxel size in mm into its header (e.g. with fslchpixdim) or leave it out";
             Error::file(path, cause, remedy)
         })?;
         Ok(Self { raw, dims, element, big_endian, offset, pair, slope, intercept, affine })
     }
+
+    /// The unit of lengths where it is not the millimetre.
+    pub fn unit(&self) -> Option<&'static str> {
+        match self.raw.xyzt_units & 7 {
+            1 => Some("metres"),
+            3 => Some("micrometres"),
+            _ => None,
+        }
+    }
+
+    /// Whether the intent says that the values are labels (NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME).
+    pub fn is_label_map(&self) -> bool {
+        matches!(self.raw.intent_code, 1002 | 1003)
+    }
+
+    /// What it says in ways that contradict each other, so that other programs may see another image than this one, which goes by
+    /// the first usable matrix of sform, qform and voxel size: a matrix that is not usable or not there; a qform that mirrors
+    /// and a sform that does not, or the reverse; voxel sizes that are over a hundredth off those of the matrix; axes that miss right
+    /// angles. That sform and qform place the same axes elsewhere is no doubt: they may be of two spaces.
+    pub fn doubts(&self) -> Vec<String> {
+        let Some((used, affine)) = space(&self.raw, self.dims) else { return Vec::new() };
+        let mut doubts = Vec::new();
+        let [sform, qform, _] = matrices(&self.raw, self.dims);
+        for (name, matrix) in [sform, qform] {
+            if matrix.is_some_and(|m| !affine::is_usable(&m)) {
+                doubts.push(format!("its {name} is not usable; the {used} is taken"));
+            }
+        }
+        if used == SIZES {
+            doubts.push("it has no usable sform or qform; its first axis is taken to run from right to left".into());
+        }
+        if let (Some(s), Some(q)) = (sform.1, qform.1)
+            && affine::is_usable(&s)
+            && affine::is_usable(&q)
+            && affine::determinant(&s) * affine::determinant(&q) < 0.0
+        {
+            doubts.push("its sform and its qform do not agree on left and right; the sform is taken".into());
+        }
+        if self.slope == f64::from(self.raw.scl_slope) && !self.raw.scl_inter.is_finite() {
+            doubts.push(format!("its intercept is {}, for which 0 is taken", self.raw.scl_inter));
+        }
+        let (stated, taken) =
+            ([1, 2, 3].map(|n| f64::from(self.raw.pixdim[n].abs()) * mm(&self.raw)), affine::spacing(&affine));
+        if stated.iter().zip(taken).any(|(s, t)| *s > 0.0 && (s - t).abs() > 1e-2 * t) {
+            let [a, b] = [taken, stated].map(|mm| mm.map(|v| (v * 1e4).round() / 1e4));
+            doubts.push(format!("its voxels are {a:?} mm by its {used} and {b:?} mm by pixdim; the {used} is taken"));
+        }
+        let shear = affine::shear(&affine);
+        if shear > MOST_SHEAR {
+            doubts.push(format!("its axes miss right angles by {shear:.1} degrees, which is taken as if they did not"));
+        }
+        doubts
+    }
 }
+
+/// Degrees by which the axes of a scan may miss right angles: rounding and registration do no more.
+pub const MOST_SHEAR: f64 = 3.0;
+
+/// What the voxel sizes alone are called.
+const SIZES: &str = "voxel size";
 
 /// Millimetres in the header's unit of length.
 pub(super) fn mm(h: &NiftiHeader) -> f64 {
@@ -184,8 +259,14 @@ pub(super) fn mm(h: &NiftiHeader) -> f64 {
     }
 }
 
-/// The first usable matrix of sform, qform and voxel size, in mm.
-fn space(h: &NiftiHeader, dims: [usize; 3]) -> Option<Affine> {
+/// The first usable matrix of sform, qform and voxel size, in mm, and its name.
+fn space(h: &NiftiHeader, dims: [usize; 3]) -> Option<(&'static str, Affine)> {
+    let named = matrices(h, dims).into_iter().filter_map(|(name, matrix)| Some((name, matrix?)));
+    named.into_iter().find(|(_, matrix)| affine::is_usable(matrix))
+}
+
+/// The matrices of sform, qform and voxel size, in mm, as far as the header has them.
+fn matrices(h: &NiftiHeader, dims: [usize; 3]) -> [(&'static str, Option<Affine>); 3] {
     let mm = mm(h);
     let scaled = |mut a: Affine| {
         a[..3].iter_mut().flatten().for_each(|v| *v *= mm);
@@ -194,8 +275,8 @@ fn space(h: &NiftiHeader, dims: [usize; 3]) -> Option<Affine> {
     let row = |r: [f32; 4]| r.map(f64::from);
     let sform = (h.sform_code > 0).then(|| [row(h.srow_x), row(h.srow_y), row(h.srow_z), [0., 0., 0., 1.]]);
     let qform = (h.qform_code > 0).then(|| qform(h));
-    let candidates = [sform, qform, Some(from_voxel_size(h, dims))];
-    candidates.into_iter().flatten().map(scaled).find(affine::is_usable)
+    let all = [("sform", sform), ("qform", qform), (SIZES, Some(from_voxel_size(h, dims)))];
+    all.map(|(name, matrix)| (name, matrix.map(scaled)))
 }
 
 /// The matrix of the unit quaternion (b, c, d), the voxel size and the shift. The `nifti` crate's own version panics on
@@ -293,6 +374,52 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn contradictions_are_doubted() {
+        let doubts = |changes: &[(usize, &[u8])]| {
+            let mut b = valid();
+            for (at, bytes) in changes {
+                b[*at..at + bytes.len()].copy_from_slice(bytes);
+            }
+            parse(&b).unwrap().doubts().join("; ")
+        };
+        let floats = |v: &[f32]| -> Vec<u8> { v.iter().flat_map(|v| v.to_le_bytes()).collect() };
+        let (s, q) = ((254, &[1u8, 0][..]), (252, &[1u8, 0][..]));
+        let rows = |m: [f32; 12]| floats(&m);
+        let (plain, turn) = (rows([1., 0., 0., 5., 0., 2., 0., 6., 0., 0., 3., 7.]), floats(&[0., 0., 0.]));
+        assert_eq!(doubts(&[s, (280, &plain)]), "");
+        assert_eq!(doubts(&[s, (280, &plain), q, (256, &turn)]), "");
+        // Another place is no doubt, another handedness is one.
+        assert_eq!(doubts(&[s, (280, &plain), q, (268, &floats(&[99., 99., 99.]))]), "");
+        let mirrored = rows([-1., 0., 0., 5., 0., 2., 0., 6., 0., 0., 3., 7.]);
+        assert!(doubts(&[s, (280, &mirrored), q]).contains("left and right"));
+        let larger = rows([2., 0., 0., 5., 0., 2., 0., 6., 0., 0., 3., 7.]);
+        assert!(
+            doubts(&[s, (280, &larger)]).contains("[2.0, 2.0, 3.0] mm by its sform and [1.0, 2.0, 3.0] mm by pixdim")
+        );
+        let sheared = rows([1., 0., 0., 5., 0., 2., 0.8, 6., 0., 0., 3., 7.]);
+        assert!(doubts(&[s, (280, &sheared)]).contains("right angles"));
+        let nan = rows([f32::NAN; 12]);
+        assert!(doubts(&[s, (280, &nan), q]).contains("sform is not usable; the qform is taken"));
+        assert!(doubts(&[q, (256, &floats(&[f32::NAN]))]).contains("qform is not usable"));
+        assert!(doubts(&[]).contains("right to left"));
+        assert!(doubts(&[s, (280, &plain), (112, &floats(&[2., f32::NAN]))]).contains("intercept is NaN"));
+        assert_eq!(doubts(&[s, (280, &plain), (112, &floats(&[f32::NAN, f32::NAN]))]), "");
+        // The sign of a voxel size, no code of a known kind, and sizes that were not written, say nothing.
+        assert_eq!(doubts(&[s, (280, &plain), (80, &floats(&[-1., 0.]))]), "");
+    }
+
+    #[test]
+    fn scaling_that_makes_no_sense_is_none() {
+        for slope in [0.0, f32::NAN, f32::INFINITY] {
+            let mut b = valid();
+            b[112..116].copy_from_slice(&slope.to_le_bytes());
+            b[116..120].copy_from_slice(&7f32.to_le_bytes());
+            let h = parse(&b).unwrap();
+            assert_eq!((h.slope, h.intercept), (1.0, 0.0));
+        }
+    }
+
+    #[test]
     fn every_single_byte_may_be_wrong() {
         // No value of any byte may panic; whether it is refused depends on the byte.
         for at in 0..HEADER_BYTES {
@@ -312,6 +439,8 @@ pub(super) mod tests {
             parse(&b).unwrap_err().to_string()
         };
         assert!(with(0, &540i32.to_le_bytes()).contains("NIfTI-2"));
+        assert!(with(0, b"\x1f\x8b\x08\x00").contains("compressed twice"));
+        assert!(with(0, b"<!DO").contains("web page"));
         assert!(with(344, &[0; 4]).contains("ANALYZE"));
         assert!(with(42, &(-3i16).to_le_bytes()).contains("-3"));
         assert!(with(40, &2i16.to_le_bytes()).contains("2-dimensional"));

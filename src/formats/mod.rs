@@ -7,10 +7,12 @@
 
 pub mod affine;
 pub mod endings;
+mod gzip;
 pub mod header;
 mod little_endian;
 pub mod nifti;
 pub mod nnunet;
 pub mod npz;
+mod placeholder;
 pub mod torch;
 pub mod volumes;

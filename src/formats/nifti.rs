@@ -1,16 +1,25 @@
 //! Reading scans into canonical axes, and writing results so that any viewer lays them over the original.
+//!
+//! # Where the voxels lie
+//!
+//! A header can say it three times: by the sform, by the qform, and by the voxel sizes alone (pixdim). The first of these that has a
+//! code above 0 and is usable decides on axes, place and voxel size alike, as in nibabel; lengths are in the header's unit, as in
+//! ITK. Other programs decide otherwise: ITK takes the sizes from pixdim and some qforms before the sform, and refuses a matrix with
+//! shear; FSL takes the sizes from pixdim. Where they would see another image than this program by more than rounding, reading
+//! warns: see [`Header::doubts`].
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::bufread::MultiGzDecoder;
 use ndarray::{ArrayView3, ShapeBuilder};
 use nifti::writer::WriterOptions;
 use nifti::{DataElement, NiftiHeader};
 
 use super::affine::{self, Affine, Orientation};
+use super::gzip::Members;
 use super::header::{Element, HEADER_BYTES, Header, mm};
+use super::placeholder;
 use crate::base::{Error, Result, Volume};
 
 /// Deflate packs at most 1032 bytes into one.
@@ -88,6 +97,27 @@ impl Geometry {
     pub fn canonical_affine(&self) -> Affine {
         self.orientation.canonical_affine(&self.header.affine, self.header.dims)
     }
+
+    /// By how many degrees the axes of the voxels miss right angles, as those of a scan with a tilted gantry do.
+    pub fn shear(&self) -> f64 {
+        affine::shear(&self.header.affine)
+    }
+
+    /// The unit of the header's lengths where it is not the millimetre.
+    pub fn unit(&self) -> Option<&'static str> {
+        self.header.unit()
+    }
+
+    /// Whether the header's intent says that the values are labels.
+    pub fn is_label_map(&self) -> bool {
+        self.header.is_label_map()
+    }
+}
+
+/// `name` without this ending, whatever the case of its letters.
+pub fn without_ending<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
+    let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+    end.eq_ignore_ascii_case(ending).then_some(stem)
 }
 
 /// Reads the header alone: cheap, and refuses whatever [`read`] would refuse without looking at voxels.
@@ -141,10 +171,10 @@ pub fn read_labels(path: &Path) -> Result<Scan> {
     read_as(path, Axes::Canonical)
 }
 
-/// Reads whatever values an image holds, in the given axes.
+/// Reads whatever values an image holds, in the given axes. Warns of what is doubtful in its header.
 ///
 /// # Errors
-/// As [`read_labels`].
+/// As [`read_labels`]; and the values are such that 32-bit floats do not keep their contrast.
 pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
     let (mut geometry, mut stream) = open(path)?;
     if axes == Axes::Stored {
@@ -155,8 +185,15 @@ pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
     let short = |got| format!("{wanted} bytes of voxels are expected and {got} are there");
     let raw = read_voxels(&mut stream, wanted, path, short)?;
     finish(&mut stream, path)?;
-    let values = decode(&raw, header);
+    for doubt in header.doubts() {
+        log::warn!("{}: {doubt}", path.display());
+    }
+    let mut rounding = Rounding::NONE;
+    let values = decode(&raw, header, &mut rounding);
     drop(raw);
+    if let Some(cause) = rounding.loss() {
+        return Err(Error::file(path, cause, "Subtract a number near them, such as their mean, and export it again"));
+    }
     let data = geometry.orientation.to_canonical(&values, header.dims);
     let volume = Volume::new(geometry.shape(), geometry.spacing(), data);
     Ok(Scan { volume, affine: header.affine, geometry })
@@ -231,7 +268,7 @@ fn write_raw<T: Value>(path: &Path, data: &[T], dims: [usize; 3], mut header: Ni
 /// Opens the file or pair, checks the header, and returns a stream that stands at the first voxel.
 fn open(path: &Path) -> Result<(Geometry, Box<dyn Read>)> {
     // The header of an `.img` is in the `.hdr` beside it.
-    let header_path = sibling(path, "img", "hdr").unwrap_or_else(|| path.to_path_buf());
+    let header_path = header_of(path).unwrap_or_else(|| path.to_path_buf());
     let (mut stream, compressed, bytes) = begin(&header_path)?;
     let header = Header::parse(&bytes, &header_path)?;
 
@@ -277,20 +314,35 @@ pub(super) fn pass_over(stream: &mut dyn Read, bytes: u64, path: &Path, what: &s
     std::io::copy(&mut stream.take(bytes), &mut std::io::sink()).map(drop).map_err(|e| unreadable(path, &e, what))
 }
 
-/// To the end of a gzip stream, which verifies its checksum.
+/// To the end of a gzip stream, which verifies its checksum. Warns of what is there but zeros.
 pub(super) fn finish(stream: &mut dyn Read, path: &Path) -> Result<()> {
-    pass_over(stream, 1 << 24, path, "its end")
+    let mut rest = Vec::new();
+    stream.take(1 << 24).read_to_end(&mut rest).map_err(|e| unreadable(path, &e, "its end"))?;
+    if rest.iter().any(|b| *b != 0) {
+        log::warn!("{}: {} bytes follow its voxels and are passed over", path.display(), rest.len());
+    }
+    Ok(())
 }
 
 /// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
 fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
-    let mut file = BufReader::with_capacity(1 << 18, File::open(path).map_err(Error::io("read", path))?);
-    let start = file.fill_buf().map_err(Error::io("read", path))?;
+    let file = File::open(path).map_err(|e| match placeholder::of_link(path) {
+        Some((cause, remedy)) if e.kind() == ErrorKind::NotFound => Error::file(path, cause, remedy),
+        _ => Error::io("read", path)(e),
+    })?;
+    let mut file = BufReader::with_capacity(1 << 18, file);
+    let start = file.fill_buf().map_err(|e| match e.kind() {
+        ErrorKind::IsADirectory => Error::file(path, "it is a folder", "Give the file that holds the scan"),
+        _ => Error::io("read", path)(e),
+    })?;
     if start.is_empty() {
         return Err(Error::file(path, "it is empty (0 bytes)", REMEDY));
     }
+    if let Some((cause, remedy)) = placeholder::of_content(start) {
+        return Err(Error::file(path, cause, remedy));
+    }
     let compressed = start.starts_with(&[0x1f, 0x8b]);
-    Ok((if compressed { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) }, compressed))
+    Ok((if compressed { Box::new(Members::new(file, path)) } else { Box::new(file) }, compressed))
 }
 
 /// Reads exactly the `wanted` bytes of an image's voxels; `short` says what it means that fewer are there.
@@ -311,14 +363,41 @@ pub(super) fn read_voxels(
 
 fn unreadable(path: &Path, e: &std::io::Error, what: &str) -> Error {
     let cause = match e.kind() {
-        std::io::ErrorKind::UnexpectedEof => format!("it ends early, within {what}"),
+        ErrorKind::UnexpectedEof => format!("it ends early, within {what}"),
         _ => format!("{what} cannot be read ({e})"),
     };
     Error::file(path, cause, REMEDY)
 }
 
+/// What rounding to 32 bits does to values.
+struct Rounding {
+    low: f64,
+    high: f64,
+    error: f64,
+}
+
+impl Rounding {
+    const NONE: Self = Self { low: f64::INFINITY, high: f64::NEG_INFINITY, error: 0.0 };
+
+    fn round(&mut self, value: f64) -> f32 {
+        let kept = value as f32;
+        // Neither minimum nor maximum takes up NaN, which is what infinity is off by.
+        self.low = self.low.min(value);
+        self.high = self.high.max(value);
+        self.error = self.error.max((value - f64::from(kept)).abs());
+        kept
+    }
+
+    /// What is wrong where the contrast is lost.
+    fn loss(&self) -> Option<String> {
+        let Self { low, high, error } = self;
+        (high > low && *error > 0.01 * (high - low))
+            .then(|| format!("its voxels lie between {low} and {high}, where 32-bit floats are off by up to {error}"))
+    }
+}
+
 /// Stored bytes → intensities in file order.
-fn decode(raw: &[u8], header: &Header) -> Vec<f32> {
+fn decode(raw: &[u8], header: &Header, rounding: &mut Rounding) -> Vec<f32> {
     macro_rules! decode {
         ($type:ty) => {{
             let value = |b: &[u8]| {
@@ -327,8 +406,8 @@ fn decode(raw: &[u8], header: &Header) -> Vec<f32> {
                 if header.big_endian { <$type>::from_be_bytes(b) } else { <$type>::from_le_bytes(b) }
             };
             // In f64, as nibabel does: 32-bit integers would lose digits before they are scaled.
-            let scaled = |v: $type| (v as f64 * header.slope + header.intercept) as f32;
-            raw.chunks_exact(size_of::<$type>()).map(|b| scaled(value(b))).collect()
+            let scaled = |v: $type| v as f64 * header.slope + header.intercept;
+            raw.chunks_exact(size_of::<$type>()).map(|b| rounding.round(scaled(value(b)))).collect()
         }};
     }
     match header.element {
@@ -345,11 +424,17 @@ fn decode(raw: &[u8], header: &Header) -> Vec<f32> {
     }
 }
 
-/// The existing file whose name differs in the ending: `.from[.gz]` → `.to[.gz]`, compressed or not.
+/// The header of the `.img` at `path`, which lies beside it.
+pub fn header_of(path: &Path) -> Option<PathBuf> {
+    sibling(path, "img", "hdr")
+}
+
+/// The existing file whose name differs in the ending: `.from[.gz]` → `.to[.gz]`, compressed or not, in either case of letters.
 fn sibling(path: &Path, from: &str, to: &str) -> Option<PathBuf> {
     let name = path.file_name()?.to_str()?;
-    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(&format!(".{from}"))?;
-    ["", ".gz"].iter().map(|gz| path.with_file_name(format!("{stem}.{to}{gz}"))).find(|p| p.is_file())
+    let stem = without_ending(without_ending(name, ".gz").unwrap_or(name), &format!(".{from}"))?;
+    let names = [to.to_string(), to.to_uppercase()].map(|to| ["", ".gz", ".GZ"].map(|gz| format!("{stem}.{to}{gz}")));
+    names.into_iter().flatten().map(|name| path.with_file_name(name)).find(|p| p.is_file())
 }
 
 #[cfg(test)]
@@ -422,5 +507,80 @@ mod tests {
         let scan = read(&scan_file(folder.path(), "a.nii", &ramp())).unwrap();
         assert!(write_values(&folder.path().join("a.mgz"), &scan.volume.data, scan.volume.shape, &scan).is_err());
         assert!(write_values(&folder.path().join("b.nii"), &[0f32], [1, 1, 1], &scan).is_err());
+    }
+
+    /// A scan of 4 x 5 x 6 voxels of this type and content, with a change of its header.
+    fn made(
+        folder: &Path,
+        (datatype, bits): (i16, i16),
+        voxels: &[u8],
+        change: impl Fn(&mut [u8; HEADER_BYTES]),
+    ) -> PathBuf {
+        let mut header = super::super::header::tests::valid();
+        header[70..72].copy_from_slice(&datatype.to_le_bytes());
+        header[72..74].copy_from_slice(&bits.to_le_bytes());
+        change(&mut header);
+        let path = folder.join("made.nii");
+        std::fs::write(&path, [&header[..], &[0; 4], voxels].concat()).unwrap();
+        path
+    }
+
+    #[test]
+    fn contrast_below_32_bits_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let doubles = |value: &dyn Fn(usize) -> f64| {
+            let voxels: Vec<u8> = (0..120).flat_map(|n| value(n).to_le_bytes()).collect();
+            made(folder.path(), (64, 64), &voxels, |_| {})
+        };
+        let error = read(&doubles(&|n| 1e9 + n as f64 / 200.0)).unwrap_err().to_string();
+        assert!(error.contains("between 1000000000 and 1000000000.595") && error.contains("Subtract"), "{error}");
+        // Too large for 32 bits; but where rounding takes nothing that counts, all is well.
+        assert!(read(&doubles(&|n| 1e300 * n as f64)).unwrap_err().to_string().contains("32-bit"));
+        assert!(read(&doubles(&|n| 1e7 + n as f64)).is_ok());
+        assert!(read(&doubles(&|n| 0.1 + n as f64 / 3.0)).is_ok());
+        assert!(read(&doubles(&|_| 0.1)).unwrap_err().to_string().contains("empty"));
+        assert!(read(&doubles(&|_| f64::NAN)).unwrap_err().to_string().contains("NaN"));
+        let integers: Vec<u8> = (0..120i32).flat_map(|n| (n + (1 << 30)).to_le_bytes()).collect();
+        assert!(read(&made(folder.path(), (8, 32), &integers, |_| {})).unwrap_err().to_string().contains("32-bit"));
+    }
+
+    #[test]
+    fn what_has_not_been_fetched_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.nii.gz");
+        let said = || geometry(&path).unwrap_err().to_string();
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n").unwrap();
+        assert!(said().contains("git lfs pull"), "{}", said());
+        std::fs::write(&path, "/annex/objects/MD5E-s9--0.nii.gz\n").unwrap();
+        assert!(said().contains("datalad get"), "{}", said());
+        std::fs::remove_file(&path).unwrap();
+        #[cfg(unix)]
+        for (target, want) in
+            [("../.git/annex/objects/x/MD5E-s9--0.nii.gz", "datalad get"), ("gone.nii.gz", "a link to gone.nii.gz")]
+        {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            assert!(said().contains(want), "{}", said());
+            std::fs::remove_file(&path).unwrap();
+        }
+        std::fs::create_dir(&path).unwrap();
+        assert!(said().contains("folder"), "{}", said());
+    }
+
+    #[test]
+    fn names_may_be_in_capitals_and_endings_may_be_wrong() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = std::fs::read(scan_file(folder.path(), "a.nii", &ramp())).unwrap();
+        let (mut head, voxels) = (whole[..348].to_vec(), &whole[352..]);
+        head[344..348].copy_from_slice(b"ni1\0");
+        head[108..112].fill(0);
+        std::fs::write(folder.path().join("B.HDR"), head).unwrap();
+        std::fs::write(folder.path().join("B.IMG"), voxels).unwrap();
+        std::fs::write(folder.path().join("C.NII.GZ"), &whole).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &whole).unwrap();
+        std::fs::write(folder.path().join("d.nii"), packed.finish().unwrap()).unwrap();
+        for name in ["a.nii", "B.HDR", "B.IMG", "C.NII.GZ", "d.nii"] {
+            assert_eq!(read(&folder.path().join(name)).unwrap().volume.data[3], 0.0, "{name}");
+        }
     }
 }

@@ -32,6 +32,7 @@ const QUEUED_PATCHES: usize = 24;
 /// Pre-trains on the store of a folder in the folder of a run, from its latest checkpoint where there is one.
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, host: Host) -> Result<Outcome> {
     let store = Arc::new(Store::open(store_folder)?);
+    store.check()?;
     let resumed = resume_point(gpu, folder, |c| differences(c, plan, &store))?;
     gpu.require(plan.train.precision)?;
     let cases = split(store.cases(), plan.seed);

@@ -2,8 +2,7 @@
 
 use rayon::prelude::*;
 
-/// Smallest divisor: a constant image becomes 0 instead of NaN.
-const MIN_STD: f64 = 1e-8;
+use crate::data::store::MIN_STD;
 
 /// What was subtracted and what divided by: `original = z * std + mean`.
 #[derive(Clone, Copy, Debug, PartialEq)]

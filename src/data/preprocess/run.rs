@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::pool::{self, Budget};
-use super::{Preprocessed, scan, screen};
+use super::{Cropped, Preprocessed, Unfit, screen};
 use crate::base::{Error, Result};
 use crate::data::resample;
 use crate::data::sources::{self, Source};
@@ -59,11 +59,26 @@ pub struct Summary {
     pub prepared: usize,
     /// Scans of this run's part of the input that are left out, with reasons.
     pub rejected: Vec<Rejected>,
+    /// Files of the input, whichever part of it this run's is.
+    pub files: Files,
     /// Other parts that must finish before the store can be used.
     pub waiting: Vec<Shard>,
 }
 
-/// Prepares a part of the scans of `inputs` (see [`sources::list`]) into the store in the folder `store`.
+/// Files of an input: all of them are of one sort or another.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Files {
+    /// By their names.
+    pub scans: usize,
+    /// Scans by other paths to files that are counted already.
+    pub repeated: usize,
+    /// What is no scan, by its ending.
+    pub others: BTreeMap<String, usize>,
+    /// Folders that were not searched.
+    pub skipped: Vec<PathBuf>,
+}
+
+/// Prepares a part of the scans of `inputs` (see [`sources::search`]) into the store in the folder `store`.
 ///
 /// Scans that are in the store already and have not changed since are not touched. Scans that cannot be used are reported
 /// and left out. Names of cases follow from the whole list of scans and the manifest of earlier runs, whatever the part.
@@ -79,7 +94,7 @@ pub fn run(
     progress: &mut dyn FnMut(Event),
 ) -> Result<Summary> {
     settings.check()?;
-    let scans = Scan::list(inputs)?;
+    let (scans, files) = Scan::list(inputs)?;
     store::with_remedy(store, || {
         let claim = Claim::new(store, part)?;
         let own: Vec<&Scan> = scans.iter().enumerate().filter(|(n, _)| part.has(*n)).map(|(_, scan)| scan).collect();
@@ -88,7 +103,7 @@ pub fn run(
             if scans.iter().all(|scan| content.has(scan, store)) {
                 progress(Event::Found { scans: own.len(), done: own.len() });
                 content.check(&scans, inputs)?;
-                return Ok(content.summary(0, &own, Vec::new()));
+                return Ok(content.summary(0, &own, files, Vec::new()));
             }
         }
         let (mut journal, past) = claim.open(settings, &digest(&scans))?;
@@ -136,33 +151,50 @@ pub fn run(
             content.check(&scans, inputs)?;
             whole = Some(content);
         }
-        Ok(whole.unwrap_or(content).summary(prepared, &own, waiting))
+        Ok(whole.unwrap_or(content).summary(prepared, &own, files, waiting))
     })
 }
 
 /// A file of the input.
 struct Scan {
-    /// The real path: the same file by another path is the same scan.
+    /// The real path: the same file by another path is the same scan. Where that is not UTF-8, the [`readable`] path as given.
     path: PathBuf,
     stamp: Option<Stamp>,
     source: Source,
 }
 
 impl Scan {
-    /// Every file once.
-    fn list(inputs: &[PathBuf]) -> Result<Vec<Self>> {
-        let mut scans = Vec::new();
+    /// Every file once, and what else there is.
+    fn list(inputs: &[PathBuf]) -> Result<(Vec<Self>, Files)> {
+        let (mut scans, mut files) = (Vec::new(), Files::default());
         let mut listed = BTreeSet::new();
         for input in inputs {
-            for source in sources::list(input)? {
-                let path = source.path.canonicalize().unwrap_or_else(|_| source.path.clone());
+            let listing = sources::search(input)?;
+            for source in listing.scans {
+                let real = source.path.canonicalize().ok().filter(|path| path.to_str().is_some());
+                let path = real.unwrap_or_else(|| readable(&source.path));
                 if listed.insert(path.clone()) {
                     scans.push(Self { stamp: Stamp::of(&path), path, source });
+                } else {
+                    files.repeated += 1;
                 }
             }
+            for (ending, number) in listing.others {
+                *files.others.entry(ending).or_default() += number;
+            }
+            files.skipped.extend(listing.skipped);
         }
-        Ok(scans)
+        files.scans = scans.len();
+        Ok((scans, files))
     }
+}
+
+/// A path, in which `\xFF` stands for bytes that are not UTF-8. A manifest is JSON, which cannot hold them.
+fn readable(path: &Path) -> PathBuf {
+    let chunk = |chunk: std::str::Utf8Chunk| -> String {
+        chunk.valid().to_string() + &chunk.invalid().iter().map(|b| format!("\\x{b:02X}")).collect::<String>()
+    };
+    path.as_os_str().as_encoded_bytes().utf8_chunks().map(chunk).collect::<String>().into()
 }
 
 /// What the records of a store come to.
@@ -196,7 +228,7 @@ impl Content {
 
     /// Whether a scan was dealt with and has not changed since.
     fn has(&self, scan: &Scan, store: &Path) -> bool {
-        let of_case = |c: &Case| Some(c.stamp) == scan.stamp && store.join(&c.array).is_dir();
+        let of_case = |c: &Case| Some(c.stamp) == scan.stamp && store::holds(store, c);
         let of_rejected = |r: &Rejected| scan.stamp.is_some() && r.stamp == scan.stamp;
         self.cases.get(&scan.path).is_some_and(of_case) || self.rejected.get(&scan.path).is_some_and(of_rejected)
     }
@@ -215,23 +247,18 @@ impl Content {
     }
 
     /// Of a run that prepared so many of these scans.
-    fn summary(&self, prepared: usize, scans: &[&Scan], waiting: Vec<Shard>) -> Summary {
+    fn summary(&self, prepared: usize, scans: &[&Scan], files: Files, waiting: Vec<Shard>) -> Summary {
         let listed: BTreeSet<&Path> = scans.iter().map(|scan| scan.path.as_path()).collect();
         let rejected = self.rejected.values().filter(|r| listed.contains(r.source.as_path())).cloned().collect();
         let subjects = self.cases.values().map(|c| &c.subject).collect::<BTreeSet<_>>().len();
-        Summary { cases: self.cases.len(), subjects, prepared, rejected, waiting }
+        Summary { cases: self.cases.len(), subjects, prepared, rejected, files, waiting }
     }
 }
 
 /// Tells one list of scans from another.
 fn digest(scans: &[Scan]) -> String {
-    let mut hash = 0xcbf2_9ce4_8422_2325u64; // FNV-1a
-    for scan in scans {
-        for byte in format!("{}\0{}\0", scan.path.display(), scan.source.name).bytes() {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        }
-    }
-    format!("{} scans, {hash:016x}", scans.len())
+    let text: String = scans.iter().map(|scan| format!("{}\0{}\0", scan.path.display(), scan.source.name)).collect();
+    format!("{} scans, {:016x}", scans.len(), sources::hash(text.as_bytes()))
 }
 
 /// The id of every scan of the list, used or not, so that none depends on which scans are done. Scans that earlier runs know
@@ -274,11 +301,20 @@ fn prepare((scan, id): (&Scan, &str), store: &Path, settings: &Settings, budget:
         let (source, modality) = (path.clone(), source.modality.clone());
         Ok(Err(Rejected { source, stamp, modality, kind: Some(kind), reason }))
     };
-    if let Some(reason) = screen::unwanted(source.modality.as_deref(), settings) {
-        return reject(*stamp, Reason::Modality, reason);
+    if let Some((kind, reason)) = screen::unwanted(source.modality.as_deref(), settings) {
+        return reject(*stamp, kind, reason);
+    }
+    if source.path.to_str().is_none() {
+        let reason = "its path is not UTF-8, in which a store keeps the paths of its scans. Rename it";
+        return reject(None, Reason::Unreadable, reason.into());
     }
     let Some(stamp) = *stamp else {
-        return reject(None, Reason::Unreadable, "there is no such file, or it cannot be read".into());
+        let reason = match nifti::geometry(path) {
+            Err(Error::File { cause, remedy, .. }) => format!("{cause}. {remedy}"),
+            Err(error) => error.to_string(),
+            Ok(_) => "there is no such file, or it cannot be read".into(),
+        };
+        return reject(None, Reason::Unreadable, reason);
     };
     let unreadable = |reason: String| reject(Some(stamp), Reason::Unreadable, reason);
     // What lies behind the reader is other people's code and other people's files.
@@ -317,8 +353,18 @@ fn prepare((scan, id): (&Scan, &str), store: &Path, settings: &Settings, budget:
 fn read(path: &Path, settings: &Settings, budget: &Budget) -> Result<Result<(Preprocessed, Before), (Reason, String)>> {
     let geometry = nifti::geometry(path)?;
     let before = Before { shape: geometry.shape(), spacing: geometry.spacing() };
-    if let Some(reason) = screen::reason(geometry.file_bytes, before.shape, before.spacing, settings) {
+    if let Some((kind, mut reason)) = screen::reason(geometry.file_bytes, before.shape, before.spacing, settings) {
+        if let Some(unit) = geometry.unit().filter(|_| matches!(kind, Reason::Spacing | Reason::FieldOfView)) {
+            reason +=
+                &format!("; its header gives lengths in {unit}: correct its xyzt_units if they are in millimetres");
+        }
+        return Ok(Err((kind, reason)));
+    }
+    if let Some(reason) = screen::sheared(geometry.shear()) {
         return Ok(Err(reason));
+    }
+    if geometry.is_label_map() && !settings.keep_label_maps {
+        return Ok(Err(screen::label_map("the intent in its header says that it is")));
     }
     let target = resample::target_shape(before.shape, before.spacing, settings.spacing);
     let voxels = |s: [usize; 3]| s.iter().map(|&n| n as u64).product::<u64>();
@@ -328,12 +374,13 @@ fn read(path: &Path, settings: &Settings, budget: &Budget) -> Result<Result<(Pre
         let kind = if matches!(defect, Defect::Empty(_)) { Reason::Empty } else { Reason::NotFinite };
         return Ok(Err((kind, format!("{defect}; export it again from its source or leave it out"))));
     }
-    match scan(&image, settings) {
-        Ok(prepared) => Ok(Ok((prepared, before))),
-        // There is nothing else that a sound image can fail by.
-        Err(Error::Plan { what, remedy }) => Ok(Err((Reason::Voxels, format!("{what}. {remedy}")))),
-        Err(error) => Err(error),
-    }
+    let prepared = Cropped::of(&image).and_then(|cropped| {
+        if !settings.keep_label_maps && screen::are_labels(&cropped.data) {
+            return Ok(Err(screen::label_map("its few whole numbers say that it is")));
+        }
+        cropped.prepare(&image, settings).map(|prepared| Ok((prepared, before)))
+    });
+    Ok(prepared.unwrap_or_else(|Unfit { kind, what, remedy }| Err((kind, format!("{what}. {remedy}")))))
 }
 
 #[cfg(test)]

@@ -1,19 +1,72 @@
-//! Which scans are worth learning from, by their header alone.
+//! Which scans are worth learning from, by their names and headers; and which are none.
 
 use crate::data::sources::modality;
 use crate::data::store::{Reason, Settings};
+use crate::formats::header::MOST_SHEAR;
 
 /// Why a scan of this modality is left out; `None` to keep it.
-pub fn unwanted(modality: Option<&str>, settings: &Settings) -> Option<String> {
-    if modality == Some(modality::MASK) {
-        return Some("its name says that it is a mask or a label map, and no scan".into());
+pub fn unwanted(modality: Option<&str>, settings: &Settings) -> Option<(Reason, String)> {
+    if modality == Some(modality::MASK) && !settings.keep_label_maps {
+        return Some(label_map("its name says that it is"));
     }
     let wanted = &settings.modality;
     if wanted.is_empty() || modality.is_some_and(|m| wanted.iter().any(|w| w.eq_ignore_ascii_case(m))) {
         return None;
     }
     let what = modality.map_or("its modality is unknown".into(), |m| format!("its modality is {m}"));
-    Some(format!("{what}, and not among --modality {}; add it to keep the scan", wanted.join(",")))
+    let text = format!("{what}, and not among --modality {}; add it to keep the scan", wanted.join(","));
+    Some((Reason::Modality, text))
+}
+
+/// Of a file of which something says that it is no scan.
+pub fn label_map(who_says: &str) -> (Reason, String) {
+    (
+        Reason::LabelMap,
+        format!("{who_says} a mask or a label map, and no scan; give --keep-label-maps to keep such files"),
+    )
+}
+
+/// No image has so few values.
+const FEW: usize = 8;
+/// No label map has so many. FreeSurfer's finest has about 200.
+const MANY: usize = 256;
+
+/// Whether voxels (C order) are labels: whole numbers, a few of them; or some more where most neighbours have the same. Along a row of
+/// an 8-bit scan at most 4 of 10 neighbours do, background aside; of FreeSurfer's label maps, 8.
+pub fn are_labels(data: &[f32]) -> bool {
+    const LOWEST: f32 = -32768.0;
+    let mut counts = vec![0u32; 1 << 17];
+    let mut values = 0;
+    for &value in data {
+        let place = value - LOWEST;
+        if value.fract() != 0.0 || place < 0.0 || place >= counts.len() as f32 {
+            return false;
+        }
+        let count = &mut counts[place as usize];
+        values += usize::from(*count == 0);
+        *count += 1;
+        if values > MANY {
+            return false;
+        }
+    }
+    if values <= FEW {
+        return true;
+    }
+    let background = (0..counts.len()).max_by_key(|&n| counts[n]).map_or(0.0, |n| n as f32 + LOWEST);
+    let inner = data.windows(2).filter(|pair| *pair != [background; 2]);
+    let (all, same) = inner.fold((0, 0), |(all, same), pair| (all + 1, same + usize::from(pair[0] == pair[1])));
+    5 * same > 3 * all
+}
+
+/// Why a scan whose axes miss right angles by so many degrees is left out; `None` to keep it.
+pub fn sheared(degrees: f64) -> Option<(Reason, String)> {
+    (degrees > MOST_SHEAR).then(|| {
+        let text = format!(
+            "its axes miss right angles by {degrees:.1} degrees, more than {MOST_SHEAR} (a tilted gantry?), which resampling \
+             would not undo; resample it onto a grid of right angles first, as dcm2niix does when it converts such a series"
+        );
+        (Reason::Shear, text)
+    })
 }
 
 /// Why a scan is left out, with the number, the limit and the key that sets it; `None` to keep it.
@@ -74,8 +127,37 @@ mod tests {
             (unwanted(Some("T2w"), &all), unwanted(None, &all), unwanted(Some("FLAIR"), &some)),
             (None, None, None)
         );
-        assert!(unwanted(Some("T2w"), &some).unwrap().contains("T2w, and not among --modality T1w,FLAIR"));
-        assert!(unwanted(None, &some).unwrap().contains("unknown"));
-        assert!(unwanted(Some(modality::MASK), &all).unwrap().contains("mask"));
+        assert!(unwanted(Some("T2w"), &some).unwrap().1.contains("T2w, and not among --modality T1w,FLAIR"));
+        assert!(unwanted(None, &some).unwrap().1.contains("unknown"));
+        let (kind, mask) = unwanted(Some(modality::MASK), &all).unwrap();
+        assert!(kind == Reason::LabelMap && mask.contains("mask") && mask.contains("--keep-label-maps"));
+        let kept = Settings { keep_label_maps: true, ..all };
+        assert_eq!(unwanted(Some(modality::MASK), &kept), None);
+    }
+
+    #[test]
+    fn labels_are_told_from_intensities() {
+        let noise = |n: usize| n.wrapping_mul(2_654_435_761) >> 7;
+        let of = |value: &dyn Fn(usize) -> f32| are_labels(&(0..32 * 32 * 32).map(value).collect::<Vec<_>>());
+        // A mask of thin lines, labels in blocks, many labels, signed ones.
+        assert!(of(&|n| f32::from(n % 7 == 0)));
+        assert!(of(&|n| (n / 4096) as f32 * 3.0));
+        assert!(of(&|n| 1000.0 + (n / 512) as f32));
+        assert!(of(&|n| (n / 4096) as f32 - 1.0));
+        // An 8-bit scan, also with much air, and one of 16 levels; fractions; CT; more labels than there are.
+        assert!(!of(&|n| (noise(n) % 200) as f32));
+        assert!(!of(&|n| if n % 32 < 24 { 0.0 } else { (noise(n) % 200) as f32 }));
+        assert!(!of(&|n| (noise(n) % 16) as f32));
+        assert!(!of(&|n| (n / 4096) as f32 * 0.1));
+        assert!(!of(&|n| (noise(n) % 3000) as f32 - 1024.0));
+        assert!(!of(&|n| (n / 100) as f32));
+        assert!(!of(&|n| n as f32 * 1e6));
+        assert!(!of(&|n| (n / 4096) as f32 * 1e-6));
+    }
+
+    #[test]
+    fn tilted_gantries_are_told_from_rounding() {
+        assert_eq!(sheared(2.9), None);
+        assert!(sheared(25.0).unwrap().1.contains("25.0 degrees"));
     }
 }

@@ -7,14 +7,16 @@ mod nnssl;
 mod nnunet;
 pub mod raw;
 
+pub(in crate::data) use names::hash;
 pub use raw::{RawCase, RawDataset, cases_of};
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::data::store;
+use crate::formats::nifti::{self, without_ending};
 
 /// A scan that may be worth preparing.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,28 +31,47 @@ pub struct Source {
     pub modality: Option<String>,
 }
 
+/// What an input holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// The scans, in the order of their paths.
+    pub scans: Vec<Source>,
+    /// How many other files there are of each ending; those that are hidden as `hidden`.
+    pub others: BTreeMap<String, usize>,
+    /// Folders that were not searched.
+    pub skipped: Vec<PathBuf>,
+}
+
 /// Folders that hold no scans to learn from: labels of nnU-Net data sets, results derived from a BIDS data set.
 const SKIPPED_FOLDERS: [&str; 4] = ["labelsTr", "labelsTs", "derivatives", "sourcedata"];
 
 /// Lists the scans of `input`, in the order of their paths.
 ///
-/// A folder is searched to any depth for `.nii`, `.nii.gz` and `.hdr`/`.img` (a pair is one scan). Hidden entries, stores
-/// of this program, and the folders `labelsTr`, `labelsTs`, `derivatives` and `sourcedata` below it are passed over. Of
-/// nnU-Net's raw data sets (`dataset.json` with `imagesTr` or `imagesTs`) the images are taken, and their channels say what
-/// they show.
+/// # Errors
+/// As [`search`].
+pub fn list(input: &Path) -> Result<Vec<Source>> {
+    search(input).map(|listing| listing.scans)
+}
+
+/// Lists the scans of `input` and counts what else is there.
+///
+/// A folder is searched to any depth for `.nii`, `.nii.gz` and `.hdr`/`.img` (a pair is one scan), whatever the case of their
+/// letters. Hidden entries, stores of this program, and the folders `labelsTr`, `labelsTs`, `derivatives` and `sourcedata` below it
+/// are passed over. Of nnU-Net's raw data sets (`dataset.json` with `imagesTr` or `imagesTs`) the images are taken, and their
+/// channels say what they show. What cannot be looked into counts as a scan, so that it is reported.
 ///
 /// # Errors
 /// `input` does not exist or cannot be read, or holds no scan at all.
-pub fn list(input: &Path) -> Result<Vec<Source>> {
+pub fn search(input: &Path) -> Result<Listing> {
     let metadata = fs::metadata(input).map_err(Error::io("read", input))?;
-    if input.extension().is_some_and(|e| e == "json") {
-        return nnssl::list(input);
+    if !metadata.is_dir() && without_ending(&input.to_string_lossy(), ".json").is_some() {
+        return Ok(Listing { scans: nnssl::list(input)?, ..Listing::default() });
     }
     let mut search = Search::default();
     if metadata.is_dir() {
         search.walk(input, true)?;
     } else {
-        search.found.push((input.to_path_buf(), None));
+        search.take(input.to_path_buf());
     }
     if search.found.is_empty() {
         let cause = "no scan was found in it (.nii, .nii.gz, or .hdr with .img)";
@@ -58,50 +79,91 @@ pub fn list(input: &Path) -> Result<Vec<Source>> {
     }
     search.found.sort();
     let base = if metadata.is_dir() { input } else { input.parent().unwrap_or(Path::new("")) };
-    let source = |(path, modality): (PathBuf, Option<String>)| {
-        let relative = path.strip_prefix(base).unwrap_or(&path);
-        let parts: Vec<String> = relative.iter().map(|p| p.to_string_lossy().into_owned()).collect();
-        let stem = parts.last().map_or("", |file| names::stem(file));
-        let modality = modality.or_else(|| modality::of_path(&parts, stem));
-        Source { name: names::name(&parts), subject: names::subject(&parts), modality, path }
+    let parts = |found: &Found| -> Vec<String> {
+        let relative = found.path.strip_prefix(base).unwrap_or(&found.path);
+        relative.iter().map(|p| p.to_string_lossy().into_owned()).collect()
     };
-    Ok(search.found.into_iter().map(source).collect())
+    let unnamed = search.found.iter().filter(|found| found.channel.is_none()).map(parts);
+    let channels = names::with_channels(&unnamed.collect::<Vec<_>>());
+    let source = |found: Found| {
+        let parts = parts(&found);
+        let stem = parts.last().map_or("", |file| names::stem(file));
+        let channel = found.channel.unwrap_or_else(|| channels.contains(&parts));
+        let modality = found.modality.or_else(|| modality::of_path(&parts, stem));
+        Source { name: names::name(&parts), subject: names::subject(&parts, channel), modality, path: found.path }
+    };
+    let Search { found, others, skipped, .. } = search;
+    Ok(Listing { scans: found.into_iter().map(source).collect(), others, skipped })
+}
+
+/// A file that is a scan by its name.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Found {
+    path: PathBuf,
+    /// Where a description says it.
+    modality: Option<String>,
+    /// Whether its name ends with the number of a channel, where its place says it.
+    channel: Option<bool>,
 }
 
 #[derive(Default)]
 struct Search {
-    /// Scans, and their modality where a description says it.
-    found: Vec<(PathBuf, Option<String>)>,
+    found: Vec<Found>,
+    others: BTreeMap<String, usize>,
+    skipped: Vec<PathBuf>,
     /// Real paths of the folders that were searched: breaks circles of links.
     seen: BTreeSet<PathBuf>,
 }
 
 impl Search {
+    fn take(&mut self, path: PathBuf) {
+        self.found.push(Found { path, modality: None, channel: None });
+    }
+
     /// Collects scans below `folder`.
     fn walk(&mut self, folder: &Path, root: bool) -> Result<()> {
         let real = folder.canonicalize().map_err(Error::io("read", folder))?;
         let is_store = folder.join(store::FILE).exists() && folder.join(store::CASES).is_dir();
-        if !self.seen.insert(real) || (is_store && !root) {
+        if is_store && !root {
+            self.skipped.push(folder.to_path_buf());
+            return Ok(());
+        }
+        if !self.seen.insert(real) {
             return Ok(());
         }
         if nnunet::is_raw(folder) {
             return self.raw(folder);
         }
-        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
-            let entry = entry.map_err(Error::io("read", folder))?;
-            let file_name = entry.file_name();
+        let entries = match fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>) {
+            Err(e) if root => return Err(Error::io("read", folder)(e)),
+            Err(_) => {
+                self.take(folder.to_path_buf());
+                return Ok(());
+            }
+            Ok(entries) => entries,
+        };
+        let known = self.found.len();
+        for entry in entries {
+            let (path, file_name) = (entry.path(), entry.file_name());
             let name = file_name.to_string_lossy();
-            let path = entry.path();
-            if name.starts_with('.') {
-                continue;
+            let hidden = name.starts_with('.');
+            // Of what a link leads to. Where that is nothing, the name decides, and a scan is told to be missing.
+            let kind = fs::metadata(&path).map(|m| m.file_type()).ok();
+            match kind {
+                Some(kind) if kind.is_dir() && SKIPPED_FOLDERS.contains(&name.as_ref()) => self.skipped.push(path),
+                Some(kind) if kind.is_dir() && !hidden => self.walk(&path, false)?,
+                Some(kind) if kind.is_dir() => {}
+                _ if !hidden && is_scan(&path, &name) && kind.is_none_or(|kind| kind.is_file()) => self.take(path),
+                _ if !hidden && is_image_of_pair(&path, &name) => {}
+                _ => *self.others.entry(ending(&name)).or_default() += 1,
             }
-            if path.is_dir() {
-                if !SKIPPED_FOLDERS.contains(&name.as_ref()) {
-                    self.walk(&path, false)?;
-                }
-            } else if is_scan(&path, &name) {
-                self.found.push((path, None));
-            }
+        }
+        // A folder with the name of a scan, as some programs unpack one, holds it.
+        if self.found.len() == known
+            && !root
+            && folder.file_name().is_some_and(|n| is_scan(folder, &n.to_string_lossy()))
+        {
+            self.take(folder.to_path_buf());
         }
         Ok(())
     }
@@ -109,15 +171,29 @@ impl Search {
     /// Collects the images of one of nnU-Net's raw data sets.
     fn raw(&mut self, folder: &Path) -> Result<()> {
         let raw = nnunet::Raw::open(folder)?;
-        let listed = raw.listed.iter().map(|(path, channel)| (path.clone(), raw.modality(*channel)));
-        self.found.extend(listed);
+        for entry in fs::read_dir(folder).map_err(Error::io("read", folder))? {
+            let (path, name) = entry.map(|e| (e.path(), e.file_name())).map_err(Error::io("read", folder))?;
+            let name = name.to_string_lossy();
+            match path.is_dir() {
+                true if name.starts_with('.') || nnunet::IMAGES.contains(&name.as_ref()) => {}
+                true => self.skipped.push(path),
+                false => *self.others.entry(ending(&name)).or_default() += 1,
+            }
+        }
+        for (path, channel) in &raw.listed {
+            let numbered = path.file_name().map(|n| n.to_string_lossy().into_owned());
+            let numbered =
+                numbered.is_some_and(|n| raw::channel_of(names::stem(&n)).is_some_and(|(_, c)| c == *channel));
+            let modality = raw.modality(*channel);
+            self.found.push(Found { path: path.clone(), modality, channel: Some(numbered) });
+        }
         for images in nnunet::IMAGES.map(|name| folder.join(name)) {
             let known = self.found.len();
             if images.is_dir() && (raw.listed.is_empty() || images.ends_with("imagesTs")) {
                 self.walk(&images, false)?;
             }
-            for (path, modality) in &mut self.found[known..] {
-                *modality = raw.modality_of(path);
+            for found in &mut self.found[known..] {
+                (found.modality, found.channel) = (raw.modality_of(&found.path), Some(true));
             }
         }
         Ok(())
@@ -127,17 +203,24 @@ impl Search {
 /// Whether a name is that of a scan; of a pair, that of its header, or of an image whose header is missing (which is then
 /// reported rather than passed over).
 fn is_scan(path: &Path, name: &str) -> bool {
-    let plain = name.strip_suffix(".gz").unwrap_or(name);
-    if plain.ends_with(".img") {
-        return !is_image_of_pair(path, name);
-    }
-    plain.ends_with(".nii") || plain.ends_with(".hdr")
+    let plain = without_ending(name, ".gz").unwrap_or(name);
+    [".nii", ".hdr"].iter().any(|ending| without_ending(plain, ending).is_some())
+        || (without_ending(plain, ".img").is_some() && !is_image_of_pair(path, name))
 }
 
-/// Whether this is the `.img` of a header that lies beside it.
+/// Whether a name is that of the image of a pair, whose header is there.
 fn is_image_of_pair(path: &Path, name: &str) -> bool {
-    let stem = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".img");
-    stem.is_some_and(|stem| ["", ".gz"].iter().any(|gz| path.with_file_name(format!("{stem}.hdr{gz}")).exists()))
+    without_ending(without_ending(name, ".gz").unwrap_or(name), ".img").is_some() && nifti::header_of(path).is_some()
+}
+
+/// The ending by which a file is counted.
+fn ending(name: &str) -> String {
+    if name.starts_with('.') {
+        return "hidden".into();
+    }
+    let plain = without_ending(name, ".gz").unwrap_or(name);
+    let ending = Path::new(plain).extension().map(|e| format!(".{}{}", e.to_string_lossy(), &name[plain.len()..]));
+    ending.map_or("without ending".into(), |e| e.to_ascii_lowercase())
 }
 
 /// A path with the environment variable that it may begin with in place. `file` is where the path was found.
@@ -256,11 +339,58 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_scan_is_counted() {
+        let folder = folder(&[
+            "a.NII.GZ",
+            "B.HDR",
+            "B.IMG",
+            "c.json",
+            "d.JSON",
+            "e.mgz",
+            "f",
+            "g.csv.gz",
+            ".DS_Store",
+            "._a.nii.gz",
+            "derivatives/x.nii",
+            "h.nii.gz/h.nii.gz",
+        ]);
+        fs::create_dir(folder.path().join("i.nii")).unwrap();
+        let listing = search(folder.path()).unwrap();
+        let names: Vec<&str> = listing.scans.iter().map(|s| s.name.as_str()).collect();
+        assert_eq!(names, ["B", "a", "h.nii.gz__h", "i"]);
+        let others: Vec<(&str, usize)> = listing.others.iter().map(|(ending, n)| (ending.as_str(), *n)).collect();
+        assert_eq!(others, [(".csv.gz", 1), (".json", 2), (".mgz", 1), ("hidden", 2), ("without ending", 1)]);
+        assert_eq!(listing.skipped, [folder.path().join("derivatives")]);
+    }
+
+    #[test]
+    fn four_digits_at_the_end_of_raw_data_are_one_channel() {
+        let channel = |n: usize| format!("imagesTr/organ_{n:04}_0000.nii.gz");
+        let files: Vec<String> = (1..7).map(channel).collect();
+        let folder = folder(&files.iter().map(String::as_str).collect::<Vec<_>>());
+        let subjects = |folder: &Path| listed(folder).into_iter().map(|row| row.1).collect::<BTreeSet<_>>();
+        // The same with and without a description.
+        assert_eq!(subjects(folder.path()).len(), 6);
+        let json = r#"{"channel_names":{"0":"T1"},"labels":{"background":0,"x":1}}"#;
+        fs::write(folder.path().join("dataset.json"), json).unwrap();
+        assert_eq!(subjects(folder.path()).len(), 6);
+        // In a list, a number that is not the channel's is the case's.
+        let listing = r#","dataset":{"a":{"images":["imagesTr/organ_0001.nii.gz"],"label":"a"},
+            "b":{"images":["imagesTr/organ_0002.nii.gz"],"label":"b"}}}"#;
+        fs::write(folder.path().join("dataset.json"), format!("{}{listing}", json.strip_suffix('}').unwrap())).unwrap();
+        assert_eq!(subjects(folder.path()), ["organ_0001", "organ_0002"].map(String::from).into());
+    }
+
+    #[test]
     #[cfg(unix)]
     fn circles_of_links_end() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.nii"), "x").unwrap();
         std::os::unix::fs::symlink(folder.path(), folder.path().join("again")).unwrap();
         assert_eq!(list(folder.path()).unwrap().len(), 1);
+        // One that leads to itself, or nowhere, is a scan by its name, which is told to be missing.
+        std::os::unix::fs::symlink("b.nii", folder.path().join("b.nii")).unwrap();
+        std::os::unix::fs::symlink("gone.nii", folder.path().join("c.nii")).unwrap();
+        assert_eq!(list(folder.path()).unwrap().len(), 3);
     }
 }

@@ -1,7 +1,52 @@
 //! Which contrast a scan has, in one spelling: `T1w`, `T1ce`, `T2w`, `FLAIR`, ...
 
-/// The modality of what is no scan at all: masks and label maps of a BIDS tree. Never prepared.
+/// The modality of what is no scan at all: masks and label maps.
 pub const MASK: &str = "mask";
+
+/// Last words of the names of masks, label maps and maps of probability.
+const MASKS: &[&str] = &[
+    "mask",
+    "masks",
+    "msk",
+    "seg",
+    "segm",
+    "segs",
+    "segmentation",
+    "segmentations",
+    "label",
+    "labels",
+    "labelmap",
+    "lbl",
+    "dseg",
+    "probseg",
+    "defacemask",
+    "aseg",
+    "aparc",
+    "wmparc",
+    "parcellation",
+    "pveseg",
+    "pve",
+    "gt",
+    "groundtruth",
+    "annotation",
+    "annotations",
+];
+
+/// Whether a name says that it is that of a mask or a label map: its last word but for numbers is one for them, as in
+/// `T1_brain_mask`, `aparc+aseg`, `case-seg_1`; or a folder above it is called just so. Not `unmasked_T1`, `brainmask` (FreeSurfer's
+/// stripped head) or `T1_roi` (FSL's part of an image): of these their values tell.
+fn is_mask(folders: &[String], stem: &str) -> bool {
+    let words = |name: &str| -> Vec<String> {
+        let words = name.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.bytes().all(|b| b.is_ascii_digit()));
+        words.map(str::to_lowercase).collect()
+    };
+    let last = |words: &[String]| match words {
+        [.., ground, truth] if ground == "ground" && truth == "truth" => true,
+        [.., last] => MASKS.contains(&last.as_str()),
+        [] => false,
+    };
+    last(&words(stem)) || folders.iter().map(|folder| words(folder)).any(|words| words.len() == 1 && last(&words))
+}
 
 /// One spelling for the ways in which data sets write a modality; what is not known is kept as it is. `None` for what says
 /// nothing: an empty text, `MR`, nnU-Net's names of normalisations.
@@ -35,15 +80,18 @@ pub fn known(text: &str) -> Option<&'static str> {
     })
 }
 
-/// The modality that a path below the given folder names. The last part of a BIDS name (`sub-01_ses-1_T1w.nii.gz`) is one,
-/// known or not; of other names the last known word, else a folder that is named so.
+/// The modality that a path below the given folder names: [`MASK`] where it is no scan's. The last part of a BIDS name
+/// (`sub-01_ses-1_T1w.nii.gz`) is one, known or not; of other names the last known word, else a folder that is named so.
 pub fn of_path(parts: &[String], stem: &str) -> Option<String> {
+    let folders = &parts[..parts.len().saturating_sub(1)];
+    if is_mask(folders, stem) {
+        return Some(MASK.into());
+    }
     let words = |split: fn(char) -> bool| stem.split(split).collect::<Vec<_>>();
     if stem.starts_with("sub-") && stem.contains('_') {
         let entities = words(|c| c == '_');
         let suffix = entities.last().copied().unwrap_or_default();
         return match suffix.to_ascii_lowercase().as_str() {
-            "mask" | "defacemask" | "dseg" | "probseg" => Some(MASK.into()),
             _ if suffix.contains('-') => None,
             // BIDS: ceagent.
             _ if known(suffix) == Some("T1w") && entities.iter().any(|e| e.starts_with("ce-")) => Some("T1ce".into()),
@@ -51,8 +99,7 @@ pub fn of_path(parts: &[String], stem: &str) -> Option<String> {
         };
     }
     let words = words(|c| matches!(c, '_' | '-' | '.'));
-    let folders = parts.iter().rev().skip(1).map(String::as_str);
-    words.into_iter().rev().chain(folders).find_map(known).map(String::from)
+    words.into_iter().rev().chain(folders.iter().rev().map(String::as_str)).find_map(known).map(String::from)
 }
 
 #[cfg(test)]
@@ -89,6 +136,25 @@ mod tests {
             ("T2/IXI002", Some("T2w")),
             ("scan", None),
             ("sub-01", None),
+            ("T-GLI-001/T-GLI-001-seg", Some(MASK)),
+            ("T_001/T_001_t1ce", Some("T1ce")),
+            ("fs/aparc+aseg", Some(MASK)),
+            ("fs/brainmask", None),
+            ("k/a/segmentation", Some(MASK)),
+            ("m/p_consensus_gt", Some(MASK)),
+            ("m/ground_truth", Some(MASK)),
+            ("m/p_seg_2", Some(MASK)),
+            ("sub-7/sub-7_ses-1_msk", Some(MASK)),
+            ("sub-7/sub-7_desc-brain_mask", Some(MASK)),
+            ("sub-7/sub-7_label-L_dseg", Some(MASK)),
+            ("x/T1_brain_mask", Some(MASK)),
+            ("x/unmasked_T1", Some("T1w")),
+            ("x/T1_masked", Some("T1w")),
+            ("ds/labels/a", Some(MASK)),
+            ("ds/Masks/sub-1_T1w", Some(MASK)),
+            ("ds/images/a", None),
+            ("ds_gt/images/a", None),
+            ("x/T1_roi", Some("T1w")),
         ] {
             let parts: Vec<String> = path.split('/').map(String::from).collect();
             assert_eq!(of_path(&parts, parts.last().unwrap()).as_deref(), want, "{path}");

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::names::stem;
+use super::raw::channel_of;
 use super::{expand, modality};
 use crate::base::Result;
 use crate::formats::nnunet::Dataset;
@@ -16,7 +17,7 @@ pub fn is_raw(folder: &Path) -> bool {
     if !description.is_file() || !IMAGES.iter().any(|name| folder.join(name).is_dir()) {
         return false;
     }
-    Dataset::read(&description).inspect_err(|error| log::warn!("{error} Its images are taken without it")).is_ok()
+    Dataset::read(&description).inspect_err(|error| log::warn!("{error}. Its images are taken without it")).is_ok()
 }
 
 /// Where the images lie.
@@ -52,8 +53,6 @@ impl Raw {
 
     /// The modality of `CASE_0001.nii.gz`, by its channel.
     pub fn modality_of(&self, path: &Path) -> Option<String> {
-        let name = path.file_name()?.to_str()?;
-        let (_, channel) = stem(name).rsplit_once('_')?;
-        if channel.len() == 4 { self.modality(channel.parse().ok()?) } else { None }
+        self.modality(channel_of(stem(path.file_name()?.to_str()?))?.1)
     }
 }

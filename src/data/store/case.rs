@@ -34,9 +34,12 @@ pub struct Case {
     pub affine: Affine,
     /// The z-score's mean and standard deviation: `intensity = value * std + mean`.
     pub mean: f64,
-    /// The z-score's standard deviation, at least 1e-8.
+    /// The z-score's standard deviation, at least [`MIN_STD`].
     pub std: f64,
 }
+
+/// Smallest divisor of a z-score: a constant image becomes 0 instead of NaN.
+pub const MIN_STD: f64 = 1e-8;
 
 /// A scan as it was found, in canonical axes.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq)]
@@ -68,8 +71,10 @@ pub struct Rejected {
 #[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// Not among the modalities that were asked for, or a mask.
+    /// Not among the modalities that were asked for.
     Modality,
+    /// A mask or a label map, and no scan. Stores of older versions know those of some names, as [`Reason::Modality`].
+    LabelMap,
     /// The file is too small.
     FileSize,
     /// It covers too little on an axis.
@@ -78,12 +83,31 @@ pub enum Reason {
     Spacing,
     /// It would have too many voxels.
     Voxels,
-    /// Every voxel has the same value.
+    /// Its axes miss right angles.
+    Shear,
+    /// Every voxel has the same value, or every one that is not cut away.
     Empty,
     /// Voxels are NaN or infinite.
     NotFinite,
     /// The file is damaged, or is not one 3D scan.
     Unreadable,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Modality => "of another modality",
+            Self::LabelMap => "label maps",
+            Self::FileSize => "too small files",
+            Self::FieldOfView => "with too small a field of view",
+            Self::Spacing => "with too long voxels",
+            Self::Voxels => "with too many voxels",
+            Self::Shear => "sheared",
+            Self::Empty => "without contrast",
+            Self::NotFinite => "with voxels that are not finite",
+            Self::Unreadable => "unreadable",
+        })
+    }
 }
 
 /// Size and time of a file when it was looked at, to see that it is still the same.

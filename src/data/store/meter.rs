@@ -1,5 +1,5 @@
 //! Where the time of reading goes: every thread counts the bytes that it reads from arrays, the time that this takes, and the
-//! time of decoding them.
+//! time of decoding them. What should be read and is not there is an error.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
@@ -36,12 +36,15 @@ pub fn decoding<T>(work: impl FnOnce() -> T) -> T {
     result
 }
 
-/// A storage whose reads are counted.
+/// Folder of the shards of an array.
+pub const SHARDS: &str = "c";
+
+/// A storage whose reads are counted, and which has all its shards: Zarr itself takes one that is missing for zeros.
 pub struct Metered<S>(pub S);
 
 impl<S: ReadableStorageTraits> ReadableStorageTraits for Metered<S> {
     fn get(&self, key: &StoreKey) -> Result<MaybeBytes, StorageError> {
-        count(|| self.0.get(key), |bytes| bytes.as_ref().map_or(0, |b| b.len()))
+        present(key, count(|| self.0.get(key), |bytes| bytes.as_ref().map_or(0, |b| b.len()))?)
     }
 
     fn get_partial_many<'a>(
@@ -54,19 +57,28 @@ impl<S: ReadableStorageTraits> ReadableStorageTraits for Metered<S> {
         let size = |parts: &Option<Vec<Result<_, _>>>| {
             parts.iter().flatten().flatten().map(|bytes: &zarrs::storage::Bytes| bytes.len()).sum()
         };
-        Ok(count(read, size)?.map(|parts| Box::new(parts.into_iter()) as _))
+        Ok(present(key, count(read, size)?)?.map(|parts| Box::new(parts.into_iter()) as _))
     }
 
     fn get_partial(&self, key: &StoreKey, range: ByteRange) -> Result<MaybeBytes, StorageError> {
-        count(|| self.0.get_partial(key, range), |bytes| bytes.as_ref().map_or(0, |b| b.len()))
+        present(key, count(|| self.0.get_partial(key, range), |bytes| bytes.as_ref().map_or(0, |b| b.len()))?)
     }
 
     fn size_key(&self, key: &StoreKey) -> Result<Option<u64>, StorageError> {
-        count(|| self.0.size_key(key), |_| 0)
+        present(key, count(|| self.0.size_key(key), |_| 0)?)
     }
 
     fn supports_get_partial(&self) -> bool {
         self.0.supports_get_partial()
+    }
+}
+
+/// What was found at `key`; nothing is no answer where a shard should be.
+fn present<T>(key: &StoreKey, found: Option<T>) -> Result<Option<T>, StorageError> {
+    let is_shard = || key.as_str().strip_prefix(SHARDS).is_some_and(|rest| rest.starts_with('/'));
+    match found {
+        None if is_shard() => Err(StorageError::Other(format!("its file {key} is missing"))),
+        found => Ok(found),
     }
 }
 

@@ -1,7 +1,8 @@
 //! The store: prepared scans as a folder with a manifest and one sharded Zarr v3 array a case.
 //!
 //! `STORE/manifest.json`, `STORE/cases/ID/{zarr.json,c/0/0/0}`. Each array is float32 or float16 (z, y, x) in one shard of 32³ chunks
-//! (zstd, crc32c), so that a crop reads the chunks it touches and a case is two files. The folder is a Zarr group:
+//! (zstd, crc32c), so that a crop reads the chunks it touches and a case is two files, even where all is 0: one that is missing is lost,
+//! and never read as zeros. The folder is a Zarr group:
 //! `zarr.open(STORE)["cases/ID"]` works in Python.
 //!
 //! [`Settings`] say how the scans were chosen and prepared, [`Manifest`] what there is, its [`Fingerprint`] what that is like. A run
@@ -21,7 +22,7 @@ pub(in crate::data) mod zarr;
 
 #[cfg(test)]
 pub(in crate::data) use case::tests::case as case_of_tests;
-pub use case::{Before, Case, Reason, Rejected, Stamp};
+pub use case::{Before, Case, MIN_STD, Reason, Rejected, Stamp};
 pub use fingerprint::Fingerprint;
 pub use manifest::{FILE, Manifest};
 pub use part::Shard;
@@ -29,5 +30,5 @@ pub use read::Store;
 #[cfg(test)]
 pub(in crate::data) use read::tests::store as store_of_tests;
 pub use settings::{Dtype, Settings};
-pub use write::{CASES, array_folder, create, remove_unfinished, with_remedy, write_case};
+pub use write::{CASES, array_folder, create, holds, remove_unfinished, with_remedy, write_case};
 pub(in crate::data) use write::{make_folder, replace_case};

@@ -4,10 +4,12 @@ use std::path::{Path, PathBuf};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use rayon::prelude::*;
 
-use super::case::Case;
+use super::case::{Case, MIN_STD};
 use super::manifest::Manifest;
 use super::settings::Dtype;
+use super::write::holds;
 use super::zarr;
 use crate::base::{Error, Result};
 
@@ -39,6 +41,25 @@ impl Store {
         &self.manifest.cases
     }
 
+    /// Looks whether the files of all cases are there, before a long training meets one that is not.
+    ///
+    /// # Errors
+    /// Some are missing.
+    pub fn check(&self) -> Result<()> {
+        let lacks = |case: &&Case| !holds(&self.folder, case) && !self.is_old_and_empty(case);
+        let missing: Vec<&Case> = self.cases().par_iter().filter(lacks).collect();
+        let Some(first) = missing.first() else { return Ok(()) };
+        let (number, all) = (missing.len(), self.cases().len());
+        let cause = format!("files of {number} of its {all} scans are missing, the first in {}", first.array);
+        let remedy = "Run `spark3d preprocess` again as it was run: it makes what is missing anew";
+        Err(Error::file(&self.folder, cause, remedy))
+    }
+
+    /// Whether a case is a scan without contrast, as older versions kept them: its zeros have no file.
+    fn is_old_and_empty(&self, case: &Case) -> bool {
+        case.std <= MIN_STD && zarr::is_empty(&self.folder.join(&case.array), case.shape.len())
+    }
+
     /// Reads the voxels of a box that may reach beyond the image; voxels outside are 0, the mean. C order (z, y, x).
     /// Only the chunks that the box touches are read.
     ///
@@ -50,6 +71,9 @@ impl Store {
     pub fn region(&self, index: usize, start: [i64; 3], shape: [usize; 3]) -> Result<Vec<f32>> {
         let case = &self.cases()[index];
         let folder = self.folder.join(&case.array);
+        if self.is_old_and_empty(case) {
+            return Ok(vec![0.0; shape.iter().product()]);
+        }
         let data = match self.manifest.settings.dtype {
             Dtype::F32 => zarr::region(&folder, &[], case.shape, start, shape, 0f32),
             Dtype::F16 => zarr::region(&folder, &[], case.shape, start, shape, f16::ZERO).map(|half| half.to_f32_vec()),
@@ -127,6 +151,37 @@ pub(in crate::data) mod tests {
         assert!(error.contains("case0") && error.contains("cannot be read"), "{error}");
         fs::remove_dir_all(folder.path().join("cases/case0")).unwrap();
         assert!(whole(&store).is_err());
+    }
+
+    #[test]
+    fn what_is_missing_is_no_zero() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path(), &[[40, 8, 8], [5, 5, 5]], |_| 0.0);
+        // Zeros are written as anything else is.
+        assert_eq!(whole(&store).unwrap(), vec![0.0; 40 * 64]);
+        let array = folder.path().join("cases/case0");
+        fs::remove_file(array.join("c/0/0/0")).unwrap();
+        for shape in [store.cases()[0].shape, [3; 3]] {
+            let error = store.region(0, [0; 3], shape).unwrap_err().to_string();
+            assert!(error.contains("case0") && error.contains("c/0/0/0 is missing"), "{error}");
+        }
+        assert!(store.region(1, [0; 3], [5; 3]).is_ok());
+        let error = store.check().unwrap_err().to_string();
+        assert!(error.contains("1 of its 2 scans") && error.contains("cases/case0"), "{error}");
+        // A store of an older version, in which a scan without contrast is a file less.
+        let mut cases = store.cases().to_vec();
+        cases[0].std = MIN_STD;
+        Manifest::new(Settings::default(), cases, vec![]).write(folder.path()).unwrap();
+        let old = Store::open(folder.path()).unwrap();
+        assert_eq!(whole(&old).unwrap(), vec![0.0; 40 * 64]);
+        assert!(old.check().is_ok());
+        fs::remove_dir_all(array).unwrap();
+        assert!(whole(&old).is_err());
+        // What is left of a shard that was cut off is no scan, either.
+        for length in [0, 10] {
+            fs::write(folder.path().join("cases/case1/c/0/0/0"), vec![0; length]).unwrap();
+            assert!(old.region(1, [0; 3], [5; 3]).is_err(), "{length} bytes");
+        }
     }
 
     #[test]

@@ -23,6 +23,9 @@ pub struct Settings {
     /// Only scans of these modalities, such as `T1w`; all where there is none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub modality: Vec<String>,
+    /// Whether masks and label maps count as scans.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub keep_label_maps: bool,
     /// How voxels are stored.
     #[serde(skip_serializing_if = "Dtype::is_default")]
     pub dtype: Dtype,
@@ -62,6 +65,7 @@ impl Default for Settings {
             min_file_bytes: 200_000,
             max_voxels: 1 << 27, // 512³
             modality: Vec::new(),
+            keep_label_maps: false,
             dtype: Dtype::F32,
         }
     }
@@ -108,6 +112,9 @@ pub(super) fn refuse_mixture(store: &Path, before: &Settings, now: &Settings) ->
         let (was, is) = (all(&before.modality), all(&now.modality));
         differences.push(format!("preprocess.modality was {was} and is now {is}, which leaves out some"));
     }
+    if before.keep_label_maps && !now.keep_label_maps {
+        differences.push("preprocess.keep_label_maps was true and is now false".into());
+    }
     if before.dtype != now.dtype {
         differences.push(format!("preprocess.dtype was {} and is now {}", before.dtype, now.dtype));
     }
@@ -147,6 +154,9 @@ mod tests {
         assert!(refuse_mixture(folder, &some, &more).is_ok() && refuse_mixture(folder, &some, &before).is_ok());
         assert!(refuse_mixture(folder, &more, &some).unwrap_err().to_string().contains("was T2w,T1w and is now T1w"));
         assert!(refuse_mixture(folder, &before, &some).is_err());
+        let label_maps = Settings { keep_label_maps: true, ..before.clone() };
+        assert!(refuse_mixture(folder, &before, &label_maps).is_ok());
+        assert!(refuse_mixture(folder, &label_maps, &before).unwrap_err().to_string().contains("keep_label_maps"));
         let half = Settings { dtype: Dtype::F16, ..before.clone() };
         assert!(
             refuse_mixture(folder, &before, &half).unwrap_err().to_string().contains("dtype was f32 and is now f16")

@@ -8,6 +8,7 @@ use half::f16;
 use half::vec::HalfFloatVecExt;
 use serde_json::json;
 
+use super::case::Case;
 use super::settings::Dtype;
 use super::zarr::{self, Layout};
 use crate::base::{Error, Result, Volume};
@@ -47,6 +48,11 @@ pub fn create(folder: &Path) -> Result<()> {
 /// Folder of the array of case `id`, relative to the store.
 pub fn array_folder(id: &str) -> String {
     format!("{CASES}/{id}")
+}
+
+/// Whether the files of a case are there.
+pub fn holds(folder: &Path, case: &Case) -> bool {
+    zarr::is_there(&folder.join(&case.array), case.shape.len())
 }
 
 /// Beginning of the names of arrays that are not finished.

@@ -162,11 +162,15 @@ fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
     Ok(lock)
 }
 
-/// What a finished case says of itself.
+/// What a finished case says of itself, where all its files are there.
 fn finished(out: &Path, id: &str) -> Option<LabelledCase> {
-    let text = fs::read(out.join(store::array_folder(id)).join("zarr.json")).ok()?;
+    let folder = out.join(store::array_folder(id));
+    let text = fs::read(folder.join("zarr.json")).ok()?;
     let group: Value = serde_json::from_slice(&text).ok()?;
-    serde_json::from_value(group.get("attributes")?.get("case")?.clone()).ok()
+    let case: LabelledCase = serde_json::from_value(group.get("attributes")?.get("case")?.clone()).ok()?;
+    let located = case.locations.iter().any(|n| *n > 0);
+    let arrays = [(IMAGE, 4), (LABELS, 3)].into_iter().chain(located.then_some((LOCATIONS, 2)));
+    arrays.into_iter().all(|(name, axes)| zarr::is_there(&folder.join(name), axes)).then_some(case)
 }
 
 struct Context<'a> {
