@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::base::address::local;
 use crate::base::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
@@ -84,11 +85,12 @@ impl WeightFile {
     /// # Errors
     /// The file is missing, of another format, damaged, or holds other things than tensors where weights should be.
     pub fn open(path: &Path) -> Result<Self> {
+        local(path)?;
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut head = Vec::new();
         file.by_ref().take(9).read_to_end(&mut head).map_err(Error::io("read", path))?;
         // A safetensors file starts with the length of its JSON header.
-        match head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
+        match head.get(8) == Some(&b'{') && !head.starts_with(b"PK\x03\x04") {
             true => Self::open_safetensors(path),
             false => Self::open_torch(path),
         }

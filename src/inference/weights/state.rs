@@ -2,6 +2,7 @@
 
 use super::checkpoint;
 use super::{BEST, Checkpoint, LATEST, Tensor};
+use crate::base::address::local;
 use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::Session;
@@ -64,8 +65,9 @@ fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
 /// The checkpoint file that a path means: itself, or the best (else the latest) of a run folder.
 ///
 /// # Errors
-/// The folder has no checkpoint.
+/// The folder has no checkpoint, or the path is an address.
 pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
+    local(path)?;
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
