@@ -1,5 +1,4 @@
-//! nnU-Net's raw data sets: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`; and the cases of a folder to
-//! predict.
+//! nnU-Net's raw data sets: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -95,32 +94,6 @@ impl RawDataset {
     }
 }
 
-/// The cases of `input`: a folder of `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... Where the model has one channel, names without
-/// a channel's number will do, and so will a single file. `ending` is `dataset.json`'s file_ending. In the order of their ids,
-/// each with one file a channel, or with what is wrong with its files: a channel that is missing, or one too many.
-///
-/// # Errors
-/// `input` does not exist or holds no case, or is one file where there are several channels.
-pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(String, Result<Vec<PathBuf>>)>> {
-    if input.is_file() {
-        let name = input.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if channels != 1 {
-            let cause = format!("it is one file and the model wants {channels} channels");
-            return Err(Error::file(input, cause, "Name a folder with CASE_0000, CASE_0001, ... of each case"));
-        }
-        let stem = [ending, ".nii.gz", ".nii", ".img", ".hdr"].iter().find_map(|e| name.strip_suffix(e));
-        let stem = stem.unwrap_or(name);
-        return Ok(vec![(channel_of(stem).map_or(stem, |(id, _)| id).to_string(), Ok(vec![input.to_path_buf()]))]);
-    }
-    let cases = grouped(input, channels, ending, channels == 1)?;
-    if cases.is_empty() {
-        let number = if channels == 1 { "" } else { "_0000" };
-        let cause = format!("it holds no file that ends with {number}{ending}");
-        return Err(Error::file(input, cause, "Name a folder with the images to predict"));
-    }
-    Ok(cases.into_iter().collect())
-}
-
 /// Names of what a folder holds, without hidden files.
 fn names(folder: &Path) -> Result<BTreeSet<String>> {
     let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
@@ -165,7 +138,7 @@ fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<
 }
 
 /// `CASE_0001` → CASE and 1.
-fn channel_of(stem: &str) -> Option<(&str, usize)> {
+pub(super) fn channel_of(stem: &str) -> Option<(&str, usize)> {
     let (id, channel) = stem.rsplit_once('_')?;
     let number = channel.len() == 4 && channel.bytes().all(|b| b.is_ascii_digit());
     number.then(|| channel.parse().ok()).flatten().map(|c| (id, c))
@@ -239,24 +212,5 @@ mod tests {
         assert_eq!(raw.cases[0].images, [folder.path().join("x/one.nii.gz")]);
         fs::remove_file(folder.path().join("x/one.nii.gz")).unwrap();
         assert!(RawDataset::open(folder.path()).unwrap_err().to_string().contains("case c"));
-    }
-
-    #[test]
-    fn cases_to_predict() {
-        let folder = folder(1, &["t/b_0000.nii.gz", "t/plain.nii.gz", "t/notes.txt"]);
-        let input = folder.path().join("t");
-        let cases = |channels| cases_of(&input, channels, ".nii.gz").unwrap();
-        let complete = |channels| cases(channels).into_iter().filter(|c| c.1.is_ok()).map(|c| c.0).collect::<Vec<_>>();
-        assert_eq!(complete(1), ["b", "plain"]);
-        fs::write(input.join("c_0000.nii.gz"), "x").unwrap();
-        fs::write(input.join("c_0001.nii.gz"), "x").unwrap();
-        assert_eq!(complete(2), ["c"]);
-        assert!(cases(2)[0].1.as_ref().unwrap_err().to_string().contains("b_0001.nii.gz"));
-        assert!(cases(1)[1].1.as_ref().unwrap_err().to_string().contains("c_0001.nii.gz"));
-        let one = cases_of(&input.join("plain.nii.gz"), 1, ".nii.gz").unwrap();
-        assert_eq!((one.len(), &one[0].0[..]), (1, "plain"));
-        assert!(cases_of(&input.join("plain.nii.gz"), 2, ".nii.gz").is_err());
-        assert!(cases_of(&input, 1, ".mha").unwrap_err().to_string().contains(".mha"));
-        assert!(cases_of(&folder.path().join("none"), 1, ".nii.gz").is_err());
     }
 }
