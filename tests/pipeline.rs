@@ -81,6 +81,18 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
         std::fs::read_dir(place.path("out")).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
     assert_eq!(written.iter().filter(|n| n.ends_with(".nii.gz")).count(), 4, "{written:?}");
     assert_eq!(written.iter().filter(|n| n.ends_with(".png")).count(), 1, "{written:?}");
+    let said = text(&done.stdout);
+    assert!(said.contains("1 scan reconstructed, 5 files written to out"), "{said}");
+    // Another scan of the same name does not replace it; a folder is no scan.
+    std::fs::create_dir(place.path("other")).unwrap();
+    let another =
+        std::fs::read_dir(place.path("scans")).unwrap().map(|f| f.unwrap().path()).find(|f| *f != scan).unwrap();
+    let other = place.path("other").join(scan.file_name().unwrap());
+    std::fs::copy(another, &other).unwrap();
+    let refused = |input: &str| place.refused(&["reconstruct", "-m", "run", "-i", input, "-o", "out"], 1);
+    assert!(refused(other.to_str().unwrap()).contains("another scan of the same name"));
+    assert!(refused("scans").contains("it is a folder"));
+    assert!(refused("s3://bucket/scan.nii.gz").contains("nothing is downloaded"));
     let read = |suffix: &str| {
         let name = written.iter().find(|n| n.contains(suffix)).unwrap();
         spark3d::formats::nifti::read(&place.path("out").join(name)).unwrap().volume

@@ -210,9 +210,9 @@ fn folders_of_the_hub_are_opened_and_credited_and_addresses_are_explained() {
     let credits = WeightFile::open(&place.path("again.pth")).unwrap().credits().unwrap();
     assert_eq!((credits.works().len(), credits.licence.as_deref()), (1, Some("cc-by-4.0")));
     assert_eq!(WeightFile::open(&place.path("again.pth")).unwrap().adaptation().unwrap().json, plan());
-    let address = "https://huggingface.co/Lab/Network/resolve/main/checkpoint_final.pth";
+    let address = "https://huggingface.co/Lab/Network";
     all(&place.refusal(address, &[]), &["nothing is downloaded", "hf download Lab/Network"]);
-    all(&place.refusal("https://zenodo.org/records/1/files/x.pth", &[]), &["curl -L -O https://zenodo.org"]);
+    all(&place.refusal("https://zenodo.org/records/1/files/x.pth", &[]), &["curl -L -O 'https://zenodo.org"]);
     // A model folder has a checkpoint for each fold.
     place.whole("model/fold_1/checkpoint_final.pth", plan());
     all(&place.refusal("model", &[]), &["model/fold_1/checkpoint_final.pth"]);

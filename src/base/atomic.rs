@@ -39,14 +39,17 @@ pub fn remove_leftovers(folder: impl AsRef<Path>) {
     // Only tidies up: whatever cannot be read or removed does no harm.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let ours = name.to_str().is_some_and(|name| name.starts_with(PREFIX) && name.ends_with(SUFFIX));
+        let ours =
+            |name: &str| name.starts_with(PREFIX) && [SUFFIX, ".nii", ".nii.gz"].iter().any(|end| name.ends_with(end));
+        let ours = name.to_str().is_some_and(ours);
         if ours && File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok()) {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-const PREFIX: &str = ".spark3d-";
+/// What the names of files begin with that are still being written.
+pub const PREFIX: &str = ".spark3d-";
 const SUFFIX: &str = ".tmp";
 
 fn replace(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
@@ -118,9 +121,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let count = || fs::read_dir(dir.path()).unwrap().count();
         fs::write(dir.path().join(".spark3d-a1B2c3.tmp"), b"left by a killed process").unwrap();
+        fs::write(dir.path().join(".spark3d-a1B2c3.nii.gz"), b"left as well").unwrap();
         fs::write(dir.path().join("mine.tmp"), b"of the user").unwrap();
         write_atomic_with(dir.path().join("a.txt"), |out| {
-            assert_eq!(count(), 3);
+            assert_eq!(count(), 4);
             remove_leftovers(dir.path());
             assert_eq!(count(), 2, "the leftover is gone, the file being written is not");
             out.write_all(b"x")

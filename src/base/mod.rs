@@ -1,7 +1,9 @@
-//! What every other wing may use: errors, random numbers by key, volumes, files that appear whole, progress.
+//! What every other wing may use: errors, random numbers by key, volumes, files that appear whole, hashes, progress.
 
+pub mod address;
 pub mod atomic;
 pub mod error;
+pub mod identity;
 pub mod memory;
 pub mod progress;
 pub mod random;

@@ -174,6 +174,24 @@ fn print(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
 }
 
+/// Prints the line that says what came of a command. It is a result: that it does not arrive is an error, as is a full disk.
+fn conclude(text: &str) -> Result<()> {
+    use std::io::Write;
+    writeln!(std::io::stdout(), "{text}").map_err(|e| {
+        let what = format!("the last line could not be written to stdout ({e}); it is: {text}");
+        Error::plan(what, "The work itself is done; see where stdout goes")
+    })
+}
+
+/// The first few of a list, and how many there are more.
+fn few(list: impl IntoIterator<Item = String>) -> String {
+    const SHOWN: usize = 3;
+    let list: Vec<String> = list.into_iter().collect();
+    let more = list.len().saturating_sub(SHOWN);
+    let shown = list[..list.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
 /// Names with a sentence each, for the end of a help.
 fn names<'a>(list: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     list.into_iter().map(|(name, text)| format!("  {name:14} {text}")).collect::<Vec<_>>().join("\n")

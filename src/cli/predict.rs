@@ -1,13 +1,16 @@
 //! `spark3d predict`
 
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args;
 
-use super::{Common, print};
+use super::{Common, conclude, few, print};
 use crate::base::{Error, Progress, Result, budget, gib, human};
+use crate::data::sources::cases::named;
 use crate::inference::predict::memory::{MemoryPlan, mib};
-use crate::inference::predict::segmenter::{Event, Options, Segmenter, plan_first, predict};
+use crate::inference::predict::segmenter::{Event, Options, Segmenter, Summary, plan_first, predict};
 
 /// Segment scans with an nnU-Net v2 model or one of this program; the same command again resumes where it stopped
 #[derive(Args)]
@@ -34,14 +37,12 @@ impl Predict {
         let progress = common.progress(None, "predicting");
         let mut shown = Shown { common, progress, open: 0, done: 0, start: Instant::now(), planned: false };
         let summary = predict(&gpu, &options, &mut |event| shown.event(event))?;
-        print(format!(
-            "{} label maps written to {}{}",
-            summary.written.len(),
-            options.out.display(),
-            if summary.skipped > 0 { format!(" ({} were there already)", summary.skipped) } else { String::new() }
-        ));
+        for (path, why) in &summary.left_out {
+            log::info!("{}: left out, {why}", path.display());
+        }
+        let told = conclude(&closing(&summary, &options.out));
         if summary.failed.is_empty() {
-            return Ok(());
+            return told;
         }
         let list: Vec<String> = summary.failed.iter().map(|(id, error)| format!("  {id}: {error}")).collect();
         Err(Error::plan(
@@ -49,6 +50,22 @@ impl Predict {
             "The others are done; the same command tries these again",
         ))
     }
+}
+
+/// How many files were seen, and what became of them.
+fn closing(summary: &Summary, out: &Path) -> String {
+    let Summary { files, written, stale, skipped, edited, failed, left_out, others } = summary;
+    let mut parts = vec![format!("{files} files seen: {} label maps written to {}", written.len(), out.display())];
+    let mut add = |count: usize, what: String| parts.extend((count > 0).then(|| format!("{count} {what}")));
+    let reasons: BTreeSet<String> = stale.iter().map(|(_, why)| why.clone()).collect();
+    add(stale.len(), format!("of them again, because {}", few(reasons)));
+    add(*skipped, "were there already and unchanged".into());
+    let names = |paths: &[PathBuf]| few(paths.iter().map(|path| path.display().to_string()));
+    add(edited.len(), format!("were there already and stay, though somebody changed them: {}", names(edited)));
+    add(failed.len(), format!("could not be predicted: {}", few(failed.iter().map(|(id, _)| id.clone()))));
+    add(left_out.len(), format!("left out: {}", few(left_out.iter().map(|(path, why)| named(path, why)))));
+    add(*others, "label maps there are from before, of another model or other options".into());
+    parts.join("; ")
 }
 
 fn describe(segmenter: &Segmenter, common: &Common) {
@@ -136,6 +153,7 @@ impl Shown<'_> {
                 }
                 self.progress.message(&format!("{id}: {} in {}{after}", path.display(), human(took)));
             }
+            Event::Stale { id, why } => self.progress.message(&format!("{id} is predicted again: {why}")),
             Event::Failed { id, error } => {
                 self.finish();
                 self.progress.message(&format!("{id} failed: {error}"));

@@ -1,6 +1,6 @@
 //! `spark3d reconstruct`
 
-use super::{Common, print};
+use super::{Common, conclude, print};
 use crate::base::Result;
 use crate::inference::reconstruct::{Options, Outcome, reconstruct};
 use clap::Args;
@@ -19,7 +19,11 @@ impl Reconstruct {
             print(file.display().to_string());
         }
         let Outcome { loss, loss_of_zero, .. } = outcome;
-        print(format!("loss on hidden voxels {loss:.4}, {:.2} of predicting the mean", loss / loss_of_zero));
-        Ok(())
+        conclude(&format!(
+            "1 scan reconstructed, {} files written to {}: loss on hidden voxels {loss:.4}, {:.2} of predicting the mean",
+            outcome.files.len(),
+            self.options.out.display(),
+            loss / loss_of_zero
+        ))
     }
 }

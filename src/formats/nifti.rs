@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayView3, ShapeBuilder};
 use nifti::writer::WriterOptions;
-use nifti::{DataElement, NiftiHeader};
+use nifti::{DataElement, NiftiError, NiftiHeader};
 
 use super::affine::{self, Affine, Orientation};
 use super::gzip::Members;
 use super::header::{Element, HEADER_BYTES, Header, mm};
 use super::placeholder;
+use crate::base::atomic::PREFIX;
 use crate::base::{Error, Result, Volume};
 
 /// Deflate packs at most 1032 bytes into one.
@@ -254,13 +255,24 @@ fn write_raw<T: Value>(path: &Path, data: &[T], dims: [usize; 3], mut header: Ni
     // As [`crate::base::atomic`], for the `nifti` crate's writer, which wants a path and takes the format from its ending.
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
-    builder.prefix("spark3d-").suffix(suffix);
+    // Hidden, so that what a killed process leaves is never taken for a scan.
+    builder.prefix(PREFIX).suffix(suffix);
     // Temporary files are private by default; a result is an ordinary file, as the user's umask has it.
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let file = builder.tempfile_in(folder).map_err(Error::io("write to", folder))?;
+    let _ = file.as_file().try_lock();
     let written = WriterOptions::new(file.path()).reference_header(&header).write_nifti(&view);
-    written.map_err(|e| Error::file(path, format!("it could not be written ({e})"), "Check the disk's free space"))?;
+    written.map_err(|e| match e {
+        NiftiError::Io(e) => Error::io("write", path)(e),
+        e => Error::file(path, format!("it could not be written ({e})"), "Report this"),
+    })?;
+    // The crate passes over what the last piece of an uncompressed file meets.
+    let (bytes, whole) = (file.as_file().metadata().map_err(Error::io("read", path))?.len(), size_of_val(data) as u64);
+    if suffix == ".nii" && bytes < whole + HEADER_BYTES as u64 {
+        let cause = format!("only {bytes} bytes of it could be written, and its voxels alone are {whole}");
+        return Err(Error::file(path, cause, "Check the disk's free space"));
+    }
     file.as_file().sync_all().map_err(Error::io("write", path))?;
     file.persist(path).map(drop).map_err(|e| Error::io("write", path)(e.error))
 }

@@ -1,5 +1,6 @@
 //! What the autoencoder makes of a scan: hides random blocks, lets the network fill them in, and shows both.
 
+use crate::base::address::local;
 use crate::base::{Error, Result, Volume};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{BlockMask, Precision, Session, product};
@@ -69,8 +70,10 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let [low, high] = masking.ratio;
     let ratio = options.mask_ratio.unwrap_or((low + high) / 2.0);
     Masking { ratio: [ratio, ratio], ..masking }.check(plan.pretext.key(), frame.patch)?;
+    one_scan(options)?;
     let scan = nifti::read(&options.scan)?;
     let prepared = preprocess::scan(&scan, &settings)?;
+    let name = stem(&options.scan);
     std::fs::create_dir_all(&options.out).map_err(Error::io("create", &options.out))?;
 
     // The blocks of the volume are hidden, not of each tile: a tile may see any number of them.
@@ -112,7 +115,13 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
         Panel { title: "reconstruction", volume: &filled, window: Window::Gray(lo, hi) },
         Panel { title: "error", volume: &error, window: Window::Heat(0.0, (hi - lo) / 2.0) },
     ];
-    let name = stem(&options.scan);
+    let intensities = |v: &Volume, shift: bool| {
+        let zero = prepared.denormalize(0.0);
+        let data = v.data.iter().map(|&x| prepared.denormalize(x) - if shift { zero } else { 0.0 }).collect();
+        Volume::new(v.shape, v.spacing, data)
+    };
+    let volume_of = |suffix: &str| options.out.join(format!("{name}_{suffix}.nii.gz"));
+    not_of_another(&volume_of("original"), &intensities(original, false))?;
     let caption = format!(
         "{name}: {:.0} % of {}-voxel blocks hidden; error on hidden voxels {loss:.3}, {:.2} of predicting the mean",
         100.0 * ratio,
@@ -121,18 +130,13 @@ pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     );
     let mut files = vec![options.out.join(format!("{name}_sheet.png"))];
     save_png(&files[0], &sheet(&panels, original.shape.map(|n| n / 2), &caption))?;
-    let intensities = |v: &Volume, shift: bool| {
-        let zero = prepared.denormalize(0.0);
-        let data = v.data.iter().map(|&x| prepared.denormalize(x) - if shift { zero } else { 0.0 }).collect();
-        Volume::new(v.shape, v.spacing, data)
-    };
     for (suffix, volume, is_difference) in [
         ("original", original, false),
         ("masked", &masked, false),
         ("reconstruction", &filled, false),
         ("error", &error, true),
     ] {
-        let file = options.out.join(format!("{name}_{suffix}.nii.gz"));
+        let file = volume_of(suffix);
         nifti::write_grid(&file, &intensities(volume, is_difference), &prepared.affine)?;
         files.push(file);
     }
@@ -199,8 +203,39 @@ fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
     (0..d[0] * d[1] * d[2]).map(move |v| [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]])
 }
 
-/// File name without the endings of NIfTI.
+/// # Errors
+/// The input is not a file, or the output cannot be a folder.
+fn one_scan(options: &Options) -> Result<()> {
+    let Options { scan, out, .. } = options;
+    local(scan)?;
+    if scan.is_dir() {
+        return Err(Error::file(scan, "it is a folder, and one scan is reconstructed", "Name a scan within it"));
+    }
+    if out.exists() && !out.is_dir() {
+        return Err(Error::file(out, "it is a file, and the results are several", "Give a folder with -o"));
+    }
+    Ok(())
+}
+
+/// Results are named by their scan: those of another one of the same name must not be replaced.
+///
+/// # Errors
+/// The file is there and holds another volume.
+fn not_of_another(file: &Path, original: &Volume) -> Result<()> {
+    // What is not there or not whole can be replaced.
+    let Ok(there) = nifti::read_labels(file) else { return Ok(()) };
+    if there.volume.shape == original.shape && there.volume.data == original.data {
+        return Ok(());
+    }
+    let cause = "it is of another scan of the same name, or of this one before it or the model changed";
+    Err(Error::file(file, cause, "Give another folder with -o, or remove it"))
+}
+
+/// File name without the endings of NIfTI, in which `_` stands for what is not UTF-8.
 fn stem(path: &Path) -> String {
-    let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    [".nii.gz", ".nii", ".hdr", ".img"].iter().find_map(|e| name.strip_suffix(e)).unwrap_or(&name).to_string()
+    let name = path.file_name().unwrap_or_default().to_string_lossy().replace(char::REPLACEMENT_CHARACTER, "_");
+    let lower = name.to_ascii_lowercase();
+    let endings = [".nii.gz", ".hdr.gz", ".img.gz", ".nii", ".hdr", ".img"];
+    let length = endings.iter().find(|ending| lower.ends_with(**ending)).map_or(0, |ending| ending.len());
+    name[..name.len() - length].to_string()
 }

@@ -1,14 +1,17 @@
 //! Finding scans: one file, a folder of any depth (flat, BIDS, nnU-Net raw), or nnssl's `pretrain_data.json`; and telling
-//! from names which of them show the same subject, and with which contrast. [`raw`] finds the files of labelled data sets.
+//! from names which of them show the same subject, and with which contrast. [`raw`] finds the files of labelled data sets,
+//! [`cases`] those of scans to predict.
 
+pub mod cases;
 pub mod modality;
 mod names;
 mod nnssl;
 mod nnunet;
 pub mod raw;
 
+pub use cases::{Cases, cases_of};
 pub(in crate::data) use names::hash;
-pub use raw::{RawCase, RawDataset, cases_of};
+pub use raw::{RawCase, RawDataset};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

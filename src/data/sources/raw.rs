@@ -1,5 +1,4 @@
-//! nnU-Net's raw data sets: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`; and the cases of a folder to
-//! predict.
+//! nnU-Net's raw data sets: `dataset.json`, `imagesTr/CASE_0000.nii.gz`, `labelsTr/CASE.nii.gz`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -295,75 +294,6 @@ fn first(errors: Vec<Error>) -> Result<()> {
     }
 }
 
-/// The cases of `input`: a folder of `CASE_0000.nii.gz`, `CASE_0001.nii.gz`, ... Where the model has one channel, names without
-/// a channel's number will do, and so will a single file. `ending` is `dataset.json`'s file_ending. In the order of their ids,
-/// each with one file a channel, or with what is wrong with its files: a channel that is missing, or one too many.
-///
-/// # Errors
-/// `input` does not exist or holds no case, or is one file where there are several channels.
-pub fn cases_of(input: &Path, channels: usize, ending: &str) -> Result<Vec<(String, Result<Vec<PathBuf>>)>> {
-    if input.is_file() {
-        let name = input.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-        if channels != 1 {
-            let cause = format!("it is one file and the model wants {channels} channels");
-            return Err(Error::file(input, cause, "Name a folder with CASE_0000, CASE_0001, ... of each case"));
-        }
-        let stem = [ending, ".nii.gz", ".nii", ".img", ".hdr"].iter().find_map(|e| name.strip_suffix(e));
-        let stem = stem.unwrap_or(name);
-        return Ok(vec![(channel_of(stem).map_or(stem, |(id, _)| id).to_string(), Ok(vec![input.to_path_buf()]))]);
-    }
-    let cases = grouped(input, channels, ending, channels == 1)?;
-    if cases.is_empty() {
-        let number = if channels == 1 { "" } else { "_0000" };
-        let cause = format!("it holds no file that ends with {number}{ending}");
-        return Err(Error::file(input, cause, "Name a folder with the images to predict"));
-    }
-    Ok(cases.into_iter().collect())
-}
-
-/// Names of what a folder holds, without hidden files.
-fn names(folder: &Path) -> Result<BTreeSet<String>> {
-    let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
-    let names = entries.map_err(Error::io("read", folder))?.into_iter().map(|entry| entry.file_name().into_string());
-    Ok(names.flatten().filter(|name| !name.starts_with('.')).collect())
-}
-
-type Cases = BTreeMap<String, Result<Vec<PathBuf>>>;
-
-/// The files of a folder by case, which an error stands for where they are not one a channel.
-fn grouped(folder: &Path, channels: usize, ending: &str, plain: bool) -> Result<Cases> {
-    let mut found: BTreeMap<String, BTreeMap<usize, PathBuf>> = BTreeMap::new();
-    for name in &names(folder)? {
-        let Some(stem) = name.strip_suffix(ending) else { continue };
-        let path = folder.join(name);
-        match channel_of(stem) {
-            Some((id, channel)) => found.entry(id.to_string()).or_default().insert(channel, path),
-            None if plain => found.entry(stem.to_string()).or_default().insert(0, path),
-            None => continue,
-        };
-    }
-    let complete = |id: &str, mut files: BTreeMap<usize, PathBuf>| {
-        let image = |channel| {
-            files.remove(&channel).ok_or_else(|| {
-                let missing = folder.join(format!("{id}_{channel:04}{ending}"));
-                let cause = format!("case {id} has no such image, and there are {channels} channels");
-                Error::file(missing, cause, "Add it, or leave the case out")
-            })
-        };
-        let images = (0..channels).map(image).collect::<Result<Vec<_>>>()?;
-        if let Some((channel, path)) = files.first_key_value() {
-            let cause = format!("case {id} has a channel {channel}, and dataset.json has {channels} channel(s)");
-            return Err(Error::file(path, cause, "Correct channel_names in dataset.json, or remove the file"));
-        }
-        Ok(images)
-    };
-    let with_files = |(id, files): (String, _)| {
-        let images = complete(&id, files);
-        (id, images)
-    };
-    Ok(found.into_iter().map(with_files).collect())
-}
-
 /// `CASE_0001` → CASE and 1.
 pub(super) fn channel_of(stem: &str) -> Option<(&str, usize)> {
     let (id, channel) = stem.rsplit_once('_')?;
@@ -512,24 +442,5 @@ mod tests {
         assert!(RawDataset::open(folder.path()).unwrap_err().to_string().contains("lists no cases"));
         fs::write(&path, json.replace(r#"{"c":{"images":["x/one.nii.gz"],"label":"y/one.nii.gz"}}"#, "[1]")).unwrap();
         assert!(RawDataset::open(folder.path()).unwrap_err().to_string().contains("its dataset is [1]"));
-    }
-
-    #[test]
-    fn cases_to_predict() {
-        let folder = folder(1, &["t/b_0000.nii.gz", "t/plain.nii.gz", "t/notes.txt"]);
-        let input = folder.path().join("t");
-        let cases = |channels| cases_of(&input, channels, ".nii.gz").unwrap();
-        let complete = |channels| cases(channels).into_iter().filter(|c| c.1.is_ok()).map(|c| c.0).collect::<Vec<_>>();
-        assert_eq!(complete(1), ["b", "plain"]);
-        fs::write(input.join("c_0000.nii.gz"), "x").unwrap();
-        fs::write(input.join("c_0001.nii.gz"), "x").unwrap();
-        assert_eq!(complete(2), ["c"]);
-        assert!(cases(2)[0].1.as_ref().unwrap_err().to_string().contains("b_0001.nii.gz"));
-        assert!(cases(1)[1].1.as_ref().unwrap_err().to_string().contains("c_0001.nii.gz"));
-        let one = cases_of(&input.join("plain.nii.gz"), 1, ".nii.gz").unwrap();
-        assert_eq!((one.len(), &one[0].0[..]), (1, "plain"));
-        assert!(cases_of(&input.join("plain.nii.gz"), 2, ".nii.gz").is_err());
-        assert!(cases_of(&input, 1, ".mha").unwrap_err().to_string().contains(".mha"));
-        assert!(cases_of(&folder.path().join("none"), 1, ".nii.gz").is_err());
     }
 }

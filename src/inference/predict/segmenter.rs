@@ -8,21 +8,23 @@ use clap::{ArgAction, Args};
 
 use super::memory::{MemoryPlan, Work};
 use super::model::SegmentationModel;
+use super::record::{Maker, Record, Results, State};
 use super::restore::{Decision, Restorer};
 use super::sliding::{Sink, Tiling, mirrors, slide};
+use crate::base::address::local;
 use crate::base::{Error, Result, remove_leftovers};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{Feature, GraphId, Input, Limits, Precision, Session};
 use crate::compute::model::predictor;
 use crate::data::preprocess::case::{Grid, Prepared, prepare};
 use crate::data::preprocess::images::{Images, read_images, write_labels};
-use crate::data::sources::cases_of;
+use crate::data::sources::{Cases, cases_of};
 use crate::formats::npz;
 
 /// What is predicted, with what, and where it goes.
 #[derive(Clone, Debug, Args)]
 pub struct Options {
-    /// nnU-Net's model folder (TRAINER__PLANS__CONFIGURATION), or a checkpoint that carries its plans
+    /// nnU-Net's model folder (TRAINER__PLANS__CONFIGURATION), zipped or not, or a checkpoint that carries its plans
     #[arg(short, long)]
     pub model: PathBuf,
     /// A scan, or a folder of scans with the channels of CASE in CASE_0000.nii.gz, CASE_0001.nii.gz, ...
@@ -50,7 +52,7 @@ pub struct Options {
     /// Write the probabilities too, as nnU-Net does (CASE.npz)
     #[arg(long = "save-probabilities")]
     pub probabilities: bool,
-    /// Predict scans again whose results are there
+    /// Predict scans again whose results are there, and replace whatever is in their place
     #[arg(long)]
     pub overwrite: bool,
     /// Most bytes to plan for.
@@ -99,6 +101,13 @@ pub enum Event<'a> {
         /// From reading the scan to the finished file.
         took: Duration,
     },
+    /// A scan has a result that no longer holds, and is predicted again.
+    Stale {
+        /// The scan's name.
+        id: &'a str,
+        /// What changed.
+        why: &'a str,
+    },
     /// A scan cannot be predicted; the others go on.
     Failed {
         /// The scan's name.
@@ -111,12 +120,22 @@ pub enum Event<'a> {
 /// What became of the scans.
 #[derive(Debug, Default)]
 pub struct Summary {
+    /// How many files were seen, those left out among them.
+    pub files: usize,
     /// The label maps of this call.
     pub written: Vec<PathBuf>,
-    /// Had their results already.
+    /// Those of them that replaced one that no longer held, and why it did not.
+    pub stale: Vec<(String, String)>,
+    /// Had their results already, and nothing has changed.
     pub skipped: usize,
+    /// Had their results already, which somebody has changed since: they stay.
+    pub edited: Vec<PathBuf>,
     /// The scans that could not be predicted, and why.
     pub failed: Vec<(String, Error)>,
+    /// Files that are no scans, and why.
+    pub left_out: Vec<(PathBuf, String)>,
+    /// Label maps beside those of this call that another model made, or other options.
+    pub others: usize,
 }
 
 /// A model on a device.
@@ -260,38 +279,68 @@ struct Case {
     probabilities: Option<PathBuf>,
 }
 
-/// Predicts every scan of the input. A scan that lacks a channel, or cannot be read or prepared, does not keep the others from
-/// being predicted.
+impl Case {
+    fn results(&self) -> Results<'_> {
+        Results { labels: &self.labels, probabilities: self.probabilities.as_deref() }
+    }
+}
+
+/// Predicts every scan of the input whose result is not there or no longer holds: the folder of the results remembers what made
+/// them. A scan that lacks a channel, or cannot be read or prepared, does not keep the others from being predicted.
 ///
 /// # Errors
-/// The model cannot be used, there are no scans, or the device fails.
+/// The model cannot be used, there are no scans, the folder of the results cannot be written to, or the device fails.
 pub fn predict(gpu: &Rc<Gpu>, options: &Options, report: &mut dyn FnMut(Event)) -> Result<Summary> {
-    let (mut segmenter, cases) = open(gpu, options)?;
-    let is_done = |c: &Case| c.labels.exists() && c.probabilities.as_ref().is_none_or(|p| p.exists());
-    let (done, open): (Vec<_>, Vec<_>) = cases.into_iter().partition(|c| !options.overwrite && is_done(c));
-    report(Event::Found { scans: done.len() + open.len(), done: done.len() });
-    let mut summary = Summary { skipped: done.len(), ..Summary::default() };
-    let folder = open.first().and_then(|case| case.labels.parent());
-    if let Some(folder) = folder.filter(|folder| !folder.as_os_str().is_empty()) {
-        std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
-        remove_leftovers(folder);
+    let (mut segmenter, Found { cases, left_out, files }) = open(gpu, options)?;
+    let Options { model: path, checkpoint, mirror, step, precision, .. } = options;
+    let maker = Maker::new(&segmenter.model, path, checkpoint, *mirror, *step, precision.name())?;
+    let parent = cases.first().and_then(|case| case.labels.parent()).filter(|parent| !parent.as_os_str().is_empty());
+    let folder = parent.unwrap_or(Path::new(".")).to_path_buf();
+    let mut record = Record::open(&folder)?;
+    let mut summary = Summary { files, left_out, ..Summary::default() };
+    let these: Vec<PathBuf> = cases.iter().map(|case| case.labels.clone()).collect();
+    let (scans, mut open) = (cases.len(), Vec::new());
+    for case in cases {
+        let state = match &case.images {
+            Ok(images) if !options.overwrite => record.state(images, case.results(), &maker),
+            _ => State::Open,
+        };
+        match state {
+            State::Open => open.push((case, None)),
+            State::Stale(why) => open.push((case, Some(why))),
+            State::Done => summary.skipped += 1,
+            State::Edited => summary.edited.push(case.labels),
+            // Told in its turn.
+            State::Refused(error) => open.push((Case { images: Err(error), ..case }, None)),
+        }
     }
-    for case in open {
+    report(Event::Found { scans, done: scans - open.len() });
+    if open.iter().any(|(case, _)| case.images.is_ok()) {
+        std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+        remove_leftovers(&folder);
+    }
+    for (case, stale) in open {
         let start = Instant::now();
-        let id = case.id.clone();
-        match predict_case(&mut segmenter, case, options, report) {
+        let (id, before) = (case.id.clone(), case.images.is_ok() && case.labels.exists());
+        if let Some(why) = &stale {
+            report(Event::Stale { id: &id, why });
+        }
+        match predict_case(&mut segmenter, case, options, &mut record, &maker, report) {
             Ok(labels) => {
                 report(Event::Written { id: &id, path: &labels, took: start.elapsed() });
                 summary.written.push(labels);
+                summary.stale.extend(stale.map(|why| (id, why)));
             }
             // The next scan would meet the same device.
             Err(error @ Error::Device { .. }) => return Err(error),
             Err(error) => {
                 report(Event::Failed { id: &id, error: &error });
+                let id = if before { format!("{id} (whose label map from before is still there)") } else { id };
                 summary.failed.push((id, error));
             }
         }
     }
+    summary.others = record.others(&maker, &these);
     Ok(summary)
 }
 
@@ -300,20 +349,22 @@ pub fn predict(gpu: &Rc<Gpu>, options: &Options, report: &mut dyn FnMut(Event)) 
 /// # Errors
 /// The model or the first scan cannot be used.
 pub fn plan_first(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, String, Grid, MemoryPlan)> {
-    let (segmenter, cases) = open(gpu, options)?;
-    let case = cases.into_iter().next().ok_or_else(|| no_scans(&options.input))?;
+    let (segmenter, found) = open(gpu, options)?;
+    let case = found.cases.into_iter().next().ok_or_else(|| no_scans(&options.input))?;
     let (_, prepared) = read(&segmenter.model, &case.images?)?;
     let plan = segmenter.plan(&prepared.grid, options.probabilities)?;
     Ok((segmenter, case.id, prepared.grid, plan))
 }
 
-fn open(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, Vec<Case>)> {
+fn open(gpu: &Rc<Gpu>, options: &Options) -> Result<(Segmenter, Found)> {
+    let file = file_of(&options.out)?;
+    local(&options.input)?;
     let model = SegmentationModel::open(&options.model, &options.folds, &options.checkpoint)?;
     let mut segmenter = Segmenter::new(gpu.clone(), model, options.mirror, options.step)?;
     gpu.require(options.precision)?;
     segmenter.precision = options.precision;
-    let cases = cases(options, &segmenter.model)?;
-    Ok((segmenter, cases))
+    let found = cases(options, file, &segmenter.model)?;
+    Ok((segmenter, found))
 }
 
 fn read(model: &SegmentationModel, images: &[PathBuf]) -> Result<(Images, Prepared)> {
@@ -329,9 +380,14 @@ fn predict_case(
     segmenter: &mut Segmenter,
     case: Case,
     options: &Options,
+    record: &mut Record,
+    maker: &Maker,
     report: &mut dyn FnMut(Event),
 ) -> Result<PathBuf> {
-    let (images, prepared) = read(&segmenter.model, &case.images?)?;
+    let results = Results { labels: &case.labels, probabilities: case.probabilities.as_deref() };
+    let paths = case.images?;
+    record.begin(&paths, results, maker)?;
+    let (images, prepared) = read(&segmenter.model, &paths)?;
     let memory = segmenter.plan(&prepared.grid, options.probabilities)?;
     memory.check(options.memory, segmenter.gpu.facts().is_software())?;
     report(Event::Started { id: &case.id, runs: segmenter.runs(&prepared.grid), memory: &memory });
@@ -344,24 +400,48 @@ fn predict_case(
     }
     // The label map last: where it is, everything is.
     write_labels(&case.labels, &result.labels, &images)?;
+    record.end(results)?;
     Ok(case.labels)
 }
 
 const WRITABLE: [&str; 2] = [".nii.gz", ".nii"];
 
-/// The scans of the input with their results' names.
-fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
-    let (channels, ending) = (model.dataset.channels.len(), &model.dataset.file_ending);
-    let found = match all_channels(&options.input, channels, ending) {
-        Some((id, images)) => vec![(id, Ok(images))],
-        None => cases_of(&options.input, channels, ending)?,
-    };
-    if found.is_empty() {
-        return Err(no_scans(&options.input));
+/// Endings of files that no folder for label maps has, whatever the letters' case.
+const IMAGES: [&str; 21] = [
+    ".nii", ".nii.gz", ".hdr", ".img", ".hdr.gz", ".img.gz", ".gz", ".zst", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha",
+    ".mhd", ".dcm", ".mnc", ".npz", ".npy", ".png", ".tif", ".zip",
+];
+
+/// The ending of `out` where it names the file of a single label map; none where it is a folder.
+///
+/// # Errors
+/// It names a file that cannot be written.
+fn file_of(out: &Path) -> Result<Option<&'static str>> {
+    let name = out.to_string_lossy();
+    if out.is_dir() || name.ends_with(std::path::MAIN_SEPARATOR) {
+        return Ok(None);
     }
-    let ending_of = |name: &str| WRITABLE.into_iter().find(|ending| name.ends_with(ending));
-    let out = options.out.to_string_lossy();
-    let file = ending_of(&out).filter(|_| !options.out.is_dir());
+    if let Some(ending) = WRITABLE.into_iter().find(|ending| name.ends_with(ending)) {
+        return Ok(Some(ending));
+    }
+    let lower = name.to_ascii_lowercase();
+    if out.exists() || IMAGES.iter().any(|ending| lower.ends_with(ending)) {
+        let cause = "label maps are written as .nii.gz or .nii";
+        return Err(Error::file(out, cause, "Give -o a name with one of these endings, or a folder"));
+    }
+    Ok(None)
+}
+
+/// The scans of the input with their results' names, and what else the input holds.
+struct Found {
+    cases: Vec<Case>,
+    left_out: Vec<(PathBuf, String)>,
+    files: usize,
+}
+
+fn cases(options: &Options, file: Option<&str>, model: &SegmentationModel) -> Result<Found> {
+    let (channels, ending) = (model.dataset.channels.len(), &model.dataset.file_ending);
+    let Cases { cases: found, mut left_out, mut files } = cases_of(&options.input, channels, ending)?;
     if let (Some(ending), many @ 2..) = (file, found.len()) {
         let what = format!("{many} scans cannot be written to one {ending} file; give a folder with -o");
         return Err(Error::Usage(what));
@@ -370,7 +450,11 @@ fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
     if file.is_none() && same(&options.input, &options.out) {
         return Err(Error::Usage("label maps cannot go to the folder of the scans; give another one with -o".into()));
     }
-    let ending = ending_of(ending).unwrap_or(WRITABLE[0]);
+    // A folder for the results within that of the scans is no surprise.
+    let before = left_out.len();
+    left_out.retain(|(path, _)| !same(path, &options.out));
+    files -= before - left_out.len();
+    let ending = WRITABLE.into_iter().find(|writable| ending.ends_with(writable)).unwrap_or(WRITABLE[0]);
     let cases: Vec<Case> = found
         .into_iter()
         .map(|(id, images)| {
@@ -386,14 +470,7 @@ fn cases(options: &Options, model: &SegmentationModel) -> Result<Vec<Case>> {
         let labels = case.labels.display();
         return Err(Error::Usage(format!("the label map would replace the scan {labels}; give another place with -o")));
     }
-    Ok(cases)
-}
-
-/// The case whose first of several channels `input` is: CASE_0000.nii.gz stands for its neighbours as well.
-fn all_channels(input: &Path, channels: usize, ending: &str) -> Option<(String, Vec<PathBuf>)> {
-    let id = input.file_name()?.to_str()?.strip_suffix(&format!("_0000{ending}"))?;
-    let files = (0..channels).map(|c| input.with_file_name(format!("{id}_{c:04}{ending}"))).collect();
-    (channels > 1 && input.is_file()).then(|| (id.to_string(), files))
+    Ok(Found { cases, left_out, files })
 }
 
 fn no_scans(input: &Path) -> Error {

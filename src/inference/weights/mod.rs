@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::base::address::local;
 use crate::base::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
@@ -107,11 +108,12 @@ impl WeightFile {
     }
 
     fn open_plain(path: &Path) -> Result<Self> {
+        local(path)?;
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut head = Vec::new();
         file.by_ref().take(9).read_to_end(&mut head).map_err(Error::io("read", path))?;
         // A safetensors file starts with the length of its JSON header.
-        match head.get(8) == Some(&b'{') && !head.starts_with(b"PK") {
+        match head.get(8) == Some(&b'{') && !head.starts_with(b"PK\x03\x04") {
             true => Self::open_safetensors(path),
             false => Self::open_torch(path),
         }

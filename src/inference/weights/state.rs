@@ -2,6 +2,7 @@
 
 use super::checkpoint;
 use super::{BEST, Checkpoint, FINAL, LATEST, Tensor};
+use crate::base::address::local;
 use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::Session;
@@ -69,11 +70,9 @@ const MEANT: [&str; 6] = [BEST, LATEST, FINAL, "checkpoint_final.pth", "checkpoi
 /// or nnssl.
 ///
 /// # Errors
-/// The folder has no checkpoint, or the path is an address of the internet: nothing is downloaded.
+/// The folder has no checkpoint, or the path is an address.
 pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
-    if let Some(remedy) = how_to_fetch(path) {
-        return Err(Error::file(path, "is an address, and nothing is downloaded", remedy));
-    }
+    local(path)?;
     if !path.is_dir() {
         return Ok(path.to_path_buf());
     }
@@ -92,24 +91,6 @@ pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
         }
     };
     Err(Error::file(path, "no checkpoint in this folder", remedy))
-}
-
-/// How the files behind an address are brought here; `None` for the path of a file.
-fn how_to_fetch(path: &Path) -> Option<String> {
-    let text = path.to_str()?;
-    let (scheme, rest) = text.split_once(":/")?;
-    if !["http", "https", "hf", "ftp", "s3"].contains(&scheme) || path.exists() {
-        return None;
-    }
-    let rest = rest.trim_start_matches('/');
-    let hub = rest.strip_prefix("huggingface.co/").or((scheme == "hf").then_some(rest));
-    let repository = hub.map(|rest| rest.split('/').take(2).collect::<Vec<_>>().join("/"));
-    Some(match repository {
-        Some(name) => {
-            format!("Fetch it first, for example with `hf download {name} --local-dir FOLDER`, and name the folder")
-        }
-        None => format!("Fetch it first, for example with `curl -L -O {text}`, and name the file"),
-    })
 }
 
 /// The checkpoint that a run resumes from, if there is one, with its kernels. The plan must be the same, or what went before would not be what it

@@ -200,7 +200,7 @@ fn test_cases(name: &str, images: &Path, labels: &Path, raw: &RawDataset) -> Res
         }
         Ok(RawCase { images: images?, id, label })
     };
-    cases_of(images, raw.dataset.channels.len(), ending)?.into_iter().map(case).collect()
+    cases_of(images, raw.dataset.channels.len(), ending)?.cases.into_iter().map(case).collect()
 }
 
 struct Combination<'a> {
