@@ -43,7 +43,8 @@ pub fn scan(scan: &Scan, settings: &Settings) -> Result<Preprocessed> {
     }
     let mut data = crop::crop(&volume.data, volume.shape, &bbox);
     let statistics = normalize::zscore(&mut data, None);
-    let separate = resample::separate_axis(None, volume.spacing, settings.spacing).map(|axis| (axis, Order::Nearest));
+    let separate = resample::separate_axis(None, resample::ANISOTROPY, volume.spacing, settings.spacing)
+        .map(|axis| (axis, Order::Nearest));
     let data = resample::resample(&data, cropped, shape, Order::Cubic, separate);
     // The voxel size that the rounded shape really has: what the matrix says, too.
     let spacing = std::array::from_fn(|a| volume.spacing[a] * cropped[a] as f64 / shape[a] as f64);

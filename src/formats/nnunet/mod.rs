@@ -1,10 +1,16 @@
 //! nnU-Net's files: `dataset.json`, `plans.json` and the layout of its folders.
 
+mod architecture;
 mod dataset;
 mod plans;
+mod refusal;
+mod resampling;
 
+pub use architecture::{Architecture, Layers, Norm};
 pub use dataset::{Class, Dataset, Labels};
-pub use plans::{Architecture, Configuration, Intensity, Normalization, Plans, Reader, Resampling};
+pub use plans::{Configuration, Intensity, Normalization, Plans, Reader};
+pub use refusal::Refusal;
+pub use resampling::{Interpolation, Resampling};
 
 use crate::base::{Error, Result};
 use serde_json::Value;

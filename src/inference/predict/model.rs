@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
-use crate::formats::nnunet::{Configuration, Dataset, Plans};
+use crate::formats::nnunet::{Configuration, Dataset, Norm, Plans, Refusal};
 use crate::inference::architecture::network_of;
 use crate::inference::weights::{Description, WeightFile};
 
@@ -14,6 +14,8 @@ const ENDINGS: [&str; 2] = ["safetensors", "pth"];
 pub const PLANS: &str = "plans.json";
 /// What a model folder says of its data set.
 pub const DATASET: &str = "dataset.json";
+/// The trainer of nnU-Net that builds batch norms whatever its plans say.
+const BATCH_NORM_TRAINER: &str = "nnUNetTrainerBN";
 const REMEDY: &str = "Name a model folder with plans.json, dataset.json and fold_*/checkpoint_*.pth as nnU-Net v2 makes them, or a \
                       checkpoint file that carries its plans";
 
@@ -58,7 +60,11 @@ impl SegmentationModel {
         let name = configuration_name(path, &plans, &description).ok_or_else(|| {
             wrong(format!("which of the configurations {:?} it has is not said", plans.configurations()))
         })?;
-        let configuration = plans.configuration(&name).map_err(wrong)?;
+        let unusable = |refusal: Refusal| refusal.of(path, "Take the plans.json that belongs to the model");
+        let mut configuration = plans.configuration(&name).map_err(unusable)?;
+        if description.trainer.as_deref() == Some(BATCH_NORM_TRAINER) {
+            configuration.architecture.layers.norm = Norm::Running { eps: 1e-5, affine: true };
+        }
         let (channels, outputs) = (dataset.channels.len(), dataset.labels.outputs());
         if configuration.normalization.len() != channels {
             let (plans, dataset) = (configuration.normalization.len(), channels);
@@ -66,6 +72,8 @@ impl SegmentationModel {
         }
         let network = network_of(&configuration.architecture, channels, outputs);
         network.validate(configuration.patch_size).map_err(|e| wrong(format!("configuration {name}: {e}")))?;
+        let layers = configuration.architecture.layers;
+        let folds = folds.into_iter().map(|(name, weights)| (name, weights.with_layers(layers))).collect();
         let mirror_axes = description.mirror_axes.unwrap_or_default();
         Ok(Self { plans, dataset, configuration, network, folds, mirror_axes })
     }
@@ -78,7 +86,8 @@ fn carried(path: &Path, description: &Description) -> Result<(Plans, Dataset)> {
         return Err(Error::file(path, cause, REMEDY));
     };
     let wrong = |what: &str, cause: String| Error::file(path, format!("its {what}: {cause}"), REMEDY);
-    let plans = Plans::from_json(plans.clone()).map_err(|cause| wrong("plans", cause))?;
+    let plans = Plans::from_json(plans.clone())
+        .map_err(|refusal| Refusal { cause: format!("its plans: {}", refusal.cause), ..refusal }.of(path, REMEDY))?;
     let dataset = Dataset::from_json(dataset.clone()).map_err(|cause| wrong("data set", cause))?;
     Ok((plans, dataset))
 }
@@ -141,11 +150,11 @@ pub fn folds(folder: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::nnunet::{Architecture, Normalization, Resampling};
+    use crate::formats::nnunet::{Architecture, Layers, Normalization, Resampling};
     use serde_json::{Value, json};
 
     fn plans() -> Value {
-        let resampling = Resampling { order: 1, order_z: 0, force_separate_z: None };
+        let resampling = Resampling::splines(1);
         let configuration = Configuration {
             name: "3d_fullres".into(),
             batch_size: 2,
@@ -153,7 +162,7 @@ mod tests {
             spacing: [1.0; 3],
             normalization: vec![Normalization::ZScore],
             use_mask_for_norm: vec![false],
-            data: Resampling { order: 3, ..resampling },
+            data: Resampling::splines(3),
             segmentation: resampling,
             probabilities: resampling,
             batch_dice: false,
@@ -164,6 +173,7 @@ mod tests {
                 kernels: vec![[3; 3]; 2],
                 strides: vec![[1; 3], [2; 3]],
                 decoder_convs: vec![1],
+                layers: Layers::default(),
             },
         };
         json!({ "configurations": { "3d_fullres": configuration.to_json("nnUNetPlans", [8; 3]) } })

@@ -21,6 +21,12 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
         let remedy = "Name a checkpoint of spark3d, nnssl (ResEnc) or nnU-Net (ResEnc, PlainConvUNet)";
         Error::file(file.path(), cause, remedy)
     };
+    if let Some((name, _)) = file.tensors().find(|(name, _)| name.ends_with(".running_mean")) {
+        let cause = format!(
+            "its network has norms with running statistics ({name}), which can be predicted with but not trained"
+        );
+        return Err(Error::file(file.path(), cause, "Name a checkpoint of a network with instance norms"));
+    }
     let shape = |name: &str| file.shape(name);
     if shape("decoder.transpconvs.0.weight").is_none()
         && let Some(plan) = file.beside(&["plan"])
@@ -71,6 +77,7 @@ pub fn network_of_tensors(file: &WeightFile) -> Result<Network> {
         kernels,
         decoder_convs,
         deep_supervision: false,
+        layers: Default::default(),
     })
 }
 
@@ -119,6 +126,10 @@ pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) 
             Some(has) => faults.push(format!("{} has {has:?}, needs {:?}", p.name, p.shape)),
         }
     }
+    // Of other tensors of a U-Net nobody knows what they do; those of a pre-training have names of their own.
+    let strange =
+        |name: &&str| name.starts_with("encoder.") || name.starts_with("decoder.") && wanted(graph::Part::Decoder);
+    faults.extend(file.strangers(parameters).into_iter().filter(strange).map(|name| format!("{name} has no place")));
     if !faults.is_empty() {
         let shown = faults.len().min(10);
         let more = if faults.len() > shown { format!("; and {} more", faults.len() - shown) } else { String::new() };
