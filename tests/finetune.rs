@@ -385,3 +385,30 @@ fn bad_input_is_named() {
     assert!(!usage.status.success());
     assert!(!Path::new(&place.path("x")).exists());
 }
+
+/// A checkpoint of a batch-norm network, plans of one, and plans of two dimensions: what each is, and what to do.
+#[test]
+fn networks_for_predictions_alone_are_not_trained() {
+    let place = Place::plain(1);
+    let model = |name: &str, file: &str| support::fixture("nnunet_layers").join(name).join(file).display().to_string();
+    for (name, named) in
+        [("batch_trainer", "running_mean"), ("nonlin_first", "nonlin_first"), ("not_affine", "norm_op")]
+    {
+        let error = place.error(&["--from", &model(name, "fold_0/checkpoint_final.pth")]);
+        assert!(error.contains(named) && error.contains("not trained"), "{error}");
+    }
+    let plans = |path: &str| place.error(&["--from", "scratch", "--plans", path, "--configuration", "3d_fullres"]);
+    let batch = model("batch", "plans.json");
+    let error = plans(&batch);
+    assert!(error.contains("norm_op") && error.contains("not trained"), "{error}");
+    let text = std::fs::read_to_string(&batch).unwrap();
+    for (from, to, named) in [
+        ("dynamic_network_architectures.architectures.unet.PlainConvUNet", "mine.Net", "Predict with the program"),
+        ("\"resampling_fn_data\": \"resample_data_or_seg_to_shape\"", "\"resampling_fn_data\": \"mine\"", "nnU-Net"),
+    ] {
+        assert!(text.contains(from));
+        place.write("plans.json", &text.replace(from, to));
+        let error = plans("plans.json");
+        assert!(error.contains(named) && !error.contains("--configuration"), "{error}");
+    }
+}

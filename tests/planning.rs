@@ -93,7 +93,7 @@ fn usable(plans: &Value, dataset: &Dataset) {
     let plans = Plans::from_json(plans.clone()).unwrap();
     for name in plans.configurations() {
         match plans.configuration(name) {
-            Err(cause) => assert!(name == "3d_cascade_fullres" && cause.contains("cascade"), "{cause}"),
+            Err(refusal) => assert!(name == "3d_cascade_fullres" && refusal.cause.contains("cascade"), "{refusal:?}"),
             Ok(c) => {
                 let network = network_of(&c.architecture, dataset.channels.len(), dataset.labels.outputs());
                 network.validate(c.patch_size).unwrap();

@@ -5,19 +5,24 @@ mod support;
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
-use serde_json::json;
+use serde_json::{Value, json};
 use spark3d::base::volume::Volume;
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::{Precision, Session};
 use spark3d::compute::model::predictor;
 use spark3d::compute::ops::cases::noise;
+use spark3d::data::preprocess::case::interpolation;
+use spark3d::data::resample::{resample, resample_labels};
 use spark3d::formats::affine::IDENTITY;
 use spark3d::formats::nifti;
-use spark3d::formats::nnunet::{Architecture, Configuration, Dataset, Normalization, Resampling};
+use spark3d::formats::nnunet::{
+    Architecture, Configuration, Dataset, Interpolation, Layers, Normalization, Resampling,
+};
 use spark3d::inference::architecture::network_of;
 use spark3d::inference::predict::model::SegmentationModel;
 use spark3d::inference::predict::record::RECORD;
 use spark3d::inference::predict::segmenter::{Event, Options, Segmenter, Summary, plan_first, predict as run};
+use spark3d::inference::weights::WeightFile;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -254,7 +259,11 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
 
 /// A model of one channel and two labels with made-up weights, small enough to run in no time.
 fn made_model(folder: &Path, seed: u64) {
-    let resampling = Resampling { order: 1, order_z: 0, force_separate_z: None };
+    let resampling = |order| Resampling {
+        function: Interpolation::Splines { order, order_z: 0 },
+        force_separate_z: None,
+        anisotropy: 3.0,
+    };
     let configuration = Configuration {
         name: "3d_fullres".into(),
         batch_size: 2,
@@ -262,9 +271,9 @@ fn made_model(folder: &Path, seed: u64) {
         spacing: [1.0; 3],
         normalization: vec![Normalization::ZScore],
         use_mask_for_norm: vec![false],
-        data: Resampling { order: 3, ..resampling },
-        segmentation: resampling,
-        probabilities: resampling,
+        data: resampling(3),
+        segmentation: resampling(1),
+        probabilities: resampling(1),
         batch_dice: false,
         architecture: Architecture {
             residual: true,
@@ -273,6 +282,7 @@ fn made_model(folder: &Path, seed: u64) {
             kernels: vec![[3; 3]; 2],
             strides: vec![[1; 3], [2; 3]],
             decoder_convs: vec![1],
+            layers: Layers::default(),
         },
     };
     let dataset = json!({ "channel_names": { "0": "T1" }, "labels": { "background": 0, "a": 1, "b": 2 } });
@@ -596,4 +606,136 @@ fn full_disks_and_closed_pipes_are_errors() {
     assert_eq!(failed.status.code(), Some(1));
     let done = command("out").output().unwrap();
     assert!(text(&done.stdout).contains("1 left out: notes.txt (its name"), "{}", text(&done.stdout));
+}
+
+/// Networks with other layers than those that nnU-Net plans, and scans that PyTorch resamples: `make.py` of the fixture has the list.
+#[test]
+fn networks_with_other_layers_agree_with_nnunet() {
+    let (gpu, folder) = (gpu(), support::fixture("nnunet_layers"));
+    for model in [
+        "batch",
+        "batch_residual",
+        "batch_trainer",
+        "batch_nonlin_first",
+        "tracked",
+        "nonlin_first",
+        "no_norm",
+        "not_affine",
+    ] {
+        let out = tempfile::tempdir().unwrap();
+        let options = Options {
+            model: folder.join(model),
+            input: folder.join("imagesTs"),
+            out: out.path().to_path_buf(),
+            folds: vec![],
+            checkpoint: "final".into(),
+            mirror: true,
+            step: 0.5,
+            precision: Precision::F32,
+            probabilities: true,
+            overwrite: false,
+            memory: None,
+        };
+        let summary = run(&gpu, &options, &mut |_| {}).unwrap_or_else(|e| panic!("{model}: {e}"));
+        assert!(summary.failed.is_empty(), "{model}: {:?}", summary.failed);
+        let read = |path: PathBuf| nifti::read_labels(&path).unwrap().volume.data;
+        let got = read(out.path().join("case.nii.gz"));
+        let want = read(folder.join(model).join("expected/case.nii.gz"));
+        let wrong = got.iter().zip(&want).filter(|(a, b)| a != b).count();
+        assert!(got.len() == want.len() && 1000 * wrong <= 3 * want.len(), "{model}: {wrong} voxels differ");
+        let got = array(&out.path().join("case.npz"));
+        let want = array(&folder.join(model).join("expected/case.npz"));
+        let error = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(got.len() == want.len() && error < 1e-5, "{model}: probabilities differ by {error}");
+    }
+}
+
+/// Intensities within the rounding of 32-bit floats, labels exactly.
+#[test]
+fn resampling_by_pytorch_is_as_there() {
+    let bytes = std::fs::read(support::fixture("nnunet_layers").join("resampling.safetensors")).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |name: String| -> Vec<f32> {
+        let (chunks, _) = file.tensor(&name).unwrap().data().as_chunks();
+        chunks.iter().map(|&b| f32::from_le_bytes(b)).collect()
+    };
+    let separate = (None, false);
+    for (k, shape, target, current, new, (force_separate_z, linear_z)) in [
+        (0, [6, 9, 8], [11, 7, 12], [1.0; 3], [0.6, 1.3, 0.7], separate),
+        (1, [6, 9, 8], [15, 7, 12], [4.0, 1.0, 1.1], [1.6, 1.3, 0.7], separate),
+        (2, [9, 8, 15], [7, 12, 6], [1.0, 1.1, 1.0], [1.3, 0.7, 4.0], (None, true)),
+        (3, [6, 9, 8], [15, 7, 12], [4.0, 1.0, 1.1], [1.6, 1.3, 0.7], (Some(false), false)),
+    ] {
+        let function = Interpolation::Torch { linear_z };
+        let how = Resampling { function, force_separate_z, ..Resampling::splines(1) };
+        let (order, separate) = interpolation(&how, current, new).unwrap();
+        assert_eq!(separate.is_some(), k == 1 || k == 2);
+        let got = resample(&floats(format!("{k}/data")), shape, target, order, separate);
+        let want = floats(format!("{k}/data_out"));
+        let error = got.iter().zip(&want).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+        assert!(got.len() == want.len() && error < 1e-6, "{k}: {error}");
+        let labels: Vec<i16> = floats(format!("{k}/labels")).iter().map(|&v| v as i16).collect();
+        let got = resample_labels(&labels, shape, target, order, separate);
+        let want: Vec<i16> = floats(format!("{k}/labels_out")).iter().map(|&v| v as i16).collect();
+        let wrong = got.iter().zip(&want).filter(|(a, b)| a != b).count();
+        assert!(got.len() == want.len() && wrong == 0, "{k}: {wrong} labels differ");
+    }
+}
+
+#[test]
+fn whatever_is_unknown_in_a_model_is_refused_by_its_name() {
+    let (gpu, folder) = (gpu(), tempfile::tempdir().unwrap());
+    let good = fixture(MODEL);
+    let weights = WeightFile::open(&good.join("fold_0/checkpoint_final.pth")).unwrap();
+    let plans: Value = serde_json::from_slice(&std::fs::read(good.join("plans.json")).unwrap()).unwrap();
+    // A model whose plans have this value, and whose checkpoint these tensors beside its own.
+    let opened = |pointer: &str, value: Value, more: &[&str]| {
+        let model = folder.path().join("model");
+        _ = std::fs::remove_dir_all(&model);
+        copy(&good, &model);
+        let mut plans = plans.clone();
+        if let Some((table, key)) = pointer.rsplit_once('/') {
+            plans.pointer_mut(table).unwrap()[key] = value;
+        }
+        std::fs::write(model.join("plans.json"), plans.to_string()).unwrap();
+        let zeros = [0u8; 4];
+        let own = weights.tensors().map(|(name, shape)| {
+            let values = weights.read(name).unwrap().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+            (name.to_string(), shape.to_vec(), values)
+        });
+        let more = more.iter().map(|name| (name.to_string(), vec![1], zeros.to_vec()));
+        let tensors: Vec<_> = own.chain(more).collect();
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap()));
+        let bytes = safetensors::serialize(views, None).unwrap();
+        std::fs::write(model.join("fold_0/checkpoint_final.safetensors"), bytes).unwrap();
+        SegmentationModel::open(&model, &[], "final")
+            .and_then(|model| Segmenter::new(gpu.clone(), model, false, 0.5).map(|_| ()))
+            .map_err(|error| error.to_string())
+    };
+    let stem = "encoder.stem.convs.0";
+    let (count, counted) = (format!("{stem}.norm.num_batches_tracked"), format!("{stem}.norm.running_mean"));
+    let (head, harmless) = ("decoder.seg_layers.7.weight", [count.as_str(), "projector.0.weight", "mask_token"]);
+    opened("", Value::Null, &[]).unwrap();
+    opened("", Value::Null, &harmless).unwrap();
+    let (c, kwargs) = ("/configurations/3d_fullres", "/configurations/3d_fullres/architecture/arch_kwargs");
+    for (pointer, value, tensor, named) in [
+        ("/label_manager", json!("CustomLabelManager"), "", "CustomLabelManager"),
+        (&format!("{c}/preprocessor_name"), json!("MyPreprocessor"), "", "MyPreprocessor"),
+        (&format!("{c}/padding_mode"), json!("reflect"), "", "padding_mode"),
+        (&format!("{c}/resampling_fn_data_kwargs/clip"), json!(true), "", "clip"),
+        (&format!("{c}/resampling_fn_probabilities"), json!("my_resampling"), "", "my_resampling"),
+        (&format!("{c}/architecture/network_class_name"), json!("mine.ResidualEncoderUNet"), "", "mine."),
+        (&format!("{kwargs}/squeeze_excitation"), json!(true), "", "squeeze_excitation"),
+        (&format!("{kwargs}/norm_op_kwargs/groups"), json!(2), "", "groups"),
+        ("", Value::Null, &format!("{stem}.se.fc.weight"), ".se.fc.weight"),
+        ("", Value::Null, &counted, "running_mean"),
+        ("", Value::Null, "gate.weight", "gate.weight"),
+        ("", Value::Null, head, head),
+    ] {
+        let tensors = if tensor.is_empty() { vec![] } else { vec![tensor] };
+        let error = opened(pointer, value, &tensors).expect_err(named);
+        assert!(error.contains(named), "{named}: {error}");
+    }
 }

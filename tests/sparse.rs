@@ -27,6 +27,7 @@ fn network() -> Network {
         kernels: vec![[3; 3]; 3],
         decoder_convs: vec![1; 2],
         deep_supervision: false,
+        layers: Default::default(),
     }
 }
 

@@ -110,6 +110,7 @@ fn architecture_from(class: &str, plans: &Value) -> Result<Architecture, String>
                 arguments.entry("n_conv_per_stage").or_insert(blocks);
             }
             Architecture::from_json(&json!({ "network_class_name": class, "arch_kwargs": arguments }))
+                .map_err(|refusal| refusal.cause)
         }
         other if ["Primus", "Eva", "ViT", "SwinUNETR"].iter().any(|kind| other.starts_with(kind)) => {
             Err(format!("its network is {other}, a transformer"))

@@ -45,6 +45,7 @@ pub fn run(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
         kernels: vec![[3; 3]; n],
         decoder_convs: vec![1; n - 1],
         deep_supervision: false,
+        layers: Default::default(),
     };
     let grid = active.dims();
     let block = patch[0] / grid[0];

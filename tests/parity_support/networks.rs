@@ -29,6 +29,7 @@ fn network(f: &Fixture) -> Network {
         kernels: c["ks"].as_array().unwrap().iter().map(triple).collect(),
         decoder_convs: list(&c["dec"]),
         deep_supervision: f.json["deep_supervision"].as_bool().unwrap(),
+        layers: Default::default(),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::{Array, Fixture, Report, triple};
 use serde_json::Value;
 use spark3d::data::preprocess::normalize;
-use spark3d::data::resample::{Order, crop, resample, resample_labels, separate_axis, target_shape};
+use spark3d::data::resample::{ANISOTROPY, Order, crop, resample, resample_labels, separate_axis, target_shape};
 use spark3d::inference::predict::window;
 
 fn reals(v: &Value) -> [f64; 3] {
@@ -37,7 +37,7 @@ fn resampling(f: &Fixture, name: &str, case: &Value, report: &mut Report) {
     let data = f.get(&format!("{name}/data"));
     let shape = data.dims();
     report.check(&format!("{name}: target shape"), target_shape(shape, current, new) == target);
-    let axis = separate_axis(None, current, new);
+    let axis = separate_axis(None, ANISOTROPY, current, new);
     let separate = axis.map(|axis| (axis, Order::Nearest));
     let expected = match case["do_sep_z_axis"][0].as_str() {
         Some("True") => Some(case["do_sep_z_axis"][1].as_str().unwrap().parse().unwrap()),

@@ -10,6 +10,7 @@ pub use unet::{decoder, encoder, stage_dims, stage_spaces};
 
 use crate::base::{Error, Result};
 use crate::compute::graph::{Feature, Graph, Input, Parameters, Precision, TensorId, VoxelLayout};
+use crate::compute::ops::EPS;
 use serde::{Deserialize, Serialize};
 
 /// What the stages of the encoder are made of.
@@ -23,8 +24,43 @@ pub enum Encoder {
     Plain,
 }
 
+/// What goes with each convolution of a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Layers {
+    /// What normalises its output.
+    pub norm: Norm,
+    /// Whether the activation comes before the norm.
+    pub nonlin_first: bool,
+    /// Slope of the activation below 0.
+    pub slope: f32,
+}
+
+/// Norms of a network.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Norm {
+    /// By the statistics of the sample itself.
+    Instance {
+        /// Added to the variance.
+        eps: f32,
+        /// Whether it has a scale and a shift.
+        affine: bool,
+    },
+    /// None: what there was is part of the convolution's weights and bias.
+    Folded,
+    /// A scale and a shift of each channel, as a convolution of single voxels: where an activation lies in between, they cannot be
+    /// part of the convolution before it.
+    Scaled,
+}
+
+impl Default for Layers {
+    /// Those of all networks that are trained.
+    fn default() -> Self {
+        Self { norm: Norm::Instance { eps: EPS, affine: true }, nonlin_first: false, slope: 0.01 }
+    }
+}
+
 /// A U-Net in numbers. Lists go from the highest resolution down.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// What its stages are made of.
@@ -46,6 +82,9 @@ pub struct Network {
     pub decoder_convs: Vec<usize>,
     /// Whether every decoder stage has an output.
     pub deep_supervision: bool,
+    /// What goes with each convolution; plans of trainings do not choose it.
+    #[serde(skip)]
+    pub layers: Layers,
 }
 
 impl Network {
@@ -63,6 +102,7 @@ impl Network {
             kernels: vec![[3; 3]; n],
             decoder_convs: vec![1; n - 1],
             deep_supervision: false,
+            layers: Layers::default(),
         }
     }
 

@@ -44,6 +44,16 @@ pub fn parameter(alias: &str) -> Option<String> {
     }
 }
 
+/// As [`parameter`] of any convolution or norm: where there is dropout, or the norm comes last, the norm lies elsewhere in the list of
+/// all modules, in which nothing but the convolution, the first, and the norm has tensors.
+pub fn canonical(alias: &str) -> String {
+    const ALL: &str = ".all_modules.";
+    let name = alias.strip_prefix("decoder.").filter(|again| again.starts_with("encoder.")).unwrap_or(alias);
+    let Some((unit, rest)) = name.split_once(ALL) else { return name.to_string() };
+    let (at, tensor) = rest.split_once('.').unwrap_or(("", rest));
+    format!("{unit}.{}.{tensor}", if at == "0" { "conv" } else { "norm" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,7 +78,9 @@ mod tests {
         assert_eq!(names("decoder.transpconvs.0.bias"), ["decoder.transpconvs.0.bias"]);
         for name in [&format!("{conv}.conv.weight"), &format!("{norm}.norm.bias"), "decoder.seg_layers.0.bias"] {
             assert!(names(name).iter().all(|alias| parameter(alias).as_deref() == Some(name)), "{name}");
+            assert!(names(name).iter().all(|alias| canonical(alias) == *name), "{name}");
         }
+        assert_eq!(canonical(&format!("decoder.{conv}.all_modules.2.weight")), format!("{conv}.norm.weight"));
         assert_eq!(parameter(&format!("{conv}.all_modules.2.weight")), None);
         assert_eq!(lookup("encoder.stem.convs.0.conv.bias")[0], "encoder.stem.convs.0.all_modules.0.bias");
     }

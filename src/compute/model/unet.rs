@@ -1,15 +1,12 @@
 //! U-Nets as graphs, with nnU-Net's state_dict names (dynamic-network-architectures: ResidualEncoderUNet, BasicBlockD,
 //! PlainConvUNet, UNetDecoder).
 
-use super::{Encoder, Network};
+use super::{Encoder, Layers, Network, Norm};
 use crate::compute::graph::{Graph, Mask, Part, TensorId, VoxelLayout};
 use crate::compute::ops::{Bias, Epilogue, Geometry};
 
 /// A convolution of single voxels.
 const POINT: Geometry = Geometry { kernel: [1; 3], stride: [1; 3], padding: [0; 3] };
-/// Negative slope of every leaky ReLU (PyTorch's default).
-const SLOPE: f32 = 0.01;
-const ACTIVATED: Epilogue = Epilogue { residual: None, slope: Some(SLOPE) };
 
 /// Voxels of each stage for a patch.
 pub fn stage_dims(network: &Network, patch: [usize; 3]) -> Vec<[usize; 3]> {
@@ -38,18 +35,44 @@ pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<(Mask, us
         .collect()
 }
 
-/// conv - instance norm - [+ residual] - [leaky ReLU], named as nnU-Net's ConvDropoutNormReLU.
-fn conv_norm(
-    g: &mut Graph,
-    inputs: &[TensorId],
-    name: &str,
+/// A convolution and what goes with it, named as nnU-Net's ConvDropoutNormReLU.
+struct Unit<'a> {
+    name: &'a str,
     channels: usize,
     space: VoxelLayout,
     geometry: Geometry,
-    epilogue: Epilogue,
-) -> TensorId {
-    let y = g.conv3d(inputs, &format!("{name}.conv"), channels, space, geometry, Bias::Removed);
-    g.instance_norm(y, Some(&format!("{name}.norm")), epilogue)
+}
+
+impl Layers {
+    fn activated(&self) -> Epilogue {
+        Epilogue { residual: None, slope: Some(self.slope) }
+    }
+
+    /// conv - norm - [+ residual] - [leaky ReLU], or with the norm last.
+    fn unit(&self, g: &mut Graph, unit: Unit, inputs: &[TensorId], epilogue: Epilogue) -> TensorId {
+        self.unit_with(g, unit, inputs, epilogue, Bias::Removed)
+    }
+
+    /// As [`Layers::unit`] with this kind of bias where a norm follows.
+    fn unit_with(&self, g: &mut Graph, unit: Unit, inputs: &[TensorId], after: Epilogue, bias: Bias) -> TensorId {
+        let Unit { name, channels, space, geometry } = unit;
+        let norm = format!("{name}.norm");
+        let normed = matches!(self.norm, Norm::Instance { .. }) && !self.nonlin_first;
+        let bias = if normed { bias } else { Bias::Trained };
+        let mut y = g.conv3d(inputs, &format!("{name}.conv"), channels, space, geometry, bias);
+        if !normed {
+            y = after.residual.map_or(y, |residual| g.add(y, residual));
+            y = after.slope.map_or(y, |slope| g.leaky_relu(y, slope));
+        }
+        match self.norm {
+            Norm::Instance { eps, affine } => {
+                let after = if normed { after } else { Epilogue::default() };
+                g.instance_norm_with(y, eps, affine.then_some(&norm), after)
+            }
+            Norm::Folded => y,
+            Norm::Scaled => g.conv3d(&[y], &norm, channels, space, POINT, Bias::Trained),
+        }
+    }
 }
 
 /// Encoder over `spaces` (one a stage); `x` may be dense while the stages are sparse. Returns the outputs of the stages, highest
@@ -70,7 +93,8 @@ fn plain_encoder(g: &mut Graph, network: &Network, mut x: TensorId, spaces: &[Vo
             let geometry = Geometry::same(network.kernels[s], stride);
             let name = format!("encoder.stages.{s}.0.convs.{k}");
             let part = if s == 0 && k == 0 { Part::Stem } else { Part::Encoder };
-            x = g.within(part, |g| conv_norm(g, &[x], &name, network.features[s], space, geometry, ACTIVATED));
+            let unit = Unit { name: &name, channels: network.features[s], space, geometry };
+            x = g.within(part, |g| network.layers.unit(g, unit, &[x], network.layers.activated()));
         }
         skips.push(x);
     }
@@ -78,15 +102,17 @@ fn plain_encoder(g: &mut Graph, network: &Network, mut x: TensorId, spaces: &[Vo
 }
 
 fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[VoxelLayout]) -> Vec<TensorId> {
-    let stem = Geometry::same(network.kernels[0], [1; 3]);
-    let (name, features) = ("encoder.stem.convs.0", network.features[0]);
-    let mut x = g.within(Part::Stem, |g| conv_norm(g, &[x], name, features, spaces[0], stem, ACTIVATED));
+    let geometry = Geometry::same(network.kernels[0], [1; 3]);
+    let stem = Unit { name: "encoder.stem.convs.0", channels: network.features[0], space: spaces[0], geometry };
+    let mut x = g.within(Part::Stem, |g| network.layers.unit(g, stem, &[x], network.layers.activated()));
     let mut skips = Vec::new();
     for (s, &space) in spaces.iter().enumerate() {
         for b in 0..network.blocks[s] {
             let stride = if b == 0 { network.strides[s] } else { [1; 3] };
             let name = format!("encoder.stages.{s}.blocks.{b}");
-            x = residual_block(g, x, &name, network.features[s], space, network.kernels[s], stride);
+            let geometry = Geometry::same(network.kernels[s], stride);
+            let first = Unit { name: &name, channels: network.features[s], space, geometry };
+            x = residual_block(g, &network.layers, x, first);
         }
         skips.push(x);
     }
@@ -94,31 +120,25 @@ fn residual_encoder(g: &mut Graph, network: &Network, x: TensorId, spaces: &[Vox
 }
 
 /// BasicBlockD: out = leaky_relu(norm(conv2(leaky_relu(norm(conv1(x))))) + skip(x)); the skip pools where strided and projects
-/// where the channels change.
-fn residual_block(
-    g: &mut Graph,
-    x: TensorId,
-    name: &str,
-    channels: usize,
-    space: VoxelLayout,
-    kernel: [usize; 3],
-    stride: [usize; 3],
-) -> TensorId {
+/// where the channels change. `block` is its first convolution with the name of the whole.
+fn residual_block(g: &mut Graph, layers: &Layers, x: TensorId, block: Unit) -> TensorId {
+    let Unit { name, channels, space, geometry } = block;
     let (channels_in, _) = g.shape(x);
     let mut skip = x;
-    let pooled = stride != [1; 3];
+    let pooled = geometry.stride != [1; 3];
     if pooled {
-        skip = g.avg_pool3d(skip, stride, space);
+        skip = g.avg_pool3d(skip, geometry.stride, space);
     }
     if channels_in != channels {
         let name = format!("{name}.skip.{}", usize::from(pooled));
-        let y = g.conv3d(&[skip], &format!("{name}.conv"), channels, space, POINT, Bias::None);
-        skip = g.instance_norm(y, Some(&format!("{name}.norm")), Epilogue::default());
+        let projection = Unit { name: &name, channels, space, geometry: POINT };
+        skip = layers.unit_with(g, projection, &[skip], Epilogue::default(), Bias::None);
     }
-    let first =
-        conv_norm(g, &[x], &format!("{name}.conv1"), channels, space, Geometry::same(kernel, stride), ACTIVATED);
-    let epilogue = Epilogue { residual: Some(skip), ..ACTIVATED };
-    conv_norm(g, &[first], &format!("{name}.conv2"), channels, space, Geometry::same(kernel, [1; 3]), epilogue)
+    let conv1 = Unit { name: &format!("{name}.conv1"), channels, space, geometry };
+    let first = layers.unit(g, conv1, &[x], layers.activated());
+    let geometry = Geometry::same(geometry.kernel, [1; 3]);
+    let conv2 = Unit { name: &format!("{name}.conv2"), channels, space, geometry };
+    layers.unit(g, conv2, &[first], Epilogue { residual: Some(skip), ..layers.activated() })
 }
 
 /// Decoder over dense stage outputs. Returns the outputs, highest resolution first: one, or one a stage with deep supervision.
@@ -138,7 +158,8 @@ fn decoder_stages(g: &mut Graph, network: &Network, skips: &[TensorId]) -> Vec<T
         for k in 0..network.decoder_convs[d] {
             let (_, space) = g.shape(skips[s]);
             let geometry = Geometry::same(network.kernels[s], [1; 3]);
-            x = conv_norm(g, &inputs, &format!("decoder.stages.{d}.convs.{k}"), channels, space, geometry, ACTIVATED);
+            let unit = Unit { name: &format!("decoder.stages.{d}.convs.{k}"), channels, space, geometry };
+            x = network.layers.unit(g, unit, &inputs, network.layers.activated());
             inputs = vec![x];
         }
         let (name, classes) = (format!("decoder.seg_layers.{d}"), network.output_channels);

@@ -53,7 +53,6 @@ pub fn plans(plan: &Plan, fingerprint: &Fingerprint, dataset: &str, reader: &str
 }
 
 fn configuration(plan: &Plan, stage: &Stage, name: &str, batch_dice: bool, plans_name: &str) -> Value {
-    let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
     let configuration = Configuration {
         name: name.into(),
         batch_size: stage.batch,
@@ -61,9 +60,9 @@ fn configuration(plan: &Plan, stage: &Stage, name: &str, batch_dice: bool, plans
         spacing: stage.spacing,
         normalization: plan.normalization.clone(),
         use_mask_for_norm: plan.use_mask_for_norm.clone(),
-        data: resampling(3),
-        segmentation: resampling(1),
-        probabilities: resampling(1),
+        data: Resampling::splines(3),
+        segmentation: Resampling::splines(1),
+        probabilities: Resampling::splines(1),
         batch_dice,
         architecture: stage.architecture.clone(),
     };

@@ -126,9 +126,9 @@ pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome
 fn reader(raw: &RawDataset) -> Result<(&str, Reader)> {
     let named = raw.dataset.json.get("overwrite_image_reader_writer").and_then(Value::as_str);
     let name = named.filter(|n| *n != "None").unwrap_or(raw.dataset.reader());
-    let reader = Reader::from_name(name).map_err(|cause| {
+    let reader = Reader::from_name(name).map_err(|refusal| {
         let remedy = "Convert the images to NIfTI and leave out overwrite_image_reader_writer";
-        Error::file(raw.folder.join("dataset.json"), cause, remedy)
+        Error::file(raw.folder.join("dataset.json"), refusal.cause, remedy)
     })?;
     Ok((name, reader))
 }

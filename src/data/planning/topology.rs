@@ -2,7 +2,7 @@
 //! it would keep in memory. The rules are those of nnU-Net (`get_pool_and_conv_props`, `compute_conv_feature_map_size`).
 
 use super::numbers::volume;
-use crate::formats::nnunet::Architecture;
+use crate::formats::nnunet::{Architecture, Layers};
 
 /// No axis becomes shorter than this by pooling.
 const SHORTEST: f64 = 4.0;
@@ -74,6 +74,7 @@ impl Topology {
             kernels: self.kernels.clone(),
             strides: self.strides.clone(),
             decoder_convs: vec![if residual { 1 } else { 2 }; n - 1],
+            layers: Layers::default(),
         }
     }
 }

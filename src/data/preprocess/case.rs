@@ -8,7 +8,7 @@ use super::normalize;
 use crate::base::{Error, Result};
 use crate::data::resample::crop::{self, Bbox};
 use crate::data::resample::{self, Order};
-use crate::formats::nnunet::{Configuration, Normalization, Plans, Resampling};
+use crate::formats::nnunet::{Configuration, Interpolation, Normalization, Plans, Resampling};
 
 /// A prepared case has at most this many values over all channels (16 GiB).
 const MAX_VALUES: f64 = (1u64 << 32) as f64;
@@ -126,7 +126,7 @@ pub fn prepare(
     if let Some(labels) = &mut labels {
         let how = &configuration.segmentation;
         let (order, separate) = interpolation(how, spacing, to)?;
-        if how.order == 3 || how.order_z == 3 {
+        if order == Order::Cubic || matches!(separate, Some((_, Order::Cubic))) {
             let remedy = "Set order and order_z of resampling_fn_seg_kwargs to 0 or 1";
             return Err(Error::plan("the plans ask for order 3 for segmentations", remedy));
         }
@@ -180,8 +180,12 @@ pub fn interpolation(how: &Resampling, current: [f64; 3], new: [f64; 3]) -> Resu
             Error::plan(format!("the plans ask for interpolation of order {order}"), "Orders 0, 1 and 3 are supported")
         })
     };
-    let (order, along) = (named(how.order)?, named(how.order_z)?);
-    let axis = resample::separate_axis(how.force_separate_z, current, new);
+    let (order, along) = match how.function {
+        Interpolation::Splines { order, order_z } => (named(order)?, named(order_z)?),
+        Interpolation::Torch { linear_z: true } => (Order::TorchLinear, Order::TorchLinear),
+        Interpolation::Torch { linear_z: false } => (Order::TorchLinear, Order::TorchNearest),
+    };
+    let axis = resample::separate_axis(how.force_separate_z, how.anisotropy, current, new);
     Ok((order, axis.map(|axis| (axis, along))))
 }
 
@@ -241,7 +245,7 @@ mod tests {
     use super::*;
     use crate::base::volume::Volume;
     use crate::formats::nifti::{self, Axes};
-    use crate::formats::nnunet::{Architecture, Reader};
+    use crate::formats::nnunet::{Architecture, Layers, Reader};
     use serde_json::json;
     use std::path::Path;
 
@@ -258,7 +262,6 @@ mod tests {
 
     fn plans(forward: [usize; 3], normalization: Normalization, masked: bool) -> (Plans, Configuration) {
         let json = json!({ "transpose_forward": forward, "configurations": {} });
-        let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
         let architecture = Architecture {
             residual: true,
             features: vec![4, 8],
@@ -266,6 +269,7 @@ mod tests {
             kernels: vec![[3; 3]; 2],
             strides: vec![[1; 3], [2; 3]],
             decoder_convs: vec![1],
+            layers: Layers::default(),
         };
         let configuration = Configuration {
             name: "3d_fullres".into(),
@@ -274,9 +278,9 @@ mod tests {
             spacing: [1.0; 3],
             normalization: vec![normalization; 2],
             use_mask_for_norm: vec![masked; 2],
-            data: resampling(3),
-            segmentation: resampling(1),
-            probabilities: resampling(1),
+            data: Resampling::splines(3),
+            segmentation: Resampling::splines(1),
+            probabilities: Resampling::splines(1),
             batch_dice: false,
             architecture,
         };

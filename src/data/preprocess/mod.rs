@@ -79,7 +79,8 @@ impl Cropped {
             return Err(Unfit { kind: Reason::Voxels, what, remedy });
         }
         let statistics = normalize::zscore(&mut data, None);
-        let separate = resample::separate_axis(None, before, settings.spacing).map(|axis| (axis, Order::Nearest));
+        let separate = resample::separate_axis(None, resample::ANISOTROPY, before, settings.spacing)
+            .map(|axis| (axis, Order::Nearest));
         let data = resample::resample(&data, cropped, shape, Order::Cubic, separate);
         // The voxel size that the rounded shape really has: what the matrix says, too.
         let spacing = std::array::from_fn(|a| before[a] * cropped[a] as f64 / shape[a] as f64);

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{Order, by_slices, neighbours, pick, position, spline};
+use super::{Order, by_slices, pick, position, spline};
 
 /// Resamples intensities from `shape` to `target` voxels (both in C order).
 ///
@@ -26,8 +26,8 @@ fn resize(data: &[f32], shape: [usize; 3], target: [usize; 3], order: Order) -> 
     if shape == target {
         return data.to_vec();
     }
-    if order == Order::Nearest {
-        return pick(data, shape, target);
+    if order.is_nearest() {
+        return pick(data, shape, target, order);
     }
     let mut values: Vec<f64> = data.iter().map(|&v| v as f64).collect();
     let mut now = shape;
@@ -81,9 +81,9 @@ fn along(values: &[f64], shape: [usize; 3], axis: usize, m: usize, order: Order)
 
 /// `n` rows of `inner` values to `m` rows.
 fn rows_along(rows: &[f64], out: &mut [f64], n: usize, m: usize, inner: usize, order: Order) {
-    if order == Order::Linear {
+    if order != Order::Cubic {
         for (i, out) in out.chunks_exact_mut(inner).enumerate() {
-            let (low, high, t) = neighbours(i, n, m);
+            let (low, high, t) = order.neighbours(i, n, m);
             let (a, b) = (&rows[low * inner..][..inner], &rows[high * inner..][..inner]);
             for ((o, a), b) in out.iter_mut().zip(a).zip(b) {
                 *o = a * (1.0 - t) + b * t;

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::{Order, by_slices, nearest, neighbours, pick};
+use super::{Order, by_slices, pick};
+use half::f16;
 
 /// Resamples a segmentation: each label's mask linearly, and the label with the largest share wins (batchgenerators
 /// 0.25.5; older versions asked for one half, and left voxels where four labels meet without any). Of labels with equal
@@ -26,13 +27,14 @@ const TIE: f64 = 1e-9;
 
 /// Linear resampling of every label's mask at once: only the (at most) eight labels around a position have a share in it.
 fn resize_labels(labels: &[i16], shape: [usize; 3], target: [usize; 3], order: Order) -> Vec<i16> {
-    if order == Order::Nearest {
-        return pick(labels, shape, target);
+    if order.is_nearest() {
+        return pick(labels, shape, target, order);
     }
-    assert_eq!(order, Order::Linear, "labels are resampled with order 0 or 1");
+    assert_ne!(order, Order::Cubic, "labels are resampled with order 0 or 1");
     // Two neighbours with the weight of the second, and the nearest voxel.
     type Near = ((usize, usize, f64), usize);
-    let near = |n: usize, m: usize| (0..m).map(|i| (neighbours(i, n, m), nearest(i, n, m))).collect::<Vec<Near>>();
+    let near =
+        |n: usize, m: usize| (0..m).map(|i| (order.neighbours(i, n, m), order.nearest(i, n, m))).collect::<Vec<Near>>();
     let near: [Vec<Near>; 3] = std::array::from_fn(|a| near(shape[a], target[a]));
     let mut out = vec![0; target.iter().product()];
     out.par_chunks_mut(target[1] * target[2]).zip(&near[0]).for_each(|(plane, &((z0, z1, tz), z_nearest))| {
@@ -46,7 +48,11 @@ fn resize_labels(labels: &[i16], shape: [usize; 3], target: [usize; 3], order: O
                 *o = corner(0);
                 if (1..8).any(|n| corner(n) != *o) {
                     let weight = |n: usize| weight[n / 2] * if n.is_multiple_of(2) { 1.0 - tx } else { tx };
-                    *o = winner(std::array::from_fn(|n| (corner(n), weight(n))), nearest[x_nearest]);
+                    let corners = std::array::from_fn(|n| (corner(n), weight(n)));
+                    *o = match order {
+                        Order::TorchLinear => torch_winner(corners),
+                        _ => winner(corners, nearest[x_nearest]),
+                    };
                 }
             }
         }
@@ -61,6 +67,14 @@ pub(crate) fn winner(corners: [(i16, f64); 8], nearest: i16) -> i16 {
     let top = shares.iter().copied().fold(0.0, f64::max);
     let tied = || corners.iter().zip(shares).filter(|(_, s)| top - s <= TIE).map(|(c, _)| c.0);
     if tied().any(|label| label == nearest) { nearest } else { tied().min().unwrap_or(nearest) }
+}
+
+/// As [`winner`] where nnU-Net has PyTorch resample: shares are thousandths in 16-bit floats, and of equals the lowest label wins.
+fn torch_winner(corners: [(i16, f64); 8]) -> i16 {
+    let share = |label: i16| corners.iter().filter(|c| c.0 == label).map(|c| c.1).sum::<f64>();
+    let shares = corners.map(|c| (f16::from_f64(1000.0 * share(c.0)), c.0));
+    let top = shares.iter().map(|s| s.0).fold(f16::ZERO, f16::max);
+    shares.iter().filter(|s| s.0 == top).map(|s| s.1).min().expect("eight corners")
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! B-splines for intensities, each label on its own for segmentations, and the special treatment of thick slices.
 //!
 //! Grids share their outer faces: sample `i` of `m` lies at `(i + 0.5) n / m - 0.5` of `n`. Beyond the outermost voxel
-//! centres the image goes on with its edge value. Arithmetic is in f64, one axis after the other, in parallel.
+//! centres the image goes on with its edge value. Arithmetic is in f64, one axis after the other, in parallel. What nnU-Net has
+//! PyTorch resample has its positions in f32, as there.
 
 pub mod crop;
 mod intensities;
@@ -15,7 +16,7 @@ pub use intensities::resample;
 pub use labels::resample_labels;
 pub(crate) use labels::winner;
 
-/// Beyond this ratio of the largest to the smallest voxel edge, slices are resampled one by one.
+/// Beyond this ratio of the largest to the smallest voxel edge, slices are usually resampled one by one.
 pub const ANISOTROPY: f64 = 3.0;
 
 /// How values between voxel centres come about.
@@ -27,6 +28,10 @@ pub enum Order {
     Linear,
     /// By cubic B-splines, clipped to the range of the input.
     Cubic,
+    /// As [`Order::Nearest`], by `torch.nn.functional.interpolate` (`nearest-exact`).
+    TorchNearest,
+    /// As [`Order::Linear`], by `torch.nn.functional.interpolate` (`align_corners=False`).
+    TorchLinear,
 }
 
 impl Order {
@@ -39,6 +44,36 @@ impl Order {
             _ => None,
         }
     }
+
+    /// Whether each sample is one of the image's own.
+    pub fn is_nearest(self) -> bool {
+        matches!(self, Self::Nearest | Self::TorchNearest)
+    }
+
+    /// Whether PyTorch does it.
+    fn is_torch(self) -> bool {
+        matches!(self, Self::TorchNearest | Self::TorchLinear)
+    }
+
+    /// The nearest of `n` samples to sample `i` of `m`; halves go up.
+    pub fn nearest(self, i: usize, n: usize, m: usize) -> usize {
+        let up = match self.is_torch() {
+            true => (torch_position(i, n, m) + 0.5).floor() as usize,
+            false => (position(i, n, m).max(0.0) + 0.5).floor() as usize,
+        };
+        up.min(n - 1)
+    }
+
+    /// The two neighbours among `n` of sample `i` of `m`, and the weight of the second.
+    pub fn neighbours(self, i: usize, n: usize, m: usize) -> (usize, usize, f64) {
+        let p = match self.is_torch() {
+            true => f64::from(torch_position(i, n, m)),
+            false => position(i, n, m),
+        };
+        let p = p.clamp(0.0, (n - 1) as f64);
+        let low = p.floor() as usize;
+        (low, (low + 1).min(n - 1), p - low as f64)
+    }
 }
 
 /// The shape of an image of `shape` voxels after a change of voxel edge lengths, `round(shape * spacing / target)` with
@@ -48,10 +83,10 @@ pub fn target_shape(shape: [usize; 3], spacing: [f64; 3], target: [f64; 3]) -> [
 }
 
 /// nnU-Net's rule for thick slices: the axis along which slices are resampled one by one, if there is just one such axis,
-/// decided by the `current` voxel edge lengths or, when these are even, by the `target` ones. Where nnU-Net's
-/// `force_separate_z` is given, it decides: never, or by the `current` voxel.
-pub fn separate_axis(force: Option<bool>, current: [f64; 3], target: [f64; 3]) -> Option<usize> {
-    let uneven = |s: [f64; 3]| max(s) / s.iter().copied().fold(f64::INFINITY, f64::min) > ANISOTROPY;
+/// decided by the `current` voxel edge lengths or, when these differ by no more than the factor `anisotropy`, by the `target` ones.
+/// Where nnU-Net's `force_separate_z` is given, it decides: never, or by the `current` voxel.
+pub fn separate_axis(force: Option<bool>, anisotropy: f64, current: [f64; 3], target: [f64; 3]) -> Option<usize> {
+    let uneven = |s: [f64; 3]| max(s) / s.iter().copied().fold(f64::INFINITY, f64::min) > anisotropy;
     match force {
         None => thick_axis([current, target].into_iter().find(|&s| uneven(s))?),
         Some(true) => thick_axis(current),
@@ -110,21 +145,15 @@ fn position(i: usize, n: usize, m: usize) -> f64 {
     (n as f64 / m as f64) * (i as f64 + 0.5) - 0.5
 }
 
-/// The nearest of `n` samples to sample `i` of `m`; halves go up.
-pub fn nearest(i: usize, n: usize, m: usize) -> usize {
-    (position(i, n, m).max(0.0) + 0.5).floor().min((n - 1) as f64) as usize
+/// [`position`] in the arithmetic of PyTorch, which has nothing before the first sample.
+#[inline]
+fn torch_position(i: usize, n: usize, m: usize) -> f32 {
+    (n as f32 / m as f32).mul_add(i as f32 + 0.5, -0.5).max(0.0)
 }
 
-/// The two neighbours among `n` of sample `i` of `m`, and the weight of the second.
-pub fn neighbours(i: usize, n: usize, m: usize) -> (usize, usize, f64) {
-    let p = position(i, n, m).clamp(0.0, (n - 1) as f64);
-    let low = p.floor() as usize;
-    (low, (low + 1).min(n - 1), p - low as f64)
-}
-
-fn pick<T: Copy>(data: &[T], shape: [usize; 3], target: [usize; 3]) -> Vec<T> {
+fn pick<T: Copy>(data: &[T], shape: [usize; 3], target: [usize; 3], order: Order) -> Vec<T> {
     let index: [Vec<usize>; 3] =
-        std::array::from_fn(|a| (0..target[a]).map(|i| nearest(i, shape[a], target[a])).collect());
+        std::array::from_fn(|a| (0..target[a]).map(|i| order.nearest(i, shape[a], target[a])).collect());
     let mut out = Vec::with_capacity(target.iter().product());
     for &z in &index[0] {
         for &y in &index[1] {
@@ -147,9 +176,11 @@ mod tests {
 
     #[test]
     fn thick_slices_are_separate_only_when_there_is_one_thick_axis() {
-        assert_eq!(separate_axis(None, [5.0, 0.9, 0.9], [1.0; 3]), Some(0));
-        assert_eq!(separate_axis(None, [3.0, 1.0, 1.0], [1.0; 3]), None);
-        assert_eq!(separate_axis(None, [1.0; 3], [4.0, 0.8, 0.8]), Some(0));
-        assert_eq!(separate_axis(None, [5.0, 5.0, 0.9], [1.0; 3]), None);
+        let axis = |current, target| separate_axis(None, ANISOTROPY, current, target);
+        assert_eq!(axis([5.0, 0.9, 0.9], [1.0; 3]), Some(0));
+        assert_eq!(axis([3.0, 1.0, 1.0], [1.0; 3]), None);
+        assert_eq!(axis([1.0; 3], [4.0, 0.8, 0.8]), Some(0));
+        assert_eq!(axis([5.0, 5.0, 0.9], [1.0; 3]), None);
+        assert_eq!(separate_axis(None, 2.0, [3.0, 1.0, 1.0], [1.0; 3]), Some(0));
     }
 }

@@ -1,9 +1,15 @@
 //! nnU-Net's files: `dataset.json`, `plans.json` and the layout of its folders.
 
+mod architecture;
 mod dataset;
 mod json;
 mod plans;
+mod refusal;
+mod resampling;
 
+pub use architecture::{Architecture, Layers, Norm};
 pub use dataset::{Class, Dataset, Labels, label_of, label_value, listed, swapped};
 pub use json::{DATASET, FINGERPRINT, PLANS, SPLITS, kind_of, read_json};
-pub use plans::{Architecture, Configuration, Intensity, Normalization, Plans, Reader, Resampling};
+pub use plans::{Configuration, Intensity, Normalization, Plans, Reader};
+pub use refusal::Refusal;
+pub use resampling::{Interpolation, Resampling};

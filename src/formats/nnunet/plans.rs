@@ -1,6 +1,9 @@
 //! `plans.json`: how a data set is prepared, and the network of each configuration.
 
-use crate::base::{Error, Result};
+use super::architecture::{Architecture, triple};
+use super::refusal::{Cause, Refusal, only};
+use super::resampling::Resampling;
+use crate::base::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use std::path::Path;
@@ -18,13 +21,19 @@ impl Reader {
     /// By the name of nnU-Net's class.
     ///
     /// # Errors
-    /// The class reads no NIfTI files: the cause alone.
+    /// The class reads no NIfTI files.
     pub fn from_name(name: &str) -> Cause<Self> {
-        match name {
-            "SimpleITKIO" | "NibabelIO" | "" => Ok(Self::AsStored),
-            "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => Ok(Self::Reoriented),
-            other => Err(format!("images are read by {other}, which is not for NIfTI files")),
-        }
+        let (what, remedy) = match name {
+            "SimpleITKIO" | "NibabelIO" | "" => return Ok(Self::AsStored),
+            "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => return Ok(Self::Reoriented),
+            "Tiff3DIO" => (
+                "TIFF stacks",
+                "Write the images as NIfTI with the same axes and their voxel size, and set the reader to SimpleITKIO",
+            ),
+            "NaturalImage2DIO" => ("2D pictures such as PNG", "Use nnU-Net; this program runs 3D networks on NIfTI"),
+            _ => ("a kind that nnU-Net itself does not know", "Use the program that this reader is from"),
+        };
+        Err(Refusal::new(format!("images are read by {name}, which is not for NIfTI files but for {what}"), remedy))
     }
 }
 
@@ -59,34 +68,6 @@ pub struct Intensity {
     pub percentile_00_5: f64,
     /// The 99.5th percentile.
     pub percentile_99_5: f64,
-}
-
-/// How arrays change their voxel size.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Resampling {
-    /// Order of interpolation: 0, 1 or 3.
-    pub order: u32,
-    /// Order along the thick axis when slices are resampled one by one.
-    pub order_z: u32,
-    /// `None`: decided by the anisotropy.
-    pub force_separate_z: Option<bool>,
-}
-
-/// A U-Net as the plans describe it. Lists go from the highest resolution down, `decoder_convs` from the lowest up.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Architecture {
-    /// Residual encoder (ResidualEncoderUNet) or plain (PlainConvUNet).
-    pub residual: bool,
-    /// Channels of each stage.
-    pub features: Vec<usize>,
-    /// Residual blocks or convolutions of each stage.
-    pub blocks: Vec<usize>,
-    /// Edges of each stage's convolutions, along the axes after the plans' transposition.
-    pub kernels: Vec<[usize; 3]>,
-    /// Of each stage's first convolution; 1 throughout for the first stage.
-    pub strides: Vec<[usize; 3]>,
-    /// Convolutions of each stage of the decoder.
-    pub decoder_convs: Vec<usize>,
 }
 
 /// One configuration, such as `3d_fullres`. Axes are those after `transpose_forward`.
@@ -133,42 +114,93 @@ pub struct Plans {
     pub json: Value,
 }
 
-type Cause<T> = std::result::Result<T, String>;
+/// What is said of data sets, trainings and other programs' ways; predictions do not depend on it.
+const WITHOUT_EFFECT: [&str; 7] = [
+    "data_identifier",
+    "batch_size",
+    "median_image_size_in_voxels",
+    "batch_dice",
+    "inherits_from",
+    "next_stage",
+    "num_pool_per_axis",
+];
+/// What is read.
+const READ: [&str; 13] = [
+    "preprocessor_name",
+    "previous_stage",
+    "patch_size",
+    "spacing",
+    "normalization_schemes",
+    "use_mask_for_norm",
+    "resampling_fn_data",
+    "resampling_fn_data_kwargs",
+    "resampling_fn_seg",
+    "resampling_fn_seg_kwargs",
+    "resampling_fn_probabilities",
+    "resampling_fn_probabilities_kwargs",
+    "architecture",
+];
+/// What the first plans of nnU-Net v2 had in place of `architecture`.
+const FIRST_PLANS: [&str; 7] = [
+    "UNet_class_name",
+    "UNet_base_num_features",
+    "unet_max_num_features",
+    "n_conv_per_stage_encoder",
+    "n_conv_per_stage_decoder",
+    "conv_kernel_sizes",
+    "pool_op_kernel_sizes",
+];
+
+/// # Errors
+/// `key` names another class than nnU-Net's usual one, whose doings are not known.
+fn usual_class(key: &str, given: Option<&Value>, usual: &str) -> Cause<()> {
+    match given {
+        None | Some(Value::Null) => Ok(()),
+        Some(class) if class == usual => Ok(()),
+        Some(class) => Err(Refusal::new(
+            format!("{key} is {class}; only {usual} is supported"),
+            "Predict with the program that this class is from",
+        )),
+    }
+}
 
 impl Plans {
     /// # Errors
     /// The file is missing, not JSON, or lacks something.
     pub fn read(path: &Path) -> Result<Self> {
-        Self::from_json(super::read_json(path)?).map_err(|cause| {
-            Error::file(path, cause, "Take the plans.json that belongs to the model, as nnU-Net v2 wrote it")
-        })
+        let remedy = "Take the plans.json that belongs to the model, as nnU-Net v2 wrote it";
+        Self::from_json(super::read_json(path)?).map_err(|refusal| refusal.of(path, remedy))
     }
 
     /// As [`Plans::read`] from a value, such as the copy inside a checkpoint.
     ///
     /// # Errors
-    /// Something is missing or makes no sense: the cause alone, for callers that know where the value is from.
+    /// Something is missing, makes no sense or is not supported; callers know where the value is from.
     pub fn from_json(json: Value) -> Cause<Self> {
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
         let reader = Reader::from_name(&text("image_reader_writer"))?;
+        usual_class("label_manager", json.get("label_manager"), "LabelManager")?;
         let transpose = |key: &str| -> Cause<[usize; 3]> {
             let Some(v) = json.get(key) else { return Ok([0, 1, 2]) };
             let axes = triple(v).ok_or_else(|| format!("{key} is {v}, not three axes"))?;
             let order = (0..3).all(|axis| axes.contains(&axis)).then_some(axes);
-            order.ok_or_else(|| format!("{key} is {axes:?}, not an order of the axes 0, 1, 2"))
+            order.ok_or_else(|| format!("{key} is {axes:?}, not an order of the axes 0, 1, 2").into())
         };
         let transpose_forward = transpose("transpose_forward")?;
         let backward = transpose("transpose_backward")?;
         if json.get("transpose_backward").is_some() && transpose_forward.map(|axis| backward[axis]) != [0, 1, 2] {
-            return Err(format!(
-                "transpose_backward {backward:?} does not undo transpose_forward {transpose_forward:?}"
-            ));
+            let cause =
+                format!("transpose_backward {backward:?} does not undo transpose_forward {transpose_forward:?}");
+            return Err(cause.into());
         }
         let mut intensities = Vec::new();
-        if let Some(list) = json.get("foreground_intensity_properties_per_channel").and_then(Value::as_object) {
+        // The second is the name that the first versions had.
+        let keys = ["foreground_intensity_properties_per_channel", "foreground_intensity_properties_by_modality"];
+        let found = keys.iter().find_map(|key| Some((key, json.get(*key)?.as_object()?)));
+        if let Some((key, list)) = found {
             for k in 0..list.len() {
                 let channel = list.get(&k.to_string()).filter(|channel| channel.is_object());
-                let lacking = |_| format!("foreground_intensity_properties_per_channel lacks numbers of channel {k}");
+                let lacking = |_| format!("{key} lacks numbers of channel {k}");
                 intensities.push(Intensity::deserialize(channel.unwrap_or(&Value::Null)).map_err(lacking)?);
             }
         }
@@ -191,65 +223,71 @@ impl Plans {
     /// A configuration by name.
     ///
     /// # Errors
-    /// There is no such configuration, or it asks for something that is not supported: the cause alone.
+    /// There is no such configuration, or it asks for something that is not supported.
     pub fn configuration(&self, name: &str) -> Cause<Configuration> {
         let json = self.inherited(name, 0)?;
+        if let Some(patch) = json.get("patch_size").filter(|patch| is_flat(patch)) {
+            let cause =
+                format!("{name} is a 2D configuration (patch_size {patch}); only 3D configurations are supported");
+            return Err(Refusal::new(cause, self.in_3d()));
+        }
         if json.get("previous_stage").is_some_and(|v| !v.is_null()) {
-            return Err(format!("{name} is the second stage of a cascade, which is not supported"));
+            let cause = format!("{name} is the second stage of a cascade, which is not supported");
+            return Err(Refusal::new(cause, "Predict with nnU-Net, or with a model of another configuration"));
         }
         let get = |key: &str| json.get(key).ok_or_else(|| format!("configuration {name} has no {key}"));
-        let three = |key: &str| -> Cause<[usize; 3]> {
-            let v = get(key)?;
-            triple(v).ok_or_else(|| format!("{key} of {name} is {v}: only 3D configurations are supported"))
-        };
         let spacing = get("spacing")?.as_array().map(|l| l.iter().filter_map(Value::as_f64).collect::<Vec<_>>());
         let spacing: [f64; 3] =
             spacing.and_then(|l| l.try_into().ok()).ok_or_else(|| format!("spacing of {name} is not three numbers"))?;
         if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
-            return Err(format!("spacing of {name} is {spacing:?}"));
+            return Err(format!("spacing of {name} is {spacing:?}").into());
         }
         let schemes = get("normalization_schemes")?.as_array().cloned().unwrap_or_default();
         let scheme = |scheme: &Value| {
             let class = scheme.as_str().unwrap_or_default();
-            serde_json::from_value(class.into()).map_err(|_| format!("the normalization {class} is not known"))
+            serde_json::from_value(class.into()).map_err(|_| format!("the normalization {class} is not known").into())
         };
         let normalization = schemes.iter().map(scheme).collect::<Cause<Vec<Normalization>>>()?;
-        let masks = get("use_mask_for_norm")?.as_array().cloned().unwrap_or_default();
-        let use_mask_for_norm = masks.iter().map(|v| v.as_bool().unwrap_or(false)).collect();
-        let resampling = |what: &str, order: u64| -> Cause<Resampling> {
-            let key = format!("resampling_fn_{what}");
-            let function = json.get(&key).and_then(Value::as_str);
-            if let Some(other) = function.filter(|f| *f != "resample_data_or_seg_to_shape") {
-                return Err(format!("{key} is {other}; only resample_data_or_seg_to_shape is supported"));
-            }
-            let kwargs = json.get(&format!("{key}_kwargs"));
-            let number = |key: &str| kwargs.and_then(|k| k.get(key)).and_then(Value::as_u64);
-            Ok(Resampling {
-                order: number("order").unwrap_or(order) as u32,
-                order_z: number("order_z").unwrap_or(0) as u32,
-                force_separate_z: kwargs.and_then(|k| k.get("force_separate_z")).and_then(Value::as_bool),
-            })
-        };
-        let patch_size = three("patch_size")?;
+        let masks = get("use_mask_for_norm")?;
+        let list: Option<Vec<bool>> = masks.as_array().and_then(|list| list.iter().map(Value::as_bool).collect());
+        let use_mask_for_norm =
+            list.ok_or_else(|| format!("use_mask_for_norm of {name} is {masks}, not true or false a channel"))?;
+        let patch_size = triple(get("patch_size")?).ok_or_else(|| {
+            format!("patch_size of {name} is {}: only 3D configurations are supported", json["patch_size"])
+        })?;
         if patch_size.iter().any(|n| !(1..=4096).contains(n)) {
-            return Err(format!("patch_size of {name} is {patch_size:?}, and 1 to 4096 voxels are supported"));
+            return Err(format!("patch_size of {name} is {patch_size:?}, and 1 to 4096 voxels are supported").into());
         }
-        Ok(Configuration {
+        usual_class("preprocessor_name", json.get("preprocessor_name"), "DefaultPreprocessor")?;
+        let configuration = Configuration {
             name: name.to_string(),
             batch_size: get("batch_size")?.as_u64().unwrap_or(2) as usize,
             patch_size,
             spacing,
             normalization,
             use_mask_for_norm,
-            data: resampling("data", 3)?,
-            segmentation: resampling("seg", 1)?,
-            probabilities: resampling("probabilities", 1)?,
+            data: Resampling::from_json(&json, "data", 3)?,
+            segmentation: Resampling::from_json(&json, "seg", 1)?,
+            probabilities: Resampling::from_json(&json, "probabilities", 1)?,
             batch_dice: json.get("batch_dice").and_then(Value::as_bool).unwrap_or(false),
             architecture: match json.get("architecture") {
                 Some(architecture) => Architecture::from_json(architecture)?,
                 None => Architecture::from_first_plans(&json)?,
             },
-        })
+        };
+        only(&format!("configuration {name}"), &json, &[&READ, &FIRST_PLANS, &WITHOUT_EFFECT])?;
+        Ok(configuration)
+    }
+
+    /// What to do where a configuration is not of 3D.
+    fn in_3d(&self) -> String {
+        let is_3d =
+            |name: &&str| self.inherited(name, 0).is_ok_and(|c| c.get("patch_size").is_some_and(|p| !is_flat(p)));
+        let list: Vec<&str> = self.configurations().into_iter().filter(is_3d).collect();
+        match list.is_empty() {
+            true => "Predict with nnU-Net".into(),
+            false => format!("Take a model of another configuration of these plans: {}", list.join(", ")),
+        }
     }
 
     /// The configuration with what it inherits.
@@ -257,7 +295,7 @@ impl Plans {
         let found = self.json.get("configurations").and_then(|c| c.get(name)).and_then(Value::as_object);
         let own = found.ok_or_else(|| format!("there is no configuration {name}, only {:?}", self.configurations()))?;
         let mut out = match own.get("inherits_from").and_then(Value::as_str) {
-            Some(_) if depth > 8 => return Err(format!("{name} inherits from itself")),
+            Some(_) if depth > 8 => return Err(format!("{name} inherits from itself").into()),
             Some(parent) => self.inherited(parent, depth + 1)?,
             None => Map::new(),
         };
@@ -266,155 +304,17 @@ impl Plans {
     }
 }
 
-fn number(v: &Value) -> Option<usize> {
-    v.as_u64().map(|v| v as usize)
-}
-
-fn triple(v: &Value) -> Option<[usize; 3]> {
-    let list: Option<Vec<usize>> = v.as_array()?.iter().map(number).collect();
-    list?.try_into().ok()
-}
-
-impl Architecture {
-    /// From the `architecture` of a configuration.
-    ///
-    /// # Errors
-    /// It is not a network that is supported: the cause alone.
-    pub fn from_json(a: &Value) -> Cause<Self> {
-        let class = a.get("network_class_name").and_then(Value::as_str).unwrap_or_default();
-        let residual = match class.rsplit('.').next() {
-            Some("ResidualEncoderUNet") => true,
-            Some("PlainConvUNet") => false,
-            _ => return Err(format!("the network is a {class}; ResidualEncoderUNet and PlainConvUNet are supported")),
-        };
-        let kwargs = a.get("arch_kwargs").and_then(Value::as_object).ok_or("the architecture has no arch_kwargs")?;
-        let get = |key: &str| kwargs.get(key).unwrap_or(&Value::Null);
-        let n = stages(get("n_stages").as_u64().ok_or("arch_kwargs has no n_stages")?)?;
-        let expect = |key: &str, wanted: &str| match get(key).as_str() {
-            Some(text) if text.ends_with(wanted) => Ok(()),
-            _ => Err(format!("{key} is {}, only {wanted} is supported", get(key))),
-        };
-        expect("conv_op", "Conv3d")?;
-        expect("norm_op", "InstanceNorm3d")?;
-        expect("nonlin", "LeakyReLU")?;
-        if !get("dropout_op").is_null() {
-            return Err(format!("dropout_op is {}, only networks without dropout are supported", get("dropout_op")));
-        }
-        if get("conv_bias").as_bool() != Some(true) {
-            return Err("convolutions have no bias; only conv_bias = true is supported".into());
-        }
-        let norm = get("norm_op_kwargs");
-        let eps = norm.get("eps").and_then(Value::as_f64).unwrap_or(1e-5);
-        if (eps - 1e-5).abs() > 1e-12 || norm.get("affine").and_then(Value::as_bool) != Some(true) {
-            return Err(format!("norm_op_kwargs are {norm}, only eps 1e-5 with affine parameters is supported"));
-        }
-        if get("nonlin_kwargs").get("negative_slope").and_then(Value::as_f64).is_some_and(|s| s != 0.01) {
-            return Err("the leaky ReLU has another slope than 0.01".into());
-        }
-        let blocks = if residual { "n_blocks_per_stage" } else { "n_conv_per_stage" };
-        let features = numbers(kwargs, "features_per_stage", n)?;
-        Self::from_lists(residual, features, kwargs, [blocks, "kernel_sizes", "strides"])
-    }
-
-    /// The first plans of nnU-Net v2 had these values in the configuration itself.
-    fn from_first_plans(c: &Map<String, Value>) -> Cause<Self> {
-        let get = |key: &str| c.get(key).unwrap_or(&Value::Null);
-        let class = get("UNet_class_name").as_str().ok_or("the configuration has no architecture")?;
-        let residual = match class {
-            "PlainConvUNet" => false,
-            "ResidualEncoderUNet" => true,
-            other => return Err(format!("the network is a {other}, which is not supported")),
-        };
-        let n = stages(get("conv_kernel_sizes").as_array().map_or(0, Vec::len) as u64)?;
-        let base = get("UNet_base_num_features").as_u64().ok_or("UNet_base_num_features is missing")? as usize;
-        let most = get("unet_max_num_features").as_u64().ok_or("unet_max_num_features is missing")? as usize;
-        let features = (0..n).map(|s| base.saturating_mul(1 << s).min(most)).collect();
-        let names = ["n_conv_per_stage_encoder", "conv_kernel_sizes", "pool_op_kernel_sizes"];
-        Self::from_lists(residual, features, c, names)
-    }
-
-    /// With the other lists of `json`, which has these names for them.
-    fn from_lists(
-        residual: bool,
-        features: Vec<usize>,
-        json: &Map<String, Value>,
-        [blocks, kernels, strides]: [&str; 3],
-    ) -> Cause<Self> {
-        let n = features.len();
-        let (blocks, kernels) = (numbers(json, blocks, n)?, triples(json, kernels, n)?);
-        let (strides, decoder_convs) = (triples(json, strides, n)?, numbers(json, "n_conv_per_stage_decoder", n - 1)?);
-        // Far above any network that fits a device, so that sizes computed from these numbers do not overflow.
-        let limits: [(&str, &[usize], usize); 5] = [
-            ("number of features", &features, 8192),
-            ("number of blocks or convolutions", &blocks, 64),
-            ("number of convolutions in the decoder", &decoder_convs, 64),
-            ("kernel size", kernels.as_flattened(), 31),
-            ("stride", strides.as_flattened(), 16),
-        ];
-        for (what, values, most) in limits {
-            if let Some(value) = values.iter().find(|v| !(1..=most).contains(*v)) {
-                return Err(format!("a {what} is {value}, and 1 to {most} is supported"));
-            }
-        }
-        Ok(Self { residual, features, blocks, kernels, strides, decoder_convs })
-    }
-
-    /// The value of a configuration's `architecture`.
-    pub fn to_json(&self) -> Value {
-        let (class, blocks) = match self.residual {
-            true => ("ResidualEncoderUNet", "n_blocks_per_stage"),
-            false => ("PlainConvUNet", "n_conv_per_stage"),
-        };
-        json!({
-            "network_class_name": format!("dynamic_network_architectures.architectures.unet.{class}"),
-            "arch_kwargs": {
-                "n_stages": self.features.len(),
-                "features_per_stage": self.features,
-                "conv_op": "torch.nn.modules.conv.Conv3d",
-                "kernel_sizes": self.kernels,
-                "strides": self.strides,
-                blocks: self.blocks,
-                "n_conv_per_stage_decoder": self.decoder_convs,
-                "conv_bias": true,
-                "norm_op": "torch.nn.modules.instancenorm.InstanceNorm3d",
-                "norm_op_kwargs": { "eps": 1e-5, "affine": true },
-                "dropout_op": null,
-                "dropout_op_kwargs": null,
-                "nonlin": "torch.nn.LeakyReLU",
-                "nonlin_kwargs": { "inplace": true },
-            },
-            "_kw_requires_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
-        })
-    }
-}
-
-/// A number of stages that a network can have.
-fn stages(n: u64) -> Cause<usize> {
-    let possible = (2..=12).contains(&n).then_some(n as usize);
-    possible.ok_or_else(|| format!("the network has {n} stages, and 2 to 12 are supported"))
-}
-
-/// The `n` values in the list of this name.
-fn list<T>(json: &Map<String, Value>, key: &str, n: usize, one: impl Fn(&Value) -> Option<T>) -> Cause<Vec<T>> {
-    let given = json.get(key).unwrap_or(&Value::Null);
-    let list: Option<Vec<T>> = given.as_array().and_then(|list| list.iter().map(one).collect());
-    list.filter(|list| list.len() == n).ok_or_else(|| format!("{key} is {given}"))
-}
-
-/// `n` numbers, or one for all.
-fn numbers(json: &Map<String, Value>, key: &str, n: usize) -> Cause<Vec<usize>> {
-    let for_all = json.get(key).and_then(number);
-    for_all.map_or_else(|| list(json, key, n, number), |one| Ok(vec![one; n]))
-}
-
-fn triples(json: &Map<String, Value>, key: &str, n: usize) -> Cause<Vec<[usize; 3]>> {
-    list(json, key, n, |v| triple(v).or_else(|| number(v).map(|k| [k; 3])))
+/// Whether a patch is of two numbers.
+fn is_flat(patch: &Value) -> bool {
+    patch.as_array().is_some_and(|sizes| sizes.len() == 2)
 }
 
 impl Configuration {
     /// The value of `configurations.NAME`. `median` is the median shape of the prepared images.
     pub fn to_json(&self, plans_name: &str, median: [usize; 3]) -> Value {
-        let resampling = |r: &Resampling, is_seg: bool| json!({ "is_seg": is_seg, "order": r.order, "order_z": r.order_z, "force_separate_z": r.force_separate_z });
+        let (data, data_kwargs) = self.data.to_json(false);
+        let (segmentation, segmentation_kwargs) = self.segmentation.to_json(true);
+        let (probabilities, probabilities_kwargs) = self.probabilities.to_json(false);
         json!({
             "data_identifier": format!("{plans_name}_{}", self.name),
             "preprocessor_name": "DefaultPreprocessor",
@@ -424,12 +324,12 @@ impl Configuration {
             "spacing": self.spacing,
             "normalization_schemes": self.normalization,
             "use_mask_for_norm": self.use_mask_for_norm,
-            "resampling_fn_data": "resample_data_or_seg_to_shape",
-            "resampling_fn_seg": "resample_data_or_seg_to_shape",
-            "resampling_fn_data_kwargs": resampling(&self.data, false),
-            "resampling_fn_seg_kwargs": resampling(&self.segmentation, true),
-            "resampling_fn_probabilities": "resample_data_or_seg_to_shape",
-            "resampling_fn_probabilities_kwargs": resampling(&self.probabilities, false),
+            "resampling_fn_data": data,
+            "resampling_fn_seg": segmentation,
+            "resampling_fn_data_kwargs": data_kwargs,
+            "resampling_fn_seg_kwargs": segmentation_kwargs,
+            "resampling_fn_probabilities": probabilities,
+            "resampling_fn_probabilities_kwargs": probabilities_kwargs,
             "architecture": self.architecture.to_json(),
             "batch_dice": self.batch_dice,
         })
@@ -438,10 +338,10 @@ impl Configuration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::architecture::{Layers, Norm};
     use super::*;
 
     fn configuration() -> Configuration {
-        let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
         Configuration {
             name: "3d_fullres".into(),
             batch_size: 2,
@@ -449,9 +349,9 @@ mod tests {
             spacing: [1.0; 3],
             normalization: vec![Normalization::ZScore, Normalization::Ct],
             use_mask_for_norm: vec![false, true],
-            data: resampling(3),
-            segmentation: resampling(1),
-            probabilities: resampling(1),
+            data: Resampling::splines(3),
+            segmentation: Resampling::splines(1),
+            probabilities: Resampling::splines(1),
             batch_dice: true,
             architecture: Architecture {
                 residual: false,
@@ -460,33 +360,45 @@ mod tests {
                 kernels: vec![[1, 3, 3], [3; 3]],
                 strides: vec![[1; 3], [1, 2, 2]],
                 decoder_convs: vec![2],
+                layers: Layers::default(),
             },
         }
+    }
+
+    /// Plans with this configuration and another one that inherits from it.
+    fn plans(c: &Configuration) -> Value {
+        json!({
+            "plans_name": "nnUNetPlans",
+            "image_reader_writer": "SimpleITKIO",
+            "transpose_forward": [2, 0, 1],
+            "transpose_backward": [1, 2, 0],
+            "configurations": {
+                "3d_fullres": c.to_json("nnUNetPlans", [40; 3]),
+                "child": { "inherits_from": "3d_fullres", "batch_size": 5 },
+            },
+        })
+    }
+
+    /// Why the plans are refused whose value there is set, or added.
+    fn refusal(json: &Value, pointer: &str, value: Value) -> Refusal {
+        let mut json = json.clone();
+        let (table, key) = pointer.rsplit_once('/').unwrap();
+        json.pointer_mut(table).unwrap()[key] = value;
+        Plans::from_json(json).and_then(|p| p.configuration("3d_fullres").map(|_| ())).expect_err(pointer)
     }
 
     #[test]
     fn a_configuration_survives_json_and_may_be_inherited() {
         let c = configuration();
-        let child = json!({ "inherits_from": "3d_fullres", "batch_size": 5 });
-        let json = json!({
-            "plans_name": "nnUNetPlans",
-            "image_reader_writer": "SimpleITKIO",
-            "transpose_forward": [2, 0, 1],
-            "transpose_backward": [1, 2, 0],
-            "configurations": { "3d_fullres": c.to_json("nnUNetPlans", [40; 3]), "child": child },
-        });
+        let json = plans(&c);
         let plans = Plans::from_json(json.clone()).unwrap();
         assert_eq!(plans.configuration("3d_fullres").unwrap(), c);
         assert_eq!(plans.configuration("child").unwrap(), Configuration { name: "child".into(), batch_size: 5, ..c });
         assert_eq!((plans.reader, plans.transpose_forward), (Reader::AsStored, [2, 0, 1]));
-        assert!(plans.configuration("2d").unwrap_err().contains("3d_fullres"));
-        let change = |pointer: &str, value: Value| {
-            let mut json = json.clone();
-            *json.pointer_mut(pointer).unwrap() = value;
-            Plans::from_json(json).and_then(|p| p.configuration("3d_fullres").map(|_| ())).unwrap_err()
-        };
+        assert!(plans.configuration("2d").unwrap_err().cause.contains("3d_fullres"));
+        let change = |pointer: &str, value: Value| refusal(&json, pointer, value).cause;
         let kwargs = "/configurations/3d_fullres/architecture/arch_kwargs";
-        assert!(change(&format!("{kwargs}/norm_op"), json!("torch.nn.BatchNorm3d")).contains("InstanceNorm3d"));
+        assert!(change(&format!("{kwargs}/norm_op"), json!("torch.nn.GroupNorm")).contains("InstanceNorm3d"));
         assert!(change(&format!("{kwargs}/strides"), json!([[1, 1, 1]])).contains("strides"));
         assert!(change("/configurations/3d_fullres/patch_size", json!([40, 40])).contains("3D"));
         assert!(change("/configurations/3d_fullres/patch_size", json!([40, 40, u64::MAX])).contains("4096"));
@@ -535,8 +447,99 @@ mod tests {
             let mut changed = c.clone();
             changed["unet_max_num_features"] = json!(u64::MAX);
             changed[key] = value;
-            let error = read(&changed).unwrap_err();
+            let error = read(&changed).unwrap_err().cause;
             assert!(error.contains(named), "{error}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_not_known_is_refused_by_name_with_what_to_do() {
+        let (plain, residual) = (configuration(), {
+            let c = configuration();
+            Configuration { architecture: Architecture { residual: true, ..c.architecture.clone() }, ..c }
+        });
+        let (plain, residual) = (plans(&plain), plans(&residual));
+        let (c, kwargs) = ("/configurations/3d_fullres", "/configurations/3d_fullres/architecture/arch_kwargs");
+        for (json, pointer, value, named, remedy) in [
+            (&plain, "/label_manager", json!("MyLabels"), "label_manager is \"MyLabels\"", "program"),
+            (&plain, "/image_reader_writer", json!("Tiff3DIO"), "read by Tiff3DIO", "Write the images as NIfTI"),
+            (&plain, "/image_reader_writer", json!("NaturalImage2DIO"), "2D pictures", "nnU-Net"),
+            (&plain, "/image_reader_writer", json!("MyIO"), "read by MyIO", "program that this reader is from"),
+            (&plain, &format!("{c}/preprocessor_name"), json!("Mine"), "preprocessor_name is \"Mine\"", "program"),
+            (&plain, &format!("{c}/pad_mode"), json!("edge"), "the key pad_mode (\"edge\")", "remove it"),
+            (&plain, &format!("{c}/patch_size"), json!([40, 40]), "2D configuration", "Predict with nnU-Net"),
+            (&plain, &format!("{c}/previous_stage"), json!("3d_lowres"), "cascade", "Predict with nnU-Net"),
+            (&plain, &format!("{c}/use_mask_for_norm"), json!([0, 1]), "use_mask_for_norm", ""),
+            (&plain, &format!("{c}/normalization_schemes"), json!(["Mine"]), "normalization Mine", ""),
+            (&plain, &format!("{c}/resampling_fn_data"), json!("mine"), "resampling_fn_data is mine", "nnU-Net"),
+            (&plain, &format!("{c}/resampling_fn_data_kwargs/anti_aliasing"), json!(true), "anti_aliasing", "remove"),
+            (&plain, &format!("{c}/architecture/network_class_name"), json!("a.b.PlainConvUNet"), "a.b.", "program"),
+            (&plain, &format!("{c}/architecture/version"), json!(2), "architecture has the key version", "remove it"),
+            (&plain, &format!("{kwargs}/conv_op"), json!("my.Conv3d"), "conv_op is \"my.Conv3d\"", ""),
+            (&plain, &format!("{kwargs}/norm_op_kwargs/groups"), json!(8), "norm_op_kwargs has the key groups", ""),
+            (&plain, &format!("{kwargs}/norm_op_kwargs/eps"), json!("small"), "eps = \"small\"", ""),
+            (&plain, &format!("{kwargs}/nonlin"), json!("torch.nn.GELU"), "nonlin is \"torch.nn.GELU\"", ""),
+            (&plain, &format!("{kwargs}/nonlin"), json!(null), "nonlin is null", ""),
+            (&plain, &format!("{kwargs}/nonlin_kwargs/alpha"), json!(1), "nonlin_kwargs has the key alpha", ""),
+            (&plain, &format!("{kwargs}/dropout_op"), json!("my.Drop"), "dropout_op is \"my.Drop\"", ""),
+            (&plain, &format!("{kwargs}/squeeze_excitation"), json!(true), "the key squeeze_excitation (true)", ""),
+            (&residual, &format!("{kwargs}/nonlin_first"), json!(true), "the key nonlin_first (true)", ""),
+            (&residual, &format!("{kwargs}/stem_channels"), json!(16), "stem_channels is 16", ""),
+            (&residual, &format!("{kwargs}/bottleneck_channels"), json!([4, 4]), "bottleneck_channels is [4,4]", ""),
+            (&residual, &format!("{kwargs}/block"), json!("a.residual.BottleneckD"), "block is", ""),
+        ] {
+            let refusal = refusal(json, pointer, value);
+            let said = refusal.remedy.unwrap_or_default();
+            assert!(refusal.cause.contains(named) && said.contains(remedy), "{pointer}: {}. {said}", refusal.cause);
+        }
+        // Of several configurations, those that would do are named.
+        let mut two = plain.clone();
+        two["configurations"]["2d"] = json!({ "inherits_from": "3d_fullres", "patch_size": [40, 56] });
+        let refusal = Plans::from_json(two).unwrap().configuration("2d").unwrap_err();
+        assert!(refusal.remedy.is_some_and(|remedy| remedy.contains("3d_fullres, child")));
+    }
+
+    #[test]
+    fn layers_are_what_pytorch_makes_of_the_arguments() {
+        let usual = Layers::default();
+        let json = plans(&configuration());
+        let kwargs = "/configurations/3d_fullres/architecture/arch_kwargs";
+        for (changes, layers) in [
+            (json!({}), usual),
+            (
+                json!({ "norm_op_kwargs": { "eps": 1e-3 } }),
+                Layers { norm: Norm::Instance { eps: 1e-3, affine: false }, ..usual },
+            ),
+            (json!({ "norm_op_kwargs": null }), Layers { norm: Norm::Instance { eps: 1e-5, affine: false }, ..usual }),
+            (
+                json!({ "norm_op_kwargs": { "affine": true, "track_running_stats": true } }),
+                Layers { norm: Norm::Running { eps: 1e-5, affine: true }, ..usual },
+            ),
+            (
+                json!({ "norm_op": "torch.nn.BatchNorm3d", "norm_op_kwargs": {} }),
+                Layers { norm: Norm::Running { eps: 1e-5, affine: true }, ..usual },
+            ),
+            (json!({ "norm_op": null, "norm_op_kwargs": null }), Layers { norm: Norm::None, ..usual }),
+            (
+                json!({ "conv_bias": false, "nonlin_first": true }),
+                Layers { conv_bias: false, nonlin_first: true, ..usual },
+            ),
+            (json!({ "nonlin": "torch.nn.ReLU" }), Layers { negative_slope: 0.0, ..usual }),
+            (json!({ "nonlin_kwargs": { "negative_slope": 0.2 } }), Layers { negative_slope: 0.2, ..usual }),
+            (
+                json!({ "dropout_op": "torch.nn.Dropout3d", "dropout_op_kwargs": { "p": 0.3 } }),
+                Layers { dropout: true, ..usual },
+            ),
+        ] {
+            let mut json = json.clone();
+            let table = json.pointer_mut(kwargs).unwrap().as_object_mut().unwrap();
+            table.extend(changes.as_object().unwrap().clone());
+            let mut c = Plans::from_json(json).unwrap().configuration("3d_fullres").unwrap();
+            assert_eq!(c.architecture.layers, layers, "{changes}");
+            assert_eq!(layers.unusual().is_some(), layers != usual);
+            // And as they are written.
+            c = Plans::from_json(plans(&c)).unwrap().configuration("3d_fullres").unwrap();
+            assert_eq!(c.architecture.layers, layers, "{changes}");
         }
     }
 }

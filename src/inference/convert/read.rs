@@ -47,6 +47,15 @@ impl Content {
     /// # Errors
     /// It is not of a U-Net of nnU-Net's, does not fit its plans, or cannot be read.
     pub fn of(file: &WeightFile, model: Option<(&SegmentationModel, &str)>) -> Result<Self> {
+        let other = match model {
+            Some((model, _)) => model.configuration.architecture.layers.unusual(),
+            None => file.tensors().any(|(name, _)| name.ends_with(".running_mean")).then_some("norm_op"),
+        };
+        if let Some(key) = other {
+            let cause =
+                format!("its {key} is not as in the networks that nnU-Net plans, which are those that are converted");
+            return Err(Error::file(file.path(), cause, "Predict with the checkpoint as it is"));
+        }
         let plan = file.beside(&["plan"]);
         let plan = plan.as_ref().and_then(Value::as_str).unwrap_or_default();
         let about = if let Some((model, fold)) = model {

@@ -12,7 +12,7 @@ use super::archive::{Archive, VERSION_2};
 use crate::base::address::local;
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
-use crate::formats::nnunet::{Configuration, Dataset, Plans};
+use crate::formats::nnunet::{Configuration, Dataset, Norm, Plans, Refusal};
 use crate::inference::architecture::network_of;
 use crate::inference::weights::{Description, WeightFile};
 
@@ -23,6 +23,8 @@ pub const DATASET: &str = "dataset.json";
 /// What the folders of folds and the files of checkpoints begin with.
 const FOLD: &str = "fold_";
 const CHECKPOINT: &str = "checkpoint_";
+/// The trainer of nnU-Net that builds batch norms whatever its plans say.
+const BATCH_NORM_TRAINER: &str = "nnUNetTrainerBN";
 const REMEDY: &str = "Name a model folder with plans.json, dataset.json and fold_*/checkpoint_*.pth as nnU-Net v2 makes them, or a \
                       checkpoint file that carries its plans";
 
@@ -97,7 +99,11 @@ impl SegmentationModel {
         let name = configuration_name(folder.as_deref(), &plans, &description).ok_or_else(|| {
             wrong(format!("which of the configurations {:?} it has is not said", plans.configurations()))
         })?;
-        let configuration = plans.configuration(&name).map_err(wrong)?;
+        let unusable = |refusal: Refusal| refusal.of(path, "Take the plans.json that belongs to the model");
+        let mut configuration = plans.configuration(&name).map_err(unusable)?;
+        if description.trainer.as_deref() == Some(BATCH_NORM_TRAINER) {
+            configuration.architecture.layers.norm = Norm::Running { eps: 1e-5, affine: true };
+        }
         let (channels, outputs) = (dataset.channels.len(), dataset.labels.outputs());
         if configuration.normalization.len() != channels {
             let (plans, dataset) = (configuration.normalization.len(), channels);
@@ -105,6 +111,8 @@ impl SegmentationModel {
         }
         let network = network_of(&configuration.architecture, channels, outputs);
         network.validate(configuration.patch_size).map_err(|e| wrong(format!("configuration {name}: {e}")))?;
+        let layers = configuration.architecture.layers;
+        let folds: Vec<_> = folds.into_iter().map(|(name, weights)| (name, weights.with_layers(layers))).collect();
         let mirror_axes = description.mirror_axes.unwrap_or_default();
         warn_of_others(path, &plans, &configuration, &mirror_axes, &folds);
         let unpacked = archive.map(Archive::into_unpacked);
@@ -119,7 +127,8 @@ fn zipped(archive: &mut Archive) -> Result<(Plans, Dataset)> {
         Err(error) => Err(error),
     };
     let (plans, dataset) = (json(PLANS)?, json(DATASET)?);
-    let plans = Plans::from_json(plans).map_err(|cause| archive.fault(PLANS, format!("cannot be used: {cause}")))?;
+    let plans = Plans::from_json(plans)
+        .map_err(|refusal| archive.fault(PLANS, format!("cannot be used: {}", refusal.cause)))?;
     let dataset =
         Dataset::from_json(dataset).map_err(|cause| archive.fault(DATASET, format!("cannot be used: {cause}")))?;
     Ok((plans, dataset))
@@ -166,17 +175,20 @@ fn warn_of_others(
 }
 
 /// What a checkpoint carries, turned into what it is.
-fn carried<T>(
+fn carried<T, E: Into<Refusal>>(
     path: &Path,
     json: &Option<Value>,
     what: &str,
-    read: impl FnOnce(Value) -> std::result::Result<T, String>,
+    read: impl FnOnce(Value) -> std::result::Result<T, E>,
 ) -> Result<T> {
     let Some(json) = json else {
         let cause = "the checkpoint does not carry plans and data set, and no plans.json is beside it";
         return Err(Error::file(path, cause, REMEDY));
     };
-    read(json.clone()).map_err(|cause| Error::file(path, format!("its {what}: {cause}"), REMEDY))
+    read(json.clone()).map_err(|cause| {
+        let refusal: Refusal = cause.into();
+        Refusal { cause: format!("its {what}: {}", refusal.cause), ..refusal }.of(path, REMEDY)
+    })
 }
 
 fn carried_plans(path: &Path, description: &Description) -> Result<Plans> {
@@ -330,11 +342,11 @@ pub fn folds(folder: &Path) -> Result<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::formats::nnunet::{Architecture, Normalization, Resampling};
+    use crate::formats::nnunet::{Architecture, Layers, Normalization, Resampling};
     use serde_json::{Value, json};
 
     fn plans() -> Value {
-        let resampling = Resampling { order: 1, order_z: 0, force_separate_z: None };
+        let resampling = Resampling::splines(1);
         let configuration = Configuration {
             name: "3d_fullres".into(),
             batch_size: 2,
@@ -342,7 +354,7 @@ mod tests {
             spacing: [1.0; 3],
             normalization: vec![Normalization::ZScore],
             use_mask_for_norm: vec![false],
-            data: Resampling { order: 3, ..resampling },
+            data: Resampling::splines(3),
             segmentation: resampling,
             probabilities: resampling,
             batch_dice: false,
@@ -353,6 +365,7 @@ mod tests {
                 kernels: vec![[3; 3]; 2],
                 strides: vec![[1; 3], [2; 3]],
                 decoder_convs: vec![1],
+                layers: Layers::default(),
             },
         };
         json!({ "configurations": { "3d_fullres": configuration.to_json("nnUNetPlans", [8; 3]) } })

@@ -5,9 +5,8 @@ use rayon::prelude::*;
 
 use super::sliding::Sink;
 use crate::base::{Error, Result};
-use crate::data::preprocess::case::Grid;
-use crate::data::resample::{Order, nearest, neighbours, separate_axis};
-use crate::formats::nnunet::{Labels, Resampling};
+use crate::data::preprocess::case::{Grid, interpolation};
+use crate::formats::nnunet::{Interpolation, Labels, Resampling};
 
 /// Two neighbours of a sample along an axis, and the weight of the second.
 #[derive(Clone, Copy)]
@@ -36,14 +35,19 @@ impl Restorer {
     /// The plans ask for another order of interpolation than 0 or 1.
     pub fn new(channels: usize, grid: &Grid, how: &Resampling) -> Result<Self> {
         let (from, to) = (grid.prepared, grid.cropped());
-        let (order, order_z) = (degree(how.order)?, degree(how.order_z)?);
-        let separate = separate_axis(how.force_separate_z, grid.prepared_spacing, grid.cropped_spacing());
+        let (order, separate) = interpolation(how, grid.prepared_spacing, grid.cropped_spacing())?;
+        if let Interpolation::Splines { order, order_z } = how.function
+            && let Some(cubic) = [order, order_z].into_iter().find(|&order| order > 1)
+        {
+            let what = format!("the plans ask for order {cubic} in resampling_fn_probabilities_kwargs");
+            return Err(Error::plan(what, "Set it to 1, as nnU-Net's own plans do"));
+        }
         let taps = std::array::from_fn(|a| {
-            let order = if separate == Some(a) { order_z } else { order };
+            let order = separate.filter(|(axis, _)| *axis == a).map_or(order, |(_, along)| along);
             let tap = |i| {
-                let (low, high, weight) = match order {
-                    Order::Nearest => (nearest(i, from[a], to[a]), 0, 0.0),
-                    _ => neighbours(i, from[a], to[a]),
+                let (low, high, weight) = match order.is_nearest() {
+                    true => (order.nearest(i, from[a], to[a]), 0, 0.0),
+                    false => order.neighbours(i, from[a], to[a]),
                 };
                 // The last sample has no second neighbour, and a whole position needs none.
                 Tap { low, high: if weight == 0.0 { low } else { high }, weight }
@@ -102,16 +106,6 @@ impl Restorer {
 
 fn mix(a: f32, b: f32, weight: f64) -> f64 {
     f64::from(a) * (1.0 - weight) + f64::from(b) * weight
-}
-
-fn degree(order: u32) -> Result<Order> {
-    match Order::from_degree(order) {
-        Some(order @ (Order::Nearest | Order::Linear)) => Ok(order),
-        _ => Err(Error::plan(
-            format!("the plans ask for order {order} in resampling_fn_probabilities_kwargs"),
-            "Set it to 1, as nnU-Net's own plans do",
-        )),
-    }
 }
 
 /// Voxels whose labels are decided together, so that each output is read in order.
@@ -189,13 +183,16 @@ impl Decision {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::preprocess::case::interpolation;
     use crate::data::resample::resample;
     use crate::formats::nnunet::Dataset;
     use serde_json::json;
 
     fn resampling(order: u32, order_z: u32, force_separate_z: Option<bool>) -> Resampling {
-        Resampling { order, order_z, force_separate_z }
+        Resampling {
+            function: Interpolation::Splines { order, order_z },
+            force_separate_z,
+            ..Resampling::splines(order)
+        }
     }
 
     fn grid(prepared: [usize; 3], cropped: [usize; 3], transpose: [usize; 3], spacing: [f64; 3]) -> Grid {
@@ -240,6 +237,7 @@ mod tests {
 
     #[test]
     fn slice_by_slice_is_as_the_whole_volume_at_once() {
+        let torch = Resampling { function: Interpolation::Torch { linear_z: false }, ..Resampling::splines(1) };
         for (prepared, cropped, spacing, how) in [
             ([7, 9, 8], [12, 5, 8], [0.6, 1.8, 1.0], resampling(1, 0, None)),
             ([12, 9, 8], [4, 20, 17], [2.9, 0.45, 0.47], resampling(1, 0, None)),
@@ -252,6 +250,14 @@ mod tests {
             ([5, 6, 7], [5, 6, 7], [1.0; 3], resampling(1, 0, None)),
             ([1, 6, 1], [4, 6, 3], [1.0; 3], resampling(1, 0, None)),
             ([4, 6, 3], [1, 1, 1], [1.0; 3], resampling(1, 0, None)),
+            ([7, 9, 8], [12, 5, 8], [0.6, 1.8, 1.0], torch),
+            ([20, 9, 8], [5, 9, 11], [4.0, 1.0, 0.7], torch),
+            (
+                [6, 24, 8],
+                [7, 6, 10],
+                [0.9, 4.0, 0.8],
+                Resampling { function: Interpolation::Torch { linear_z: true }, ..torch },
+            ),
         ] {
             let grid = grid(prepared, cropped, [0, 1, 2], spacing);
             let values = logits(3, prepared);

@@ -2,17 +2,19 @@
 //! PyTorch's `.pth`.
 //!
 //! A file is known by its content. Names are looked up as [`state_dict::lookup`] says, and without the prefixes that
-//! `DistributedDataParallel` and `torch.compile` put in front.
+//! `DistributedDataParallel` and `torch.compile` put in front. Of a network with batch norms, the parameters are those of a network
+//! without.
 
 pub mod checkpoint;
 pub mod credits;
+mod layers;
 mod mapped;
 pub mod state;
 
 pub use checkpoint::{Checkpoint, Tensor};
 pub use state::{checkpoint_of, parameters_of, resume_point, save_kernels, set_parameters};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -24,10 +26,11 @@ use crate::base::{Error, Result};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
 use crate::data::preprocess::Settings;
-use crate::formats::nnunet::read_json;
+use crate::formats::nnunet::{Layers, Norm, read_json};
 use crate::formats::torch;
 use crate::inference::adaptation::{self, Adaptation};
 use credits::Credits;
+use layers::{Affine, Origin, has_bias, origin, vectors};
 use mapped::{Mapped, Place};
 
 /// The checkpoint that a run resumes from, and that of its best validation, in the run's folder.
@@ -53,6 +56,10 @@ const STAGES: &str = "encoder.stages";
 const STEM: &str = "encoder.stem";
 /// An error lists at most this many tensors.
 const LISTED: usize = 10;
+/// Tensors without a place in a U-Net that may be there: how often running statistics were updated.
+const COUNTER: &str = ".num_batches_tracked";
+/// What else belongs to a pre-training and not to the U-Net: its heads, its tokens, and the U-Net once more as a whole.
+const OF_PRETRAINING: [&str; 5] = ["projector.", "predictor.", "mask_token", "densify_", "architecture."];
 
 /// An opened checkpoint: names and shapes are in memory, numbers still in the file.
 pub struct WeightFile {
@@ -61,6 +68,8 @@ pub struct WeightFile {
     tensors: BTreeMap<String, Entry>,
     source: Source,
     adaptation: Option<Adaptation>,
+    /// Of the network in the file.
+    layers: Layers,
 }
 
 struct Entry {
@@ -85,6 +94,8 @@ pub struct Description {
     pub configuration: Option<String>,
     /// Axes of the patch (0 to 2) along which training mirrored, so that predictions may.
     pub mirror_axes: Option<Vec<usize>>,
+    /// nnU-Net's class that trained the model.
+    pub trainer: Option<String>,
 }
 
 impl WeightFile {
@@ -124,7 +135,13 @@ impl WeightFile {
         let dictionary = DICTIONARIES.into_iter().find(|key| archive.get(&[key]).is_some()).unwrap_or("");
         let tensors = archive.state_dict(dictionary)?;
         let tensors = tensors.into_iter().map(|(name, shape)| (plain(&name), Entry { name, shape })).collect();
-        Ok(Self { path: path.into(), tensors, source: Source::Torch { archive, dictionary }, adaptation: None })
+        Ok(Self {
+            path: path.into(),
+            tensors,
+            source: Source::Torch { archive, dictionary },
+            adaptation: None,
+            layers: Layers::default(),
+        })
     }
 
     fn open_safetensors(path: &Path) -> Result<Self> {
@@ -135,7 +152,13 @@ impl WeightFile {
         let weights = file.tensors.iter().filter(|(name, _)| !name.starts_with(MOMENTUM));
         let entry = |(name, place): (&String, &Place)| Entry { name: name.clone(), shape: place.shape.clone() };
         let tensors = weights.map(|found| (plain(found.0), entry(found))).collect();
-        Ok(Self { path: path.into(), tensors, source: Source::Safetensors(file), adaptation: None })
+        Ok(Self {
+            path: path.into(),
+            tensors,
+            source: Source::Safetensors(file),
+            adaptation: None,
+            layers: Layers::default(),
+        })
     }
 
     /// The adaptation plan: that of the file, or of a file `adaptation_plan.json` beside a `.pth`.
@@ -234,6 +257,11 @@ impl WeightFile {
         Ok(Credits { citations: self.said(&[credits::CITATIONS], credits::CITATIONS), licence })
     }
 
+    /// The file of a network with these layers: parameters are then those of the network that is run in its place.
+    pub fn with_layers(self, layers: Layers) -> Self {
+        Self { layers, ..self }
+    }
+
     /// The file.
     pub fn path(&self) -> &Path {
         &self.path
@@ -263,6 +291,34 @@ impl WeightFile {
     /// # Errors
     /// The file does not have it, or its numbers cannot be read.
     pub fn read(&self, parameter: &str) -> Result<Vec<f32>> {
+        let conv = |unit: &str, part: &str| self.stored(&format!("{unit}.conv.{part}"));
+        match origin(&self.layers, parameter) {
+            Origin::Stored => self.stored(parameter),
+            Origin::Zeros => {
+                let weight = self.shape(&format!("{}weight", parameter.trim_end_matches("bias")));
+                // The outputs of a transposed convolution come second.
+                let axis = usize::from(parameter.starts_with("decoder.transpconvs."));
+                Ok(vec![0.0; weight.and_then(|shape| shape.get(axis)).copied().unwrap_or(0)])
+            }
+            Origin::FoldedWeight(unit) => Ok(self.affine(unit)?.weight(&conv(unit, "weight")?)),
+            Origin::FoldedBias(unit) => {
+                let bias = has_bias(&self.layers, unit).then(|| conv(unit, "bias")).transpose()?;
+                Ok(self.affine(unit)?.bias(bias.as_deref()))
+            }
+            Origin::Scale(unit) => Ok(self.affine(unit)?.diagonal()),
+            Origin::Shift(unit) => Ok(self.affine(unit)?.bias(None)),
+        }
+    }
+
+    /// What the running statistics of a unit's norm do.
+    fn affine(&self, unit: &str) -> Result<Affine> {
+        let eps = if let Norm::Running { eps, .. } = self.layers.norm { eps } else { 0.0 };
+        let vectors = vectors(&self.layers).iter().map(|part| self.stored(&format!("{unit}.norm.{part}")));
+        Ok(Affine::new(&vectors.collect::<Result<Vec<_>>>()?, eps))
+    }
+
+    /// The values of a tensor.
+    fn stored(&self, parameter: &str) -> Result<Vec<f32>> {
         let entry = self.find(parameter).ok_or_else(|| {
             let cause = format!("it has no tensor {parameter}");
             Error::file(&self.path, cause, "Take a checkpoint of the same architecture")
@@ -276,28 +332,69 @@ impl WeightFile {
         }
     }
 
-    /// Whether the file has every parameter in its shape.
+    /// The tensors that the parameters are made of, with their shapes, each once.
+    fn ingredients(&self, parameters: &Parameters) -> Vec<(String, Vec<usize>)> {
+        let (mut needed, mut seen) = (Vec::new(), HashSet::new());
+        for p in &parameters.list {
+            let vector = || p.shape.iter().take(1).copied().collect::<Vec<_>>();
+            let conv = |unit: &str, part: &str, shape| (format!("{unit}.conv.{part}"), shape);
+            let of_norm =
+                |unit: &str| vectors(&self.layers).iter().map(|v| (format!("{unit}.norm.{v}"), vector())).collect();
+            let (own, of_norm) = match origin(&self.layers, &p.name) {
+                Origin::Zeros => (None, vec![]),
+                Origin::Stored => (Some((p.name.clone(), p.shape.clone())), vec![]),
+                Origin::FoldedWeight(unit) => (Some(conv(unit, "weight", p.shape.clone())), of_norm(unit)),
+                Origin::FoldedBias(unit) => {
+                    (has_bias(&self.layers, unit).then(|| conv(unit, "bias", vector())), of_norm(unit))
+                }
+                Origin::Scale(unit) | Origin::Shift(unit) => (None, of_norm(unit)),
+            };
+            needed.extend(own.into_iter().chain(of_norm).filter(|(name, _)| seen.insert(name.clone())));
+        }
+        needed
+    }
+
+    /// Whether the file has every parameter in its shape, and nothing else of a network.
     ///
     /// # Errors
-    /// A list of those that are missing or of another shape.
+    /// A list of those that are missing or of another shape, or have no place.
     pub fn check(&self, parameters: &Parameters) -> Result<()> {
         let shape = |shape: &[usize]| shape.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
         let fault = |name: &str, wanted: &[usize]| match self.shape(name) {
             None => Some(format!("{name} is missing")),
             Some(has) => (has != wanted).then(|| format!("{name} has {}, needs {}", shape(has), shape(wanted))),
         };
-        let mut faults: Vec<String> = parameters.list.iter().filter_map(|p| fault(&p.name, &p.shape)).collect();
-        let (wrong, all) = (faults.len(), parameters.list.len());
-        if wrong == 0 {
+        let needed = self.ingredients(parameters);
+        let faults: Vec<String> = needed.iter().filter_map(|(name, shape)| fault(name, shape)).collect();
+        if !faults.is_empty() {
+            let (wrong, all, list) = (faults.len(), needed.len(), listed(faults));
+            let cause = format!("a checkpoint of another architecture: {wrong} of {all} tensors do not fit: {list}");
+            return Err(Error::file(&self.path, cause, "Take the checkpoint and the plans of one and the same model"));
+        }
+        let strangers = self.strangers(parameters);
+        if strangers.is_empty() {
             return Ok(());
         }
-        faults.truncate(LISTED);
-        if wrong > LISTED {
-            faults.push(format!("and {} more", wrong - LISTED));
-        }
-        let list = faults.join("; ");
-        let cause = format!("a checkpoint of another architecture: {wrong} of {all} tensors do not fit: {list}");
-        Err(Error::file(&self.path, cause, "Take the checkpoint and the plans of one and the same model"))
+        let remedy = match strangers.iter().any(|name| name.ends_with("running_mean")) {
+            true => {
+                "Its norms have running statistics: if its trainer built batch norms, say so in norm_op of plans.json"
+            }
+            false => {
+                "Take the plans of the same model; if its network is not of nnU-Net's own classes, use its program"
+            }
+        };
+        let list = listed(strangers.iter().map(|name| name.to_string()).collect());
+        let cause = format!("its network is not that of the plans: these tensors have no place in it: {list}");
+        Err(Error::file(&self.path, cause, remedy))
+    }
+
+    /// Tensors that the parameters are not made of, and that have no other known purpose.
+    pub fn strangers(&self, parameters: &Parameters) -> Vec<&str> {
+        let known: HashSet<String> = self.ingredients(parameters).into_iter().map(|(name, _)| name).collect();
+        let harmless =
+            |name: &str| name.ends_with(COUNTER) || OF_PRETRAINING.iter().any(|prefix| name.starts_with(prefix));
+        let names = self.tensors.keys().map(String::as_str);
+        names.filter(|name| !harmless(name) && !known.contains(&state_dict::canonical(name))).collect()
     }
 
     /// The values of every parameter in order.
@@ -334,9 +431,20 @@ impl WeightFile {
                 .said(&["init_args", "configuration"], "configuration")
                 .and_then(|v| v.as_str().map(str::to_string)),
             mirror_axes: self.said(&["inference_allowed_mirroring_axes"], "mirror_axes").as_ref().and_then(axes),
+            trainer: self.said(&["trainer_name"], "trainer").and_then(|v| v.as_str().map(str::to_string)),
         };
         (found != Description::default()).then_some(found)
     }
+}
+
+/// The first of them in one line, and how many more there are.
+fn listed(mut names: Vec<String>) -> String {
+    let more = names.len().saturating_sub(LISTED);
+    names.truncate(LISTED);
+    if more > 0 {
+        names.push(format!("and {more} more"));
+    }
+    names.join("; ")
 }
 
 /// A name without the prefixes of wrappers.

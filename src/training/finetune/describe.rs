@@ -21,7 +21,6 @@ pub fn plans(
     given: Option<&(Plans, Configuration)>,
 ) -> Result<(Plans, Configuration)> {
     let channels = dataset.channels.len();
-    let resampling = |order| Resampling { order, order_z: 0, force_separate_z: None };
     let mut configuration = Configuration {
         name: CONFIGURATION.into(),
         batch_size: plan.train.batch,
@@ -29,9 +28,9 @@ pub fn plans(
         spacing: plan.data.spacing,
         normalization: vec![Normalization::ZScore; channels],
         use_mask_for_norm: vec![false; channels],
-        data: resampling(3),
-        segmentation: resampling(1),
-        probabilities: resampling(1),
+        data: Resampling::splines(3),
+        segmentation: Resampling::splines(1),
+        probabilities: Resampling::splines(1),
         batch_dice: plan.train.batch_dice,
         architecture: architecture_of(&plan.network),
     };
@@ -62,8 +61,9 @@ pub fn plans(
         }
     }
     json["configurations"] = json!({ CONFIGURATION: value });
-    let plans = Plans::from_json(json).map_err(|cause| Error::plan(cause, "Correct the plans"))?;
-    let configuration = plans.configuration(CONFIGURATION).map_err(|cause| Error::plan(cause, "Correct the plan"))?;
+    let plans = Plans::from_json(json).map_err(|refusal| Error::plan(refusal.cause, "Correct the plans"))?;
+    let configuration =
+        plans.configuration(CONFIGURATION).map_err(|refusal| Error::plan(refusal.cause, "Correct the plan"))?;
     Ok((plans, configuration))
 }
 

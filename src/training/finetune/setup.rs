@@ -7,7 +7,7 @@ use crate::compute::model::Network;
 use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
 use crate::data::planning::{document::name_of, planned_spacing, spacings};
 use crate::data::{RawDataset, preprocess};
-use crate::formats::nnunet::{Configuration, Labels, PLANS, Plans, Reader, kind_of};
+use crate::formats::nnunet::{Configuration, Labels, PLANS, Plans, Reader, Refusal, kind_of};
 use crate::inference::adaptation::Preparation;
 use crate::inference::architecture::network_of;
 use crate::inference::weights::{WeightFile, checkpoint_of};
@@ -151,6 +151,7 @@ impl Setup {
             let (plans, configuration) = read_plans(path, name)?;
             apply_plans(&mut plan, &plans, &configuration);
             if from.is_none() || request.dynamic {
+                trainable(&configuration).map_err(|refusal| refusal.of(path, PLANS_REMEDY))?;
                 let deep_supervision = plan.network.deep_supervision;
                 plan.network = Network { deep_supervision, ..network_of(&configuration.architecture, 1, 1) };
             }
@@ -195,18 +196,44 @@ fn read_plans(path: &Path, name: &str) -> Result<(Plans, Configuration)> {
         let remedy = "Name the plans of this data set, such as its nnUNetPlans.json; `spark3d plan` makes them";
         return Err(Error::file(path, format!("it is {other} and no plans"), remedy));
     }
-    let configuration = plans
-        .configuration(name)
-        .map_err(|cause| Error::file(path, cause, "Name a 3D configuration with --configuration"))?;
+    let remedy = match plans.configurations().contains(&name) {
+        true => PLANS_REMEDY,
+        false => "Name a 3D configuration with --configuration",
+    };
+    let configuration = plans.configuration(name).map_err(|refusal| refusal.of(path, remedy))?;
     Ok((plans, configuration))
 }
 
+const PLANS_REMEDY: &str = "Correct the plans, name others, or leave them out";
+
 /// The plans inside a checkpoint of nnU-Net, or of a fine-tuning.
-fn carried_plans(file: &WeightFile) -> Option<(Plans, Configuration)> {
-    let description = file.description()?;
-    let plans = Plans::from_json(description.plans?).ok()?;
-    let configuration = plans.configuration(&description.configuration?).ok()?;
-    Some((plans, configuration))
+fn carried_plans(file: &WeightFile) -> Result<Option<(Plans, Configuration)>> {
+    let said = file.description().unwrap_or_default();
+    let (Some(plans), Some(configuration)) = (said.plans, said.configuration) else { return Ok(None) };
+    let read = || {
+        let plans = Plans::from_json(plans)?;
+        let configuration = plans.configuration(&configuration)?;
+        trainable(&configuration)?;
+        Ok((plans, configuration))
+    };
+    let unusable = |refusal: Refusal| {
+        let cause = format!("the plans that it carries: {}", refusal.cause);
+        Error::file(file.path(), cause, "Fine-tune from a checkpoint of another network, or from scratch")
+    };
+    read().map(Some).map_err(unusable)
+}
+
+/// # Errors
+/// The network has layers that are for predictions alone.
+fn trainable(configuration: &Configuration) -> std::result::Result<(), Refusal> {
+    match configuration.architecture.layers.unusual() {
+        None => Ok(()),
+        Some(key) => {
+            let what =
+                "is not as in the networks that nnU-Net plans: such networks can be predicted with but not trained";
+            Err(format!("{key} of configuration {} {what}", configuration.name).into())
+        }
+    }
 }
 
 /// What a pre-trained network says of the fine-tuning.
@@ -241,7 +268,7 @@ impl Origin {
             network,
             patch: adaptation.and_then(|a| a.patch).or_else(|| pretraining?.downstream_patch()),
             spacing: preparation.map(|p| p.spacing).or(settings.map(|s| Some(s.spacing))),
-            plans: carried_plans(file),
+            plans: carried_plans(file)?,
         })
     }
 

@@ -24,6 +24,12 @@ pub fn network_of(file: &WeightFile) -> Result<Network> {
     let refused = |cause: String, remedy: &str| Err(Error::file(file.path(), cause, remedy));
     let said = file.adaptation();
     let foreign = said.and_then(|a| a.architecture.as_ref().err().cloned()).or_else(|| transformer(file));
+    if let Some((name, _)) = file.tensors().find(|(name, _)| name.ends_with(".running_mean")) {
+        let cause = format!(
+            "its network has norms with running statistics ({name}), which can be predicted with but not trained"
+        );
+        return refused(cause, "Name a checkpoint of a network with instance norms");
+    }
     if let Some(cause) = foreign {
         return refused(cause, KNOWN);
     }
@@ -110,6 +116,7 @@ fn encoder_of(file: &WeightFile) -> Result<Network> {
         kernels,
         decoder_convs: vec![1; n - 1],
         deep_supervision: false,
+        layers: Default::default(),
     })
 }
 
@@ -215,6 +222,10 @@ pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) 
             Some(has) => faults.push(format!("{} has {has:?}, needs {:?}", p.name, p.shape)),
         }
     }
+    // Of other tensors of a U-Net nobody knows what they do; those of a pre-training have names of their own.
+    let strange =
+        |name: &&str| name.starts_with("encoder.") || name.starts_with("decoder.") && wanted(graph::Part::Decoder);
+    faults.extend(file.strangers(parameters).into_iter().filter(strange).map(|name| format!("{name} has no place")));
     if !faults.is_empty() {
         let shown = faults.len().min(10);
         let more = if faults.len() > shown { format!("; and {} more", faults.len() - shown) } else { String::new() };

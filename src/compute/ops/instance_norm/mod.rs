@@ -10,7 +10,7 @@ pub(super) mod reference;
 use crate::compute::ops::channel_sum::join_chunks;
 use crate::compute::ops::prelude::*;
 
-/// PyTorch's default, used by every network here.
+/// PyTorch's default, used by every network that is trained here.
 pub const EPS: f32 = 1e-5;
 
 /// What follows the normalisation.
@@ -23,7 +23,9 @@ pub struct Epilogue {
 }
 
 /// statistics of xs -> mean and 1 / sqrt(var + eps) of each channel.
-struct Statistics;
+struct Statistics {
+    eps: f32,
+}
 
 struct Normalize {
     instances: usize,
@@ -43,17 +45,26 @@ struct NormalizeGradient {
 impl Graph {
     /// Instance norm of `x`. With `affine`, parameters `{affine}.weight` (gamma) and `{affine}.bias` (beta).
     pub fn instance_norm(&mut self, x: TensorId, affine: Option<&str>, epilogue: Epilogue) -> TensorId {
-        self.joint_norm(&[x], affine, epilogue)[0]
+        self.instance_norm_with(x, EPS, affine, epilogue)
+    }
+
+    /// As [`Graph::instance_norm`] with another addition to the variance.
+    pub fn instance_norm_with(&mut self, x: TensorId, eps: f32, affine: Option<&str>, epilogue: Epilogue) -> TensorId {
+        self.norm(&[x], eps, affine, epilogue)[0]
     }
 
     /// Norm of several tensors with joint statistics: over the samples of a batch, a batch norm.
     pub fn joint_norm(&mut self, xs: &[TensorId], affine: Option<&str>, epilogue: Epilogue) -> Vec<TensorId> {
+        self.norm(xs, EPS, affine, epilogue)
+    }
+
+    fn norm(&mut self, xs: &[TensorId], eps: f32, affine: Option<&str>, epilogue: Epilogue) -> Vec<TensorId> {
         assert!(epilogue.residual.is_none() || xs.len() == 1, "a residual belongs to one instance");
         let (channels, _) = self.shape(xs[0]);
         let groups = channels.div_ceil(GROUP) as u64;
         let statistics = self.scratch(2 * groups * GROUP_BYTES);
         let partial = self.scratch(self.partial_bytes(xs));
-        self.push(Statistics, xs, &[statistics, partial]);
+        self.push(Statistics { eps }, xs, &[statistics, partial]);
         let mut inputs = xs.to_vec();
         inputs.push(statistics);
         if let Some(name) = affine {
@@ -137,7 +148,7 @@ impl Op for Statistics {
             }
         }
         let (kernel, groups) = (Kernel::new("instance_norm/finalize"), r.groups(node.inputs[0]));
-        join_chunks(r, kernel, groups, total, EPS, &[partial, statistics]);
+        join_chunks(r, kernel, groups, total, self.eps, &[partial, statistics]);
     }
 }
 

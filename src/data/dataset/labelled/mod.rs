@@ -86,8 +86,8 @@ impl LabelledStore {
             return Err(fail(format!("it is not of the format {FORMAT} version {VERSION}")));
         }
         let manifest: Manifest = serde_json::from_value(json).map_err(|e| fail(format!("it cannot be read ({e})")))?;
-        let plans = Plans::from_json(manifest.plans).map_err(&fail)?;
-        let configuration = plans.configuration(&manifest.configuration).map_err(&fail)?;
+        let plans = Plans::from_json(manifest.plans).map_err(|refusal| fail(refusal.cause))?;
+        let configuration = plans.configuration(&manifest.configuration).map_err(|refusal| fail(refusal.cause))?;
         let dataset = Dataset::from_json(manifest.dataset).map_err(&fail)?;
         Ok(Self { folder: folder.to_path_buf(), cases: manifest.cases, dataset, configuration })
     }
