@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::pool::{self, Budget};
 use super::{Cropped, Preprocessed, Unfit, screen};
 use crate::base::{Error, Result};
-use crate::data::resample;
+use crate::data::resample::{self, crop};
 use crate::data::sources::{self, Source};
 use crate::data::store::journal::{Claim, Record};
 use crate::data::store::{self, Before, Case, Manifest, Reason, Rejected, Settings, Shard, Stamp};
@@ -375,7 +375,7 @@ fn read(path: &Path, settings: &Settings, budget: &Budget) -> Result<Result<(Pre
         return Ok(Err((kind, format!("{defect}; export it again from its source or leave it out"))));
     }
     let prepared = Cropped::of(&image).and_then(|cropped| {
-        if !settings.keep_label_maps && screen::are_labels(&cropped.data) {
+        if !settings.keep_label_maps && screen::are_labels(&cropped.data, crop::shape(&cropped.bbox)) {
             return Ok(Err(screen::label_map("its few whole numbers say that it is")));
         }
         cropped.prepare(&image, settings).map(|prepared| Ok((prepared, before)))

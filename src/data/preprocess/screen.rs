@@ -31,9 +31,9 @@ const FEW: usize = 8;
 /// No label map has so many. FreeSurfer's finest has about 200.
 const MANY: usize = 256;
 
-/// Whether voxels (C order) are labels: whole numbers, a few of them; or some more where most neighbours have the same. Along a row of
-/// an 8-bit scan at most 4 of 10 neighbours do, background aside; of FreeSurfer's label maps, 8.
-pub fn are_labels(data: &[f32]) -> bool {
+/// Whether voxels (C order) are labels: whole numbers, a few of them; or some more where most neighbours have the same. Of an 8-bit
+/// scan at most 4 of 10 neighbours do, background aside; of FreeSurfer's label maps, 8.
+pub fn are_labels(data: &[f32], shape: [usize; 3]) -> bool {
     const LOWEST: f32 = -32768.0;
     let mut counts = vec![0u32; 1 << 17];
     let mut values = 0;
@@ -53,8 +53,9 @@ pub fn are_labels(data: &[f32]) -> bool {
         return true;
     }
     let background = (0..counts.len()).max_by_key(|&n| counts[n]).map_or(0.0, |n| n as f32 + LOWEST);
-    let inner = data.windows(2).filter(|pair| *pair != [background; 2]);
-    let (all, same) = inner.fold((0, 0), |(all, same), pair| (all + 1, same + usize::from(pair[0] == pair[1])));
+    let neighbours = [1, shape[2], shape[1] * shape[2]].map(|step| data.iter().zip(data.iter().skip(step)));
+    let inner = neighbours.into_iter().flatten().filter(|(a, b)| **a != background || **b != background);
+    let (all, same) = inner.fold((0usize, 0usize), |(all, same), (a, b)| (all + 1, same + usize::from(a == b)));
     5 * same > 3 * all
 }
 
@@ -138,12 +139,14 @@ mod tests {
     #[test]
     fn labels_are_told_from_intensities() {
         let noise = |n: usize| n.wrapping_mul(2_654_435_761) >> 7;
-        let of = |value: &dyn Fn(usize) -> f32| are_labels(&(0..32 * 32 * 32).map(value).collect::<Vec<_>>());
+        let of = |value: &dyn Fn(usize) -> f32| are_labels(&(0..32 * 32 * 32).map(value).collect::<Vec<_>>(), [32; 3]);
         // A mask of thin lines, labels in blocks, many labels, signed ones.
         assert!(of(&|n| f32::from(n % 7 == 0)));
         assert!(of(&|n| (n / 4096) as f32 * 3.0));
-        assert!(of(&|n| 1000.0 + (n / 512) as f32));
+        assert!(of(&|n| 1000.0 + (n / 4096 + n / 256 % 4 * 8 + n / 8 % 4 * 32) as f32));
         assert!(of(&|n| (n / 4096) as f32 - 1.0));
+        // Stripes of many values.
+        assert!(!of(&|n| (n / 32 % 11 + n / 1024 * 3 % 11) as f32));
         // An 8-bit scan, also with much air, and one of 16 levels; fractions; CT; more labels than there are.
         assert!(!of(&|n| (noise(n) % 200) as f32));
         assert!(!of(&|n| if n % 32 < 24 { 0.0 } else { (noise(n) % 200) as f32 }));
