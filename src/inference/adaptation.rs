@@ -14,6 +14,9 @@ pub const KEY: &str = "nnssl_adaptation_plan";
 /// The name of its file beside a checkpoint, as folders on the Hugging Face hub have it.
 pub const FILE: &str = "adaptation_plan.json";
 
+/// Where nnU-Net's plans find the classes of networks that nnssl names alone.
+const PACKAGE: &str = "dynamic_network_architectures.architectures.unet";
+
 /// What an adaptation plan says, each part where it does.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adaptation {
@@ -109,8 +112,10 @@ fn architecture_from(class: &str, plans: &Value) -> Result<Architecture, String>
             {
                 arguments.entry("n_conv_per_stage").or_insert(blocks);
             }
-            Architecture::from_json(&json!({ "network_class_name": class, "arch_kwargs": arguments }))
-                .map_err(|refusal| refusal.cause)
+            Architecture::from_json(
+                &json!({ "network_class_name": format!("{PACKAGE}.{class}"), "arch_kwargs": arguments }),
+            )
+            .map_err(|refusal| refusal.cause)
         }
         other if ["Primus", "Eva", "ViT", "SwinUNETR"].iter().any(|kind| other.starts_with(kind)) => {
             Err(format!("its network is {other}, a transformer"))
