@@ -34,7 +34,7 @@ fn splits_file(setup: &Setup, run: Option<&Path>, given: Option<&Path>) -> Resul
     Ok(given.unwrap_or_else(|| setup.raw.folder.join(folds::FILE)))
 }
 
-/// The cases of the fold that the plan names, before there is a run: see [`splits_file`].
+/// The cases of the fold that the plan names, before there is a run: see `splits_file`.
 ///
 /// # Errors
 /// The splits cannot be used.
