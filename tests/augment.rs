@@ -6,7 +6,7 @@ use spark3d::base::random::{Purpose, rng};
 use spark3d::compute::device::Gpu;
 use spark3d::compute::graph::plan::Limits;
 use spark3d::compute::graph::{Graph, GraphId, Parameters, Precision, Readout, Session};
-use spark3d::compute::ops::augment::{Augmentation, Augmented, Interpolation};
+use spark3d::compute::ops::augment::{Augmentation, Augmented, Interpolation, PART};
 use spark3d::compute::ops::cases::noise;
 use spark3d::data::augment::segmentation::{Noise, Sampled};
 use spark3d::data::augment::spatial::{self, CropTransform, Matrix};
@@ -38,15 +38,11 @@ impl Head {
     }
 
     fn cubic(gpu: &Rc<Gpu>, patch: [usize; 3], region: [usize; 3]) -> Self {
-        let interpolation = Interpolation::Cubic;
-        let a = Augmentation { channels: 1, patch, region, interpolation, intensities: false, labels: false };
-        Self::new(gpu, a, 1)
+        Self::new(gpu, cubic(patch, region), 1)
     }
 
     fn labelled(gpu: &Rc<Gpu>, channels: usize, patch: [usize; 3], region: [usize; 3]) -> Self {
-        let interpolation = Interpolation::Linear;
-        let a = Augmentation { channels, patch, region, interpolation, intensities: true, labels: true };
-        Self::new(gpu, a, 1)
+        Self::new(gpu, labelled(channels, patch, region), 1)
     }
 
     fn run(&self) {
@@ -77,6 +73,16 @@ impl Head {
         let labels = self.session.read_floats(self.results[sample].1.expect("labels")).unwrap();
         (self.image(sample), labels.into_iter().map(|v| v as i16).collect())
     }
+}
+
+fn cubic(patch: [usize; 3], region: [usize; 3]) -> Augmentation {
+    let interpolation = Interpolation::Cubic;
+    Augmentation { channels: 1, patch, region, part: PART, interpolation, intensities: false, labels: false }
+}
+
+fn labelled(channels: usize, patch: [usize; 3], region: [usize; 3]) -> Augmentation {
+    let interpolation = Interpolation::Linear;
+    Augmentation { channels, patch, region, part: PART, interpolation, intensities: true, labels: true }
 }
 
 fn volume(shape: [usize; 3]) -> usize {
@@ -188,6 +194,37 @@ fn linear_resampling_and_labels_equal_their_reference() {
         let kinds: std::collections::BTreeSet<i16> = labels.into_iter().collect();
         assert!(kinds.len() > 2 && !kinds.contains(&OUTSIDE));
     }
+}
+
+/// Crops of more than an adapter binds: each voxel lies in one of several buffers, and every bit is that of one buffer.
+#[test]
+fn crops_in_parts_give_the_bits_of_the_whole() {
+    let (gpu, patch, crop) = (gpu(), [11, 12, 13], [19, 23, 21]);
+    let matrix = spatial::matrix([0.4, -0.3, 0.2], 0.9);
+    let cut = CropTransform::new(matrix, patch, crop);
+    let data = region(&noise(3, volume(crop)), crop, &cut);
+    let turned = Patch {
+        change: Change { cut: Some(cut.clone()), mirror: [true, false, true] },
+        ..Patch::plain(data, cut.shape, "noise")
+    };
+    let plain = Patch::plain(noise(4, volume(patch)), patch, "noise");
+    let cut = CropTransform::linear(matrix, patch, crop);
+    let image = (0..2).flat_map(|c| region(&noise(c, volume(crop)), crop, &cut)).collect();
+    let labels = region(&label_map(crop), crop, &cut);
+    let sample = LabelledPatch { cut: Some(cut.clone()), ..LabelledPatch::plain(image, labels, cut.shape, "noise") };
+    let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
+    let of = |part: usize| {
+        let image = Head::new(&gpu, Augmentation { part, ..cubic(patch, crop) }, 1).patch(&turned);
+        let (channels, labels) = Head::new(&gpu, Augmentation { part, ..labelled(2, patch, crop) }, 1).sample(&sample);
+        (bits(image), bits(channels), labels)
+    };
+    let whole = of(PART);
+    for parts in [2, 3] {
+        assert!(of(volume(crop).div_ceil(parts)) == whole, "{parts} parts");
+    }
+    // A patch that is copied as it is, with its last voxel in a part of its own.
+    let a = Augmentation { part: volume(patch) - 1, ..cubic(patch, patch) };
+    assert_eq!(bits(Head::new(&gpu, a, 1).patch(&plain)), bits(plain.data));
 }
 
 /// Every change of intensities by itself, and all of them, on two channels of which one is masked.
@@ -325,8 +362,7 @@ fn image_and_labels_stay_aligned() {
 #[test]
 fn samples_of_one_graph_do_not_mix() {
     let (gpu, shape) = (gpu(), [6, 7, 8]);
-    let interpolation = Interpolation::Linear;
-    let a = Augmentation { channels: 2, patch: shape, region: [12; 3], interpolation, intensities: true, labels: true };
+    let a = labelled(2, shape, [12; 3]);
     let mut together = Head::new(&gpu, a.clone(), 2);
     let cut = CropTransform::linear(spatial::matrix([0.3, 0.2, 0.1], 1.2), shape, [12; 3]);
     let first = LabelledPatch {
@@ -372,13 +408,16 @@ fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     };
     let mut plan = Plan::preset("s3d-b").unwrap();
     assert_eq!(checked(&plan).unwrap().region, [257; 3]);
+    // In parts, a crop may have more than is bound at once.
     plan.train.patch = [224; 3];
+    assert!(volume(checked(&plan).unwrap().region) > PART);
+    plan.train.patch = [304; 3];
     let error = checked(&plan).unwrap_err().to_string();
-    assert!(error.contains("224 x 224 x 224") && error.contains("train.patch"), "{error}");
+    assert!(error.contains("304 x 304 x 304") && error.contains("train.patch"), "{error}");
     let mut mae = plan.settings::<Mae>().unwrap().clone();
     (mae.augment.rotation_probability, mae.augment.scale_probability) = (0.0, 0.0);
     plan.pretext = Box::new(mae);
-    assert_eq!(checked(&plan).unwrap().region, [224; 3]);
+    assert_eq!(checked(&plan).unwrap().region, [304; 3]);
     let mut plan = finetune::Plan::preset("paper").unwrap();
     plan.network.input_channels = 4;
     assert!(segmentation::augmentation(&plan.augment, &plan.frame()).check(limits).is_ok());

@@ -2,9 +2,10 @@
 // an invocation.
 
 #import augment
+#import parts
 
-@group(0) @binding(2) var<storage, read_write> c: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+{{ volume("c", "read_write", 2, 4) }}
 
 fn weights(t: f32) -> vec4<f32> {
     let u = 1.0 - t;
@@ -45,7 +46,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
 {% for a in ["x", "y", "z", "w"] %}
 {% for b in ["x", "y", "z", "w"] %}
         row = kz.{{ a }} + ky.{{ b }};
-        sum += wz.{{ a }} * wy.{{ b }} * dot(wx, vec4<f32>(c[row + kx.x], c[row + kx.y], c[row + kx.z], c[row + kx.w]));
+        sum += wz.{{ a }} * wy.{{ b }} * dot(wx, vec4<f32>(c(row + kx.x), c(row + kx.y), c(row + kx.z), c(row + kx.w)));
 {% endfor %}
 {% endfor %}
     }

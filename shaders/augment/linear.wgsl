@@ -1,14 +1,15 @@
 // The patch by linear interpolation in the region; around the crop there are zeros. One voxel an invocation.
 
 #import augment
+#import parts
 
-@group(0) @binding(2) var<storage, read> region: array<f32>;
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;
+{{ volume("region", "read", 2, 4) }}
 
 fn value(at: vec3<i32>) -> f32 {
     if any(at < vec3<i32>(0)) || any(at >= vec3<i32>(sampled.region)) { return 0.0; }
     let u = vec3<u32>(at);
-    return region[(u.x * sampled.region.y + u.y) * sampled.region.z + u.z];
+    return region((u.x * sampled.region.y + u.y) * sampled.region.z + u.z);
 }
 
 // Along x between two neighbours.

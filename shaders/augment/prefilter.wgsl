@@ -3,9 +3,11 @@
 // One line an invocation. With FIRST, samples are read from `region`; otherwise c changes in place.
 
 #import augment
+#import parts
 
-@group(0) @binding(2) var<storage, read> region: array<f32>;
-@group(0) @binding(3) var<storage, read_write> c: array<f32>;
+{{ volume("region", "read", 2, 4) }}
+{{ volume("c", "read_write", 3, 3 + PARTS) }}
+{{ writable("c") }}
 
 override FIRST: bool = false;
 
@@ -14,8 +16,8 @@ const POLE: f32 = -0.26794919243112270;
 const REACH: u32 = 32u;
 
 fn value(i: u32) -> f32 {
-    if FIRST { return region[i]; }
-    return c[i];
+    if FIRST { return region(i); }
+    return c(i);
 }
 
 @compute @workgroup_size(64)
@@ -29,7 +31,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let slow = line / stride;
     let base = slow * stride * n + line - slow * stride;
     if n < 2u {
-        c[base] = value(base);
+        set_c(base, value(base));
         return;
     }
 
@@ -50,17 +52,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     }
     var before = sum;
     var y = sum;
-    c[base] = y;
+    set_c(base, y);
     for (var k = 1u; k < n; k++) {
         before = y;
         y = value(base + k * stride) + POLE * y;
-        c[base + k * stride] = y;
+        set_c(base + k * stride, y);
     }
     y = POLE / (POLE * POLE - 1.0) * (POLE * before + y);
-    c[base + (n - 1u) * stride] = 6.0 * y;
+    set_c(base + (n - 1u) * stride, 6.0 * y);
     for (var k = n - 1u; k > 0u; k--) {
         let at = base + (k - 1u) * stride;
-        y = POLE * (y - c[at]);
-        c[at] = 6.0 * y;
+        y = POLE * (y - c(at));
+        set_c(at, 6.0 * y);
     }
 }

@@ -189,7 +189,8 @@ fn dropout(class: &Value) -> Cause<bool> {
 impl Architecture {
     /// The value of a configuration's `architecture`.
     pub fn from_json(a: &Value) -> Cause<Self> {
-        let class = a.get("network_class_name").and_then(Value::as_str).unwrap_or_default();
+        let class = a.get("network_class_name").unwrap_or(&Value::Null);
+        let class = class.as_str().ok_or_else(|| format!("network_class_name is {class}"))?;
         let residual = class_of(class.strip_prefix(PACKAGE).and_then(|path| path.rsplit('.').next()), class)?;
         let whole = a.as_object().ok_or_else(|| format!("architecture is {a}"))?;
         only("architecture", whole, &[&["network_class_name", "arch_kwargs", "_kw_requires_import"]])?;

@@ -1,6 +1,7 @@
 //! `plans.json`: how a data set is prepared, and the network of each configuration.
 
 use super::architecture::{Architecture, triple};
+use super::json::{PLANS, kind_of};
 use super::refusal::{Cause, Refusal, only};
 use super::resampling::Resampling;
 use crate::base::Result;
@@ -24,7 +25,7 @@ impl Reader {
     /// The class reads no NIfTI files.
     pub fn from_name(name: &str) -> Cause<Self> {
         let (what, remedy) = match name {
-            "SimpleITKIO" | "NibabelIO" | "" => return Ok(Self::AsStored),
+            "SimpleITKIO" | "NibabelIO" => return Ok(Self::AsStored),
             "NibabelIOWithReorient" | "SimpleITKIOWithReorient" => return Ok(Self::Reoriented),
             "Tiff3DIO" => (
                 "TIFF stacks",
@@ -114,6 +115,25 @@ pub struct Plans {
     pub json: Value,
 }
 
+/// What of the whole plans is read.
+const WHOLE: [&str; 9] = [
+    "dataset_name",
+    "plans_name",
+    "image_reader_writer",
+    "label_manager",
+    "transpose_forward",
+    "transpose_backward",
+    "foreground_intensity_properties_per_channel",
+    "foreground_intensity_properties_by_modality",
+    "configurations",
+];
+/// What of the whole plans only tells how they were made.
+const SAID: [&str; 4] = [
+    "original_median_spacing_after_transp",
+    "original_median_shape_after_transp",
+    "experiment_planner_used",
+    "continue_training",
+];
 /// What is said of data sets, trainings and other programs' ways; predictions do not depend on it.
 const WITHOUT_EFFECT: [&str; 7] = [
     "data_identifier",
@@ -178,7 +198,18 @@ impl Plans {
     /// Something is missing, makes no sense or is not supported; callers know where the value is from.
     pub fn from_json(json: Value) -> Cause<Self> {
         let text = |key: &str| json.get(key).and_then(Value::as_str).unwrap_or_default().to_string();
-        let reader = Reader::from_name(&text("image_reader_writer"))?;
+        if let Some(other) = kind_of(&json).filter(|kind| *kind != PLANS) {
+            let remedy = "Name the plans, such as nnUNetPlans.json of a data set or plans.json of a model";
+            return Err(Refusal::new(format!("it is {other} and no plans"), remedy));
+        }
+        let whole = json.as_object().ok_or_else(|| format!("they are {json}, not a table"))?;
+        only("the top level", whole, &[&WHOLE, &SAID])?;
+        let reader = json.get("image_reader_writer").filter(|reader| !reader.is_null());
+        let named = |reader: &Value| match reader.as_str() {
+            Some(name) => Reader::from_name(name),
+            None => Err(format!("image_reader_writer is {reader}, not the name of a reader").into()),
+        };
+        let reader = reader.map_or(Ok(Reader::AsStored), named)?;
         usual_class("label_manager", json.get("label_manager"), "LabelManager")?;
         let transpose = |key: &str| -> Cause<[usize; 3]> {
             let Some(v) = json.get(key) else { return Ok([0, 1, 2]) };
@@ -242,26 +273,34 @@ impl Plans {
         if spacing.iter().any(|s| !(s.is_finite() && *s > 0.0)) {
             return Err(format!("spacing of {name} is {spacing:?}").into());
         }
-        let schemes = get("normalization_schemes")?.as_array().cloned().unwrap_or_default();
+        let schemes = get("normalization_schemes")?;
         let scheme = |scheme: &Value| {
-            let class = scheme.as_str().unwrap_or_default();
-            serde_json::from_value(class.into()).map_err(|_| format!("the normalization {class} is not known").into())
+            Normalization::deserialize(scheme).map_err(|_| format!("the normalization {scheme} is not known").into())
         };
-        let normalization = schemes.iter().map(scheme).collect::<Cause<Vec<Normalization>>>()?;
+        let list =
+            schemes.as_array().ok_or_else(|| format!("normalization_schemes of {name} is {schemes}, no list"))?;
+        let normalization = list.iter().map(scheme).collect::<Cause<Vec<Normalization>>>()?;
         let masks = get("use_mask_for_norm")?;
         let list: Option<Vec<bool>> = masks.as_array().and_then(|list| list.iter().map(Value::as_bool).collect());
-        let use_mask_for_norm =
-            list.ok_or_else(|| format!("use_mask_for_norm of {name} is {masks}, not true or false a channel"))?;
+        let use_mask_for_norm = list.filter(|list| list.len() == normalization.len()).ok_or_else(|| {
+            format!(
+                "use_mask_for_norm of {name} is {masks}, not true or false for each of {} channels",
+                normalization.len()
+            )
+        })?;
         let patch_size = triple(get("patch_size")?).ok_or_else(|| {
             format!("patch_size of {name} is {}: only 3D configurations are supported", json["patch_size"])
         })?;
         if patch_size.iter().any(|n| !(1..=4096).contains(n)) {
             return Err(format!("patch_size of {name} is {patch_size:?}, and 1 to 4096 voxels are supported").into());
         }
+        let batch_size = get("batch_size")?;
+        let batch_size = batch_size.as_u64().ok_or_else(|| format!("batch_size of {name} is {batch_size}"))? as usize;
+        let batch_dice = json.get("batch_dice").map_or(Some(false), Value::as_bool);
         usual_class("preprocessor_name", json.get("preprocessor_name"), "DefaultPreprocessor")?;
         let configuration = Configuration {
             name: name.to_string(),
-            batch_size: get("batch_size")?.as_u64().unwrap_or(2) as usize,
+            batch_size,
             patch_size,
             spacing,
             normalization,
@@ -269,7 +308,7 @@ impl Plans {
             data: Resampling::from_json(&json, "data", 3)?,
             segmentation: Resampling::from_json(&json, "seg", 1)?,
             probabilities: Resampling::from_json(&json, "probabilities", 1)?,
-            batch_dice: json.get("batch_dice").and_then(Value::as_bool).unwrap_or(false),
+            batch_dice: batch_dice.ok_or_else(|| format!("batch_dice of {name} is {}", json["batch_dice"]))?,
             architecture: match json.get("architecture") {
                 Some(architecture) => Architecture::from_json(architecture)?,
                 None => Architecture::from_first_plans(&json)?,
@@ -464,13 +503,36 @@ mod tests {
             (&plain, "/label_manager", json!("MyLabels"), "label_manager is \"MyLabels\"", "program"),
             (&plain, "/image_reader_writer", json!("Tiff3DIO"), "read by Tiff3DIO", "Write the images as NIfTI"),
             (&plain, "/image_reader_writer", json!("NaturalImage2DIO"), "2D pictures", "nnU-Net"),
+            (&plain, "/image_reader_writer", json!(["SimpleITKIO"]), "image_reader_writer is [", ""),
+            (
+                &plain,
+                "/test_time_augmentation",
+                json!("rotate"),
+                "the key test_time_augmentation (\"rotate\")",
+                "remove it",
+            ),
             (&plain, "/image_reader_writer", json!("MyIO"), "read by MyIO", "program that this reader is from"),
             (&plain, &format!("{c}/preprocessor_name"), json!("Mine"), "preprocessor_name is \"Mine\"", "program"),
             (&plain, &format!("{c}/pad_mode"), json!("edge"), "the key pad_mode (\"edge\")", "remove it"),
             (&plain, &format!("{c}/patch_size"), json!([40, 40]), "2D configuration", "Predict with nnU-Net"),
             (&plain, &format!("{c}/previous_stage"), json!("3d_lowres"), "cascade", "Predict with nnU-Net"),
             (&plain, &format!("{c}/use_mask_for_norm"), json!([0, 1]), "use_mask_for_norm", ""),
-            (&plain, &format!("{c}/normalization_schemes"), json!(["Mine"]), "normalization Mine", ""),
+            (&plain, &format!("{c}/use_mask_for_norm"), json!([true]), "use_mask_for_norm", ""),
+            (&plain, &format!("{c}/normalization_schemes"), json!(["Mine"]), "normalization \"Mine\"", ""),
+            (&plain, &format!("{c}/normalization_schemes"), json!([null, null]), "normalization null", ""),
+            (&plain, &format!("{c}/normalization_schemes"), json!("Mine"), "normalization_schemes", ""),
+            (&plain, &format!("{c}/batch_size"), json!("two"), "batch_size", ""),
+            (&plain, &format!("{c}/batch_dice"), json!("yes"), "batch_dice", ""),
+            (&plain, &format!("{c}/resampling_fn_data_kwargs/order"), json!(2), "order = 2; only 0, 1 or 3", ""),
+            (&plain, &format!("{c}/resampling_fn_probabilities_kwargs/order"), json!(3), "order = 3; only 0 or 1", ""),
+            (
+                &plain,
+                &format!("{c}/resampling_fn_probabilities_kwargs"),
+                json!({}),
+                "has no order, which is then 3",
+                "",
+            ),
+            (&plain, &format!("{c}/architecture/network_class_name"), json!(null), "network_class_name is null", ""),
             (&plain, &format!("{c}/resampling_fn_data"), json!("mine"), "resampling_fn_data is mine", "nnU-Net"),
             (&plain, &format!("{c}/resampling_fn_data_kwargs/anti_aliasing"), json!(true), "anti_aliasing", "remove"),
             (&plain, &format!("{c}/architecture/network_class_name"), json!("a.b.PlainConvUNet"), "a.b.", "program"),

@@ -66,9 +66,15 @@ impl Resampling {
         let wrong = |key: &str, wanted: &str| -> Refusal {
             format!("{name} has {key} = {}; only {wanted} is supported", kwargs[key]).into()
         };
-        let number = |key: &str, default: u32| match get(key) {
-            None => Ok(default),
-            Some(v) => v.as_u64().and_then(|v| v.try_into().ok()).ok_or_else(|| wrong(key, "0, 1 or 3")),
+        // Logits come back slice by slice, which splines of order 3 do not allow.
+        let (orders, listed): (&[u32], _) =
+            if what == "probabilities" { (&[0, 1], "0 or 1") } else { (&[0, 1, 3], "0, 1 or 3") };
+        let number = |key: &str, default: u32| {
+            let order = get(key).map_or(Some(default), |v| v.as_u64()?.try_into().ok());
+            order.filter(|order| orders.contains(order)).ok_or_else(|| match get(key) {
+                Some(_) => wrong(key, listed),
+                None => format!("{name} has no {key}, which is then {default}; only {listed} is supported").into(),
+            })
         };
         let expect = |key: &str, wanted: Value| match get(key) {
             Some(v) if *v != wanted => Err(wrong(key, &wanted.to_string())),

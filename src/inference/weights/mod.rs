@@ -14,7 +14,7 @@ pub mod state;
 pub use checkpoint::{Checkpoint, Tensor};
 pub use state::{checkpoint_of, parameters_of, resume_point, save_kernels, set_parameters};
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -115,6 +115,10 @@ impl WeightFile {
         let mut file = Self::open_plain(path)?;
         file.adaptation = file.find_adaptation()?;
         file.name_modules(stem)?;
+        if let Some(said) = file.mirrored().filter(|said| !said.is_null() && axes(said).is_none()) {
+            let cause = format!("says that training mirrored along {said}, which are not axes of a patch (0, 1, 2)");
+            return Err(Error::file(path, cause, "Take the checkpoint as its trainer wrote it"));
+        }
         Ok(file)
     }
 
@@ -383,18 +387,19 @@ impl WeightFile {
                 "Take the plans of the same model; if its network is not of nnU-Net's own classes, use its program"
             }
         };
-        let list = listed(strangers.iter().map(|name| name.to_string()).collect());
+        let list = listed(strangers);
         let cause = format!("its network is not that of the plans: these tensors have no place in it: {list}");
         Err(Error::file(&self.path, cause, remedy))
     }
 
-    /// Tensors that the parameters are not made of, and that have no other known purpose.
-    pub fn strangers(&self, parameters: &Parameters) -> Vec<&str> {
+    /// Tensors that the parameters are not made of, and that have no other known purpose. What a file has under several names
+    /// of nnU-Net's is named once.
+    pub fn strangers(&self, parameters: &Parameters) -> Vec<String> {
         let known: HashSet<String> = self.ingredients(parameters).into_iter().map(|(name, _)| name).collect();
         let harmless =
             |name: &str| name.ends_with(COUNTER) || OF_PRETRAINING.iter().any(|prefix| name.starts_with(prefix));
-        let names = self.tensors.keys().map(String::as_str);
-        names.filter(|name| !harmless(name) && !known.contains(&state_dict::canonical(name))).collect()
+        let names = self.tensors.keys().filter(|name| !harmless(name)).map(|name| state_dict::canonical(name));
+        Vec::from_iter(names.filter(|name| !known.contains(name)).collect::<BTreeSet<_>>())
     }
 
     /// The values of every parameter in order.
@@ -422,6 +427,10 @@ impl WeightFile {
         }
     }
 
+    fn mirrored(&self) -> Option<Value> {
+        self.said(&["inference_allowed_mirroring_axes"], "mirror_axes")
+    }
+
     /// What the file says about its model, where it says anything.
     pub fn description(&self) -> Option<Description> {
         let found = Description {
@@ -430,7 +439,7 @@ impl WeightFile {
             configuration: self
                 .said(&["init_args", "configuration"], "configuration")
                 .and_then(|v| v.as_str().map(str::to_string)),
-            mirror_axes: self.said(&["inference_allowed_mirroring_axes"], "mirror_axes").as_ref().and_then(axes),
+            mirror_axes: self.mirrored().as_ref().and_then(axes),
             trainer: self.said(&["trainer_name"], "trainer").and_then(|v| v.as_str().map(str::to_string)),
         };
         (found != Description::default()).then_some(found)
@@ -551,6 +560,9 @@ mod tests {
         assert_eq!(found.plans, Some(serde_json::json!({"a": 1})));
         assert_eq!((found.dataset, found.configuration.as_deref()), (None, Some("3d_fullres")));
         assert_eq!(found.mirror_axes, Some(vec![0, 2]));
+        let wrong = file(&dir, &[(NORM, &[1.0])], &[("extra.mirror_axes", "[0, 3]")]);
+        let error = WeightFile::open(&wrong).err().unwrap().to_string();
+        assert!(error.contains("mirrored along [0,3]"), "{error}");
     }
 
     #[test]

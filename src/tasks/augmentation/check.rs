@@ -4,7 +4,7 @@ use super::{upload, upload_labelled};
 use crate::base::Result;
 use crate::compute::device::Gpu;
 use crate::compute::graph::product;
-use crate::compute::ops::augment::{Augmentation, AugmentationRunner, Interpolation};
+use crate::compute::ops::augment::{Augmentation, AugmentationRunner, Interpolation, PART};
 use crate::compute::ops::cases::{Deviation, TOLERANCE, noise, relative_l2};
 use crate::data::augment::segmentation::{Noise, Sampled};
 use crate::data::augment::{self, spatial};
@@ -19,7 +19,8 @@ pub fn check_unlabelled(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let change = augment::Change { cut: Some(cut), mirror: [true, false, true] };
     let patch = Patch { change, ..Patch::plain(noise(1, product(shape)), shape, "noise") };
     let interpolation = Interpolation::Cubic;
-    let a = Augmentation { channels: 1, patch: size, region: crop, interpolation, intensities: false, labels: false };
+    let (part, intensities, labels) = (PART, false, false);
+    let a = Augmentation { channels: 1, patch: size, region: crop, part, interpolation, intensities, labels };
     let mut runner = AugmentationRunner::new(gpu, &a)?;
     let (sample, session) = runner.split();
     upload(session, sample, &patch);
@@ -52,7 +53,8 @@ pub fn check_labelled(gpu: &Rc<Gpu>) -> Result<Vec<Deviation>> {
     let plain = LabelledPatch::plain(noise(2, 2 * voxels), labels, shape, "noise");
     let patch = LabelledPatch { cut: Some(cut), sampled: Some(sampled), masked: vec![false, true], ..plain };
     let interpolation = Interpolation::Linear;
-    let a = Augmentation { channels: 2, patch: size, region: crop, interpolation, intensities: true, labels: true };
+    let (part, intensities, labels) = (PART, true, true);
+    let a = Augmentation { channels: 2, patch: size, region: crop, part, interpolation, intensities, labels };
     let mut runner = AugmentationRunner::new(gpu, &a)?;
     let (sample, session) = runner.split();
     upload_labelled(session, sample, &patch);

@@ -7,7 +7,9 @@ pub use check::{check_labelled, check_unlabelled};
 use super::Frame;
 use crate::base::{Purpose, rng};
 use crate::compute::graph::Session;
-use crate::compute::ops::augment::{Augmentation, Augmented, Change, ChannelChange, CropTransform, Interpolation};
+use crate::compute::ops::augment::{
+    Augmentation, Augmented, Change, ChannelChange, CropTransform, Interpolation, PART,
+};
 use crate::data::augment::segmentation::{Sampled, Settings};
 use crate::data::augment::{self, filter};
 use crate::data::{LabelledPatch, Patch, SampleKey};
@@ -19,6 +21,7 @@ pub fn plain(frame: &Frame) -> Augmentation {
         channels: frame.network.input_channels,
         patch: frame.patch,
         region: frame.patch,
+        part: PART,
         interpolation: Interpolation::Cubic,
         intensities: false,
         labels: false,

@@ -7,7 +7,7 @@ use crate::compute::model::Network;
 use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
 use crate::data::planning::{document::name_of, planned_spacing, spacings};
 use crate::data::{RawDataset, preprocess};
-use crate::formats::nnunet::{Configuration, Labels, PLANS, Plans, Reader, Refusal, kind_of};
+use crate::formats::nnunet::{Configuration, Labels, Plans, Reader, Refusal};
 use crate::inference::adaptation::Preparation;
 use crate::inference::architecture::network_of;
 use crate::inference::weights::{WeightFile, checkpoint_of};
@@ -192,10 +192,6 @@ impl Setup {
 
 fn read_plans(path: &Path, name: &str) -> Result<(Plans, Configuration)> {
     let plans = Plans::read(path)?;
-    if let Some(other) = kind_of(&plans.json).filter(|kind| *kind != PLANS) {
-        let remedy = "Name the plans of this data set, such as its nnUNetPlans.json; `spark3d plan` makes them";
-        return Err(Error::file(path, format!("it is {other} and no plans"), remedy));
-    }
     let remedy = match plans.configurations().contains(&name) {
         true => PLANS_REMEDY,
         false => "Name a 3D configuration with --configuration",

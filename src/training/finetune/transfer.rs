@@ -224,7 +224,7 @@ pub fn initial(parameters: &Parameters, plan: &Plan, file: Option<&WeightFile>) 
     }
     // Of other tensors of a U-Net nobody knows what they do; those of a pre-training have names of their own.
     let strange =
-        |name: &&str| name.starts_with("encoder.") || name.starts_with("decoder.") && wanted(graph::Part::Decoder);
+        |name: &String| name.starts_with("encoder.") || name.starts_with("decoder.") && wanted(graph::Part::Decoder);
     faults.extend(file.strangers(parameters).into_iter().filter(strange).map(|name| format!("{name} has no place")));
     if !faults.is_empty() {
         let shown = faults.len().min(10);

@@ -37,6 +37,8 @@ pub struct Augmentation {
     pub patch: [usize; 3],
     /// The most voxels along each axis that are uploaded for a patch.
     pub region: [usize; 3],
+    /// The most voxels of a channel's region in one buffer; a region of more lies in several.
+    pub part: usize,
     /// How values between voxels are found.
     pub interpolation: Interpolation,
     /// Whether intensities may change (all of [`ChannelChange`], and noise).
@@ -54,8 +56,8 @@ pub struct Augmented {
     pub labels: Option<TensorId>,
     augmentation: Augmentation,
     numbers: Upload,
-    /// The region of each channel.
-    regions: Vec<Upload>,
+    /// The parts of the region of each channel.
+    regions: Vec<Vec<Upload>>,
     region_labels: Option<Upload>,
     flags: Flags,
 }
@@ -129,27 +131,50 @@ shader_struct! {
 /// All three axes.
 const AXES: u32 = 7;
 
+/// The usual [`Augmentation::part`]: what every adapter binds at once, 128 MiB.
+pub const PART: usize = 1 << 25;
+/// The most parts of a region: the kernel with the most bindings has a region and its coefficients, and adapters promise eight.
+const MOST_PARTS: usize = 3;
+
 impl Augmentation {
     /// # Errors
-    /// One channel of a region, or the image of a patch, is more than the adapter binds at once.
+    /// A region is more than the adapter binds in a few parts, or the image of a patch is more than it binds at once.
     pub fn check(&self, limits: Limits) -> Result<()> {
+        let most = limits.max_binding;
+        let part = most.min(4 * self.part as u64);
+        let region = product(self.region) as u64;
+        let smaller = "a smaller augment.rotation_degrees";
         let volumes = [
-            ("the crop that is read", product(self.region), "a smaller augment.rotation_degrees"),
-            ("the image with its channels", self.channels * product(self.patch), "fewer channels"),
+            ("the crop that is read", 4 * region, MOST_PARTS as u64 * part, smaller),
+            ("the label map of the crop that is read", if self.labels { 2 * region } else { 0 }, most, smaller),
+            ("the image with its channels", 4 * (self.channels * product(self.patch)) as u64, most, "fewer channels"),
         ];
-        for (what, voxels, remedy) in volumes {
-            let bytes = voxels as u64 * 4;
-            if bytes > limits.max_binding {
-                let ([z, y, x], limit) = (self.patch, limits.max_binding);
+        for (what, bytes, most, remedy) in volumes {
+            if bytes > most {
+                let [z, y, x] = self.patch;
                 return Err(Error::device(
                     format!(
-                        "for a patch of {z} x {y} x {x}, {what} takes {bytes} bytes and the adapter binds {limit} at once"
+                        "for a patch of {z} x {y} x {x}, {what} takes {bytes} bytes, and the adapter allows {most}"
                     ),
                     format!("Choose a smaller train.patch, {remedy}, or another adapter with --device"),
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Voxels of each part of a channel's largest region.
+    fn parts(&self) -> Vec<usize> {
+        let voxels = product(self.region);
+        (0..voxels).step_by(self.part).map(|first| self.part.min(voxels - first)).collect()
+    }
+
+    /// A kernel that reads a region or its coefficients.
+    fn of_region(&self, shader: &'static str) -> Kernel {
+        match self.parts().len() {
+            1 => Kernel::new(shader),
+            parts => Kernel::new(shader).unrolled("PARTS", parts).unrolled("PART", self.part),
+        }
     }
 
     fn voxels(&self) -> usize {
@@ -187,8 +212,10 @@ impl Augmented {
         assert_eq!(image.len(), a.channels * voxels, "voxels of a region of {:?}", change.region);
         assert!(change.cut.is_some() || change.region == a.patch, "a region of {:?} is no patch", change.region);
         session.set_input(self.numbers, &numbers::bytes(a, change));
-        for (&region, channel) in self.regions.iter().zip(image.chunks_exact(voxels)) {
-            session.set_input(region, bytemuck::cast_slice(channel));
+        for (parts, channel) in self.regions.iter().zip(image.chunks_exact(voxels)) {
+            for (&part, voxels) in parts.iter().zip(channel.chunks(a.part)) {
+                session.set_input(part, bytemuck::cast_slice(voxels));
+            }
         }
         if let Some(region) = self.region_labels {
             assert_eq!(labels.len(), voxels, "labels of a region of {:?}", change.region);
@@ -222,7 +249,9 @@ impl Graph {
         let volume = |g: &mut Graph, voxels: usize| g.scratch(4 * voxels as u64);
         let uploaded = self.input(numbers::size(a));
         let numbers = uploaded.tensor();
-        let regions: Vec<Upload> = (0..a.channels).map(|_| self.image(1, a.region)).collect();
+        let parts = a.parts();
+        let region = |g: &mut Graph| parts.iter().map(|&voxels| g.input(4 * voxels as u64)).collect();
+        let regions: Vec<Vec<Upload>> = (0..a.channels).map(|_| region(self)).collect();
         // A single voxel's label fills a word.
         let region_labels = a.labels.then(|| self.input(2 * product(a.region).next_multiple_of(2) as u64));
         let outside = region_labels.map(|region| {
@@ -231,13 +260,14 @@ impl Graph {
             outside
         });
         let image = volume(self, a.channels * a.voxels());
-        for (channel, region) in regions.iter().enumerate() {
+        for (channel, parts) in regions.iter().enumerate() {
+            let inputs: Vec<TensorId> = [&uploaded].into_iter().chain(parts).map(|upload| upload.tensor()).collect();
             if !a.intensities && !a.labels {
-                self.resample(a, channel, &flags, [numbers, region.tensor()], image, true);
+                self.resample(a, channel, &flags, &inputs, image, true);
                 continue;
             }
             let x = volume(self, a.voxels());
-            self.resample(a, channel, &flags, [numbers, region.tensor()], x, false);
+            self.resample(a, channel, &flags, &inputs, x, false);
             if a.intensities {
                 self.change_intensities(a, channel, &flags, numbers, x);
             }

@@ -21,22 +21,22 @@ struct ResampleLabels {
 }
 
 impl Graph {
-    /// Cuts one channel out of its region: into its place in `y` when it is the last thing that happens, else to the beginning.
+    /// Cuts one channel out of its region, which follows the numbers in `inputs`, part by part: into its place in `y` when it is the last thing that happens, else to the beginning.
     pub(super) fn resample(
         &mut self,
         a: &Augmentation,
         channel: usize,
         flags: &Flags,
-        inputs: [TensorId; 2],
+        inputs: &[TensorId],
         y: TensorId,
         last: bool,
     ) {
         let mut outputs = vec![y];
         if a.interpolation == Interpolation::Cubic {
-            outputs.push(self.scratch(4 * product(a.region) as u64));
+            outputs.extend(a.parts().iter().map(|&voxels| self.scratch(4 * voxels as u64)));
         }
         let Flags { plain, turned, .. } = *flags;
-        self.push(Resample { a: a.clone(), channel, plain, turned, last }, &inputs, &outputs);
+        self.push(Resample { a: a.clone(), channel, plain, turned, last }, inputs, &outputs);
     }
 
     /// Cuts the label map out of its region. Labels remain -1 outside.
@@ -53,27 +53,32 @@ impl Op for Resample {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        let [numbers, region, y] = [node.inputs[0], node.inputs[1], node.outputs[0]].map(|t| r.slice(t));
+        let all = |tensors: &[TensorId]| tensors.iter().map(|&t| r.slice(t)).collect::<Vec<_>>();
+        let (inputs, outputs) = (all(&node.inputs), all(&node.outputs));
+        let ((numbers, region), (y, coefficients)) = (inputs.split_at(1), outputs.split_at(1));
+        let (plain, turned) = (self.plain, self.turned);
         let mut params = self.a.params(self.channel);
         if self.last {
             params.mirror = AXES;
             params.first = (self.channel * product(self.a.patch)) as u32;
         }
-        let (plain, turned) = (self.plain, self.turned);
-        self.a.each_voxel(r, Kernel::new("augment/copy"), &params, &[numbers, region, y], Some(plain));
+        // What is written comes after the first part of what is read.
+        let to_patch = |r: &mut Recorder, shader, from: &[Slice], flag| {
+            let bindings = [numbers, &from[..1], y, &from[1..]].concat();
+            self.a.each_voxel(r, self.a.of_region(shader), &params, &bindings, Some(flag));
+        };
+        to_patch(r, "augment/copy", region, plain);
         if self.a.interpolation == Interpolation::Linear {
-            return self.a.each_voxel(r, Kernel::new("augment/linear"), &params, &[numbers, region, y], Some(turned));
+            return to_patch(r, "augment/linear", region, turned);
         }
-        let coefficients = r.slice(node.outputs[1]);
+        let bindings = [numbers, &region[..1], &coefficients[..1], &region[1..], &coefficients[1..]].concat();
         for axis in 0..3 {
-            let kernel = Kernel::new("augment/prefilter").flag("FIRST", axis == 0);
-            let from = if axis == 0 { region } else { r.dummy() };
+            let kernel = self.a.of_region("augment/prefilter").flag("FIRST", axis == 0);
             let lines = (0..3).filter(|&a| a != axis).map(|a| self.a.region[a]).product();
             let workgroups = r.when(turned, lines, 64);
-            let params = super::Params { axis: axis as u32, ..params };
-            r.dispatch(kernel, &params, &[numbers, from, coefficients], workgroups, 0.0, 0.0);
+            r.dispatch(kernel, &super::Params { axis: axis as u32, ..params }, &bindings, workgroups, 0.0, 0.0);
         }
-        self.a.each_voxel(r, Kernel::new("augment/cubic"), &params, &[numbers, coefficients, y], Some(turned));
+        to_patch(r, "augment/cubic", coefficients, turned);
     }
 }
 
