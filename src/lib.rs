@@ -41,18 +41,23 @@
 //! `src/tasks/pretexts/simmim.rs` is a short example of a task that hides blocks, `models_genesis.rs` of one that sees the whole patch.
 //!
 //! 1. A struct whose fields are the plan's tables of the task, with serde defaults. It implements
-//!    [`Tables`](tasks::pretexts::Tables): key, name, tables, presets.
+//!    [`Tables`](tasks::pretexts::Tables): key, name, tables, presets. The key has `_`, names of presets have `-`; `preset` gives the
+//!    settings of a preset, small ones where it is `tiny`.
 //! 2. A pretext that hides blocks and fills them in implements
 //!    [`MaskedModelling`](tasks::pretexts::masked_modelling::MaskedModelling): the network, the loss and the settings of the blocks. All
 //!    else follows. Any other pretext implements the traits of the next point itself.
 //! 3. [`Pretext`](tasks::pretexts::Pretext): `check` refuses settings that make no sense; `patch_settings` says how patches are read.
 //!    [`Task`](tasks::task::Task): `build` returns the graph for training or validation with a
 //!    [`Binding`](tasks::task::Binding), which holds the handles, feeds samples, measures what a validation wants to know, and draws
-//!    its picture.
+//!    its picture. The methods of [`Graph`](compute::graph::Graph) are the operators. What becomes of an input before the network
+//!    sees it is [`Graph::augment`](compute::graph::Graph::augment): turns, noise, blur, lower resolution and more, all off unless
+//!    the uploaded numbers say otherwise; a target that differs from the input is augmented by itself and uploaded as well.
+//!    Losses are sums over voxels, of which `loss_weight` makes a mean.
 //! 4. Random numbers come from [`base::random::rng`] of the sample's key (seed, step, index) and a
 //!    [`Purpose`](base::random::Purpose) of the task's own, and from nothing else: that is what makes runs resumable bit for bit.
 //! 5. A test: the loss against a computation by hand, and a training that lowers it (`tests/simmim.rs`; the network alone is
-//!    [`compute::model::predictor`]). `tests/support/mod.rs` lists the pretexts that the tests of all pretexts go through.
+//!    [`compute::model::predictor`]). `tests/support/mod.rs` lists the pretexts that the tests of all pretexts go through. The
+//!    README has a table of pretexts for users.
 //!
 //! Presets may be none. The command line, checkpoints, resuming, experiments, memory planning and `--dry-run` need no change.
 //!
@@ -64,16 +69,21 @@
 //! 1. `use super::prelude::*` brings what an operator is written with. A method of [`Graph`](compute::graph::Graph) checks shapes,
 //!    makes the output tensors (`feature_like` that of another's shape) and pushes a node.
 //! 2. [`Op`](compute::graph::Op): `record` goes through the segments of tensors of one shape with `aligned` of `segments.rs`, and
-//!    appends a dispatch for each by `each_voxel`, or by `each_chunk` for a reduction, with its operations and bytes for profiles;
+//!    appends a dispatch for each by `each_voxel`, or by `each_chunk` for a reduction, with its operations and bytes for profiles
+//!    (between tensors of different shapes, `Pair` of `pair.rs` does so: `avg_pool3d.rs`);
 //!    `backward` appends the nodes of the gradient: `Graph::gradient` is that of an output, `Graph::saved` what the forward pass
-//!    made, `Graph::gradient_target` says where to write and whether to add. An operator without a gradient must say so.
-//! 3. The shader writes zeros to the channels that fill up the last channel group, unless f(0) = 0 does; cases look there.
+//!    made, `Graph::gradient_target` says where to write and whether to add; nothing else need be asked, as `backward` is called
+//!    where an input has a gradient (of several inputs, `needs_gradient` tells which). An operator without a gradient must say so.
+//! 3. Binding 0 is the uniform, binding 1 the mask where the shader imports `space`, and the tensors follow. A voxel of a hidden block
+//!    reads as zero, counts as zero, and gets no gradient. Branches on the uniform go through `is_set`. The shader writes zeros to the channels that fill up the last channel group, unless f(0) = 0 does; cases look there.
 //!    `#import NAME` takes in `shaders/shared/NAME.wgsl`, of which `exists` tells those channels from the others, and
-//!    `#import element` the type `Feature` of the graph's precision.
-//! 4. The uniform is declared with `shader_struct!`, which brings the test that compares it with naga's layout.
+//!    `#import element` the type `Feature` of the graph's precision. `cargo test --release --test shaders` tells whether
+//!    all shaders are valid, without a device; `read`, `write` and other words of WGSL are no names of functions.
+//! 4. The uniform is declared with `shader_struct!`, which lists its shaders and brings the test that compares it with naga's layout.
 //! 5. The reference is plain loops over `f64`. A case is a small graph around the operator: `SimpleCase` makes one of an operator
 //!    with one input and one output, `Case::new` any other; `roundings` says how often a value is rounded to 16 bits on its way to
-//!    a result. Add the operator to `ops/mod.rs` and its cases to [`compute::ops::cases`], which
+//!    a result. Inputs must be what features of 16 bits can hold (`stored` rounds them so), and in block-sparse cases the expected
+//!    values and the gradient that comes in are multiplied by the mask of their own tensor. Add the operator to `ops/mod.rs` and its cases to [`compute::ops::cases`], which
 //!    `cargo test --release --test ops every_operator`, `spark3d doctor` and `spark3d bench` share.
 //!
 //! `src/compute/ops/elementwise.rs` is a short example with gradients, `densify.rs` has block-sparse cases, and `masked_l2.rs` is a

@@ -150,10 +150,26 @@ fn steps_of_every_task_and_mode_are_timed() {
     }
     let refused =
         |set: &str| support::refused(&mut spark3d(&["bench", "--only", "step", "--preset", "tiny", "--set", set]), 2);
-    for pretext in ["voco", "volume_fusion", "models_genesis"] {
+    for (pretext, _) in support::PRETEXTS.iter().filter(|pretext| pretext.0 != "mae") {
         let said = refused(&format!("pretext={pretext}"));
         assert!(said.contains("bench times masked autoencoders and segmentations, not"), "{said}");
     }
+}
+
+/// Zarr reads a chunk that is not there as zeros.
+#[test]
+fn a_store_with_lost_files_is_not_trained_on() {
+    let place = Place::new();
+    place.store();
+    let case = std::fs::read_dir(place.path("store/cases")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_dir_all(case.join("c")).unwrap();
+    let said = place.refused(&[&["pretrain", "store", "-o", "run"][..], &small(&["train.steps=1"])].concat(), 1);
+    let name = case.file_name().unwrap().to_str().unwrap();
+    assert!(
+        said.contains(name) && said.contains("1 of its 4 scans are missing") && said.contains("preprocess"),
+        "{said}"
+    );
+    assert!(!place.path("run/metrics.jsonl").exists());
 }
 
 #[test]

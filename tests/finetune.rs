@@ -4,8 +4,10 @@
 mod support;
 
 use serde_json::{Value, json};
+use spark3d::base::volume::Volume;
 use spark3d::compute::graph::Precision;
-use spark3d::formats::nifti::read_labels;
+use spark3d::formats::affine::IDENTITY;
+use spark3d::formats::nifti::{self, read_labels};
 use spark3d::inference::weights::checkpoint::{self, Checkpoint};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -154,6 +156,38 @@ fn from_a_pretrained_encoder_to_scores() {
     let labels = read_labels(&maps[0]).unwrap().volume;
     assert_eq!(labels.data, read_labels(&maps[1]).unwrap().volume.data);
     assert_eq!(labels.shape, BALLS);
+}
+
+/// Two voxel sizes in one data set, and no case is resampled: neither for the training nor for predictions.
+#[test]
+fn cases_keep_their_own_voxels_where_asked_for() {
+    let place = Place::plain(1);
+    place.pretrained();
+    for name in ["imagesTr/case0_0000", "labelsTr/case0"] {
+        let path = place.path(&format!("data/{name}.nii.gz"));
+        let Volume { shape, data, .. } = nifti::read(&path).unwrap().volume;
+        let mut affine = IDENTITY;
+        (0..3).for_each(|a| affine[a][a] = 2.0);
+        nifti::write_grid(&path, &Volume::new(shape, [2.0; 3], data), &affine).unwrap();
+    }
+    place.finetune(&["--from", "mae", "--like", "no-resample", "--length", "2", "-o", "run"]);
+    let read = |name: &str| std::fs::read_to_string(place.path(name)).unwrap();
+    let plans: Value = serde_json::from_str(&read("run/plans.json")).unwrap();
+    let configuration = &plans["configurations"]["3d_fullres"];
+    for what in ["data", "seg", "probabilities"] {
+        assert_eq!(configuration[format!("resampling_fn_{what}")], "no_resampling_hack");
+    }
+    let case = |n: usize| {
+        let group = read(&format!("run/prepared/cases/case{n}/zarr.json"));
+        serde_json::from_str::<Value>(&group).unwrap()["attributes"]["case"]["grid"]["prepared"].clone()
+    };
+    assert_eq!((case(0), case(1)), (json!(BALLS), json!(BALLS)));
+    assert_eq!(read_labels(&place.path("run/fold_0/validation/case0.nii.gz")).unwrap().volume.shape, BALLS);
+    // A case whose files got lost is prepared again, which is said.
+    std::fs::remove_dir_all(place.path("run/prepared/cases/case1/image/c")).unwrap();
+    std::fs::remove_dir_all(place.path("run/fold_0")).unwrap();
+    let told = place.finetune(&["--from", "mae", "--like", "no-resample", "--length", "2", "-o", "run"]);
+    assert!(told.contains("files of case case1 are missing; it is prepared again"), "{told}");
 }
 
 #[test]

@@ -82,6 +82,7 @@ fn results(folder: &Path) -> Value {
 fn everything(place: &Place, precisions: &[&str]) -> Map<String, Value> {
     let mut found = Map::new();
     for precision in precisions {
+        // Those that there were when the fixture was made.
         for pretext in ["mae", "models_genesis", "volume_fusion", "voco"] {
             let name = format!("{pretext} {precision}");
             let sizes: &[&str] = match pretext {

@@ -608,6 +608,35 @@ fn full_disks_and_closed_pipes_are_errors() {
     assert!(text(&done.stdout).contains("1 left out: notes.txt (its name"), "{}", text(&done.stdout));
 }
 
+/// The next scan would meet the same disk: it is not computed in vain, and the same command goes on.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_stops_a_run_that_then_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    made_model(&path("model"), 1);
+    for (n, name) in ["a", "b", "c"].iter().enumerate() {
+        made_scan(&path(&format!("scans/{name}.nii.gz")), n as u64);
+    }
+    let [model, scans, out] = ["model", "scans", "full/out"].map(|name| path(name).display().to_string());
+    let arguments = ["predict", "--no-mirror", "--step-size", "1", "-m", &model, "-i", &scans, "-o", &out];
+    let command = support::quoted(&support::spark3d(&arguments));
+    // Room for the folder and a file that fills it.
+    let full = path("full").display().to_string();
+    let script = format!(
+        "dd if=/dev/zero of='{full}/filling' bs=4k count=64 2>/dev/null
+        {command} >&2; code=$?
+        [ $code = 1 ] || {{ echo \"code $code on a full disk\"; exit 1; }}
+        mount -o remount,size=64m '{full}' && {command} && ls '{full}/out'"
+    );
+    let Some(done) = support::on_a_small_disk(&path("full"), "64k", &script) else { return };
+    let (said, shown) = (text(&done.stderr), text(&done.stdout));
+    assert!(done.status.success(), "{said}{shown}");
+    assert!(said.contains("the disk is full") && said.contains("give the same command again"), "{said}");
+    assert!(!said.contains("b: ") && !said.contains("panicked"), "{said}");
+    assert!(["a.nii.gz", "b.nii.gz", "c.nii.gz"].iter().all(|name| shown.contains(name)), "{shown}");
+}
+
 /// Networks with other layers than those that nnU-Net plans, and scans that PyTorch resamples: `make.py` of the fixture has the list.
 #[test]
 fn networks_with_other_layers_agree_with_nnunet() {

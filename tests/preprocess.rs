@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
-use support::{spark3d, text};
+use support::{on_a_small_disk, quoted, spark3d, text};
 
 /// 30 bundled brains of 2 mm.
 fn scans() -> PathBuf {
@@ -160,37 +160,16 @@ fn the_last_line_says_what_was_seen_used_and_left_out() {
 fn a_full_disk_stops_a_run_and_a_larger_one_resumes_it() {
     let folder = tempfile::tempdir().unwrap();
     let (one, full, copy) = (folder.path().join("one"), folder.path().join("full"), folder.path().join("copy"));
-    std::fs::create_dir(&full).unwrap();
     succeeded(&run(&one, &[]));
-    let command = preprocess(&full.join("store"), &[]);
-    let words: Vec<String> = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args())
-        .map(|word| format!("'{}'", word.to_string_lossy()))
-        .collect();
-    let command = words.join(" ");
+    let command = quoted(&preprocess(&full.join("store"), &[]));
     let script = format!(
-        "mount -t tmpfs -o size=1m tmpfs '{full}' || exit 77
-        {command} >&2; code=$?
+        "{command} >&2; code=$?
         [ $code = 1 ] || {{ echo \"code $code on a full disk\"; exit 1; }}
         mount -o remount,size=64m '{full}' && {command} >&2 && cp -a '{full}/store' '{copy}'",
         full = full.display(),
         copy = copy.display(),
     );
-    let done = Command::new("unshare").args(["--map-root-user", "--mount", "sh", "-c", &script]).output();
-    let done = match done {
-        // 77: the mount was refused.
-        Ok(done)
-            if done.status.code() != Some(77) && !String::from_utf8_lossy(&done.stderr).starts_with("unshare:") =>
-        {
-            done
-        }
-        other => {
-            let why = other.map_or_else(|e| e.to_string(), |o| String::from_utf8_lossy(&o.stderr).into_owned());
-            println!("skipped: no small file system can be mounted here ({})", why.trim());
-            return;
-        }
-    };
+    let Some(done) = on_a_small_disk(&full, "1m", &script) else { return };
     let said = String::from_utf8_lossy(&done.stderr);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stdout));
     assert!(said.contains("full/store: the disk is full") && said.contains("give the same command again"), "{said}");

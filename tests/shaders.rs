@@ -7,8 +7,10 @@ use spark3d::compute::device::shaders::source;
 use spark3d::compute::device::{AdapterFacts, KernelTable};
 use spark3d::compute::graph::plan::{Limits, plan};
 use spark3d::compute::graph::{Graph, Parameters, Recorder, VoxelLayout};
+use spark3d::compute::ops::augment::{Augmentation, Interpolation};
 use spark3d::compute::ops::{Bias, Geometry, cases};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 /// What adapters tell of themselves, one for each class of them.
 fn adapters() -> Vec<AdapterFacts> {
@@ -164,6 +166,16 @@ fn naga_accepts_every_shader() {
             let kernel = Kernel { precision, ..Kernel::new(name) };
             found.insert(kernel.module_key(), kernel);
         }
+        // A crop in one, two and three buffers.
+        for (part, interpolation) in
+            [Interpolation::Cubic, Interpolation::Linear].into_iter().flat_map(|i| [(64, i), (32, i), (24, i)])
+        {
+            let (patch, region, intensities) = ([4; 3], [4; 3], false);
+            let a = Augmentation { channels: 1, patch, region, part, interpolation, intensities, labels: false };
+            let mut graph = Graph::new(Parameters::default(), precision);
+            graph.augment(&a);
+            kernels(&graph, &adapters()[0], &mut found);
+        }
         for facts in adapters() {
             for case in cases::cases_in(precision) {
                 kernels(&case.graph(), &facts, &mut found);
@@ -197,9 +209,31 @@ fn naga_accepts_every_kernel_of_a_convolution_that_an_adapter_may_choose() {
     assert!(failures.is_empty(), "{}", failures.join("\n"));
 }
 
+/// A shader whose uniform no list names would be read in another layout without a word.
+#[test]
+fn every_uniform_is_compared_with_its_struct() {
+    fn sources(path: &Path) -> String {
+        match std::fs::read_dir(path) {
+            Ok(entries) => entries.map(|entry| sources(&entry.unwrap().path())).collect(),
+            Err(_) => std::fs::read_to_string(path).unwrap(),
+        }
+    }
+    let text = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/compute"));
+    let lists = text
+        .split("shader_struct! {")
+        .skip(1)
+        .filter_map(|block| Some(block.split_once(" of [")?.1.split_once(']')?.0));
+    let listed: BTreeSet<&str> = lists.flat_map(|list| list.split('"').skip(1).step_by(2)).collect();
+    let missing: Vec<&str> = names()
+        .into_iter()
+        .filter(|name| source(&Kernel::new(name)).contains("var<uniform> params") && !listed.contains(name))
+        .collect();
+    assert!(listed.len() > 40 && missing.is_empty(), "no shader_struct! lists {missing:?}");
+}
+
 /// Every shader by its path below `shaders/`, without the ending. The folder `shared` holds what they import.
 fn names() -> Vec<&'static str> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
     let stem = |path: std::path::PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let entries = |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
     let folders = entries(root).filter(|folder| !folder.ends_with("shared"));

@@ -1,6 +1,8 @@
 //! One error type. A variant carries facts (file, cause, value, limit) and the remedy; `main` alone prints it and picks
 //! the exit code.
 
+use super::placeholder;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What a fallible function of the program gives.
@@ -70,6 +72,9 @@ pub enum Error {
     },
 }
 
+/// What the system says where there is no space left.
+pub(crate) const FULL: [ErrorKind; 2] = [ErrorKind::StorageFull, ErrorKind::QuotaExceeded];
+
 impl Error {
     /// An [`Error::File`].
     pub fn file(path: impl AsRef<Path>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
@@ -83,10 +88,18 @@ impl Error {
     pub fn device(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Error::Device { what: what.into(), remedy: remedy.into() }
     }
-    /// Adapter for `map_err` on I/O results: `fs::write(p, d).map_err(Error::io("write", p))`.
+    /// Adapter for `map_err` on I/O results: `fs::write(p, d).map_err(Error::io("write", p))`. A link that leads nowhere is named
+    /// as such.
     pub fn io(action: &'static str, path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::Io { action, path, source }
+        move |source| match placeholder::of_link(&path).filter(|_| source.kind() == ErrorKind::NotFound) {
+            Some((cause, remedy)) => Error::file(path, cause, remedy),
+            None => Error::Io { action, path, source },
+        }
+    }
+    /// Whether there is no space left: whatever is written next meets the same disk.
+    pub fn is_of_a_full_disk(&self) -> bool {
+        matches!(self, Error::Io { source, .. } if FULL.contains(&source.kind()))
     }
     /// Exit code of the process, as the command line documents it.
     pub fn exit_code(&self) -> i32 {

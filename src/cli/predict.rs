@@ -47,7 +47,10 @@ impl Predict {
         let list: Vec<String> = summary.failed.iter().map(|(id, error)| format!("  {id}: {error}")).collect();
         Err(Error::plan(
             format!("{} of the scans could not be predicted:\n{}", list.len(), list.join("\n")),
-            "The others are done; the same command tries these again",
+            match summary.written.len() + summary.skipped {
+                0 => "The same command tries them again",
+                _ => "The others are done; the same command tries these again",
+            },
         ))
     }
 }

@@ -5,10 +5,13 @@ pub const NIFTI: [&str; 4] = [".nii.gz", ".nii", ".hdr.gz", ".hdr"];
 
 /// The name without an ending of NIfTI, in capitals or not; none for other files.
 pub fn stem(name: &str) -> Option<&str> {
-    NIFTI.iter().find_map(|ending| {
-        let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
-        end.eq_ignore_ascii_case(ending).then_some(stem)
-    })
+    NIFTI.iter().find_map(|ending| without_ending(name, ending))
+}
+
+/// `name` without this ending, whatever the case of its letters.
+pub fn without_ending<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
+    let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
+    end.eq_ignore_ascii_case(ending).then_some(stem)
 }
 
 #[cfg(test)]

@@ -13,6 +13,5 @@ mod little_endian;
 pub mod nifti;
 pub mod nnunet;
 pub mod npz;
-mod placeholder;
 pub mod torch;
 pub mod volumes;

@@ -9,7 +9,7 @@
 //! warns: see [`Header::doubts`].
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind, Read};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use ndarray::{ArrayView3, ShapeBuilder};
@@ -17,11 +17,11 @@ use nifti::writer::WriterOptions;
 use nifti::{DataElement, NiftiError, NiftiHeader};
 
 use super::affine::{self, Affine, Orientation};
+use super::endings::without_ending;
 use super::gzip::Members;
 use super::header::{Element, HEADER_BYTES, Header, mm};
-use super::placeholder;
 use crate::base::atomic::PREFIX;
-use crate::base::{Error, Result, Volume};
+use crate::base::{Error, Result, Volume, placeholder};
 
 /// Deflate packs at most 1032 bytes into one.
 const MAX_GZIP_RATIO: u64 = 1032;
@@ -113,12 +113,6 @@ impl Geometry {
     pub fn is_label_map(&self) -> bool {
         self.header.is_label_map()
     }
-}
-
-/// `name` without this ending, whatever the case of its letters.
-pub fn without_ending<'a>(name: &'a str, ending: &str) -> Option<&'a str> {
-    let (stem, end) = name.split_at_checked(name.len().checked_sub(ending.len())?)?;
-    end.eq_ignore_ascii_case(ending).then_some(stem)
 }
 
 /// Reads the header alone: cheap, and refuses whatever [`read`] would refuse without looking at voxels.
@@ -270,6 +264,11 @@ fn write_raw<T: Value>(path: &Path, data: &[T], dims: [usize; 3], mut header: Ni
     // The crate passes over what the last piece of an uncompressed file meets.
     let (bytes, whole) = (file.as_file().metadata().map_err(Error::io("read", path))?.len(), size_of_val(data) as u64);
     if suffix == ".nii" && bytes < whole + HEADER_BYTES as u64 {
+        let mut file = file.as_file();
+        let again = file.seek(SeekFrom::End(0)).and_then(|_| file.write_all(&[0; 1 << 16]));
+        if let Some(error) = again.err().map(Error::io("write", path)).filter(Error::is_of_a_full_disk) {
+            return Err(error);
+        }
         let cause = format!("only {bytes} bytes of it could be written, and its voxels alone are {whole}");
         return Err(Error::file(path, cause, "Check the disk's free space"));
     }
@@ -338,10 +337,7 @@ pub(super) fn finish(stream: &mut dyn Read, path: &Path) -> Result<()> {
 
 /// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
 fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
-    let file = File::open(path).map_err(|e| match placeholder::of_link(path) {
-        Some((cause, remedy)) if e.kind() == ErrorKind::NotFound => Error::file(path, cause, remedy),
-        _ => Error::io("read", path)(e),
-    })?;
+    let file = File::open(path).map_err(Error::io("read", path))?;
     let mut file = BufReader::with_capacity(1 << 18, file);
     let start = file.fill_buf().map_err(|e| match e.kind() {
         ErrorKind::IsADirectory => Error::file(path, "it is a folder", "Give the file that holds the scan"),
@@ -350,9 +346,7 @@ fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
     if start.is_empty() {
         return Err(Error::file(path, "it is empty (0 bytes)", REMEDY));
     }
-    if let Some((cause, remedy)) = placeholder::of_content(start) {
-        return Err(Error::file(path, cause, remedy));
-    }
+    placeholder::refuse(path, start)?;
     let compressed = start.starts_with(&[0x1f, 0x8b]);
     Ok((if compressed { Box::new(Members::new(file, path)) } else { Box::new(file) }, compressed))
 }

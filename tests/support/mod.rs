@@ -83,6 +83,29 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Runs a shell script whose folder `full` is a file system of its own of this size; it may be made larger by
+/// `mount -o remount,size=64m`. None, with a printed reason, where none can be mounted.
+#[cfg(target_os = "linux")]
+pub fn on_a_small_disk(full: &Path, size: &str, script: &str) -> Option<Output> {
+    std::fs::create_dir_all(full).unwrap();
+    // 77: the mount was refused.
+    let script = format!("mount -t tmpfs -o size={size} tmpfs '{}' || exit 77\n{script}", full.display());
+    let done = Command::new("unshare").args(["--map-root-user", "--mount", "sh", "-c", &script]).output();
+    let why = match done {
+        Ok(done) if done.status.code() != Some(77) && !text(&done.stderr).starts_with("unshare:") => return Some(done),
+        Ok(done) => text(&done.stderr),
+        Err(error) => error.to_string(),
+    };
+    println!("skipped: no small file system can be mounted here ({})", why.trim());
+    None
+}
+
+/// A command as a line of a shell script.
+pub fn quoted(command: &Command) -> String {
+    let words = [command.get_program()].into_iter().chain(command.get_args());
+    words.map(|word| format!("'{}'", word.to_string_lossy())).collect::<Vec<_>>().join(" ")
+}
+
 /// Runs a command that must succeed; returns stdout and stderr.
 pub fn done(command: &mut Command) -> (String, String) {
     let done = command.output().unwrap();

@@ -20,6 +20,17 @@ const STAGING: u64 = 64 << 20;
 /// Timestamps in one query set (WebGPU's limit is 4096).
 const TIMED_DISPATCHES: usize = 1024;
 
+/// What the device reported first.
+struct Failure {
+    what: String,
+    remedy: &'static str,
+}
+
+const AGAIN: &str = "Run the same command again: it goes on from the last checkpoint. If it comes back, lower --memory or choose \
+                     another adapter with --device";
+/// Of what was asked for in a way that no adapter allows, such as a shader that is not valid.
+const REPORT: &str = "This is a defect of the program: report it, with what `spark3d doctor` prints";
+
 /// An open device.
 pub struct Gpu {
     device: wgpu::Device,
@@ -29,7 +40,7 @@ pub struct Gpu {
     checked: bool,
     modules: Mutex<HashMap<String, wgpu::ShaderModule>>,
     pipelines: Mutex<HashMap<String, wgpu::ComputePipeline>>,
-    failure: Arc<Mutex<Option<String>>>,
+    failure: Arc<Mutex<Option<Failure>>>,
     allocated: AtomicU64,
     kernels: Mutex<KernelTable>,
 }
@@ -84,11 +95,14 @@ impl Gpu {
         let failure = Arc::new(Mutex::new(None));
         let slot = failure.clone();
         device.set_device_lost_callback(move |_, message| {
-            *slot.lock().unwrap_or_else(|e| e.into_inner()) = Some(format!("device lost: {message}"));
+            *slot.lock().unwrap_or_else(|e| e.into_inner()) =
+                Some(Failure { what: format!("device lost: {message}"), remedy: AGAIN });
         });
         let slot = failure.clone();
         device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| {
-            slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(|| error.to_string());
+            let remedy = if matches!(error, wgpu::Error::Validation { .. }) { REPORT } else { AGAIN };
+            let failed = || Failure { what: error.to_string(), remedy };
+            slot.lock().unwrap_or_else(|e| e.into_inner()).get_or_insert_with(failed);
         }));
         let facts = adapter::facts(index, &adapter);
         Ok(Self {
@@ -155,13 +169,11 @@ impl Gpu {
     }
 
     fn check(&self) -> Result<()> {
-        match self.failure.lock().unwrap_or_else(|e| e.into_inner()).clone() {
+        match &*self.failure.lock().unwrap_or_else(|e| e.into_inner()) {
             None => Ok(()),
-            Some(what) => Err(Error::device(
-                format!("{} failed: {what}", self.facts.name),
-                "Run the same command again: it goes on from the last checkpoint. If it comes back, lower --memory or \
-                 choose another adapter with --device",
-            )),
+            Some(Failure { what, remedy }) => {
+                Err(Error::device(format!("{} failed: {what}", self.facts.name), *remedy))
+            }
         }
     }
 

@@ -38,14 +38,6 @@ fn geometries(raw: &RawDataset, reorient: bool) -> Result<Vec<([f64; 3], [usize;
     raw.cases.iter().map(of).collect()
 }
 
-/// Voxel edge lengths in mm (z, y, x) of each case, in canonical axes or in the order of its file.
-///
-/// # Errors
-/// A header cannot be read.
-pub fn spacings(raw: &RawDataset, reorient: bool) -> Result<Vec<(String, [f64; 3])>> {
-    Ok(raw.ids().into_iter().zip(geometries(raw, reorient)?.into_iter().map(|g| g.0)).collect())
-}
-
 /// The voxel size (z, y, x) that nnU-Net plans for a data set: the median, finer along a thick axis. Only headers are read, so that
 /// shapes, by which an axis is thick, are those before cropping.
 ///

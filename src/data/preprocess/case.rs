@@ -158,6 +158,9 @@ fn check(images: &Images, labels: Option<&[i16]>, configuration: &Configuration)
 }
 
 fn target_shape(cropped: [usize; 3], spacing: [f64; 3], configuration: &Configuration) -> Result<[usize; 3]> {
+    if configuration.data.function == Interpolation::None {
+        return Ok(cropped);
+    }
     let to = configuration.spacing;
     let estimate: f64 = (0..3).map(|a| cropped[a] as f64 * (spacing[a] / to[a])).product::<f64>()
         * configuration.normalization.len() as f64;
@@ -184,6 +187,8 @@ pub fn interpolation(how: &Resampling, current: [f64; 3], new: [f64; 3]) -> Resu
         Interpolation::Splines { order, order_z } => (named(order)?, named(order_z)?),
         Interpolation::Torch { linear_z: true } => (Order::TorchLinear, Order::TorchLinear),
         Interpolation::Torch { linear_z: false } => (Order::TorchLinear, Order::TorchNearest),
+        // To the voxels that are there already, this changes nothing.
+        Interpolation::None => return Ok((Order::Nearest, None)),
     };
     let axis = resample::separate_axis(how.force_separate_z, how.anisotropy, current, new);
     Ok((order, axis.map(|axis| (axis, along))))

@@ -243,7 +243,7 @@ impl Content {
         let first = first.map(|r| format!("; the first, {}: {}", r.source.display(), r.reason));
         let cause = format!("none of its {} scans can be used{}", scans.len(), first.unwrap_or_default());
         let input = inputs.first().map_or(Path::new("the input"), PathBuf::as_path);
-        Err(Error::file(input, cause, "Change the limits named in the reasons, or give other scans"))
+        Err(Error::file(input, cause, "See to what the reasons name, or give other scans"))
     }
 
     /// Of a run that prepared so many of these scans.
@@ -353,12 +353,11 @@ fn prepare((scan, id): (&Scan, &str), store: &Path, settings: &Settings, budget:
 fn read(path: &Path, settings: &Settings, budget: &Budget) -> Result<Result<(Preprocessed, Before), (Reason, String)>> {
     let geometry = nifti::geometry(path)?;
     let before = Before { shape: geometry.shape(), spacing: geometry.spacing() };
-    if let Some((kind, mut reason)) = screen::reason(geometry.file_bytes, before.shape, before.spacing, settings) {
-        if let Some(unit) = geometry.unit().filter(|_| matches!(kind, Reason::Spacing | Reason::FieldOfView)) {
-            reason +=
-                &format!("; its header gives lengths in {unit}: correct its xyzt_units if they are in millimetres");
-        }
-        return Ok(Err((kind, reason)));
+    if let Some((kind, reason)) = screen::reason(geometry.file_bytes, before.shape, before.spacing, settings) {
+        let unit = geometry.unit().filter(|_| matches!(kind, Reason::Spacing | Reason::FieldOfView));
+        let why =
+            |unit| format!("its header gives lengths in {unit}: correct its xyzt_units if they are in millimetres");
+        return Ok(Err((kind, unit.map_or(reason.clone(), |unit| format!("{}; as it is, {reason}", why(unit))))));
     }
     if let Some(reason) = screen::sheared(geometry.shear()) {
         return Ok(Err(reason));

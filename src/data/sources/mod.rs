@@ -11,7 +11,7 @@ pub mod raw;
 
 pub use cases::{Cases, cases_of};
 pub(in crate::data) use names::hash;
-pub use raw::{RawCase, RawDataset};
+pub use raw::{RawCase, RawDataset, scans};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,7 +19,8 @@ use std::path::{Path, PathBuf};
 
 use crate::base::{Error, Result};
 use crate::data::store;
-use crate::formats::nifti::{self, without_ending};
+use crate::formats::endings::without_ending;
+use crate::formats::nifti;
 
 /// A scan that may be worth preparing.
 #[derive(Clone, Debug, PartialEq, Eq)]

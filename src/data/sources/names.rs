@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::modality;
 use super::raw::channel_of;
-use crate::formats::nifti::without_ending;
+use crate::formats::endings::without_ending;
 
 /// The longest name. File systems take 255 bytes, and others add to names.
 const LONGEST: usize = 200;

@@ -229,7 +229,10 @@ impl<'a> Found<'a> {
 }
 
 /// The NIfTI files of a folder by their names without ending. Of two with one name, that of the data set's `ending` counts.
-fn scans(folder: &Path, ending: &str, left_out: &mut Vec<(PathBuf, String)>) -> Result<BTreeMap<String, PathBuf>> {
+///
+/// # Errors
+/// The folder cannot be read, or a name is there twice with that ending, or twice without it.
+pub fn scans(folder: &Path, ending: &str, left_out: &mut Vec<(PathBuf, String)>) -> Result<BTreeMap<String, PathBuf>> {
     let entries = std::fs::read_dir(folder).and_then(|entries| entries.collect::<std::io::Result<Vec<_>>>());
     let mut paths: Vec<PathBuf> = entries.map_err(Error::io("read", folder))?.into_iter().map(|e| e.path()).collect();
     paths.sort();

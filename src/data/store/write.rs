@@ -11,6 +11,7 @@ use serde_json::json;
 use super::case::Case;
 use super::settings::Dtype;
 use super::zarr::{self, Layout};
+use crate::base::error::FULL;
 use crate::base::{Error, Result, Volume};
 use crate::formats::affine::Affine;
 
@@ -109,19 +110,17 @@ fn failed(target: &Path, error: &(dyn std::error::Error + 'static)) -> Error {
     Error::file(target, cause, "Check the disk and the folder's permissions, and run the command again")
 }
 
-const FULL: [io::ErrorKind; 2] = [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded];
-
-/// Does what a run does that writes into the store in `folder`; where the disk is full, its error says what to do about it.
+/// Does what a run does that writes into `folder`; where the disk is full, its error says what to do about it.
 ///
 /// # Errors
 /// Those of `run`.
 pub fn with_remedy<T>(folder: &Path, run: impl FnOnce() -> Result<T>) -> Result<T> {
-    run().map_err(|error| match &error {
-        Error::Io { source, .. } if FULL.contains(&source.kind()) => {
+    run().map_err(|error| match error.is_of_a_full_disk() {
+        true => {
             let remedy = "Free some space there and give the same command again: it goes on where it stopped";
             Error::file(folder, format!("the disk is full ({error})"), remedy)
         }
-        _ => error,
+        false => error,
     })
 }
 

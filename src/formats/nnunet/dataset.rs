@@ -113,7 +113,7 @@ impl Dataset {
         let file_ending = match json.get("file_ending") {
             None | Some(Value::Null) => ".nii.gz".to_string(),
             Some(Value::String(ending)) if ending.starts_with('.') => ending.clone(),
-            Some(Value::String(ending)) if !ending.is_empty() => {
+            Some(Value::String(ending)) if ["nii.gz", "nii", "hdr", "img"].contains(&&ending[..]) => {
                 return Err(format!("file_ending is \"{ending}\" and lacks its dot: \".{ending}\""));
             }
             Some(other) => return Err(format!("file_ending is {other} and not an ending such as \".nii.gz\"")),
@@ -151,7 +151,9 @@ pub fn swapped(labels: &Value) -> Option<Value> {
         Value::Object(given) => given.iter().map(|(key, value)| entry((key.parse().ok()?, value))).collect(),
         _ => None,
     };
-    entries.filter(|entries| !entries.is_empty()).map(Value::Object)
+    // Of two numbers with one name, one would get lost.
+    let all = labels.as_object().map(Map::len).or(labels.as_array().map(Vec::len));
+    entries.filter(|entries| !entries.is_empty() && Some(entries.len()) == all).map(Value::Object)
 }
 
 /// `channel_names` as they must be, where they are a list or a name's number.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, placeholder};
 
 /// Reads a JSON file. The byte order mark that some editors put first is passed over; NaN and Infinity, which Python writes and
 /// JSON does not have, are read as null.
@@ -13,6 +13,7 @@ use crate::base::{Error, Result};
 /// The file is missing, unreadable, not UTF-8 or not JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
+    placeholder::refuse(path, &bytes)?;
     let text = utf8(&bytes).map_err(|(cause, remedy)| Error::file(path, cause, remedy))?;
     let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_nan(text)));
     parsed.map_err(|e| match text.trim().is_empty() {
@@ -104,6 +105,8 @@ mod tests {
         let error = read(b"{\n\"a\": \"Universit\xe9\"}").unwrap_err();
         assert!(error.contains("Latin-1 (line 2 has the byte 0xe9)") && error.contains("UTF-8"), "{error}");
         assert!(read(b"PK\x03\x04\0\xff").unwrap_err().contains("no text"));
+        let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n";
+        assert!(read(pointer).unwrap_err().contains("git lfs pull"));
         assert!(read(b" \n").unwrap_err().contains("empty"));
         assert!(read(b"{'a': 1}").unwrap_err().contains("not valid JSON"));
     }

@@ -3,7 +3,7 @@
 use super::architecture::{Architecture, triple};
 use super::json::{PLANS, kind_of};
 use super::refusal::{Cause, Refusal, only};
-use super::resampling::Resampling;
+use super::resampling::{Interpolation, Resampling};
 use crate::base::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -314,6 +314,15 @@ impl Plans {
                 None => Architecture::from_first_plans(&json)?,
             },
         };
+        let functions = [configuration.data, configuration.segmentation, configuration.probabilities];
+        let keeps = functions.map(|how| how.function == Interpolation::None);
+        if keeps.contains(&true) && keeps.contains(&false) {
+            let cause = format!(
+                "of the three resampling functions of {name} some are no_resampling_hack and some are not: images, label maps \
+                 and logits would have different voxels"
+            );
+            return Err(cause.into());
+        }
         only(&format!("configuration {name}"), &json, &[&READ, &FIRST_PLANS, &WITHOUT_EFFECT])?;
         Ok(configuration)
     }
@@ -532,6 +541,13 @@ mod tests {
                 "has no order, which is then 3",
                 "",
             ),
+            (
+                &plain,
+                &format!("{c}/resampling_fn_seg"),
+                json!("no_resampling_hack"),
+                "resampling_fn_seg_kwargs has the key",
+                "",
+            ),
             (&plain, &format!("{c}/architecture/network_class_name"), json!(null), "network_class_name is null", ""),
             (&plain, &format!("{c}/resampling_fn_data"), json!("mine"), "resampling_fn_data is mine", "nnU-Net"),
             (&plain, &format!("{c}/resampling_fn_data_kwargs/anti_aliasing"), json!(true), "anti_aliasing", "remove"),
@@ -554,6 +570,14 @@ mod tests {
             let said = refusal.remedy.unwrap_or_default();
             assert!(refusal.cause.contains(named) && said.contains(remedy), "{pointer}: {}. {said}", refusal.cause);
         }
+        let mut mixed = plain.clone();
+        for (key, value) in
+            [("resampling_fn_data", json!("no_resampling_hack")), ("resampling_fn_data_kwargs", json!({}))]
+        {
+            mixed["configurations"]["3d_fullres"][key] = value;
+        }
+        let cause = Plans::from_json(mixed).unwrap().configuration("3d_fullres").unwrap_err().cause;
+        assert!(cause.contains("some are no_resampling_hack"), "{cause}");
         // Of several configurations, those that would do are named.
         let mut two = plain.clone();
         two["configurations"]["2d"] = json!({ "inherits_from": "3d_fullres", "patch_size": [40, 56] });

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 const ANISOTROPY: f64 = 3.0;
 const SPLINES: &str = "resample_data_or_seg_to_shape";
 const TORCH: &str = "resample_torch_fornnunet";
+const TORCH_SIMPLE: &str = "resample_torch_simple";
+const NONE: &str = "no_resampling_hack";
 
 /// How arrays change their voxel size.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -29,11 +31,13 @@ pub enum Interpolation {
         /// Order along the thick axis when slices are resampled one by one.
         order_z: u32,
     },
-    /// Linear as PyTorch has it (`resample_torch_fornnunet`).
+    /// Linear as PyTorch has it (`resample_torch_fornnunet`, and `resample_torch_simple`, which never takes slices one by one).
     Torch {
         /// Whether it is linear along the thick axis as well when slices are resampled one by one, rather than nearest.
         linear_z: bool,
     },
+    /// None: voxels keep the size that they have (`no_resampling_hack`).
+    None,
 }
 
 impl Resampling {
@@ -43,6 +47,11 @@ impl Resampling {
         Self { function, force_separate_z: None, anisotropy: ANISOTROPY }
     }
 
+    /// Voxels stay as they are.
+    pub fn none() -> Self {
+        Self { function: Interpolation::None, ..Self::splines(0) }
+    }
+
     /// What a configuration says of `what` (`data`, `seg`, `probabilities`), splines of `order` where it says nothing.
     ///
     /// # Errors
@@ -50,9 +59,10 @@ impl Resampling {
     pub(super) fn from_json(configuration: &Map<String, Value>, what: &str, order: u32) -> Cause<Self> {
         let key = format!("resampling_fn_{what}");
         let function = configuration.get(&key).and_then(Value::as_str).unwrap_or(SPLINES);
-        if ![SPLINES, TORCH].contains(&function) {
+        let known = [SPLINES, TORCH, TORCH_SIMPLE, NONE];
+        if !known.contains(&function) {
             return Err(Refusal::new(
-                format!("{key} is {function}; only {SPLINES} and {TORCH} are supported"),
+                format!("{key} is {function}; only {} are supported", known.join(", ")),
                 "Predict with nnU-Net, or take a model or plans with one of these functions",
             ));
         }
@@ -62,6 +72,10 @@ impl Resampling {
             None | Some(Value::Null) => &Map::new(),
             Some(given) => given.as_object().ok_or_else(|| format!("{name} is {given}"))?,
         };
+        if function == NONE {
+            only(&name, kwargs, &[])?;
+            return Ok(Self::none());
+        }
         let get = |key: &str| kwargs.get(key).filter(|v| !v.is_null());
         let wrong = |key: &str, wanted: &str| -> Refusal {
             format!("{name} has {key} = {}; only {wanted} is supported", kwargs[key]).into()
@@ -83,21 +97,24 @@ impl Resampling {
         expect("is_seg", json!(what == "seg"))?;
         let force_separate_z = match kwargs.get("force_separate_z") {
             // The default of each function.
-            None => (function == SPLINES).then_some(false),
+            None => (function != TORCH).then_some(false),
             Some(Value::Null) => None,
             Some(v) => Some(v.as_bool().ok_or_else(|| wrong("force_separate_z", "true, false or null"))?),
         };
         let threshold = "separate_z_anisotropy_threshold";
         let anisotropy = get(threshold).map_or(Some(ANISOTROPY), Value::as_f64).filter(|ratio| *ratio > 0.0);
         let anisotropy = anisotropy.ok_or_else(|| wrong(threshold, "a number above 0"))?;
+        // The first two have no effect on what comes out.
+        let of_torch = ["num_threads", "device", "memefficient_seg_resampling", "mode"];
+        if function == TORCH_SIMPLE {
+            only(&name, kwargs, &[&["is_seg"], &of_torch])?;
+        }
         let common = ["is_seg", "force_separate_z", threshold];
         let function = if function == SPLINES {
             only(&name, kwargs, &[&common, &["order", "order_z"]])?;
             Interpolation::Splines { order: number("order", 3)?, order_z: number("order_z", 0)? }
         } else {
-            // The first two have no effect on what comes out.
-            let own = ["num_threads", "device", "memefficient_seg_resampling", "mode", "aniso_axis_mode"];
-            only(&name, kwargs, &[&common, &own])?;
+            only(&name, kwargs, &[&common, &of_torch, &["aniso_axis_mode"]])?;
             expect("mode", json!("linear"))?;
             if what == "seg" {
                 expect("memefficient_seg_resampling", json!(false))?;
@@ -127,6 +144,7 @@ impl Resampling {
                 }
                 TORCH
             }
+            Interpolation::None => return (NONE, json!({})),
         };
         kwargs["force_separate_z"] = json!(self.force_separate_z);
         if self.anisotropy != ANISOTROPY {
@@ -164,11 +182,20 @@ mod tests {
                 Some(false),
                 3.0,
             ),
+            (
+                TORCH_SIMPLE,
+                json!({ "is_seg": true, "num_threads": 2 }),
+                Interpolation::Torch { linear_z: false },
+                Some(false),
+                3.0,
+            ),
+            (NONE, json!({}), Interpolation::None, None, 3.0),
         ] {
             let found = read(function, kwargs.clone()).unwrap();
             assert_eq!(found, Resampling { function: interpolation, force_separate_z, anisotropy }, "{kwargs}");
             let (name, again) = found.to_json(true);
-            assert_eq!((name, read(name, again).unwrap()), (function, found));
+            assert_eq!(read(name, again).unwrap(), found);
+            assert!(name == function || function == TORCH_SIMPLE);
         }
         let none = Resampling::from_json(&Map::new(), "data", 3).unwrap();
         assert_eq!(none, Resampling::splines(3));
@@ -177,8 +204,9 @@ mod tests {
     #[test]
     fn other_functions_and_arguments_are_refused_by_name() {
         for (function, kwargs, named) in [
-            ("no_resampling_hack", json!({}), "no_resampling_hack"),
-            ("resample_torch_simple", json!({}), "resample_torch_simple"),
+            ("resample_with_care", json!({}), "resample_with_care"),
+            (NONE, json!({ "order": 1 }), "order"),
+            (TORCH_SIMPLE, json!({ "force_separate_z": true }), "force_separate_z"),
             (SPLINES, json!({ "order": "cubic" }), "order"),
             (SPLINES, json!({ "is_seg": false }), "is_seg"),
             (SPLINES, json!({ "mode": "linear" }), "mode"),

@@ -228,7 +228,7 @@ impl Record {
         let refused = |cause: &str, remedy: &str| State::Refused(Error::file(labels, cause, remedy));
         let Some(entry) = self.entries.get(&name(labels)) else {
             let cause = format!("it is there, and {RECORD} beside it does not say what made it");
-            let remedy = "Give another folder with -o, or --overwrite to predict it again";
+            let remedy = "Give another place with -o, or --overwrite to predict it again";
             return if whole() { refused(&cause, remedy) } else { State::Stale(CUT.into()) };
         };
         let same_scans = entry.scans.len() == images.len()
@@ -236,7 +236,7 @@ impl Record {
         if !same_scans && entry.scans.iter().all(|stamp| images.iter().all(|image| absolute(image) != stamp.path)) {
             let other = entry.scans.first().map_or("another scan", |stamp| &stamp.path);
             let cause = format!("it is the label map of another scan, {other}");
-            return refused(&cause, "Give another folder for this scan with -o, or --overwrite to replace it");
+            return refused(&cause, "Give another place for this scan with -o, or --overwrite to replace it");
         }
         let Some(written) = &entry.labels else { return State::Open };
         let stale = match entry.made_by.difference(maker) {

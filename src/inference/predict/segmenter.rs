@@ -19,6 +19,7 @@ use crate::compute::model::predictor;
 use crate::data::preprocess::case::{Grid, Prepared, prepare};
 use crate::data::preprocess::images::{Images, read_images, write_labels};
 use crate::data::sources::{Cases, cases_of};
+use crate::data::store::with_remedy;
 use crate::formats::npz;
 
 /// What is predicted, with what, and where it goes.
@@ -289,7 +290,8 @@ impl Case {
 /// them. A scan that lacks a channel, or cannot be read or prepared, does not keep the others from being predicted.
 ///
 /// # Errors
-/// The model cannot be used, there are no scans, the folder of the results cannot be written to, or the device fails.
+/// The model cannot be used, there are no scans, the folder of the results cannot be written to or its disk is full, or the device
+/// fails.
 pub fn predict(gpu: &Rc<Gpu>, options: &Options, report: &mut dyn FnMut(Event)) -> Result<Summary> {
     let (mut segmenter, Found { cases, left_out, files }) = open(gpu, options)?;
     let Options { model: path, checkpoint, mirror, step, precision, .. } = options;
@@ -331,8 +333,9 @@ pub fn predict(gpu: &Rc<Gpu>, options: &Options, report: &mut dyn FnMut(Event)) 
                 summary.written.push(labels);
                 summary.stale.extend(stale.map(|why| (id, why)));
             }
-            // The next scan would meet the same device.
+            // The next scan would meet the same device, or disk.
             Err(error @ Error::Device { .. }) => return Err(error),
+            Err(error) if error.is_of_a_full_disk() => return with_remedy(&folder, || Err(error)),
             Err(error) => {
                 report(Event::Failed { id: &id, error: &error });
                 let id = if before { format!("{id} (whose label map from before is still there)") } else { id };

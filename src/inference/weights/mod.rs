@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::base::address::local;
-use crate::base::{Error, Result};
+use crate::base::{Error, Result, placeholder};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
 use crate::data::preprocess::Settings;
@@ -126,7 +126,8 @@ impl WeightFile {
         local(path)?;
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut head = Vec::new();
-        file.by_ref().take(9).read_to_end(&mut head).map_err(Error::io("read", path))?;
+        file.by_ref().take(1 << 10).read_to_end(&mut head).map_err(Error::io("read", path))?;
+        placeholder::refuse(path, &head)?;
         // A safetensors file starts with the length of its JSON header.
         match head.get(8) == Some(&b'{') && !head.starts_with(b"PK\x03\x04") {
             true => Self::open_safetensors(path),
@@ -596,6 +597,8 @@ mod tests {
             assert!(error.contains("weights.anything"), "{length}: {error}");
         }
         assert!(WeightFile::open(&dir.path().join("none.pth")).is_err());
+        std::fs::write(&path, "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4\n").unwrap();
+        assert!(WeightFile::open(&path).err().unwrap().to_string().contains("git lfs pull"));
         let raw = [0u8; 4];
         let view = TensorView::new(Dtype::I32, vec![1], &raw).unwrap();
         std::fs::write(&path, safetensors::serialize([("n.bias", view)], None).unwrap()).unwrap();

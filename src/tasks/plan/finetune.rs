@@ -41,8 +41,15 @@ pub struct Data {
     pub cases: usize,
     /// Voxel edge lengths in mm along (z, y, x).
     pub spacing: [f64; 3],
+    /// Whether cases are resampled to them; otherwise each keeps its own voxels.
+    #[serde(default = "resampled")]
+    pub resample: bool,
     /// Whether images are turned into RAS+ first, as pre-training does; otherwise voxels keep the order of their file.
     pub reorient: bool,
+}
+
+fn resampled() -> bool {
+    true
 }
 
 /// How the network is trained, whatever the phase.
@@ -180,7 +187,14 @@ impl Plan {
         let network = |name| Network::preset(name).expect("a preset");
         let plan = Plan {
             seed: 12345,
-            data: Data { dataset: String::new(), fold: "0".into(), cases: 0, spacing: [1.0; 3], reorient: true },
+            data: Data {
+                dataset: String::new(),
+                fold: "0".into(),
+                cases: 0,
+                spacing: [1.0; 3],
+                resample: true,
+                reorient: true,
+            },
             train,
             transfer: Transfer { part: TransferScope::Encoder, stem: Stem::Replicate, dynamic: false },
             phases: schedule("no-warm-up", STEPS, WARM_UP, 1e-2)?,

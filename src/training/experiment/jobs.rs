@@ -6,7 +6,7 @@ use super::once;
 use crate::base::{Error, Result};
 use crate::data::dataset::folds;
 use crate::data::preprocess::{self, Shard};
-use crate::data::sources::{self, cases_of};
+use crate::data::sources::{self, cases_of, scans};
 use crate::data::{Cases, Fold, RawCase, RawDataset, Store, recipe};
 use crate::evaluation::results::{Kind, Run};
 use crate::inference::weights::{WeightFile, checkpoint_of};
@@ -192,12 +192,12 @@ impl<'a> Opened<'a> {
 /// The cases of a test set, with the channels and file ending of the data set.
 fn test_cases(name: &str, images: &Path, labels: &Path, raw: &RawDataset) -> Result<Vec<RawCase>> {
     let ending = &raw.dataset.file_ending;
+    let mut maps = scans(labels, ending, &mut Vec::new())?;
     let case = |(id, images): (String, Result<Vec<PathBuf>>)| {
-        let label = labels.join(format!("{id}{ending}"));
-        if !label.is_file() {
+        let label = maps.remove(&id).ok_or_else(|| {
             let cause = format!("test set {name} has no such label map");
-            return Err(Error::file(label, cause, "Add it, or leave its image out"));
-        }
+            Error::file(labels.join(format!("{id}{ending}")), cause, "Add it, or leave its image out")
+        })?;
         Ok(RawCase { images: images?, id, label })
     };
     cases_of(images, raw.dataset.channels.len(), ending)?.cases.into_iter().map(case).collect()

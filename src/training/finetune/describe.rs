@@ -43,6 +43,10 @@ pub fn plans(
         configuration =
             Configuration { normalization, use_mask_for_norm, data, segmentation, probabilities, ..configuration };
     }
+    if !plan.data.resample {
+        let none = Resampling::none();
+        configuration = Configuration { data: none, segmentation: none, probabilities: none, ..configuration };
+    }
     let mut json = given.map_or_else(|| fresh(channels, plan), |(plans, _)| plans.json.clone());
     let plans_name = json["plans_name"].as_str().unwrap_or(PLANS_NAME).to_string();
     json["dataset_name"] = json!(name);

@@ -5,7 +5,7 @@ use super::transfer::network_of as network_of_checkpoint;
 use crate::base::{Error, Result};
 use crate::compute::model::Network;
 use crate::compute::ops::{Classes, MAX_REGION_LABELS, MAX_REGIONS};
-use crate::data::planning::{document::name_of, planned_spacing, spacings};
+use crate::data::planning::{document::name_of, planned_spacing};
 use crate::data::{RawDataset, preprocess};
 use crate::formats::nnunet::{Configuration, Labels, Plans, Reader, Refusal};
 use crate::inference::adaptation::Preparation;
@@ -54,7 +54,7 @@ pub enum Like {
     Fixed,
     /// The one that nnU-Net plans for the data set: the median, finer along a thick axis.
     Default,
-    /// The voxels of the cases as they are, which must have one size.
+    /// The voxels of the cases as they are.
     NoResample,
 }
 
@@ -141,6 +141,7 @@ impl Setup {
         if let Some(origin) = from {
             origin.apply(&mut plan);
             plan.data.spacing = spacing_of(request, &raw, &plan, origin)?;
+            plan.data.resample = request.like != Like::NoResample;
             if let Some((plans, configuration)) = &origin.plans {
                 apply_plans(&mut plan, plans, configuration);
                 let same_channels = configuration.normalization.len() == raw.dataset.channels.len();
@@ -304,18 +305,8 @@ fn spacing_of(request: &Request, raw: &RawDataset, plan: &Plan, origin: &Origin)
     match request.like {
         Like::Fixed => Ok(request.spacing.unwrap_or([1.0; 3])),
         Like::Default => own(),
-        Like::NoResample => {
-            let all = spacings(raw, plan.data.reorient)?;
-            let first = all[0].1;
-            let same = |mm: &[f64; 3]| (0..3).all(|a| (mm[a] - first[a]).abs() <= 1e-3 * first[a]);
-            match all.iter().find(|(_, mm)| !same(mm)) {
-                None => Ok(first),
-                Some((id, mm)) => Err(Error::plan(
-                    format!("the cases have voxels of several sizes: {first:?} mm in {}, {mm:?} mm in {id}", all[0].0),
-                    "Cases that keep their own sizes are not supported; leave out --like no-resample, or use --like default",
-                )),
-            }
-        }
+        // Plans name a voxel size even so.
+        Like::NoResample => own(),
         Like::Pretrained => match origin.spacing {
             Some(Some(mm)) => Ok(mm),
             Some(None) => own(),

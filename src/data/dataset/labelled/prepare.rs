@@ -16,7 +16,7 @@ use crate::data::store::zarr::{self, Layout};
 use crate::data::store::{self, FILE, Stamp};
 use crate::data::{RawCase, RawDataset};
 use crate::formats::nifti;
-use crate::formats::nnunet::{Configuration, Labels, Plans};
+use crate::formats::nnunet::{Configuration, Interpolation, Labels, Plans, Resampling};
 
 /// What decides how a prepared case looks, by name: two stores with the same recipe hold the same.
 #[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
@@ -42,8 +42,8 @@ impl Recipe {
             ("spacing", json!(c.spacing)),
             ("normalization_schemes", text(&c.normalization)),
             ("use_mask_for_norm", json!(c.use_mask_for_norm)),
-            ("resampling_fn_data", text(&c.data)),
-            ("resampling_fn_seg", text(&c.segmentation)),
+            ("resampling_fn_data", json!(resampling(&c.data))),
+            ("resampling_fn_seg", json!(resampling(&c.segmentation))),
             ("foreground_intensity_properties_per_channel", text(&plans.intensities)),
             ("labels", json!(classes)),
             ("ignore", json!(raw.dataset.labels.ignore)),
@@ -58,6 +58,17 @@ impl Recipe {
             let of = |recipe: &Self| recipe.0.get(key).map_or("nothing".into(), Value::to_string);
             format!("{key} was {} and is now {}", of(self), of(other))
         })
+    }
+}
+
+/// How the voxel size changes. What version 0.1.0 knew is written as it did, so that its stores and experiments stay valid.
+fn resampling(how: &Resampling) -> String {
+    match how.function {
+        Interpolation::Splines { order, order_z } if how.anisotropy == Resampling::splines(order).anisotropy => {
+            let force = how.force_separate_z;
+            format!("Resampling {{ order: {order}, order_z: {order_z}, force_separate_z: {force:?} }}")
+        }
+        _ => format!("{how:?}"),
     }
 }
 
@@ -89,7 +100,12 @@ pub fn prepare_dataset(
         let (mut jobs, mut stamps) = (Vec::new(), Vec::new());
         for case in &raw.cases {
             let own: Vec<_> = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
-            match finished(out, &case.id).filter(|done| done.stamps == own) {
+            let done = recorded(out, &case.id).filter(|done| done.stamps == own);
+            let lost = done.as_ref().is_some_and(|done| !is_whole(out, done));
+            if lost {
+                log::warn!("{}: files of case {} are missing; it is prepared again", out.display(), case.id);
+            }
+            match done.filter(|_| !lost) {
                 Some(done) => cases.push(done),
                 None => {
                     jobs.push(case);
@@ -162,15 +178,19 @@ fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
     Ok(lock)
 }
 
-/// What a finished case says of itself, where all its files are there.
-fn finished(out: &Path, id: &str) -> Option<LabelledCase> {
-    let folder = out.join(store::array_folder(id));
-    let text = fs::read(folder.join("zarr.json")).ok()?;
+/// What a finished case says of itself.
+fn recorded(out: &Path, id: &str) -> Option<LabelledCase> {
+    let text = fs::read(out.join(store::array_folder(id)).join("zarr.json")).ok()?;
     let group: Value = serde_json::from_slice(&text).ok()?;
-    let case: LabelledCase = serde_json::from_value(group.get("attributes")?.get("case")?.clone()).ok()?;
+    serde_json::from_value(group.get("attributes")?.get("case")?.clone()).ok()
+}
+
+/// Whether all files of a case are there.
+fn is_whole(out: &Path, case: &LabelledCase) -> bool {
+    let folder = out.join(store::array_folder(&case.id));
     let located = case.locations.iter().any(|n| *n > 0);
     let arrays = [(IMAGE, 4), (LABELS, 3)].into_iter().chain(located.then_some((LOCATIONS, 2)));
-    arrays.into_iter().all(|(name, axes)| zarr::is_there(&folder.join(name), axes)).then_some(case)
+    arrays.into_iter().all(|(name, axes)| zarr::is_there(&folder.join(name), axes))
 }
 
 struct Context<'a> {

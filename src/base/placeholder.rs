@@ -1,0 +1,57 @@
+//! Files that stand for content which has not been fetched: pointers of Git LFS, pointers and links of git-annex.
+
+use super::{Error, Result};
+use std::path::Path;
+
+/// What is wrong, and what to do about it.
+type Diagnosis = (String, &'static str);
+
+const LFS: &[u8] = b"version https://git-lfs.github.com/spec/";
+const ANNEX: &[u8] = b"/annex/objects/";
+const GET: &str = "Run `datalad get` or `git annex get` on it";
+
+/// Of a file that begins so; none where the file is what it seems.
+fn of_content(start: &[u8]) -> Option<Diagnosis> {
+    if start.starts_with(LFS) {
+        let cause = "it is a pointer of Git LFS, whose content has not been downloaded";
+        return Some((cause.into(), "Run `git lfs pull` in its repository"));
+    }
+    start.starts_with(ANNEX).then(|| ("it is a pointer of git-annex, whose content is not here".into(), GET))
+}
+
+/// # Errors
+/// The file at `path`, which begins so, stands for content that is not here.
+pub fn refuse(path: &Path, start: &[u8]) -> Result<()> {
+    of_content(start).map_or(Ok(()), |(cause, remedy)| Err(Error::file(path, cause, remedy)))
+}
+
+/// Of a link that leads to no file.
+pub(super) fn of_link(path: &Path) -> Option<Diagnosis> {
+    let target = std::fs::read_link(path).ok().filter(|_| !path.exists())?;
+    let folders = target.to_string_lossy().replace('\\', "/");
+    Some(match folders.contains("annex/objects/") {
+        true => ("it is a link of git-annex, whose content is not here".into(), GET),
+        false => (
+            format!("it is a link to {}, which is not there", target.display()),
+            "Put the file there, or remove the link",
+        ),
+    })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_without_their_content_are_named_by_whatever_reads_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.pth");
+        let said = || std::fs::read(&path).map_err(Error::io("read", &path)).unwrap_err().to_string();
+        assert!(said().starts_with("cannot read"), "{}", said());
+        for (target, want) in [("../.git/annex/objects/x/MD5E-s9--0.pth", "datalad get"), ("gone", "a link to gone")] {
+            std::os::unix::fs::symlink(target, &path).unwrap();
+            assert!(said().contains(want), "{}", said());
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+}
