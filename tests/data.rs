@@ -137,6 +137,25 @@ fn a_result_has_the_matrix_and_the_axes_of_its_scan() {
     }
 }
 
+/// Others go by a matrix that the header has, whatever it holds: one that is of no use is not handed on.
+#[test]
+fn a_result_has_no_matrix_that_is_of_no_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, result) = (folder.path().join("scan.nii"), folder.path().join("result.nii"));
+    let volume = Volume::new([4, 5, 6], [1.0; 3], (0..120).map(|v| v as f32).collect());
+    nifti::write_grid(&path, &volume, &affine::IDENTITY).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    // An sform of NaN, and a qform that holds.
+    bytes[280..328].copy_from_slice(&f32::NAN.to_le_bytes().repeat(12));
+    bytes[252..254].copy_from_slice(&1i16.to_le_bytes());
+    fs::write(&path, bytes).unwrap();
+    let scan = nifti::read(&path).unwrap();
+    nifti::write_values(&result, &scan.volume.data, scan.volume.shape, &scan).unwrap();
+    let written = fs::read(&result).unwrap();
+    assert_eq!((&written[252..256], &written[280..328]), (&[1, 0, 0, 0][..], &[0; 48][..]));
+    assert_eq!(nifti::read(&result).unwrap().affine, scan.affine);
+}
+
 /// A scan whose intensity is its own x (y, z) position in mm: after preprocessing the matrix must say the same.
 #[test]
 fn the_grid_of_a_prepared_scan_lies_where_its_matrix_says() {

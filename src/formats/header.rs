@@ -199,6 +199,21 @@ impl Header {
         }
     }
 
+    /// The header for another image on the same grid: what says nothing of use of where the grid lies is marked as not there, since
+    /// others may go by it.
+    pub fn for_results(&self) -> NiftiHeader {
+        let mut raw = self.raw.clone();
+        let [sform, qform, _] =
+            matrices(&raw, self.dims).map(|(_, matrix)| matrix.is_some_and(|m| !affine::is_usable(&m)));
+        if sform {
+            (raw.sform_code, raw.srow_x, raw.srow_y, raw.srow_z) = (0, [0.0; 4], [0.0; 4], [0.0; 4]);
+        }
+        if qform {
+            (raw.qform_code, raw.quatern_b, raw.quatern_c, raw.quatern_d) = (0, 0.0, 0.0, 0.0);
+        }
+        raw
+    }
+
     /// Whether the intent says that the values are labels (NIFTI_INTENT_LABEL, NIFTI_INTENT_NEURONAME).
     pub fn is_label_map(&self) -> bool {
         matches!(self.raw.intent_code, 1002 | 1003)

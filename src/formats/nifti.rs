@@ -187,7 +187,8 @@ pub fn read_as(path: &Path, axes: Axes) -> Result<Scan> {
     let values = decode(&raw, header, &mut rounding);
     drop(raw);
     if let Some(cause) = rounding.loss() {
-        return Err(Error::file(path, cause, "Subtract a number near them, such as their mean, and export it again"));
+        let remedy = "Subtract a number near them, such as their mean, or rescale them, and export it again";
+        return Err(Error::file(path, cause, remedy));
     }
     let data = geometry.orientation.to_canonical(&values, header.dims);
     let volume = Volume::new(geometry.shape(), geometry.spacing(), data);
@@ -207,7 +208,7 @@ pub fn write_values<T: Value>(path: &Path, values: &[T], shape: [usize; 3], like
     }
     let header = &like.geometry.header;
     let data = like.geometry.orientation.to_file(values, header.dims);
-    write_raw(path, &data, header.dims, header.raw.clone())
+    write_raw(path, &data, header.dims, header.for_results())
 }
 
 /// The types that are written.
@@ -397,8 +398,9 @@ impl Rounding {
     /// What is wrong where the contrast is lost.
     fn loss(&self) -> Option<String> {
         let Self { low, high, error } = self;
-        (high > low && *error > 0.01 * (high - low))
-            .then(|| format!("its voxels lie between {low} and {high}, where 32-bit floats are off by up to {error}"))
+        (high > low && *error > 0.01 * (high - low)).then(|| {
+            format!("its voxels lie between {low:e} and {high:e}, where 32-bit floats are off by up to {error:e}")
+        })
     }
 }
 

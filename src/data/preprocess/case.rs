@@ -113,6 +113,12 @@ pub fn prepare(
     }
 
     let target = target_shape(cropped, spacing, configuration)?;
+    if (0..3).any(|a| cropped[a] >= 16 && target[a] < 4) {
+        let path = images.path.display();
+        log::warn!(
+            "{path}: {cropped:?} voxels of {spacing:?} mm become {target:?} voxels: see whether the voxel size in its header is right"
+        );
+    }
     for (n, channel) in channels.iter_mut().enumerate() {
         normalise(channel, n, &mask, plans, configuration)?;
     }

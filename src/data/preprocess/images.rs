@@ -98,13 +98,18 @@ fn spacing(scan: &Scan, reader: Reader) -> [f64; 3] {
     }
 }
 
-/// A constant image is a channel like others: nnU-Net takes it, too.
+/// A constant image is a channel like others, since nnU-Net takes it, too; but nobody means it.
 fn read_channel(path: &Path, reader: Reader) -> Result<Scan> {
     let scan = nifti::read_as(path, axes(reader))?;
     let bad = scan.volume.data.iter().filter(|v| !v.is_finite()).count();
     if bad > 0 {
         let cause = format!("{bad} of its {} voxels are NaN or infinite", scan.volume.data.len());
         return Err(Error::file(path, cause, "Export it again from its source or leave the case out"));
+    }
+    if let [first, others @ ..] = &scan.volume.data[..]
+        && others.iter().all(|v| v == first)
+    {
+        log::warn!("{}: it is empty: every voxel is {first}", path.display());
     }
     Ok(scan)
 }

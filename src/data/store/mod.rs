@@ -1,7 +1,7 @@
 //! The store: prepared scans as a folder with a manifest and one sharded Zarr v3 array a case.
 //!
 //! `STORE/manifest.json`, `STORE/cases/ID/{zarr.json,c/0/0/0}`. Each array is float32 or float16 (z, y, x) in one shard of 32³ chunks
-//! (zstd, crc32c), so that a crop reads the chunks it touches and a case is two files, even where all is 0: one that is missing is lost,
+//! (zstd with its checksum), so that a crop reads the chunks it touches and a case is two files, even where all is 0: one that is missing is lost,
 //! and never read as zeros. The folder is a Zarr group:
 //! `zarr.open(STORE)["cases/ID"]` works in Python.
 //!

@@ -141,7 +141,8 @@ pub(in crate::data) mod tests {
         let store = store(folder.path(), &[[32, 32, 96]], |n| (n as f32).sin());
         // Damage everything but the first of the three chunks and the index at the end of the shard.
         let shard = folder.path().join("cases/case0/c/0/0/0");
-        let mut bytes = fs::read(&shard).unwrap();
+        let undamaged = fs::read(&shard).unwrap();
+        let mut bytes = undamaged.clone();
         let (third, index) = (bytes.len() / 3 + 2000, bytes.len() - 100);
         bytes[third..index].fill(0x55);
         fs::write(&shard, bytes).unwrap();
@@ -149,6 +150,13 @@ pub(in crate::data) mod tests {
         assert_eq!(first[1], 1f32.sin());
         let error = whole(&store).unwrap_err().to_string();
         assert!(error.contains("case0") && error.contains("cannot be read"), "{error}");
+        // A flipped byte may be anywhere.
+        for at in (0..undamaged.len() - 100).step_by(997) {
+            let mut bytes = undamaged.clone();
+            bytes[at] ^= 0x10;
+            fs::write(&shard, bytes).unwrap();
+            assert!(whole(&store).is_err(), "byte {at} of {}", undamaged.len());
+        }
         fs::remove_dir_all(folder.path().join("cases/case0")).unwrap();
         assert!(whole(&store).is_err());
     }

@@ -1,4 +1,4 @@
-//! Arrays on disk: Zarr v3, one shard of small chunks each (zstd, crc32c), so that an array is two files and a region reads
+//! Arrays on disk: Zarr v3, one shard of small chunks each (zstd with its checksum), so that an array is two files and a region reads
 //! only the chunks it touches.
 
 use std::error::Error;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use half::f16;
 use serde_json::Value;
-use zarrs::array::codec::{Crc32cCodec, ZstdCodec};
+use zarrs::array::codec::ZstdCodec;
 use zarrs::array::{
     Array, ArrayBuilder, ArrayError, ArraySubset, CodecOptions, DataType, Element, ElementOwned, FillValue, data_type,
 };
@@ -56,7 +56,9 @@ pub fn write<T: Stored>(folder: &Path, layout: Layout, data: &[T]) -> Result<(),
     let store = Arc::new(FilesystemStore::new(folder)?);
     let mut builder = ArrayBuilder::new(shape, shard, T::data_type(), T::default().into());
     builder.subchunk_shape(layout.chunk.to_vec());
-    builder.bytes_to_bytes_codecs(vec![Arc::new(ZstdCodec::new(ZSTD_LEVEL, false)), Arc::new(Crc32cCodec::new())]);
+    // The checksum of zstd is verified whenever a chunk is decompressed; that of a codec of its own is passed over where parts of
+    // a shard are read.
+    builder.bytes_to_bytes_codecs(vec![Arc::new(ZstdCodec::new(ZSTD_LEVEL, true))]);
     builder.dimension_names(layout.names.iter().map(|n| Some(n.to_string())).collect::<Vec<_>>().into());
     let attributes = builder.attributes_mut();
     attributes.extend(layout.attributes.into_iter().map(|(key, value)| (key.to_string(), value)));
