@@ -4,6 +4,7 @@ mod support;
 
 use spark3d::compute::graph::Precision;
 use spark3d::inference::weights::checkpoint;
+use spark3d::tasks::plan::Plan;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -125,7 +126,7 @@ fn a_killed_run_of_another_pretext_ends_with_the_same_bits() {
         let own = if train.is_empty() { own } else { own.replace("patch = [16, 16, 16]", &train) };
         let place = killed_run(&format!("pretext = \"{pretext}\"\n{own}"), "f32");
         assert!(place.path("whole/sheet.png").is_file());
-        let plan = support::small_plan(&[&format!("pretext={pretext}")]);
+        let plan = Plan::resolve("tiny", None, &[format!("pretext={pretext}")]).unwrap();
         if plan.pretext.reconstruction(&plan.frame(), 1).is_none() {
             let refused = place.refused(&["reconstruct", "-m", "whole", "-i", "scans", "-o", "out"], 1);
             assert!(refused.contains("sheet.png"), "{refused}");

@@ -7,7 +7,6 @@ use serde_json::{Map, Value, json};
 const ANISOTROPY: f64 = 3.0;
 const SPLINES: &str = "resample_data_or_seg_to_shape";
 const TORCH: &str = "resample_torch_fornnunet";
-const TORCH_SIMPLE: &str = "resample_torch_simple";
 const NONE: &str = "no_resampling_hack";
 
 /// How arrays change their voxel size.
@@ -31,7 +30,7 @@ pub enum Interpolation {
         /// Order along the thick axis when slices are resampled one by one.
         order_z: u32,
     },
-    /// Linear as PyTorch has it (`resample_torch_fornnunet`, and `resample_torch_simple`, which never takes slices one by one).
+    /// Linear as PyTorch has it (`resample_torch_fornnunet`).
     Torch {
         /// Whether it is linear along the thick axis as well when slices are resampled one by one, rather than nearest.
         linear_z: bool,
@@ -59,7 +58,7 @@ impl Resampling {
     pub(super) fn from_json(configuration: &Map<String, Value>, what: &str, order: u32) -> Cause<Self> {
         let key = format!("resampling_fn_{what}");
         let function = configuration.get(&key).and_then(Value::as_str).unwrap_or(SPLINES);
-        let known = [SPLINES, TORCH, TORCH_SIMPLE, NONE];
+        let known = [SPLINES, TORCH, NONE];
         if !known.contains(&function) {
             return Err(Refusal::new(
                 format!("{key} is {function}; only {} are supported", known.join(", ")),
@@ -97,7 +96,7 @@ impl Resampling {
         expect("is_seg", json!(what == "seg"))?;
         let force_separate_z = match kwargs.get("force_separate_z") {
             // The default of each function.
-            None => (function != TORCH).then_some(false),
+            None => (function == SPLINES).then_some(false),
             Some(Value::Null) => None,
             Some(v) => Some(v.as_bool().ok_or_else(|| wrong("force_separate_z", "true, false or null"))?),
         };
@@ -106,9 +105,6 @@ impl Resampling {
         let anisotropy = anisotropy.ok_or_else(|| wrong(threshold, "a number above 0"))?;
         // The first two have no effect on what comes out.
         let of_torch = ["num_threads", "device", "memefficient_seg_resampling", "mode"];
-        if function == TORCH_SIMPLE {
-            only(&name, kwargs, &[&["is_seg"], &of_torch])?;
-        }
         let common = ["is_seg", "force_separate_z", threshold];
         let function = if function == SPLINES {
             only(&name, kwargs, &[&common, &["order", "order_z"]])?;
@@ -182,20 +178,12 @@ mod tests {
                 Some(false),
                 3.0,
             ),
-            (
-                TORCH_SIMPLE,
-                json!({ "is_seg": true, "num_threads": 2 }),
-                Interpolation::Torch { linear_z: false },
-                Some(false),
-                3.0,
-            ),
             (NONE, json!({}), Interpolation::None, None, 3.0),
         ] {
             let found = read(function, kwargs.clone()).unwrap();
             assert_eq!(found, Resampling { function: interpolation, force_separate_z, anisotropy }, "{kwargs}");
             let (name, again) = found.to_json(true);
-            assert_eq!(read(name, again).unwrap(), found);
-            assert!(name == function || function == TORCH_SIMPLE);
+            assert_eq!((name, read(name, again).unwrap()), (function, found));
         }
         let none = Resampling::from_json(&Map::new(), "data", 3).unwrap();
         assert_eq!(none, Resampling::splines(3));
@@ -206,7 +194,8 @@ mod tests {
         for (function, kwargs, named) in [
             ("resample_with_care", json!({}), "resample_with_care"),
             (NONE, json!({ "order": 1 }), "order"),
-            (TORCH_SIMPLE, json!({ "force_separate_z": true }), "force_separate_z"),
+            // nnU-Net has this function, and cannot be told by plans to call it.
+            ("resample_torch_simple", json!({}), "resample_torch_simple"),
             (SPLINES, json!({ "order": "cubic" }), "order"),
             (SPLINES, json!({ "is_seg": false }), "is_seg"),
             (SPLINES, json!({ "mode": "linear" }), "mode"),
