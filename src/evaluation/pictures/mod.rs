@@ -10,7 +10,8 @@ pub mod sheet;
 pub use curves::{Series, progress_png};
 pub use sheet::{Panel, Window, sheet, window_of};
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::Path;
 use std::sync::Once;
 
@@ -19,6 +20,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
+use crate::base::output::check_output;
 use crate::base::{Error, Result, write_atomic};
 
 /// The name under which plotters looks for a font when nothing else is asked for.
@@ -34,6 +36,20 @@ pub fn save_png(path: impl AsRef<Path>, picture: &RgbImage) -> Result<()> {
         .write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)
         .map_err(|e| Error::file(&path, format!("cannot be encoded as PNG: {e}"), "Nothing was written"))?;
     write_atomic(path, &bytes)
+}
+
+/// Sees, before any work is done, that a picture may be written to `path`.
+///
+/// # Errors
+/// It has another ending, or another file is there.
+pub fn check_png(path: &Path) -> Result<()> {
+    check_output(path, "png", "a picture (PNG)", |path| {
+        // By its content: with the ending alone, a scan that is named so would be one.
+        let mut start = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(16).read_to_end(&mut start));
+        let found = read.ok().and_then(|_| image::guess_format(&start).ok());
+        (found != Some(ImageFormat::Png)).then(|| "something else".into())
+    })
 }
 
 /// Makes the embedded font known to plotters, which is built without any of its own.
