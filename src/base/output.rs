@@ -18,8 +18,8 @@ pub fn check_output(path: &Path, ending: &str, what: &str, other: impl FnOnce(&P
         return Err(Error::file(path, "it is a folder", format!("Name a file that ends with .{ending}")));
     }
     if !path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending)) {
-        let remedy = format!("Give -o a name that ends with .{ending}");
-        return Err(Error::file(path, format!("{what} is written as .{ending}"), remedy));
+        let cause = format!("{what} would be written to it, and its name does not end with .{ending}");
+        return Err(Error::file(path, cause, "Give -o a name with this ending"));
     }
     // An empty file is nobody's work.
     match metadata(path).ok().filter(|there| !there.is_file() || there.len() > 0).and_then(|_| other(path)) {
@@ -78,7 +78,7 @@ mod tests {
         }
         let refused = check("old.json", Some("plans")).unwrap_err();
         assert!(refused.contains("old.json") && refused.contains("is plans, not a summary"), "{refused}");
-        assert!(check("scan.nii.gz", None).unwrap_err().contains("ends with .json"));
+        assert!(check("scan.nii.gz", None).unwrap_err().contains("end with .json"));
         assert!(check("folder.json", None).unwrap_err().contains("a folder"));
     }
 
