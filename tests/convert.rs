@@ -88,6 +88,27 @@ fn a_model_of_nnunet_comes_back_as_it_was() {
 }
 
 #[test]
+fn models_replace_models_and_checkpoints_checkpoints() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let checkpoint = nnunet().join("fold_0/checkpoint_final.pth");
+    fs::create_dir_all(at("data/imagesTr")).unwrap();
+    fs::create_dir(at("other")).unwrap();
+    for file in ["data/dataset.json", "data/plans.json", "other/notes.txt", "scan.safetensors"] {
+        fs::write(at(file), r#"{"configurations": {}}"#).unwrap();
+    }
+    for (input, out, part) in [
+        (nnunet(), "data", "it is a data set"),
+        (nnunet(), "other", "a folder of other files"),
+        (checkpoint, "scan.safetensors", "no checkpoint"),
+    ] {
+        let error = run(&input, &at(out), true).unwrap_err();
+        assert!(error.contains(out) && error.contains(part), "{error}");
+    }
+    assert!(!at("data/fold_0").exists() && !at("other/fold_0").exists());
+}
+
+#[test]
 fn single_checkpoints_go_both_ways() {
     let dir = tempfile::tempdir().unwrap();
     let (ours, theirs) = (dir.path().join("a.safetensors"), dir.path().join("b.pth"));

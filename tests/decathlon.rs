@@ -121,6 +121,10 @@ fn a_task_becomes_a_data_set() {
     assert_eq!(["imagesTr", "labelsTr", "imagesTs", ""].map(files), [4, 2, 2, 4], "nothing else is there");
     let error = place.error("Dataset099_Two");
     assert!(error.contains("there already") && error.contains("--overwrite"), "{error}");
+    fs::create_dir(place.path("other")).unwrap();
+    fs::write(place.path("other/notes.txt"), "mine").unwrap();
+    let error = refused(&mut place.command("other", &["--overwrite"]), 1);
+    assert!(error.contains("no data set that can be replaced") && !place.path("other/imagesTr").exists(), "{error}");
     let shown = place.done("Dataset099_Two", &["--overwrite"]);
     assert!(shown.contains("(0 files were there)"), "everything is written again: {shown}");
 }

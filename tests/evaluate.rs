@@ -253,6 +253,39 @@ fn what_cannot_be_scored_is_left_out_where_asked_for_and_counted() {
 }
 
 #[test]
+fn a_summary_replaces_a_summary_alone() {
+    let f = Folders::new();
+    let map = f.write("ref/a.nii.gz", &cube(3), 0.0);
+    f.write("pred/a.nii.gz", &cube(3), 0.0);
+    let to = |path: PathBuf| evaluate(&f.with(&[1], |m| m.out = Some(path)), &mut |_, _| {}).map_err(|e| e.to_string());
+    std::fs::write(f.path("dataset.json"), r#"{"labels": {"background": 0}}"#).unwrap();
+    std::fs::copy(&map, f.path("map.json")).unwrap();
+    let kept = [map.clone(), f.path("dataset.json"), f.path("map.json")];
+    for (path, part) in kept.iter().zip(["end with .json", "is the dataset.json of a data set", "is no JSON file"]) {
+        let before = std::fs::read(path).unwrap();
+        let error = to(path.clone()).unwrap_err();
+        assert!(error.contains(part) && error.contains(path.to_str().unwrap()), "{error}");
+        assert!(std::fs::read(path).unwrap() == before);
+    }
+    for _ in 0..2 {
+        to(f.path("scores.json")).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_no_regular_file_is_named() {
+    let f = Folders::new();
+    ["a", "b"].iter().for_each(|n| drop(f.write(&format!("ref/{n}.nii.gz"), &cube(3), 0.0)));
+    f.write("pred/a.nii.gz", &cube(3), 0.0);
+    std::os::unix::fs::symlink("/dev/zero", f.path("pred/b.nii.gz")).unwrap();
+    let error = f.error(&[1]);
+    assert!(error.contains("pred/b.nii.gz: it is no regular file"), "{error}");
+    let chill = evaluate(&Options { chill: true, ..f.options(&[1]) }, &mut |_, _| {}).unwrap();
+    assert_eq!((chill.cases.len(), &chill.unusable[0].0[..]), (1, "b"));
+}
+
+#[test]
 fn the_command_ends_with_a_count_and_doubts_what_is_compared_with_itself() {
     let f = Folders::new();
     f.write("ref/a.nii.gz", &cube(3), 0.0);

@@ -133,6 +133,11 @@ fn from_a_pretrained_encoder_to_scores() {
         ]);
         assert!(done.status.success(), "{}", text(&done.stderr));
     }
+    for model in ["run", "run/fold_0", "run/fold_0/checkpoint_final.safetensors"] {
+        let scan = "data/imagesTr/case0_0000.nii.gz";
+        let said = refused(&mut place.command(&["reconstruct", "-m", model, "-i", scan, "-o", "shown"]), 1);
+        assert!(said.contains("it is a segmentation network") && said.contains("spark3d predict"), "{said}");
+    }
     // What it was trained on can be looked at.
     let sheet = |data: &str, more: &[&str]| {
         let done = place.run(&[&["augment", data, "-o", "sheet.png", "--count", "2"], more].concat());
@@ -398,6 +403,19 @@ fn bad_input_is_named() {
     assert!(shown.contains("# fold 0: 2 training and 1 validation cases") && shown.contains("5 cases"), "{shown}");
     for part in ["do not name 3 of the 5 cases in fold 0, such as case2", "names the case case0 more than once"] {
         assert!(told.contains(part), "{part} in {told}");
+    }
+    place.write("none.json", "[]");
+    for (args, parts) in [
+        (&["--splits", "none.json"][..], &["none.json has 0 folds and no fold 0"][..]),
+        (&["--fold", "7"], &["nnU-Net's split has 5 folds and no fold 7"]),
+        (&["--cases", "99"], &["99 training cases are asked for, and fold 0 has 4"]),
+    ] {
+        let (_, told) = done(&mut place.command(&[&dry[..6], args, &["--dry-run"]].concat()));
+        parts.iter().for_each(|part| assert!(told.contains(part), "{part} in {told}"));
+    }
+    for out in ["data", "data/imagesTr", "data/labelsTr/run"] {
+        let said = refused(&mut place.command(&[&dry[..6], &["-o", out]].concat()), 2);
+        assert!(said.contains(&format!("{out} is a folder of the data")), "{said}");
     }
     place.write("fingerprint.json", r#"{"spacings": [], "shapes_after_crop": []}"#);
     for (file, named) in [("fingerprint.json", "the fingerprint of a data set"), ("data/dataset.json", "dataset.json")]

@@ -93,6 +93,12 @@ fn a_run_leaves_what_it_promises_and_reconstructs() {
     let refused = |input: &str| place.refused(&["reconstruct", "-m", "run", "-i", input, "-o", "out"], 1);
     assert!(refused(other.to_str().unwrap()).contains("another scan of the same name"));
     assert!(refused("scans").contains("it is a folder"));
+    // Volumes beside the scans would be taken for scans.
+    let said = place.refused(&["reconstruct", "-m", "run", "-i", scan.to_str().unwrap(), "-o", "scans"], 2);
+    assert!(said.contains("scans is a folder of the data"), "{said}");
+    place.done(&["convert", "run/checkpoint_best.safetensors", "run.pth"]);
+    let said = place.refused(&["reconstruct", "-m", "run.pth", "-i", scan.to_str().unwrap(), "-o", "out"], 1);
+    assert!(said.contains("of PyTorch") && said.contains("spark3d convert run.pth run.safetensors"), "{said}");
     assert!(refused("s3://bucket/scan.nii.gz").contains("nothing is downloaded"));
     let read = |suffix: &str| {
         let name = written.iter().find(|n| n.contains(suffix)).unwrap();
@@ -256,6 +262,9 @@ fn bad_requests_are_refused_before_any_work() {
         (vec!["reconstruct", "-m", "plan.toml", "-i", "scan.nii", "-o", "out"], 1, "plan.toml"),
         (vec!["preprocess", "-i", "nowhere", "-o", "store2"], 1, "nowhere"),
         (vec!["preprocess", "-i", "plan.toml", "-o", "store2"], 1, "plan.toml"),
+        (vec!["pretrain", "store", "-o", "store", "--preset", "tiny"], 2, "store is a folder of the data"),
+        (vec!["pretrain", "store", "-o", "store/run", "--preset", "tiny"], 2, "store/run lies in the store"),
+        (vec!["preprocess", "-i", "scans", "-o", "scans"], 2, "another one with -o"),
         (vec!["no-such-command"], 2, "no-such-command"),
     ];
     for (args, code, fact) in cases {

@@ -307,6 +307,14 @@ fn a_plan_is_trained_and_predicts() {
     let median = |plans: &Plans| plans.json["configurations"]["3d_fullres"]["median_image_size_in_voxels"].clone();
     assert_eq!(median(&trained), median(&plans));
 
+    let other = fs::read_to_string(place.path("plans/plans.json")).unwrap();
+    fs::write(place.path("other.json"), other.replacen(r#""dataset_name": "data""#, r#""dataset_name": "B""#, 1))
+        .unwrap();
+    for (file, warned) in [("plans/plans.json", false), ("other.json", true)] {
+        let (_, told) = place.done(&["finetune", "data", "--from", "scratch", "--plans", file, "--dry-run"]);
+        assert_eq!(told.contains("they are the plans of B, and the data set is data"), warned, "{told}");
+    }
+
     place.done(&["predict", "-m", "model", "-i", "data/imagesTr", "-o", "out", "--no-mirror"]);
     for case in 0..5 {
         let map = read_labels(&place.path(&format!("out/case{case}.nii.gz"))).unwrap();
@@ -379,6 +387,15 @@ fn what_is_wrong_is_said() {
     assert!(error.contains("--spacing"), "{error}");
     assert!(!place.path("data/nnUNetPlans.json").exists());
     assert!(place.error(&["plan", "data", "-o", "dataset_fingerprint.json"]).contains("name of the fingerprint"));
+    for (file, part) in [
+        ("data/dataset.json", "is the dataset.json of a data set, not plans"),
+        ("data/imagesTr/case1_0000.nii.gz", "end with .json"),
+    ] {
+        let before = fs::read(place.path(file)).unwrap();
+        let error = place.error(&["plan", "data", "-o", file, "--overwrite"]);
+        assert!(error.contains(file) && error.contains(part), "{error}");
+        assert!(fs::read(place.path(file)).unwrap() == before);
+    }
     fs::copy(fixture("dataset_fingerprint.json"), place.path("data/dataset_fingerprint.json")).unwrap();
     let error = place.error(&["plan", "data"]);
     assert!(error.contains("16 cases") && error.contains("has 5"), "{error}");
@@ -401,6 +418,8 @@ fn what_is_wrong_is_said() {
         place.error(&["plan", "data"])
     };
     assert!(fingerprint("{}").contains("no fingerprint"));
+    let error = fingerprint(r#"{"spacings": [[1.0,"#);
+    assert!(error.contains("not valid JSON") && error.contains("--anew"), "{error}");
     assert!(fingerprint(r#"{"configurations": {}}"#).contains("it is plans"));
     let text = fs::read_to_string(fixture("dataset_fingerprint.json")).unwrap();
     let (before, after) = text.split_once(r#""mean": "#).unwrap();

@@ -212,6 +212,18 @@ fn bad_models_and_options_are_told_what_is_wrong() {
     assert!(error.contains("another architecture") && error.contains("decoder.seg_layers.1.weight"), "{error}");
     let error = fails(&changed("dataset.json", "\"0\": \"mr0\",", "\"0\": \"mr0\", \"2\": \"mr2\","), &[]);
     assert!(error.contains("2 channels") && error.contains("has 3"), "{error}");
+    // Without dataset.json the checkpoint's own counts: whoever reads of its channels is told where they are from.
+    let copied = changed("plans.json", "{", "{");
+    let plans = copied.join("plans.json");
+    let mut json: Value = serde_json::from_slice(&std::fs::read(&plans).unwrap()).unwrap();
+    let configuration = &mut json["configurations"]["3d_fullres"];
+    for key in ["normalization_schemes", "use_mask_for_norm"] {
+        configuration[key].as_array_mut().unwrap().truncate(1);
+    }
+    std::fs::write(&plans, json.to_string()).unwrap();
+    std::fs::remove_file(copied.join("dataset.json")).unwrap();
+    let error = fails(&copied, &[]);
+    assert!(error.contains("there is no dataset.json, and that within") && error.contains("has 2"), "{error}");
     let error = fails(&changed("plans.json", "ResidualEncoderUNet", "PlainConvUNet"), &[]);
     assert!(error.contains("n_conv_per_stage"), "{error}");
     let copied = changed("plans.json", "{", "{");

@@ -55,6 +55,27 @@ fn assert_same(a: &Path, b: &Path) {
     }
 }
 
+/// Neither waits for what is never written nor reads for ever, and each is named as it is in the folder.
+#[cfg(unix)]
+#[test]
+fn pipes_and_devices_are_left_out_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (input, store) = (folder.path().join("in"), folder.path().join("store"));
+    std::fs::create_dir(&input).unwrap();
+    let scan = std::fs::read_dir(scans()).unwrap().map(|entry| entry.unwrap().path());
+    let scan = scan.into_iter().find(|path| path.extension().is_some_and(|e| e == "gz")).unwrap();
+    std::fs::copy(scan, input.join("whole.nii.gz")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", input.join("zeros.nii.gz")).unwrap();
+    assert!(Command::new("mkfifo").arg(input.join("pipe.nii")).status().unwrap().success());
+    let mut command = spark3d(&["preprocess", "--spacing", "2", "--min-file-bytes", "0", "-i"]);
+    let done = command.arg(&input).arg("-o").arg(&store).output().unwrap();
+    assert!(succeeded(&done).contains("1 prepared now, 2 left out"), "{}", text(&done.stdout));
+    for name in ["zeros.nii.gz", "pipe.nii"] {
+        let said = text(&done.stderr);
+        assert!(said.contains(&format!("{}: it is no regular file", input.join(name).display())), "{said}");
+    }
+}
+
 #[test]
 fn killed_and_resumed_runs_and_parts_give_the_same_store() {
     let folder = tempfile::tempdir().unwrap();

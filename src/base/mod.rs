@@ -5,6 +5,7 @@ pub mod atomic;
 pub mod error;
 pub mod identity;
 pub mod memory;
+pub mod output;
 pub mod placeholder;
 pub mod progress;
 pub mod random;

@@ -10,7 +10,7 @@ use crate::data::dataset::split;
 use crate::data::{LabelledLoader, LabelledPatchSettings, LabelledStore, Loader, SampleKey, Source, Store};
 use crate::evaluation::pictures::examples::{Example, Heading, examples};
 use crate::evaluation::pictures::overlay::Class;
-use crate::evaluation::pictures::save_png;
+use crate::evaluation::pictures::{check_png, save_png};
 use crate::inference::reconstruct::SHEET;
 use crate::tasks::Plan;
 use crate::tasks::augmentation::{upload, upload_labelled};
@@ -47,6 +47,7 @@ pub struct Augment {
 
 impl Augment {
     pub fn run(&self, common: &Common) -> Result<()> {
+        check_png(&self.out)?;
         let prepared = self.data.join("prepared");
         let mut set = self.set.clone();
         set.extend(self.seed.map(|seed| format!("seed={seed}")));

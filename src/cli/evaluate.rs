@@ -17,7 +17,7 @@ pub struct Evaluate {
     /// Predicted label map, or a folder with the same file names
     #[arg(short, long = "pred", value_name = "PATH")]
     predicted: PathBuf,
-    /// Write all numbers here, as nnU-Net's summary.json
+    /// Write all numbers here, as nnU-Net's summary.json (.json)
     #[arg(short, long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// Names labels and regions [default: dataset.json beside the predictions or the references]

@@ -4,6 +4,7 @@ use super::{Common, at_least_one, names, print, whole_number};
 use crate::base::{Error, Result, budget, gib};
 use crate::compute::graph::Precision;
 use crate::compute::model::predictor;
+use crate::data::sources::apart;
 use crate::evaluation::evaluate::table;
 use crate::tasks::plan::finetune::{PRESETS, SCHEDULES, Stem, TransferScope};
 use crate::training::finetune::Options;
@@ -122,6 +123,9 @@ impl Finetune {
                 set,
             },
         })?;
+        if let Some(out) = &self.out {
+            apart(out, &self.dataset)?;
+        }
         if self.dry_run {
             let cases = planned_cases(&setup, self.out.as_deref(), self.splits.as_deref())?;
             dry_run(&setup, common)?;

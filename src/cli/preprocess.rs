@@ -4,7 +4,7 @@ use super::{Common, print};
 use crate::base::{Error, Result};
 use crate::data::preprocess::progress::with_progress;
 use crate::data::preprocess::{self, Dtype, Event, Files, Settings, Shard};
-use crate::data::sources::modality;
+use crate::data::sources::{apart, modality};
 use crate::data::store::Rejected;
 use clap::Args;
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,6 +64,7 @@ impl Preprocess {
             dtype: self.dtype,
             ..Settings::default()
         };
+        self.input.iter().try_for_each(|input| apart(&self.out, input))?;
         let start = Instant::now();
         let summary = prepare(&self.input, &self.out, &settings, self.part, common)?;
         let speed = summary.prepared as f64 / start.elapsed().as_secs_f64();

@@ -1,8 +1,10 @@
 //! `spark3d pretrain`
 
 use super::{Common, names, print, whole_number};
+use crate::base::output::is_within;
 use crate::base::{Error, Result, budget, gib};
 use crate::compute::graph::{Limits, Precision, product};
+use crate::data::sources::apart;
 use crate::tasks::Plan;
 use crate::tasks::plan::presets;
 use crate::training::memory;
@@ -59,6 +61,11 @@ impl Pretrain {
         let missing = |what: &str| Error::Usage(format!("pretrain needs {what}: spark3d pretrain STORE -o RUN"));
         let store = self.store.as_ref().ok_or_else(|| missing("a store"))?;
         let run = self.out.as_ref().ok_or_else(|| missing("a run folder"))?;
+        apart(run, store)?;
+        if is_within(run, store) {
+            let what = "lies in the store, whose files are its scans; give another run folder with -o";
+            return Err(Error::Usage(format!("{} {what}", run.display())));
+        }
         let outcome = pretrain(&common.gpu()?, &plan, store, run, common.host())?;
         let share = outcome.zero_validation.map(|zero| outcome.last_validation / zero);
         print(format!(

@@ -21,6 +21,7 @@ use super::endings::without_ending;
 use super::gzip::Members;
 use super::header::{Element, HEADER_BYTES, Header, mm};
 use crate::base::atomic::PREFIX;
+use crate::base::output::regular;
 use crate::base::{Error, Result, Volume, placeholder};
 
 /// Deflate packs at most 1032 bytes into one.
@@ -338,6 +339,7 @@ pub(super) fn finish(stream: &mut dyn Read, path: &Path) -> Result<()> {
 
 /// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
 fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
+    regular(path)?;
     let file = File::open(path).map_err(Error::io("read", path))?;
     let mut file = BufReader::with_capacity(1 << 18, file);
     let start = file.fill_buf().map_err(|e| match e.kind() {

@@ -4,11 +4,13 @@ use crate::base::address::local;
 use crate::base::{Error, Result, Volume};
 use crate::compute::device::Gpu;
 use crate::compute::graph::{BlockMask, Precision, Session, product};
+use crate::data::sources::apart;
 use crate::data::{SampleKey, preprocess};
 use crate::evaluation::pictures::{Panel, Window, save_png, sheet, window_of};
 use crate::formats::nifti;
+use crate::inference::predict::model::PLANS;
 use crate::inference::predict::window::{PEAK, SIGMA_SCALE, gaussian};
-use crate::inference::weights::{PREPROCESSING, checkpoint, checkpoint_of, preprocessing, set_parameters};
+use crate::inference::weights::{PREPROCESSING, WeightFile, checkpoint, checkpoint_of, preprocessing, set_parameters};
 use crate::tasks::pretexts::Reconstruction;
 use crate::tasks::pretexts::masking::{Masking, random_mask};
 use crate::tasks::{Frame, Plan};
@@ -55,7 +57,7 @@ pub struct Outcome {
 /// There is no checkpoint, it is not of an autoencoder, or does not fit the device; the scan cannot be read; the folder cannot be
 /// written to.
 pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
-    let path = checkpoint_of(&options.model)?;
+    let path = pretraining_of(&options.model)?;
     let checkpoint = checkpoint::load_weights(&path)?;
     let plan = Plan::parse(&checkpoint.plan_toml)?;
     let frame = plan.frame();
@@ -203,8 +205,37 @@ fn coordinates(d: [usize; 3]) -> impl Iterator<Item = [usize; 3]> {
     (0..d[0] * d[1] * d[2]).map(move |v| [v / (d[1] * d[2]), v / d[2] % d[1], v % d[2]])
 }
 
+/// The checkpoint of a pre-training of this program.
+///
 /// # Errors
-/// The input is not a file, or the output cannot be a folder.
+/// There is none, or it is of a segmentation, or one of PyTorch.
+fn pretraining_of(model: &Path) -> Result<PathBuf> {
+    let segmentation = |of: &Path| {
+        let cause = "it is a segmentation network, and autoencoders reconstruct";
+        Err(Error::file(of, cause, "Use `spark3d predict` with it, or name the run folder of a pre-training"))
+    };
+    if model.join(PLANS).is_file() {
+        return segmentation(model);
+    }
+    let path = checkpoint_of(model)?;
+    let file = WeightFile::open(&path)?;
+    if file.description().is_some_and(|said| said.plans.is_some()) {
+        return segmentation(&path);
+    }
+    if file.is_torch() {
+        let converted = path.with_extension("safetensors");
+        let remedy = format!(
+            "Turn it into one of this program first: `spark3d convert {} {}`",
+            path.display(),
+            converted.display()
+        );
+        return Err(Error::file(path, "it is a checkpoint of PyTorch", remedy));
+    }
+    Ok(path)
+}
+
+/// # Errors
+/// The input is not a file, or the output cannot be a folder or is that of the scan.
 fn one_scan(options: &Options) -> Result<()> {
     let Options { scan, out, .. } = options;
     local(scan)?;
@@ -214,7 +245,7 @@ fn one_scan(options: &Options) -> Result<()> {
     if out.exists() && !out.is_dir() {
         return Err(Error::file(out, "it is a file, and the results are several", "Give a folder with -o"));
     }
-    Ok(())
+    apart(out, scan.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new(".")))
 }
 
 /// Results are named by their scan: those of another one of the same name must not be replaced.

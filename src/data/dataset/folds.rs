@@ -77,7 +77,12 @@ pub fn split(ids: &[String], splits_file: Option<&Path>, fold: Fold) -> Result<C
         }
         None => five_folds(&ids),
     };
+    let number = splits.len();
     let Some(cases) = splits.into_iter().nth(fold) else {
+        let of = splits_file.filter(|f| f.exists()).map_or("nnU-Net's split".into(), |f| f.display().to_string());
+        log::warn!(
+            "{of} has {number} folds and no fold {fold}: as in nnU-Net, a random 80 % of the cases train and the others validate"
+        );
         return Ok(eighty_to_twenty(&ids, fold));
     };
     let known: BTreeSet<&String> = ids.iter().collect();

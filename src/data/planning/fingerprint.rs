@@ -65,7 +65,11 @@ impl Fingerprint {
     /// # Errors
     /// The file is missing, or no fingerprint of 3D images.
     pub fn read(path: &Path) -> Result<Self> {
-        let json = read_json(path)?;
+        // What was cut off is not there to be corrected.
+        let json = read_json(path).map_err(|error| match error {
+            Error::File { path, cause, .. } => Error::file(path, cause, "Have it made anew by --anew"),
+            error => error,
+        })?;
         let why = match kind_of(&json).filter(|kind| *kind != FINGERPRINT) {
             Some(other) => Some(format!("it is {other}")),
             None => no_number(&json).map(|place| format!("{place} is no number: an image may hold NaN")),

@@ -22,11 +22,12 @@ pub use fingerprint::Fingerprint;
 pub use planner::{Options, Plan, Planner, plan};
 pub use table::table;
 
+use crate::base::output::check_output;
 use crate::base::{self, Error, Result};
 use crate::data::preprocess::Event;
 use crate::data::{RawCase, RawDataset};
 use crate::formats::nifti::geometry;
-use crate::formats::nnunet::{Reader, read_json};
+use crate::formats::nnunet::{PLANS, Reader, other_than, read_json};
 
 /// Voxel edge lengths in mm (z, y, x) of each case and its shape, by the headers of its first image: in canonical axes, or in the
 /// order of its file.
@@ -87,12 +88,10 @@ pub fn run(request: &Request, progress: &mut dyn FnMut(Event)) -> Result<Outcome
     let raw = RawDataset::open(&request.dataset)?;
     let name = request.options.name.as_deref().unwrap_or(request.options.planner.plans_name());
     let out = request.out.clone().unwrap_or_else(|| request.dataset.join(format!("{name}.json")));
-    if out.is_dir() {
-        return Err(Error::file(&out, "it is a folder", "Name a file, such as plans.json"));
-    }
     if out.file_name().is_some_and(|name| name == fingerprint::FILE) {
         return Err(Error::file(&out, "this is the name of the fingerprint", "Name another file, such as plans.json"));
     }
+    check_output(&out, "json", PLANS, |path| other_than(PLANS, path))?;
     let folder = out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
 

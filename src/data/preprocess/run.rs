@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::{self, Budget};
 use super::{Cropped, Preprocessed, Unfit, screen};
+use crate::base::output::is_irregular;
 use crate::base::{Error, Result};
 use crate::data::resample::{self, crop};
 use crate::data::sources::{self, Source};
@@ -171,7 +172,9 @@ impl Scan {
         for input in inputs {
             let listing = sources::search(input)?;
             for source in listing.scans {
-                let real = source.path.canonicalize().ok().filter(|path| path.to_str().is_some());
+                // A link to a device is named by itself.
+                let real =
+                    source.path.canonicalize().ok().filter(|path| path.to_str().is_some() && !is_irregular(path));
                 let path = real.unwrap_or_else(|| readable(&source.path));
                 if listed.insert(path.clone()) {
                     scans.push(Self { stamp: Stamp::of(&path), path, source });

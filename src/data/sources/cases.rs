@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::raw::channel_of;
+use crate::base::output::{IRREGULAR, is_irregular, regular};
 use crate::base::{Error, Result};
 
 /// Endings of scans, whatever the letters' case: the longest first.
@@ -62,6 +63,7 @@ pub fn named(path: &Path, why: &str) -> String {
 
 /// The case that one file is, or is a channel of.
 fn one(input: &Path, channels: usize, ending: &str) -> Result<Cases> {
+    regular(input)?;
     let name = input.file_name().map(safe).unwrap_or_default();
     let stem = split(&name, ending).map_or(name.as_str(), |(stem, _)| stem);
     let numbered = channel_of(stem).filter(|(id, channel)| !id.is_empty() && *channel < channels);
@@ -177,6 +179,9 @@ fn stem_of<'a>(
     if path.is_dir() {
         return Err(Some("a folder, which is not searched".into()));
     }
+    if is_irregular(path) {
+        return Err(Some(IRREGULAR.into()));
+    }
     let header = |gz| all.contains(&format!("{stem}{}{gz}", if found.starts_with(".I") { ".HDR" } else { ".hdr" }));
     match found.to_ascii_lowercase().starts_with(".img") && ["", ".gz", ".GZ"].iter().any(header) {
         true => Err(None),
@@ -285,6 +290,15 @@ mod tests {
             assert!(said.iter().any(|s| s.contains(part)), "{part}: {said:?}");
         }
         assert_eq!((cases.files, cases.cases.len(), cases.left_out.len()), (5, 1, 4));
+        #[cfg(unix)]
+        {
+            let zeros = folder.path().join("z.nii.gz");
+            std::os::unix::fs::symlink("/dev/zero", &zeros).unwrap();
+            let cases = cases_of(folder.path(), 1, ".nii.gz").unwrap();
+            assert!(cases.left_out.iter().any(|(path, why)| named(path, why) == "z.nii.gz (it is no regular file)"));
+            assert!(cases_of(&zeros, 1, ".nii.gz").unwrap_err().to_string().contains("no regular file"));
+            fs::remove_file(zeros).unwrap();
+        }
         // A model of two channels has nothing to take here.
         let error = cases_of(folder.path(), 2, ".nii.gz").unwrap_err().to_string();
         assert!(error.contains("_0000.nii.gz") && error.contains("and 2 more"), "{error}");

@@ -11,7 +11,7 @@ pub mod raw;
 
 pub use cases::{Cases, cases_of};
 pub(in crate::data) use names::hash;
-pub use raw::{RawCase, RawDataset, scans};
+pub use raw::{RawCase, RawDataset, apart, scans};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -62,7 +62,7 @@ pub fn list(input: &Path) -> Result<Vec<Source>> {
 /// A folder is searched to any depth for `.nii`, `.nii.gz` and `.hdr`/`.img` (a pair is one scan), whatever the case of their
 /// letters. Hidden entries, stores of this program, and the folders `labelsTr`, `labelsTs`, `derivatives` and `sourcedata` below it
 /// are passed over. Of nnU-Net's raw data sets (`dataset.json` with `imagesTr` or `imagesTs`) the images are taken, and their
-/// channels say what they show. What cannot be looked into counts as a scan, so that it is reported.
+/// channels say what they show. What cannot be looked into (a pipe as well) counts as a scan, so that it is reported.
 ///
 /// # Errors
 /// `input` does not exist or cannot be read, or holds no scan at all.
@@ -157,7 +157,7 @@ impl Search {
                 Some(kind) if kind.is_dir() && SKIPPED_FOLDERS.contains(&name.as_ref()) => self.skipped.push(path),
                 Some(kind) if kind.is_dir() && !hidden => self.walk(&path, false)?,
                 Some(kind) if kind.is_dir() => {}
-                _ if !hidden && is_scan(&path, &name) && kind.is_none_or(|kind| kind.is_file()) => self.take(path),
+                _ if !hidden && is_scan(&path, &name) => self.take(path),
                 _ if !hidden && is_image_of_pair(&path, &name) => {}
                 _ => *self.others.entry(ending(&name)).or_default() += 1,
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::expand;
+use crate::base::output::resolved;
 use crate::base::{Error, Result};
 use crate::formats::nnunet::Dataset;
 use crate::formats::{endings, nifti};
@@ -31,6 +32,9 @@ pub struct RawCase {
     /// The label map.
     pub label: PathBuf,
 }
+
+/// Folders of a raw data set, in which every file is taken for one of its own.
+const FOLDERS: [&str; 4] = ["imagesTr", "labelsTr", "imagesTs", "labelsTs"];
 
 const LAYOUT: &str =
     "Name the files as nnU-Net does: imagesTr/CASE_0000.nii.gz, CASE_0001.nii.gz, ... and labelsTr/CASE.nii.gz";
@@ -117,6 +121,24 @@ impl RawDataset {
         }
         text
     }
+}
+
+/// Sees that results do not go among the files that they are made of: a later command would take them for some of these.
+///
+/// # Errors
+/// `out` is the folder `input`, or a raw data set, or lies within its folders of images and label maps.
+pub fn apart(out: &Path, input: &Path) -> Result<()> {
+    let real = resolved(out);
+    let data_set = |folder: &Path| folder.join("dataset.json").is_file() && folder.join(FOLDERS[0]).is_dir();
+    let folder_of_one = |folder: &Path| {
+        let named = folder.file_name().is_some_and(|name| FOLDERS.iter().any(|own| name == *own));
+        named && folder.parent().is_some_and(data_set)
+    };
+    if real == resolved(input) || data_set(&real) || real.ancestors().any(folder_of_one) {
+        let what = "is a folder of the data, and results would lie among them; give another one with -o";
+        return Err(Error::Usage(format!("{} {what}", out.display())));
+    }
+    Ok(())
 }
 
 /// The cases that `dataset.json` lists.
@@ -275,8 +297,8 @@ fn check_file(case: &RawCase, path: &Path, what: &str) -> Result<()> {
         return Err(Error::file(path, "it is a folder and not a file", "Put the file that is meant in its place"));
     }
     if !path.is_file() {
-        if path.is_symlink() {
-            nifti::geometry(path)?; // says what such a link is
+        if path.symlink_metadata().is_ok() {
+            nifti::geometry(path)?; // says what such a link or pipe is
         }
         return Err(Error::file(path, format!("case {} has no such {what}", case.id), LAYOUT));
     }
@@ -401,6 +423,9 @@ mod tests {
         {
             std::os::unix::fs::symlink("../.git/annex/objects/x", &image).unwrap();
             assert!(error(place.path()).contains("a_0000.nii.gz"), "{}", error(place.path()));
+            fs::remove_file(&image).unwrap();
+            std::os::unix::fs::symlink("/dev/zero", &image).unwrap();
+            assert!(error(place.path()).contains("a_0000.nii.gz: it is no regular file"), "{}", error(place.path()));
             fs::remove_file(&image).unwrap();
         }
         assert!(error(&place.path().join("dataset.json")).contains("it is a file"));

@@ -109,7 +109,8 @@ impl Classes {
             let named = self.scored.iter().find(|class| class.labels == [*label]);
             Ok(Class::label(named.map_or(format!("label {label}"), |class| class.name.clone()), *label))
         };
-        self.scored = labels.iter().map(pick).collect::<Result<_>>()?;
+        let once = labels.iter().enumerate().filter(|(n, label)| !labels[..*n].contains(label));
+        self.scored = once.map(|(_, label)| pick(label)).collect::<Result<_>>()?;
         Ok(self)
     }
 }
@@ -133,6 +134,7 @@ mod tests {
         assert_eq!((classes.ignore, classes.known.len()), (Some(3), 4));
         let only = classes.clone().only(&[2]).unwrap();
         assert_eq!(only.scored, [Class::label("b", 2)]);
+        assert_eq!(classes.clone().only(&[2, 1, 2]).unwrap().scored, [Class::label("b", 2), Class::label("a", 1)]);
         assert_eq!(only.known, classes.known);
         assert!(
             classes.clone().only(&[0]).is_err() && classes.clone().only(&[3]).is_err() && classes.only(&[7]).is_err()

@@ -9,6 +9,7 @@ mod table;
 pub use classes::{Class, Classes};
 pub use table::table;
 
+use crate::base::output::check_output;
 use crate::base::{Error, Result, atomic};
 use crate::evaluation::metric::overlap::{Confusion, Counts};
 use crate::evaluation::metric::surface::{Outline, surface_distances};
@@ -16,7 +17,7 @@ use crate::evaluation::pictures::overlay::{self, overlay};
 use crate::evaluation::pictures::save_png;
 use crate::formats::affine::{self, Affine};
 use crate::formats::nifti::{self, Geometry, Scan};
-use crate::formats::nnunet::label_of;
+use crate::formats::nnunet::{SUMMARY, label_of, other_than};
 pub use pairs::Pair;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -130,6 +131,9 @@ impl Evaluation {
 /// Nothing to compare; a prediction has no reference; a result cannot be written; and unless `chill`: a prediction is missing; a
 /// file cannot be read, is no label map, has a label that is not known, or lies on another grid than its partner.
 pub fn evaluate(options: &Options, progress: &mut dyn FnMut(usize, usize)) -> Result<Evaluation> {
+    if let Some(out) = &options.measures.out {
+        check_output(out, "json", SUMMARY, |path| other_than(SUMMARY, path))?;
+    }
     let pairs::Found { pairs, missing, seen, others } =
         pairs::find(&options.reference, &options.predicted, options.chill)?;
     let evaluation = scored(&pairs, &options.measures, options.chill, progress)?;

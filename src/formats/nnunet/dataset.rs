@@ -228,6 +228,13 @@ fn labels(json: &Value) -> std::result::Result<Labels, String> {
     } else {
         classes.sort_by_key(|c| c.values[0]);
     }
+    if let Some(value) = ignore.filter(|ignore| classes.iter().any(|c| c.values.iter().any(|v| v > ignore))) {
+        let highest = classes.iter().flat_map(|c| &c.values).collect::<BTreeSet<_>>().len() + 1;
+        return Err(format!(
+            "the label `ignore` is {value} and must be the highest, {highest}, after the others (1, 2, ... without gaps), in the \
+             label maps as well"
+        ));
+    }
     let all: BTreeSet<i16> = classes.iter().flat_map(|c| c.values.iter().copied()).collect();
     let all = Vec::from_iter(all);
     if all.is_empty() || all.iter().enumerate().any(|(k, &v)| v as usize != k + 1) {
@@ -349,6 +356,17 @@ mod tests {
             assert_eq!(label_of(value), want, "{value}");
         }
         assert!([0.999, f32::NAN, f32::INFINITY, 3e9].into_iter().all(|value| label_of(value).is_none()));
+    }
+
+    #[test]
+    fn the_ignored_label_is_told_its_number() {
+        for (given, highest) in [
+            (json!({ "background": 0, "a": 1, "ignore": 2, "b": 3 }), "is 2 and must be the highest, 3"),
+            (json!({ "background": 0, "ignore": 1, "a": [2, 3], "b": 3 }), "is 1 and must be the highest, 3"),
+        ] {
+            let cause = labels(&json!({ "labels": given, "regions_class_order": [1, 2] })).unwrap_err();
+            assert!(cause.contains(highest), "{cause}");
+        }
     }
 
     #[test]

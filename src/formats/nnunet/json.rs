@@ -69,10 +69,23 @@ fn string_length(text: &str) -> usize {
 /// What a JSON file of nnU-Net's is, by its keys, for messages to those who named another one.
 pub fn kind_of(json: &Value) -> Option<&'static str> {
     let has = |keys: &[&str]| keys.iter().all(|key| json.get(key).is_some());
-    let kinds: [(&[&str], &str); 3] =
-        [(&["configurations"], PLANS), (&["spacings", "shapes_after_crop"], FINGERPRINT), (&["labels"], DATASET)];
+    let kinds: [(&[&str], &str); 4] = [
+        (&["configurations"], PLANS),
+        (&["spacings", "shapes_after_crop"], FINGERPRINT),
+        (&["labels"], DATASET),
+        (&["metric_per_case"], SUMMARY),
+    ];
     let splits = json.as_array().is_some_and(|list| list.iter().any(|fold| fold.get("train").is_some()));
     kinds.iter().find(|kind| has(kind.0)).map(|kind| kind.1).or(splits.then_some(SPLITS))
+}
+
+/// What a file is, where it is not JSON of this kind.
+pub fn other_than(kind: &str, path: &Path) -> Option<String> {
+    match read_json(path).map(|json| kind_of(&json)) {
+        Ok(Some(found)) if found == kind => None,
+        Ok(found) => Some(found.unwrap_or("JSON of another kind").into()),
+        Err(_) => Some("no JSON file".into()),
+    }
 }
 
 /// What [`kind_of`] calls plans.
@@ -83,6 +96,8 @@ pub const FINGERPRINT: &str = "the fingerprint of a data set";
 pub const DATASET: &str = "the dataset.json of a data set";
 /// What [`kind_of`] calls splits.
 pub const SPLITS: &str = "the splits of a data set";
+/// What [`kind_of`] calls scores.
+pub const SUMMARY: &str = "the summary of an evaluation";
 
 #[cfg(test)]
 mod tests {
@@ -125,6 +140,15 @@ mod tests {
         assert_eq!(kind_of(&json!({ "spacings": [], "shapes_after_crop": [] })), Some(FINGERPRINT));
         assert_eq!(kind_of(&json!({ "labels": {} })), Some(DATASET));
         assert_eq!(kind_of(&json!([{ "train": [], "val": [] }])), Some(SPLITS));
+        assert_eq!(kind_of(&json!({ "metric_per_case": [] })), Some(SUMMARY));
         assert_eq!(kind_of(&json!([1])), None);
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let other = |text: &str| {
+            std::fs::write(file.path(), text).unwrap();
+            other_than(PLANS, file.path())
+        };
+        assert_eq!(other(r#"{"configurations": {}}"#), None);
+        assert_eq!(other(r#"{"labels": {}}"#).as_deref(), Some(DATASET));
+        assert!(other("[1]").unwrap().contains("another kind") && other("\u{1f}").unwrap().contains("no JSON"));
     }
 }

@@ -9,7 +9,7 @@ mod resampling;
 
 pub use architecture::{Architecture, Layers, Norm};
 pub use dataset::{Class, Dataset, Labels, label_of, label_value, listed, swapped};
-pub use json::{DATASET, FINGERPRINT, PLANS, SPLITS, kind_of, read_json};
+pub use json::{DATASET, FINGERPRINT, PLANS, SPLITS, SUMMARY, kind_of, other_than, read_json};
 pub use plans::{Configuration, Intensity, Normalization, Plans, Reader};
 pub use refusal::Refusal;
 pub use resampling::{Interpolation, Resampling};

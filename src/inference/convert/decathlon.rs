@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use serde_json::{Map, Value, json};
 
 use super::{DATASET, Options, PLANS};
+use crate::base::output::IN_THE_WAY;
 use crate::base::{Error, Result, remove_leftovers, write_atomic, write_atomic_with};
 use crate::data::preprocess::pool;
 use crate::formats::nnunet::{Dataset, read_json};
@@ -144,6 +145,10 @@ fn claim(options: &Options, dataset: &Value) -> Result<SystemTime> {
         if occupied && !options.overwrite {
             let remedy = "Name another output, or replace it by --overwrite";
             return Err(Error::file(out, "it is there already", remedy));
+        }
+        let data_set = out.join(FOLDERS[0]).is_dir() && out.join(DATASET).is_file() && !is_task(out);
+        if occupied && !data_set && !mark.exists() {
+            return Err(Error::file(out, "it is no data set that can be replaced", IN_THE_WAY));
         }
         fs::create_dir_all(out).map_err(Error::io("create", out))?;
         write_atomic(&mark, content.to_string().as_bytes())?;

@@ -15,8 +15,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use crate::base::output::IN_THE_WAY;
 use crate::base::{Error, Result, write_atomic};
-use crate::formats::nnunet::read_json;
+use crate::formats::nnunet::{self, other_than, read_json};
 use crate::inference::predict::model::{DATASET, PLANS, SegmentationModel, folds};
 use crate::inference::weights::WeightFile;
 
@@ -91,7 +92,25 @@ pub fn convert(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Resul
         let remedy = "Name another output, or replace it by --overwrite";
         return Err(Error::file(&options.out, "it is there already", remedy));
     }
+    if exists && let Some(kind) = not_replaced(&options.out) {
+        let what = if input.is_dir() { "model folder" } else { "checkpoint" };
+        return Err(Error::file(&options.out, format!("it is {kind}, and no {what} that can be replaced"), IN_THE_WAY));
+    }
     if input.is_dir() { folder(options, written) } else { file(options, written) }
+}
+
+/// What an output is, where it is neither a model folder nor a checkpoint.
+fn not_replaced(out: &Path) -> Option<String> {
+    if !out.is_dir() {
+        return WeightFile::open(out).is_err().then(|| "another file".into());
+    }
+    // A conversion that was stopped has left folds alone.
+    let model = other_than(nnunet::PLANS, &out.join(PLANS)).is_none() || known_folds(out).is_ok_and(|f| !f.is_empty());
+    match (out.join("imagesTr").is_dir(), model) {
+        (true, _) => Some("a data set".into()),
+        (false, true) => None,
+        (false, false) => Some("a folder of other files".into()),
+    }
 }
 
 fn file(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Option<String>> {

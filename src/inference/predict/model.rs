@@ -106,8 +106,14 @@ impl SegmentationModel {
         }
         let (channels, outputs) = (dataset.channels.len(), dataset.labels.outputs());
         if configuration.normalization.len() != channels {
-            let (plans, dataset) = (configuration.normalization.len(), channels);
-            return Err(wrong(format!("its plans are for {plans} channels and its data set has {dataset}")));
+            let plans = configuration.normalization.len();
+            let cause = format!("its plans are for {plans} channels and its data set has {channels}");
+            if path.is_dir() && archive.is_none() && !path.join(DATASET).exists() {
+                let cause =
+                    format!("{cause}; there is no {DATASET}, and that within {} was read", first.path().display());
+                return Err(Error::file(path, cause, format!("Put the {DATASET} of the model beside its plans")));
+            }
+            return Err(wrong(cause));
         }
         let network = network_of(&configuration.architecture, channels, outputs);
         network.validate(configuration.patch_size).map_err(|e| wrong(format!("configuration {name}: {e}")))?;
@@ -290,7 +296,9 @@ impl Found {
     fn choose(&self, path: &Path, names: &[String], checkpoint: &str) -> Result<Vec<(String, String)>> {
         if !names.is_empty() {
             let named = |name: &String| self.find(name, checkpoint).ok_or_else(|| self.missing(path, name, checkpoint));
-            return names.iter().map(named).collect();
+            // Twice the same would count twice in the mean.
+            let once = names.iter().enumerate().filter(|(n, name)| !names[..*n].contains(name));
+            return once.map(|(_, name)| named(name)).collect();
         }
         let (mut files, mut without) = (Vec::new(), Vec::new());
         for (name, _) in self.0.iter().filter(|(name, _)| name.parse::<u64>().is_ok()) {
@@ -404,6 +412,7 @@ mod tests {
         assert_eq!(names(&[]), ["0", "2", "10"]);
         assert_eq!(names(&named(&["all"])), ["all"]);
         assert_eq!(names(&named(&["2", "0"])), ["2", "0"]);
+        assert_eq!(names(&named(&["2", "0", "2"])), ["2", "0"], "each counts once in the mean");
         let text = error(dir.path(), &named(&["0", "7"]), "final");
         assert!(text.contains("fold_7") && text.contains("\"10\""), "{text}");
         assert!(error(dir.path(), &[], "best").contains("checkpoint_best"));

@@ -70,7 +70,11 @@ pub(super) fn split(setup: &Setup, options: &Options, fold: Fold, resumed: Optio
 /// The splits are none of this data set, or there are no cases.
 pub fn fold_cases(setup: &Setup, fold: Fold, splits: &Path) -> Result<Cases> {
     let mut cases = folds::split(&setup.raw.ids(), Some(splits), fold)?;
-    if setup.plan.data.cases > 0 {
+    let (wanted, there) = (setup.plan.data.cases, cases.train.len());
+    if wanted > there {
+        log::warn!("{wanted} training cases are asked for, and fold {fold} has {there}: all of them are used");
+    }
+    if wanted > 0 {
         cases = folds::limit(cases, setup.plan.data.cases, setup.plan.seed);
     }
     if cases.train.is_empty() || cases.validation.is_empty() {

@@ -150,6 +150,10 @@ impl Setup {
         }
         if let Some((path, name)) = &request.plans {
             let (plans, configuration) = read_plans(path, name)?;
+            let (of, own) = (&plans.dataset_name, name_of(&raw.folder));
+            if !of.is_empty() && *of != own {
+                log::warn!("{}: they are the plans of {of}, and the data set is {own}", path.display());
+            }
             apply_plans(&mut plan, &plans, &configuration);
             if from.is_none() || request.dynamic {
                 trainable(&configuration).map_err(|refusal| refusal.of(path, PLANS_REMEDY))?;
