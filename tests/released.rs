@@ -205,7 +205,7 @@ fn folders_of_the_hub_are_opened_and_credited_and_addresses_are_explained() {
     let told = place.dry_run("hub", &[]);
     all(&told, &["spacing = [0.8, 0.8, 0.8]", "published under cc-by-4.0", "Architecture ResEnc: A reference (2024)."]);
     // Credits go on into what is made of it.
-    place.done(&["convert", "hub/checkpoint_final.pth", "own.safetensors"]);
+    place.done(&["convert", "hub", "own.safetensors"]);
     place.done(&["convert", "own.safetensors", "again.pth"]);
     let credits = WeightFile::open(&place.path("again.pth")).unwrap().credits().unwrap();
     assert_eq!((credits.works().len(), credits.licence.as_deref()), (1, Some("cc-by-4.0")));

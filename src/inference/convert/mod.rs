@@ -19,7 +19,8 @@ use crate::base::output::IN_THE_WAY;
 use crate::base::{Error, Result, write_atomic};
 use crate::formats::nnunet::{self, other_than, read_json};
 use crate::inference::predict::model::{DATASET, PLANS, SegmentationModel, folds};
-use crate::inference::weights::WeightFile;
+use crate::inference::adaptation;
+use crate::inference::weights::{WeightFile, checkpoint_of};
 
 use read::Content;
 
@@ -31,7 +32,8 @@ const INPUT_REMEDY: &str = "Name a run folder of `spark3d finetune`, nnU-Net's m
 /// What is converted, and where it goes.
 #[derive(Args)]
 pub struct Options {
-    /// A run of `spark3d finetune`, nnU-Net's model folder, a checkpoint (.safetensors, .pth), or a Decathlon task's folder
+    /// A run of `spark3d finetune`, nnU-Net's model folder, a checkpoint (.safetensors, .pth), its folder on the Hugging Face hub, or a
+    /// Decathlon task's folder
     pub input: PathBuf,
     /// The folder or checkpoint to write; a checkpoint's ending says what it becomes, a data set is called such as
     /// Dataset004_Hippocampus
@@ -96,7 +98,12 @@ pub fn convert(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Resul
         let what = if input.is_dir() { "model folder" } else { "checkpoint" };
         return Err(Error::file(&options.out, format!("it is {kind}, and no {what} that can be replaced"), IN_THE_WAY));
     }
-    if input.is_dir() { folder(options, written) } else { file(options, written) }
+    match input.is_dir() {
+        // A folder of the Hugging Face hub is that of one checkpoint.
+        true if input.join(adaptation::FILE).is_file() => file(&checkpoint_of(input)?, &options.out, written),
+        true => folder(options, written),
+        false => file(input, &options.out, written),
+    }
 }
 
 /// What an output is, where it is neither a model folder nor a checkpoint.
@@ -113,8 +120,7 @@ fn not_replaced(out: &Path) -> Option<String> {
     }
 }
 
-fn file(options: &Options, written: &mut dyn FnMut(&Path, &str)) -> Result<Option<String>> {
-    let (input, out) = (&options.input, &options.out);
+fn file(input: &Path, out: &Path, written: &mut dyn FnMut(&Path, &str)) -> Result<Option<String>> {
     let kind = match out.extension().and_then(|e| e.to_str()) {
         Some("pth" | "pt") => Kind::Torch,
         Some("safetensors") => Kind::Native,
