@@ -2,6 +2,7 @@
 
 pub mod address;
 pub mod atomic;
+pub mod content;
 pub mod error;
 pub mod identity;
 pub mod memory;

@@ -40,25 +40,6 @@ pub fn resolved(path: &Path) -> PathBuf {
     path.ancestors().find_map(real).unwrap_or_else(|| path.clone())
 }
 
-/// Sees that `path` can be read from its beginning to an end: pipes and devices cannot, and may keep a reader waiting for ever.
-///
-/// # Errors
-/// It is there and neither a file nor a folder.
-pub fn regular(path: &Path) -> Result<()> {
-    match is_irregular(path) {
-        true => Err(Error::file(path, IRREGULAR, "Write what it gives into a file, and name that")),
-        false => Ok(()),
-    }
-}
-
-/// What is said of a pipe or a device.
-pub const IRREGULAR: &str = "it is no regular file";
-
-/// Whether `path`, or what it is a link to, is a pipe, a device or the like.
-pub fn is_irregular(path: &Path) -> bool {
-    metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,6 @@
 //! Files that stand for content which has not been fetched: pointers of Git LFS, pointers and links of git-annex, and the pages
 //! that servers send in place of a file.
 
-use super::{Error, Result};
 use std::path::Path;
 
 /// What is wrong, and what to do about it.
@@ -13,7 +12,7 @@ const PAGES: [&[u8]; 2] = [b"<!doctype html", b"<html"];
 const GET: &str = "Run `datalad get` or `git annex get` on it";
 
 /// Of a file that begins so; none where the file is what it seems.
-fn of_content(start: &[u8]) -> Option<Diagnosis> {
+pub(super) fn of_content(start: &[u8]) -> Option<Diagnosis> {
     if start.starts_with(LFS) {
         let cause = "it is a pointer of Git LFS, whose content has not been downloaded";
         return Some((cause.into(), "Run `git lfs pull` in its repository"));
@@ -23,12 +22,6 @@ fn of_content(start: &[u8]) -> Option<Diagnosis> {
         return Some(("it is a web page, probably of a failed download".into(), "Download the file again"));
     }
     start.starts_with(ANNEX).then(|| ("it is a pointer of git-annex, whose content is not here".into(), GET))
-}
-
-/// # Errors
-/// The file at `path`, which begins so, stands for content that is not here.
-pub fn refuse(path: &Path, start: &[u8]) -> Result<()> {
-    of_content(start).map_or(Ok(()), |(cause, remedy)| Err(Error::file(path, cause, remedy)))
 }
 
 /// Of a link that leads to no file.
@@ -46,6 +39,8 @@ pub(super) fn of_link(path: &Path) -> Option<Diagnosis> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::content::refuse;
+    use super::super::error::Error;
     use super::*;
 
     #[test]

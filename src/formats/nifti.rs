@@ -21,8 +21,7 @@ use super::endings::without_ending;
 use super::gzip::Members;
 use super::header::{Element, HEADER_BYTES, Header, mm};
 use crate::base::atomic::PREFIX;
-use crate::base::output::regular;
-use crate::base::{Error, Result, Volume, placeholder};
+use crate::base::{Error, Result, Volume, content};
 
 /// Deflate packs at most 1032 bytes into one.
 const MAX_GZIP_RATIO: u64 = 1032;
@@ -339,7 +338,7 @@ pub(super) fn finish(stream: &mut dyn Read, path: &Path) -> Result<()> {
 
 /// A buffered stream of the file's content, decompressed if it begins like gzip whatever its name; and whether it does.
 fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
-    regular(path)?;
+    content::regular(path)?;
     let file = File::open(path).map_err(Error::io("read", path))?;
     let mut file = BufReader::with_capacity(1 << 18, file);
     let start = file.fill_buf().map_err(|e| match e.kind() {
@@ -349,7 +348,7 @@ fn stream(path: &Path) -> Result<(Box<dyn Read>, bool)> {
     if start.is_empty() {
         return Err(Error::file(path, "it is empty (0 bytes)", REMEDY));
     }
-    placeholder::refuse(path, start)?;
+    content::refuse(path, start)?;
     let compressed = start.starts_with(&[0x1f, 0x8b]);
     Ok((if compressed { Box::new(Members::new(file, path)) } else { Box::new(file) }, compressed))
 }

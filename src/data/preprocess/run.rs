@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::pool::{self, Budget};
 use super::{Cropped, Preprocessed, Unfit, screen};
-use crate::base::output::is_irregular;
+use crate::base::content::is_irregular;
 use crate::base::{Error, Result};
 use crate::data::resample::{self, crop};
 use crate::data::sources::{self, Source};

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::raw::channel_of;
-use crate::base::output::{IRREGULAR, is_irregular, regular};
+use crate::base::content::{IRREGULAR, is_irregular, regular};
 use crate::base::{Error, Result};
 
 /// Endings of scans, whatever the letters' case: the longest first.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::base::{Error, Result, placeholder};
+use crate::base::{Error, Result, content};
 
 /// Reads a JSON file. The byte order mark that some editors put first is passed over; NaN and Infinity, which Python writes and
 /// JSON does not have, are read as null.
@@ -13,7 +13,7 @@ use crate::base::{Error, Result, placeholder};
 /// The file is missing, unreadable, not UTF-8 or not JSON.
 pub fn read_json(path: &Path) -> Result<Value> {
     let bytes = std::fs::read(path).map_err(Error::io("read", path))?;
-    placeholder::refuse(path, &bytes)?;
+    content::refuse(path, &bytes)?;
     let text = utf8(&bytes).map_err(|(cause, remedy)| Error::file(path, cause, remedy))?;
     let parsed = serde_json::from_str(text).or_else(|_| serde_json::from_str(&without_nan(text)));
     parsed.map_err(|e| match text.trim().is_empty() {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use zip::ZipArchive;
 use zip::read::ZipFile;
 
-use crate::base::{Error, Result, placeholder};
+use crate::base::{Error, Result, content};
 
 /// What a model folder says of its model.
 pub const PLANS: &str = "plans.json";
@@ -49,7 +49,7 @@ impl Archive {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut head = Vec::new();
         file.by_ref().take(1 << 10).read_to_end(&mut head).map_err(Error::io("read", path))?;
-        placeholder::refuse(path, &head)?;
+        content::refuse(path, &head)?;
         if let Some((_, format)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
             return Err(Error::file(path, format!("it is packed ({format})"), UNPACK));
         }

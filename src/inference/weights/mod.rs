@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::base::address::local;
-use crate::base::{Error, Result, placeholder};
+use crate::base::{Error, Result, content};
 use crate::compute::graph::Parameters;
 use crate::compute::model::state_dict;
 use crate::data::preprocess::Settings;
@@ -127,7 +127,7 @@ impl WeightFile {
         let mut file = File::open(path).map_err(Error::io("open", path))?;
         let mut head = Vec::new();
         file.by_ref().take(1 << 10).read_to_end(&mut head).map_err(Error::io("read", path))?;
-        placeholder::refuse(path, &head)?;
+        content::refuse(path, &head)?;
         // A safetensors file starts with the length of its JSON header.
         match head.get(8) == Some(&b'{') && !head.starts_with(b"PK\x03\x04") {
             true => Self::open_safetensors(path),
