@@ -8,7 +8,9 @@ use crate::data::{SampleKey, preprocess};
 use crate::evaluation::pictures::{Panel, Window, save_png, sheet, window_of};
 use crate::formats::nifti;
 use crate::inference::predict::window::{PEAK, SIGMA_SCALE, gaussian};
-use crate::inference::weights::{PREPROCESSING, checkpoint, checkpoint_of, preprocessing, set_parameters};
+use crate::inference::weights::{
+    PREPROCESSING, checkpoint, checkpoint_of, of_another_version, preprocessing, set_parameters,
+};
 use crate::tasks::pretexts::Reconstruction;
 use crate::tasks::pretexts::masking::{Masking, random_mask};
 use crate::tasks::{Frame, Plan};
@@ -56,8 +58,8 @@ pub struct Outcome {
 /// written to.
 pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let path = checkpoint_of(&options.model)?;
-    let checkpoint = checkpoint::load_weights(&path)?;
-    let plan = Plan::parse(&checkpoint.plan_toml)?;
+    let checkpoint = checkpoint::load_weights(&path)?.finite(&path)?;
+    let plan = Plan::parse(&checkpoint.plan_toml).map_err(|e| of_another_version(&path, e))?;
     let frame = plan.frame();
     let Some(masking) = plan.pretext.masking() else {
         return Err(Error::file(
