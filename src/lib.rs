@@ -156,7 +156,7 @@
 //!
 //! | module | may use | purpose |
 //! |---|---|---|
-//! | base | | what every other module may use: errors, random numbers by key, volumes, files that appear whole, hashes |
+//! | base | | what every other module may use: errors, random numbers by key, volumes, files that appear whole, locks, hashes |
 //! | formats | base | files of other programs: NIfTI, nnU-Net's folders, PyTorch's checkpoints |
 //! | data | base, formats | the data side: from scans to a store, from the store to patches |
 //! | compute | base | the compute side: the device, static graphs, operators, networks |

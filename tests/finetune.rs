@@ -291,6 +291,35 @@ fn killed_run(precision: &str) {
 }
 
 #[test]
+fn what_is_trained_is_not_trained_again_and_changed_cases_are_named() {
+    let place = Place::plain(1);
+    let args = ["--from", "scratch", "-o", "run", "--length", "2", "--no-validation"];
+    place.finetune(&args);
+    let file = |name: &str| place.path("run/fold_0").join(format!("checkpoint_{name}.safetensors"));
+    let weights = || std::fs::read(file("final")).unwrap();
+    let (before, log) = (weights(), place.losses("run/fold_0"));
+    std::fs::remove_file(file("latest")).unwrap();
+    place.volume("data/labelsTr/case3.nii.gz", |c| f64::from(ball(1, c)));
+    let told = place.finetune(&args);
+    assert!(told.contains("of 1 of 5 cases have changed since they were prepared: case3;"), "{told}");
+    assert!(weights() == before && place.losses("run/fold_0") == log, "the training is done");
+    assert!(!place.finetune(&args).contains("have changed"), "it is told once");
+    let run = |more: &[&str], code| {
+        refused(&mut place.command(&[&["finetune", "data", "--plan", "plan.toml"], &args[..], more].concat()), code)
+    };
+    assert!(run(&["--set", "train.clip=3"], 1).contains("train.clip"));
+    // Another process that trains the fold keeps this one out, and not one of another fold.
+    let lock = std::fs::File::open(place.path("run/fold_0/.lock")).unwrap();
+    lock.lock().unwrap();
+    assert!(run(&[], 1).contains("run/fold_0: another training is running in this folder"));
+    place.finetune(&[&args[..], &["--fold", "1"]].concat());
+    drop(lock);
+    std::fs::remove_file(file("final")).unwrap();
+    let told = run(&[], 1);
+    assert!(told.contains("run/fold_0: it holds a training that cannot be resumed"), "{told}");
+}
+
+#[test]
 fn regions_ignored_voxels_and_deep_supervision() {
     let labels = json!({ "background": 0, "whole": [1, 2], "core": 2, "ignore": 3 });
     // Label maps under names of their own, as dataset.json may list them.

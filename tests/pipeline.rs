@@ -3,7 +3,7 @@
 mod support;
 
 use spark3d::compute::graph::Precision;
-use spark3d::inference::weights::checkpoint;
+use spark3d::inference::weights::checkpoint::{self, Checkpoint};
 use spark3d::tasks::plan::Plan;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -236,6 +236,112 @@ fn a_stop_signal_writes_a_checkpoint_and_exits_with_75() {
     assert!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(75));
     assert!(checkpoint::load(place.path("run/checkpoint_latest.safetensors")).unwrap().step > 0);
+}
+
+#[test]
+fn a_run_folder_has_one_training_at_a_time() {
+    let place = Place::with_store();
+    let long = ["pretrain", "store", "-o", "run", "--preset", "tiny", "--plan", "plan.toml", "--steps", "4000"];
+    let mut first = place.command(&long).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+    let (latest, start) = (place.path("run/checkpoint_latest.safetensors"), Instant::now());
+    while !latest.exists() {
+        assert!(start.elapsed() < Duration::from_secs(120) && first.try_wait().unwrap().is_none());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let second = place.refused(&long, 1);
+    assert!(second.contains("run: another training is running in this folder. Wait for it to end"), "{second}");
+    assert!(first.try_wait().unwrap().is_none(), "the first goes on");
+    first.kill().unwrap();
+    first.wait().unwrap();
+    // A run that was killed keeps nobody out: another plan is the only thing that is wrong.
+    let told = place.refused(&[&long[..], &["--set", "train.clip=3"]].concat(), 1);
+    assert!(told.contains("train.clip"), "{told}");
+}
+
+#[test]
+fn a_run_goes_on_with_the_scans_that_it_was_started_with() {
+    let place = Place::with_store();
+    assert!(place.pretrain("run", &["--steps", "2"]).status.success());
+    place.bundled("assets/demo", "scans", 5);
+    place.done(&["preprocess", "-i", "scans", "-o", "store", "--spacing", "2", "--min-file-bytes", "100000"]);
+    let refused = place.pretrain("run", &["--steps", "2"]);
+    let told = text(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    for part in
+        ["run: this run was started with other scans", "3 training and 1 validation scans then", "4 training", "-o"]
+    {
+        assert!(told.contains(part), "{part}: {told}");
+    }
+    // Checkpoints of earlier versions do not say what their scans were.
+    edit(&place, "run", |c| assert!(c.extra.remove("samples").is_some()));
+    assert!(place.pretrain("run", &["--steps", "2"]).status.success());
+}
+
+/// Changes the checkpoint of a run.
+fn edit(place: &Place, run: &str, change: impl FnOnce(&mut Checkpoint)) {
+    let path = place.path(run).join("checkpoint_latest.safetensors");
+    let mut checkpoint = checkpoint::load(&path).unwrap();
+    change(&mut checkpoint);
+    checkpoint::save(&path, &checkpoint).unwrap();
+}
+
+#[test]
+fn a_training_that_fails_says_so_and_leaves_the_last_good_checkpoint() {
+    let place = Place::with_store();
+    for (run, steps, what) in
+        [("short", "8", "at step 8: the losses of the last steps"), ("long", "30", "10 steps in a row")]
+    {
+        let done = place.pretrain(run, &["--set", "train.learning_rate=1e30", "--steps", steps]);
+        let told = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(1), "{told}");
+        for part in ["the training failed", what, "the last good checkpoint of step", "train.learning_rate"] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        let left = checkpoint::load(place.path(run).join("checkpoint_latest.safetensors")).unwrap();
+        assert!(left.step < 8 && left.not_finite().is_none(), "{}", left.step);
+    }
+}
+
+#[test]
+fn checkpoints_of_failed_trainings_and_other_versions_are_refused() {
+    let place = Place::with_store();
+    assert!(place.pretrain("run", &["--steps", "2"]).status.success());
+    std::fs::remove_file(place.path("run/checkpoint_best.safetensors")).unwrap();
+    let before = latest(&place, "run");
+    let pretrain = ["pretrain", "store", "-o", "run", "--preset", "tiny", "--plan", "plan.toml", "--steps", "2"];
+    let reconstruct = ["reconstruct", "-m", "run", "-i", "scans", "-o", "out"];
+    let convert = ["convert", "run/checkpoint_latest.safetensors", "out.pth"];
+    let data = repository("assets/hippocampus");
+    let finetune = ["finetune", data.to_str().unwrap(), "-o", "tuned", "--from", "run", "--preset", "tiny"];
+    let refused = |parts: &[&str]| {
+        for args in [&pretrain[..], &reconstruct, &convert, &finetune] {
+            let told = place.refused(args, 1);
+            for part in parts.iter().chain(&["checkpoint_latest.safetensors"]) {
+                assert!(told.contains(part), "{args:?}: {part} in {told}");
+            }
+        }
+    };
+    edit(&place, "run", |c| {
+        let tensor = c.weights.iter_mut().find(|t| t.name == "encoder.stem.convs.0.conv.weight").unwrap();
+        tensor.data[3] = f32::NAN;
+    });
+    refused(&["tensor encoder.stem.convs.0.conv.weight are NaN or infinite"]);
+    std::fs::write(place.path("run/checkpoint_latest.safetensors"), before).unwrap();
+    edit(&place, "run", |c| c.plan_toml = c.plan_toml.replace("[train]", "[train]\nfuture = 1"));
+    refused(&["unknown field `future`", "written by another, perhaps newer version"]);
+    assert!(!place.path("tuned").exists() && !place.path("out").exists() && !place.path("out.pth").exists());
+}
+
+#[test]
+fn a_best_checkpoint_without_one_to_resume_from_is_not_replaced() {
+    let place = Place::with_store();
+    assert!(place.pretrain("run", &["--steps", "4"]).status.success());
+    std::fs::remove_file(place.path("run/checkpoint_latest.safetensors")).unwrap();
+    let done = place.pretrain("run", &["--steps", "4", "--set", "train.clip=3"]);
+    let told = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(1), "{told}");
+    assert!(told.contains("run: it holds a training that cannot be resumed") && told.contains("another -o"), "{told}");
+    assert!(place.path("run/checkpoint_best.safetensors").exists());
 }
 
 #[test]

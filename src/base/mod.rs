@@ -1,10 +1,11 @@
-//! What every other wing may use: errors, random numbers by key, volumes, files that appear whole, hashes, progress.
+//! What every other wing may use: errors, random numbers by key, volumes, files that appear whole, locks, hashes, progress.
 
 pub mod address;
 pub mod atomic;
 pub mod content;
 pub mod error;
 pub mod identity;
+pub mod lock;
 pub mod memory;
 pub mod output;
 pub mod placeholder;
@@ -15,6 +16,6 @@ pub mod volume;
 pub use atomic::{remove_leftovers, write_atomic, write_atomic_with, write_json};
 pub use error::{Error, Result};
 pub use memory::{budget, gib};
-pub use progress::{Mode, Progress, human};
+pub use progress::{Mode, Progress, few, human};
 pub use random::{Purpose, rng, threefry};
 pub use volume::Volume;

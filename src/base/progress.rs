@@ -181,6 +181,15 @@ pub fn human(duration: Duration) -> String {
     }
 }
 
+/// The first few of a list, and how many there are more.
+pub fn few(list: impl IntoIterator<Item = String>) -> String {
+    const SHOWN: usize = 3;
+    let list: Vec<String> = list.into_iter().collect();
+    let more = list.len().saturating_sub(SHOWN);
+    let shown = list[..list.len() - more].join(", ");
+    if more > 0 { format!("{shown} and {more} more") } else { shown }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

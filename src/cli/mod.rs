@@ -15,7 +15,7 @@ mod preprocess;
 mod pretrain;
 mod reconstruct;
 
-use crate::base::{Error, Mode, Progress, Result};
+use crate::base::{Error, Mode, Progress, Result, few};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::training::Host;
 use clap::builder::RangedU64ValueParser;
@@ -181,15 +181,6 @@ fn conclude(text: &str) -> Result<()> {
         let what = format!("the last line could not be written to stdout ({e}); it is: {text}");
         Error::plan(what, "The work itself is done; see where stdout goes")
     })
-}
-
-/// The first few of a list, and how many there are more.
-fn few(list: impl IntoIterator<Item = String>) -> String {
-    const SHOWN: usize = 3;
-    let list: Vec<String> = list.into_iter().collect();
-    let more = list.len().saturating_sub(SHOWN);
-    let shown = list[..list.len() - more].join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 /// Names with a sentence each, for the end of a help.

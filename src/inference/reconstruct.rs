@@ -10,7 +10,9 @@ use crate::evaluation::pictures::{Panel, Window, save_png, sheet, window_of};
 use crate::formats::nifti;
 use crate::inference::predict::model::PLANS;
 use crate::inference::predict::window::{PEAK, SIGMA_SCALE, gaussian};
-use crate::inference::weights::{PREPROCESSING, WeightFile, checkpoint, checkpoint_of, preprocessing, set_parameters};
+use crate::inference::weights::{
+    PREPROCESSING, WeightFile, checkpoint, checkpoint_of, of_another_version, preprocessing, set_parameters,
+};
 use crate::tasks::pretexts::Reconstruction;
 use crate::tasks::pretexts::masking::{Masking, random_mask};
 use crate::tasks::{Frame, Plan};
@@ -58,8 +60,8 @@ pub struct Outcome {
 /// written to.
 pub fn reconstruct(gpu: &Rc<Gpu>, options: &Options) -> Result<Outcome> {
     let path = pretraining_of(&options.model)?;
-    let checkpoint = checkpoint::load_weights(&path)?;
-    let plan = Plan::parse(&checkpoint.plan_toml)?;
+    let checkpoint = checkpoint::load_weights(&path)?.finite(&path)?;
+    let plan = Plan::parse(&checkpoint.plan_toml).map_err(|e| of_another_version(&path, e))?;
     let frame = plan.frame();
     let Some(masking) = plan.pretext.masking() else {
         return Err(Error::file(

@@ -200,7 +200,7 @@ impl Counts {
 /// The network with the lowest loss is the best.
 fn by_loss(measured: &Measured, past: &mut Past) -> ValidationResult {
     let (loss, zero) = (measured.loss(), measured.loss_of_zero());
-    let is_best = past.best.is_none_or(|best| loss < best);
+    let is_best = loss.is_finite() && past.best.is_none_or(|best| loss < best);
     if is_best {
         past.best = Some(loss);
     }

@@ -1,5 +1,6 @@
 //! Training: the memory plan of a run, the loop, pre-training, checkpoints, logs, stop signals.
 
+pub mod claim;
 pub mod loaded;
 pub mod log;
 pub mod loss_scale;
@@ -12,6 +13,7 @@ pub mod trainer;
 pub mod experiment;
 pub mod finetune;
 
+pub use claim::Claim;
 pub use log::{MetricsLog, run_json, utc};
 pub use stop::StopFlag;
 pub use train_loop::{Batches, Run, past_of, train};

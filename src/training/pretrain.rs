@@ -1,16 +1,19 @@
 //! Pre-training: patches from the store, the loss of a pretext task.
 
 use super::loaded::Loaded;
-use super::{Host, MetricsLog, Run, StopFlag, Trainer, memory, past_of, run_json, train};
+use super::{Claim, Host, MetricsLog, Run, StopFlag, Trainer, memory, past_of, run_json, train};
+use crate::base::identity::Identity;
 use crate::base::{Error, Progress, Result, budget, gib, write_atomic};
 use crate::compute::device::Gpu;
 use crate::compute::graph::Limits;
 use crate::compute::model::initial_values;
-use crate::data::dataset::split::split;
+use crate::data::dataset::split::{Split, split};
 use crate::data::dataset::stream;
+use crate::data::store::Case;
 use crate::data::{Loader, LoaderReport, Patch, Store};
 use crate::inference::weights::{Checkpoint, PREPROCESSING, resume_point};
 use crate::tasks::{Plan, Task};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::rc::Rc;
@@ -33,6 +36,7 @@ const QUEUED_PATCHES: usize = 24;
 pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, host: Host) -> Result<Outcome> {
     let store = Arc::new(Store::open(store_folder)?);
     store.check()?;
+    let mut claim = Claim::new(folder)?;
     let resumed = resume_point(gpu, folder, |c| differences(c, plan, &store))?;
     gpu.require(plan.train.precision)?;
     let cases = split(store.cases(), plan.seed);
@@ -43,10 +47,14 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, 
             "Pre-training needs scans of two subjects at least: one is kept for validation",
         ));
     }
+    let meant = Samples::of(&store, &cases);
+    if let Some(found) = &resumed {
+        meant.check(found, folder)?;
+    }
     let allowed = budget(host.memory, &gpu.facts().kind);
     let run = memory::plan_run(plan, Limits::of(gpu), allowed)?;
     let stop = StopFlag::install()?;
-    std::fs::create_dir_all(folder).map_err(Error::io("create", folder))?;
+    claim.make()?;
     write_atomic(folder.join("plan.toml"), plan.to_toml().as_bytes())?;
     run_json(folder, json!(gpu.facts()), plan.to_json())?;
     let first_step = resumed.as_ref().map_or(0, |c| c.step);
@@ -88,7 +96,10 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, 
         batches: Box::new(batches),
         spacing: settings.spacing,
         past,
-        extra: vec![(PREPROCESSING.into(), serde_json::to_string(settings).unwrap_or_default())],
+        extra: vec![
+            (PREPROCESSING.into(), serde_json::to_string(settings).unwrap_or_default()),
+            (SAMPLES.into(), serde_json::to_string(&meant).unwrap_or_default()),
+        ],
     };
     train(&mut run, first_step, log, progress, &stop)?;
     let number = |r: &Value, key: &str| r.get(key).and_then(Value::as_f64);
@@ -125,6 +136,50 @@ fn together(patches: Vec<Patch>, samples: usize) -> Vec<Vec<Patch>> {
         batch[n % samples].push(patch);
     }
     batch
+}
+
+/// Key of [`Samples`] in a checkpoint's metadata.
+const SAMPLES: &str = "samples";
+
+/// What the keys of a run's samples mean.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Samples {
+    /// Scans that train.
+    training: usize,
+    /// Scans of the subjects that are set aside.
+    validation: usize,
+    /// Of all scans in the order in which loaders pick them.
+    hash: String,
+}
+
+impl Samples {
+    fn of(store: &Store, split: &Split) -> Self {
+        let lists = [("training", &split.train), ("validation", &split.validation)];
+        let scans = lists.into_iter().flat_map(|(key, list)| list.iter().map(move |&n| (key, &store.cases()[n])));
+        let with = |hash: Identity, (key, case): (&str, &Case)| {
+            // Where patches lie follows from the shape; mean and deviation tell scans of one name from each other.
+            let Case { id, shape, mean, std, .. } = case;
+            hash.with(key, &format!("{id} {shape:?} {mean} {std}"))
+        };
+        let hash = scans.fold(Identity::new(SAMPLES), with).finish();
+        Self { training: split.train.len(), validation: split.validation.len(), hash }
+    }
+
+    /// # Errors
+    /// The run in `folder` that wrote the checkpoint was started with others.
+    fn check(&self, found: &Checkpoint, folder: &Path) -> Result<()> {
+        // Checkpoints of version 0.1.0 do not say.
+        let before = found.extra.get(SAMPLES).and_then(|text| serde_json::from_str::<Self>(text).ok());
+        let Some(before) = before.filter(|before| before != self) else { return Ok(()) };
+        let count = |s: &Self| format!("{} training and {} validation scans", s.training, s.validation);
+        let cause = match (count(&before), count(self)) {
+            (then, now) if then == now => {
+                format!("this run was started with other scans: {then} then and now, but not the same")
+            }
+            (then, now) => format!("this run was started with other scans: {then} then, {now} now"),
+        };
+        Err(Error::file(folder, cause, "Give the store as it was to go on, or another -o for a new run"))
+    }
 }
 
 /// In what a run that wrote this checkpoint differs from one with `plan` on `store`.

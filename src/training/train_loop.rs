@@ -61,13 +61,15 @@ pub fn record<const N: usize>(fields: [(&str, Value); N]) -> Map<String, Value> 
     fields.into_iter().map(|(key, value)| (key.to_string(), value)).collect()
 }
 
-/// Steps whose loss is not a number before a run gives up, as nnssl.
+/// Steps whose loss is not a number before a run gives up, as nnssl; and so many in a row.
 const MAX_NOT_FINITE: usize = 20;
+const MAX_IN_A_ROW: usize = 10;
 
 /// Trains from `first_step` on until the last step or a stop signal.
 ///
 /// # Errors
-/// A case cannot be read, the device fails, a file cannot be written, too many steps are not finite, or a stop signal came.
+/// A case cannot be read, the device fails, a file cannot be written, weights or the losses of too many steps are not
+/// finite, or a stop signal came.
 pub fn train<S>(
     run: &mut Run<S>,
     first_step: u64,
@@ -88,7 +90,7 @@ pub fn train<S>(
         save(run, first_step, &log)?;
     }
     let mut last_save = Instant::now();
-    let mut not_finite = 0;
+    let (mut not_finite, mut in_a_row) = (0, 0);
     for step in first_step..steps {
         let (StepResult { loss, gradient_norm }, speed, line) = run.step(step)?;
         // Where the loss scale explains a gradient that is not finite, later steps will be better.
@@ -97,19 +99,23 @@ pub fn train<S>(
                 "step {step}: the gradient left the range of 16 bits; skipped, with half the loss scale from now on"
             ));
         } else if !loss.is_finite() || !gradient_norm.is_finite() {
-            not_finite += 1;
+            (not_finite, in_a_row) = (not_finite + 1, in_a_row + 1);
             progress.message(&format!(
                 "step {step}: the loss is {loss} and the gradient {gradient_norm}; the step is skipped"
             ));
-            if not_finite > MAX_NOT_FINITE {
-                return Err(Error::plan(
-                    format!("loss or gradient were not finite in {not_finite} steps"),
-                    "Lower the learning rate, or look for damaged scans; the last checkpoint is intact",
-                ));
-            }
+        } else {
+            in_a_row = 0;
         }
         let done = step + 1;
         log.write(&Value::Object(line))?;
+        let too_many = match (in_a_row, not_finite) {
+            (MAX_IN_A_ROW.., _) => Some(format!("{in_a_row} steps in a row")),
+            (_, n) if n > MAX_NOT_FINITE => Some(format!("{n} steps")),
+            _ => None,
+        };
+        if let Some(steps) = too_many {
+            return Err(run.failed(done, &format!("loss or gradient were not finite in {steps}")));
+        }
         if step == first_step {
             progress.message(&run.memory_report());
         }
@@ -122,9 +128,18 @@ pub fn train<S>(
             return Err(Error::Stopped { step: done, checkpoint: run.folder.join(LATEST) });
         }
         if due(done) {
-            run.validate(done, &mut log, &progress)?;
+            // The best is never there without one to resume from.
+            if !run.folder.join(LATEST).exists() {
+                save(run, done, &log)?;
+            }
+            let is_finite = run.validate(done, &mut log, &progress)?;
+            if done == steps && in_a_row > 0 && !is_finite {
+                return Err(run.failed(done, "the losses of the last steps and of the validation are not finite"));
+            }
         }
-        if last_save.elapsed().as_secs_f64() >= 60.0 * checkpoint_minutes || done == steps {
+        // While losses are not finite, weights may be of no use: what was saved before is kept.
+        let is_due = in_a_row == 0 && last_save.elapsed().as_secs_f64() >= 60.0 * checkpoint_minutes;
+        if is_due || done == steps {
             save(run, done, &log)?;
             last_save = Instant::now();
         }
@@ -165,8 +180,8 @@ impl<S> Run<S> {
     }
 
     /// Judges the network by the same samples every time, so that numbers of a run can be compared; logs it, and keeps it where it
-    /// is the best.
-    fn validate(&mut self, done: u64, log: &mut MetricsLog, progress: &Progress) -> Result<()> {
+    /// is the best. Whether any of its losses is finite.
+    fn validate(&mut self, done: u64, log: &mut MetricsLog, progress: &Progress) -> Result<bool> {
         let Self { trainer, batches, .. } = self;
         let Hyperparameters { seed, validation_steps, .. } = *trainer.hyperparameters();
         let samples = (0..validation_steps).map(|step| batches.validation(validation_key(seed, step, 0)));
@@ -189,15 +204,33 @@ impl<S> Run<S> {
         let (task, path) = (self.trainer.task(), self.folder.join("progress.png"));
         let rate = Series::of(&records, "learning rate", "learning_rate");
         let speed = Series::of(&records, "patches/s", "patches_per_s");
-        progress_png(&path, &task.title(), &task.series(&records), &rate, &speed)
+        progress_png(&path, &task.title(), &task.series(&records), &rate, &speed)?;
+        Ok(measured.losses.is_empty() || measured.losses.iter().any(|loss| loss.is_finite()))
+    }
+
+    /// The error of a training that cannot go on after `done` steps.
+    fn failed(&self, done: u64, what: &str) -> Error {
+        let good = [LATEST, BEST].map(|name| self.folder.join(name)).into_iter().find(|path| path.exists());
+        let good = good.map_or("no checkpoint was written".into(), |path| {
+            let step = checkpoint::load_weights(&path).map_or(String::new(), |c| format!(" of step {}", c.step));
+            format!("the last good checkpoint{step} is {}", path.display())
+        });
+        Error::plan(
+            format!("the training failed at step {done}: {what}; {good}"),
+            "Lower the learning rate (train.learning_rate of a pre-training, --learning-rate of a fine-tuning) and give another -o, \
+             or look for damaged scans",
+        )
     }
 
     /// Everything that a later process needs to resume after `done` steps.
     ///
     /// # Errors
-    /// The device fails.
+    /// The device fails, or values are not finite: such a checkpoint must not replace a good one.
     pub fn checkpoint(&self, done: u64) -> Result<Checkpoint> {
         let mut checkpoint = self.trainer.checkpoint(done, self.past.best)?;
+        if let Some(tensor) = checkpoint.not_finite() {
+            return Err(self.failed(done, &format!("values of the tensor {tensor} are NaN or infinite")));
+        }
         checkpoint.extra.extend(self.extra.iter().cloned());
         checkpoint.extra.extend(self.past.average.map(|average| (AVERAGE.to_string(), average.to_string())));
         Ok(checkpoint)

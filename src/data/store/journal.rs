@@ -10,11 +10,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::case::{Case, Rejected};
-use super::lock::{LOCK, lock, wait_for_lock};
 use super::manifest::{self, Manifest};
 use super::part::{JOURNAL, PARTS, Shard};
 use super::settings::{Settings, refuse_mixture};
 use super::write;
+use crate::base::lock::{LOCK, wait_for_lock};
 use crate::base::{Error, Result};
 
 /// What is left of [`PARTS`] when their manifest is written, until it is removed.
@@ -108,10 +108,10 @@ impl Claim {
         let is_store = [JOURNAL, PARTS, LOCK, manifest::FILE].iter().any(|name| store.join(name).exists());
         write::make_folder(store, is_store, "a store")?;
         let locks = match part.is_all() {
-            true => vec![lock(store, LOCK, false)?],
+            true => vec![write::lock(store, LOCK, false)?],
             false => {
                 let own = format!("{LOCK}-{}-of-{}", part.index, part.of);
-                vec![lock(store, LOCK, true)?, lock(store, &own, false)?]
+                vec![write::lock(store, LOCK, true)?, write::lock(store, &own, false)?]
             }
         };
         let _merging = wait_for_lock(&store.join(MERGE_LOCK))?;

@@ -11,7 +11,6 @@
 mod case;
 mod fingerprint;
 pub(in crate::data) mod journal;
-pub(in crate::data) mod lock;
 mod manifest;
 pub(in crate::data) mod meter;
 mod part;
@@ -31,4 +30,4 @@ pub use read::Store;
 pub(in crate::data) use read::tests::store as store_of_tests;
 pub use settings::{Dtype, Settings};
 pub use write::{CASES, array_folder, create, holds, remove_unfinished, with_remedy, write_case};
-pub(in crate::data) use write::{make_folder, replace_case};
+pub(in crate::data) use write::{lock, make_folder, replace_case};

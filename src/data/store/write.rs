@@ -18,6 +18,14 @@ use crate::formats::affine::Affine;
 /// Folder of the arrays within a store.
 pub const CASES: &str = "cases";
 
+/// Locks one of the store's files until it is closed: see [`crate::base::lock`].
+///
+/// # Errors
+/// Another run holds the lock, or the folder cannot be written to.
+pub(in crate::data) fn lock(store: &Path, name: &str, shared: bool) -> Result<fs::File> {
+    crate::base::lock::lock(store, name, shared, "another run is preparing scans into it")
+}
+
 /// Makes the folder of a store if need be. One that is there and not `ours` must be empty, or else is not `what` it should be.
 ///
 /// # Errors

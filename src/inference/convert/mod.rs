@@ -18,8 +18,8 @@ use clap::Args;
 use crate::base::output::IN_THE_WAY;
 use crate::base::{Error, Result, write_atomic};
 use crate::formats::nnunet::{self, other_than, read_json};
-use crate::inference::predict::model::{DATASET, PLANS, SegmentationModel, folds};
 use crate::inference::adaptation;
+use crate::inference::predict::model::{DATASET, PLANS, SegmentationModel, folds};
 use crate::inference::weights::{WeightFile, checkpoint_of};
 
 use read::Content;

@@ -11,7 +11,7 @@ use crate::formats::torch::Tensor;
 use crate::inference::adaptation::{self, Adaptation};
 use crate::inference::predict::model::SegmentationModel;
 use crate::inference::weights::credits::Credits;
-use crate::inference::weights::{PREPROCESSING, WeightFile, preprocessing};
+use crate::inference::weights::{PREPROCESSING, WeightFile, preprocessing, pretraining_plan};
 use crate::tasks::plan::{self, finetune};
 
 /// The weights under the names of the network's parameters, each once, and what is known about them.
@@ -72,7 +72,7 @@ impl Content {
             let mirror_axes = said.mirror_axes.unwrap_or_default();
             About::Model { plans, dataset, configuration, fold: fold(file), mirror_axes }
         } else {
-            About::Pretraining { adaptation: adaptation_of(file, plan)? }
+            About::Pretraining { adaptation: adaptation_of(file)? }
         };
         let weights = match model {
             Some((model, _)) => {
@@ -142,9 +142,9 @@ fn epoch(file: &WeightFile, plan: &str) -> u64 {
 }
 
 /// nnssl's adaptation plan: the one that the checkpoint carries, or the one that follows from the plan of our pre-training.
-fn adaptation_of(file: &WeightFile, plan: &str) -> Result<Option<Value>> {
+fn adaptation_of(file: &WeightFile) -> Result<Option<Value>> {
     let carried = file.adaptation().map(Adaptation::for_usual_names);
-    let Some(plan) = plan::Plan::parse(plan).ok().filter(|_| !file.is_torch()) else { return Ok(carried) };
+    let Some(plan) = (if file.is_torch() { None } else { pretraining_plan(file)? }) else { return Ok(carried) };
     let text = file.beside(&[&format!("extra.{PREPROCESSING}")]);
     let settings = preprocessing(file.path(), text.as_ref().and_then(Value::as_str))?;
     Ok(Some(adaptation::plan(&plan, settings.spacing)))

@@ -174,6 +174,37 @@ fn read(path: &Path, with_momentum: bool) -> Result<Checkpoint> {
     Ok(checkpoint)
 }
 
+impl Checkpoint {
+    /// The first tensor, of weights or momentum, with a value that is not finite.
+    pub fn not_finite(&self) -> Option<String> {
+        let momentum = self.momentum.iter().map(|t| (MOMENTUM, t));
+        let mut all = self.weights.iter().map(|t| ("", t)).chain(momentum);
+        all.find(|(_, t)| !is_finite(&t.data)).map(|(prefix, t)| format!("{prefix}{}", t.name))
+    }
+
+    /// Itself, if the values of all tensors of the file `path` that it was read from are finite.
+    ///
+    /// # Errors
+    /// Names the first tensor with others.
+    pub fn finite(self, path: &Path) -> Result<Self> {
+        self.not_finite().map_or(Ok(self), |name| Err(refused(path, &name)))
+    }
+}
+
+pub(super) fn is_finite(values: &[f32]) -> bool {
+    values.iter().all(|v| v.is_finite())
+}
+
+/// The error of a tensor with values that are not finite.
+pub(super) fn refused(path: &Path, tensor: &str) -> Error {
+    let cause = format!("values of its tensor {tensor} are NaN or infinite: the training that wrote it had failed");
+    Error::file(
+        path,
+        cause,
+        "Take another checkpoint, such as an earlier one, or train again with a lower learning rate",
+    )
+}
+
 const DAMAGED: &str = "The file is damaged; use another checkpoint of the run";
 
 fn number<T: std::str::FromStr>(path: &Path, key: &str, value: &str) -> Result<T> {

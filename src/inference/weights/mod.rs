@@ -12,7 +12,9 @@ mod mapped;
 pub mod state;
 
 pub use checkpoint::{Checkpoint, Tensor};
-pub use state::{checkpoint_of, parameters_of, resume_point, save_kernels, set_parameters};
+pub use state::{
+    checkpoint_of, of_another_version, parameters_of, pretraining_plan, resume_point, save_kernels, set_parameters,
+};
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::File;
@@ -328,13 +330,14 @@ impl WeightFile {
             let cause = format!("it has no tensor {parameter}");
             Error::file(&self.path, cause, "Take a checkpoint of the same architecture")
         })?;
-        match &self.source {
-            Source::Torch { archive, dictionary } => Ok(archive.tensor(dictionary, &entry.name)?.data),
+        let values = match &self.source {
+            Source::Torch { archive, dictionary } => archive.tensor(dictionary, &entry.name)?.data,
             Source::Safetensors(file) => file.floats(&entry.name).ok_or_else(|| {
                 let cause = format!("tensor {} is not of floating-point numbers", entry.name);
                 Error::file(&self.path, cause, "Convert the weights to 32-bit floats first")
-            }),
-        }
+            })?,
+        };
+        if checkpoint::is_finite(&values) { Ok(values) } else { Err(checkpoint::refused(&self.path, &entry.name)) }
     }
 
     /// The tensors that the parameters are made of, with their shapes, each once.

@@ -1,11 +1,12 @@
 //! Between a session and a checkpoint, and between a run folder and its checkpoints.
 
 use super::checkpoint;
-use super::{BEST, Checkpoint, FINAL, LATEST, Tensor};
+use super::{BEST, Checkpoint, FINAL, LATEST, PREPROCESSING, Tensor, WeightFile};
 use crate::base::address::local;
 use crate::base::{Error, Result};
 use crate::compute::device::{Gpu, KernelTable};
 use crate::compute::graph::Session;
+use crate::tasks::Plan;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -93,22 +94,53 @@ pub fn checkpoint_of(path: &Path) -> Result<PathBuf> {
     Err(Error::file(path, "no checkpoint in this folder", remedy))
 }
 
-/// The checkpoint that a run resumes from, if there is one, with its kernels. The plan must be the same, or what went before would not be what it
-/// says: `differences` tells how it differs from that of the checkpoint.
+/// The error of a checkpoint whose plan is refused with this one.
+pub fn of_another_version(path: &Path, error: Error) -> Error {
+    let why = match error {
+        Error::Plan { what, .. } => what,
+        other => other.to_string(),
+    };
+    let cause = format!("its plan is not understood: {why}; it was written by another, perhaps newer version");
+    Error::file(path, cause, "Use the program version that wrote it, or a newer one")
+}
+
+/// The plan of the pre-training that wrote a checkpoint; none of a checkpoint that no pre-training of this program wrote.
 ///
 /// # Errors
-/// The checkpoint cannot be read, or is of another plan; or `differences` fails.
+/// The plan is of another version.
+pub fn pretraining_plan(file: &WeightFile) -> Result<Option<Plan>> {
+    let text = file.beside(&["plan"]);
+    let Some(text) = text.as_ref().and_then(|v| v.as_str()) else { return Ok(None) };
+    match Plan::parse(text) {
+        Ok(plan) => Ok(Some(plan)),
+        // Fine-tunings have plans of another kind, and none of these settings.
+        Err(error) if file.beside(&[&format!("extra.{PREPROCESSING}")]).is_some() => {
+            Err(of_another_version(file.path(), error))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// The checkpoint that a run resumes from, if there is one, with its kernels: the latest, or that of the end. The plan must be the
+/// same, or what went before would not be what it says: `differences` tells how it differs from that of the checkpoint.
+///
+/// # Errors
+/// The checkpoint cannot be read, is of another plan, or has values that are not finite; or `differences` fails; or the run cannot
+/// be resumed.
 pub fn resume_point(
     gpu: &Gpu,
     run: &Path,
     differences: impl FnOnce(&Checkpoint) -> Result<Vec<String>>,
 ) -> Result<Option<Checkpoint>> {
-    let path = run.join(LATEST);
-    if !path.exists() {
+    let Some(path) = [LATEST, FINAL].map(|name| run.join(name)).into_iter().find(|path| path.exists()) else {
+        if run.join(BEST).exists() {
+            let cause = format!("it holds a training that cannot be resumed: there is {BEST} and no {LATEST}");
+            return Err(Error::file(run, cause, "Give another -o for a new run, or remove the folder"));
+        }
         return Ok(None);
-    }
+    };
     let found = checkpoint::load(&path)?;
-    let mut differences = differences(&found)?;
+    let mut differences = differences(&found).map_err(|e| of_another_version(&path, e))?;
     // How often it is saved does not change a run.
     differences.retain(|key| !key.starts_with("train.checkpoint_minutes "));
     if !differences.is_empty() {
@@ -118,6 +150,7 @@ pub fn resume_point(
             "Give the same plan to go on, or another -o for a new run",
         ));
     }
+    let found = found.finite(&path)?;
     restore_kernels(gpu, &found);
     Ok(Some(found))
 }

@@ -5,6 +5,7 @@
 //! back.
 
 use super::jobs::{Job, Work};
+use crate::base::lock::try_lock;
 use crate::base::{Error, Result};
 use crate::evaluation::results::Results;
 use crate::inference::weights::{BEST, FINAL, LATEST};
@@ -107,13 +108,7 @@ impl Folder {
     }
 
     fn try_lock(&self, key: &str) -> Result<Option<File>> {
-        let path = self.root.join(LOCKS).join(short(key));
-        let file = File::options().append(true).create(true).open(&path).map_err(Error::io("write", &path))?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Ok(None),
-            // A file system that cannot lock is used without.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(file)),
-        }
+        try_lock(&self.root.join(LOCKS).join(short(key)), false)
     }
 
     /// Whether a process is at the training of a job.
@@ -150,7 +145,8 @@ pub fn slug(text: &str) -> String {
 /// # Errors
 /// One of them cannot be removed.
 pub fn tidy(fold: &Path, model: bool) -> Result<()> {
-    let unwanted: &[&str] = if model { &[LATEST, BEST] } else { &[LATEST, BEST, FINAL] };
+    // In this order what is left of a kill in between is never the best without one to resume from.
+    let unwanted: &[&str] = if model { &[BEST, LATEST] } else { &[BEST, LATEST, FINAL] };
     for path in unwanted.iter().map(|name| fold.join(name)).filter(|path| path.exists()) {
         fs::remove_file(&path).map_err(Error::io("remove", &path))?;
     }

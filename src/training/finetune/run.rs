@@ -16,7 +16,7 @@ use crate::inference::weights::{FINAL, checkpoint, resume_point};
 use crate::tasks::Past;
 use crate::tasks::plan::finetune::{Plan, Stem};
 use crate::training::loaded::Loaded;
-use crate::training::{MetricsLog, Run, StopFlag, Trainer, past_of, run_json, train};
+use crate::training::{Claim, MetricsLog, Run, StopFlag, Trainer, past_of, run_json, train};
 use serde_json::{Value, json};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -41,6 +41,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let t = &plan.train;
     let fold: Fold = plan.data.fold.parse().map_err(Error::Usage)?;
     let folder = options.run.join(format!("fold_{fold}"));
+    let mut claim = Claim::new(&folder)?;
     let resumed = resume_point(gpu, &folder, |c| Ok(Plan::parse(&c.plan_toml)?.differences(plan)))?;
     gpu.require(plan.train.precision)?;
     // Whether weights and every phase's memory fit is known before anything is written.
@@ -50,7 +51,7 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
     let parameters = trainer.parameters();
     let start = if resumed.is_none() { Some(initial(&parameters, plan, setup.from.as_ref())?) } else { None };
     let cases = split(setup, options, fold, resumed.as_ref())?;
-    std::fs::create_dir_all(&folder).map_err(Error::io("create", &folder))?;
+    claim.make()?;
     describe_model(setup, &options.run)?;
     let store = match &options.store {
         Some(store) => store.clone(),

@@ -10,7 +10,7 @@ use crate::data::{RawDataset, preprocess};
 use crate::formats::nnunet::{Configuration, Labels, Plans, Reader, Refusal};
 use crate::inference::adaptation::Preparation;
 use crate::inference::architecture::network_of;
-use crate::inference::weights::{WeightFile, checkpoint_of};
+use crate::inference::weights::{WeightFile, checkpoint_of, pretraining_plan};
 use crate::tasks::plan::finetune::{Plan, Stem, TransferScope, schedule, warm_up};
 use crate::tasks::segmentation::{Objective, Segmentation};
 use serde::Deserialize;
@@ -254,7 +254,7 @@ impl Origin {
     pub fn of(file: &WeightFile) -> Result<Self> {
         let network = network_of_checkpoint(file)?;
         // Our pre-training keeps its plan and how it prepared scans.
-        let pretraining = file.beside(&["plan"]).and_then(|v| crate::tasks::plan::Plan::parse(v.as_str()?).ok());
+        let pretraining = pretraining_plan(file)?;
         let prepared = file.beside(&["extra.preprocessing"]);
         let settings = prepared.and_then(|v| serde_json::from_str::<preprocess::Settings>(v.as_str()?).ok());
         let adaptation = file.adaptation();

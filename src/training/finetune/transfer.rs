@@ -4,8 +4,7 @@ use crate::base::{Error, Result};
 use crate::compute::graph::{self, Parameters};
 use crate::compute::model::{Encoder, Init, Network, initial_values};
 use crate::inference::architecture::network_of as network_of_architecture;
-use crate::inference::weights::WeightFile;
-use crate::tasks::plan;
+use crate::inference::weights::{WeightFile, pretraining_plan};
 use crate::tasks::plan::finetune::{Plan, Stem, TransferScope};
 use serde_json::json;
 
@@ -45,8 +44,7 @@ pub fn network_of(file: &WeightFile) -> Result<Network> {
         (true, _) => with_decoder(file, encoder)?,
         (false, Some(network)) => Network { input_channels: encoder.input_channels, ..network.clone() },
         (false, None) => {
-            let plan = file.beside(&["plan"]).and_then(|text| plan::Plan::parse(text.as_str()?).ok());
-            let Some(plan) = plan else {
+            let Some(plan) = pretraining_plan(file)? else {
                 let cause = "it is an encoder without a decoder, and its tensors do not tell the strides";
                 return refused(
                     cause.into(),

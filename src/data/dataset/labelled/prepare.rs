@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{FORMAT, IMAGE, LABELS, LOCATIONS, LabelledCase, LabelledStore, Manifest, VERSION, locations};
-use crate::base::{Error, Result, write_json};
+use crate::base::lock::LOCK;
+use crate::base::{Error, Result, few, write_json};
 use crate::data::preprocess::case::{self, Prepared};
 use crate::data::preprocess::pool::Budget;
 use crate::data::preprocess::{self, Event, images};
-use crate::data::store::lock::{LOCK, lock};
 use crate::data::store::zarr::{self, Layout};
 use crate::data::store::{self, FILE, Stamp};
 use crate::data::{RawCase, RawDataset};
@@ -97,10 +97,12 @@ pub fn prepare_dataset(
         store::remove_unfinished(out)?;
 
         let mut cases = Vec::new();
-        let (mut jobs, mut stamps) = (Vec::new(), Vec::new());
+        let (mut jobs, mut stamps, mut changed) = (Vec::new(), Vec::new(), Vec::new());
         for case in &raw.cases {
             let own: Vec<_> = case.images.iter().chain([&case.label]).map(|p| Stamp::of(p)).collect();
-            let done = recorded(out, &case.id).filter(|done| done.stamps == own);
+            let done = recorded(out, &case.id);
+            changed.extend(done.as_ref().filter(|done| done.stamps != own).map(|_| case.id.clone()));
+            let done = done.filter(|done| done.stamps == own);
             let lost = done.as_ref().is_some_and(|done| !is_whole(out, done));
             if lost {
                 log::warn!("{}: files of case {} are missing; it is prepared again", out.display(), case.id);
@@ -112,6 +114,17 @@ pub fn prepare_dataset(
                     stamps.push(own);
                 }
             }
+        }
+        if !changed.is_empty() {
+            log::warn!(
+                "{}: the images or label maps of {} of {} cases have changed since they were prepared: {}; they are prepared again. \
+                 A training that goes on sees them as they are now, and a model that is trained was trained with them as they were; \
+                 for a training with these alone, give another -o",
+                raw.folder.display(),
+                changed.len(),
+                raw.cases.len(),
+                few(changed)
+            );
         }
         progress(Event::Found { scans: raw.cases.len(), done: cases.len() });
         let manifest = out.join(FILE);
@@ -164,7 +177,7 @@ fn claim(out: &Path, recipe: &Recipe) -> Result<fs::File> {
     let path = out.join(RECIPE);
     let ours = path.exists() || out.join(LOCK).exists();
     store::make_folder(out, ours, "a store of labelled cases")?;
-    let lock = lock(out, LOCK, false)?;
+    let lock = store::lock(out, LOCK, false)?;
     if path.exists() {
         let before = serde_json::from_value(crate::formats::nnunet::read_json(&path)?)
             .map_err(|e| Error::file(&path, format!("it cannot be read ({e})"), "Name a new folder"))?;
