@@ -400,9 +400,15 @@ impl Rounding {
     fn loss(&self) -> Option<String> {
         let Self { low, high, error } = self;
         (high > low && *error > 0.01 * (high - low)).then(|| {
-            format!("its voxels lie between {low:e} and {high:e}, where 32-bit floats are off by up to {error:e}")
+            let [low, high, error] = [low, high, error].map(|v| shown(*v));
+            format!("its voxels lie between {low} and {high}, where 32-bit floats are off by up to {error}")
         })
     }
+}
+
+/// A number in so many digits as a reader can count.
+fn shown(v: f64) -> String {
+    if v == 0.0 || (1e-6..1e15).contains(&v.abs()) { v.to_string() } else { format!("{v:e}") }
 }
 
 /// Stored bytes → intensities in file order.
