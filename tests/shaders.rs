@@ -226,6 +226,8 @@ fn every_uniform_is_compared_with_its_struct() {
     let listed: BTreeSet<&str> = lists.flat_map(|list| list.split('"').skip(1).step_by(2)).collect();
     let missing: Vec<&str> = names()
         .into_iter()
+        // Those of the roofline are a few words that are written where they are used.
+        .filter(|name| !name.starts_with("bench/"))
         .filter(|name| source(&Kernel::new(name)).contains("var<uniform> params") && !listed.contains(name))
         .collect();
     assert!(listed.len() > 40 && missing.is_empty(), "no shader_struct! lists {missing:?}");
