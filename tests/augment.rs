@@ -412,6 +412,9 @@ fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
     plan.train.patch = [224; 3];
     assert!(volume(checked(&plan).unwrap().region) > PART);
     plan.train.patch = [304; 3];
+    // Of what binds more, the parts are larger.
+    let large = Limits { max_binding: 1 << 30, ..limits };
+    assert!(plan.pretext.augmentation(&plan.frame()).check(large).is_ok());
     let error = checked(&plan).unwrap_err().to_string();
     assert!(error.contains("304 x 304 x 304") && error.contains("train.patch"), "{error}");
     let mut mae = plan.settings::<Mae>().unwrap().clone();

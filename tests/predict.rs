@@ -271,11 +271,6 @@ fn the_checkpoint_alone_is_a_model_and_its_memory_is_what_was_planned() {
 
 /// A model of one channel and two labels with made-up weights, small enough to run in no time.
 fn made_model(folder: &Path, seed: u64) {
-    let resampling = |order| Resampling {
-        function: Interpolation::Splines { order, order_z: 0 },
-        force_separate_z: None,
-        anisotropy: 3.0,
-    };
     let configuration = Configuration {
         name: "3d_fullres".into(),
         batch_size: 2,
@@ -283,9 +278,9 @@ fn made_model(folder: &Path, seed: u64) {
         spacing: [1.0; 3],
         normalization: vec![Normalization::ZScore],
         use_mask_for_norm: vec![false],
-        data: resampling(3),
-        segmentation: resampling(1),
-        probabilities: resampling(1),
+        data: Resampling::splines(3),
+        segmentation: Resampling::splines(1),
+        probabilities: Resampling::splines(1),
         batch_dice: false,
         architecture: Architecture {
             residual: true,

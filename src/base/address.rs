@@ -52,7 +52,7 @@ mod tests {
     #[test]
     fn addresses_are_told_from_paths() {
         let said = |text: &str| local(Path::new(text)).map_err(|e| e.to_string());
-        for path in ["a.nii", "/work/b://c", r"C:\models\x", "c://x", "", "no/such/file"] {
+        for path in ["a.nii", "/data/b://c", r"C:\models\x", "c://x", "", "no/such/file"] {
             assert_eq!(said(path), Ok(()), "{path}");
         }
         for (address, part) in [

@@ -37,7 +37,7 @@ pub struct Augmentation {
     pub patch: [usize; 3],
     /// The most voxels along each axis that are uploaded for a patch.
     pub region: [usize; 3],
-    /// The most voxels of a channel's region in one buffer; a region of more lies in several.
+    /// The most voxels of a channel's region in one buffer; a region of more lies in several, of which there are few.
     pub part: usize,
     /// How values between voxels are found.
     pub interpolation: Interpolation,
@@ -141,15 +141,16 @@ impl Augmentation {
     /// A region is more than the adapter binds in a few parts, or the image of a patch is more than it binds at once.
     pub fn check(&self, limits: Limits) -> Result<()> {
         let most = limits.max_binding;
-        let part = most.min(4 * self.part as u64);
-        let region = product(self.region) as u64;
+        let region = product(self.region);
+        let part = self.part_voxels().min(region) as u64;
+        let region = region as u64;
         let smaller = "a smaller augment.rotation_degrees";
         let volumes = [
-            ("the crop that is read", 4 * region, MOST_PARTS as u64 * part, smaller),
-            ("the label map of the crop that is read", if self.labels { 2 * region } else { 0 }, most, smaller),
-            ("the image with its channels", 4 * (self.channels * product(self.patch)) as u64, most, "fewer channels"),
+            ("a part of the crop that is read", 4 * part, smaller),
+            ("the label map of the crop that is read", if self.labels { 2 * region } else { 0 }, smaller),
+            ("the image with its channels", 4 * (self.channels * product(self.patch)) as u64, "fewer channels"),
         ];
-        for (what, bytes, most, remedy) in volumes {
+        for (what, bytes, remedy) in volumes {
             if bytes > most {
                 let [z, y, x] = self.patch;
                 return Err(Error::device(
@@ -163,17 +164,22 @@ impl Augmentation {
         Ok(())
     }
 
+    /// Voxels of every part of a region but the last.
+    fn part_voxels(&self) -> usize {
+        self.part.max(product(self.region).div_ceil(MOST_PARTS))
+    }
+
     /// Voxels of each part of a channel's largest region.
     fn parts(&self) -> Vec<usize> {
-        let voxels = product(self.region);
-        (0..voxels).step_by(self.part).map(|first| self.part.min(voxels - first)).collect()
+        let (voxels, part) = (product(self.region), self.part_voxels());
+        (0..voxels).step_by(part).map(|first| part.min(voxels - first)).collect()
     }
 
     /// A kernel that reads a region or its coefficients.
     fn of_region(&self, shader: &'static str) -> Kernel {
         match self.parts().len() {
             1 => Kernel::new(shader),
-            parts => Kernel::new(shader).unrolled("PARTS", parts).unrolled("PART", self.part),
+            parts => Kernel::new(shader).unrolled("PARTS", parts).unrolled("PART", self.part_voxels()),
         }
     }
 
@@ -213,7 +219,7 @@ impl Augmented {
         assert!(change.cut.is_some() || change.region == a.patch, "a region of {:?} is no patch", change.region);
         session.set_input(self.numbers, &numbers::bytes(a, change));
         for (parts, channel) in self.regions.iter().zip(image.chunks_exact(voxels)) {
-            for (&part, voxels) in parts.iter().zip(channel.chunks(a.part)) {
+            for (&part, voxels) in parts.iter().zip(channel.chunks(a.part_voxels())) {
                 session.set_input(part, bytemuck::cast_slice(voxels));
             }
         }

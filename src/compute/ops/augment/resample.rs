@@ -21,7 +21,8 @@ struct ResampleLabels {
 }
 
 impl Graph {
-    /// Cuts one channel out of its region, which follows the numbers in `inputs`, part by part: into its place in `y` when it is the last thing that happens, else to the beginning.
+    /// Cuts one channel out of its region, which follows the numbers in `inputs`, part by part: into its place in `y` when it is the
+    /// last thing that happens, else to the beginning.
     pub(super) fn resample(
         &mut self,
         a: &Augmentation,
