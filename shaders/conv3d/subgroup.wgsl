@@ -4,7 +4,7 @@
 //
 // | variable | meaning                                                                                         |
 // |----------|-------------------------------------------------------------------------------------------------|
-// | SUBGROUP | invocations of a subgroup                                                                       |
+// | SUBGROUP | fewest invocations that a subgroup of the adapter has; what it has beyond holds nothing of its own |
 // | ITEMS    | columns of weights that a row of taps takes: [output channel group][tap of the row][column]. Invocation m |
 // |          | of a subgroup holds items m, m + SUBGROUP, ...                                                  |
 
@@ -17,7 +17,7 @@
 
 {% macro prepare() %}
 {% for r in range((ITEMS + SUBGROUP - 1) // SUBGROUP) %}
-let item{{ r }} = {{ r * SUBGROUP }}u + member;
+let item{{ r }} = {{ r * SUBGROUP }}u + member % {{ SUBGROUP }}u;
 let held{{ r }} = column_of(group + item{{ r }} / {{ KX * 4 }}u, first_group + q, tap + (item{{ r }} >> 2u) % {{ KX }}u, item{{ r }} & 3u);
 {% endfor %}
 {% endmacro %}

@@ -3,6 +3,8 @@
 // A workgroup of SUBGROUPS subgroups, LANES invocations each, makes SUBGROUPS * ROWS * TILE output channels by COLUMNS * TILE
 // input channels for the KX taps of one row. It walks the voxels of its partition, DEPTH * TILE at a time: they are staged as
 // left[voxel][output channel] and right[tap][voxel][input channel], and each subgroup multiplies its rows with all columns.
+// LANES is the most that a subgroup of the adapter has. Where it may have fewer (SURPLUS), there are more subgroups than SUBGROUPS:
+// those beyond help to stage and multiply nothing.
 // Partition s writes partial sums at s, which partitions.wgsl adds in order. Rows are PAD vectors longer, against bank conflicts.
 // workgroup = (tile of input channels, tile of output channels, partition * rows of taps + row of taps). Output layout: as the weights.
 
@@ -12,6 +14,7 @@
 {% set ROWS = ROWS | default(1) %}
 {% set COLUMNS = COLUMNS | default(2) %}
 {% set DEPTH = DEPTH | default(2) %}
+{% set SURPLUS = SURPLUS | default(0) %}
 {% set KX = KX | default(3) %}
 {% set PAD = 2 %}
 {% set WORKGROUP = SUBGROUPS * LANES %}
@@ -26,15 +29,16 @@ enable wgpu_cooperative_matrix;
 #import space
 #import element
 #import weight_gradient
+#import staged_vectors
 
 @group(0) @binding(0) var<uniform> params: WeightGradient;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(4) var<storage, read_write> partial: array<vec4<f32>>;
 
-var<workgroup> left: array<vec4<f16>, {{ VOXELS * LEFT_ROW }}>;
-var<workgroup> right: array<vec4<f16>, {{ KX * VOXELS * RIGHT_ROW }}>;
-var<workgroup> sums: array<vec4<f32>, {{ SUBGROUPS * TILE * SUM_ROW }}>;
+{{ staged_array("left", "f16", VOXELS * LEFT_ROW) }}
+{{ staged_array("right", "f16", KX * VOXELS * RIGHT_ROW) }}
+{{ staged_array("sums", "f32", SUBGROUPS * TILE * SUM_ROW) }}
 
 @compute @workgroup_size({{ WORKGROUP }})
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32, @builtin(subgroup_id) subgroup: u32) {
@@ -62,7 +66,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             let o = k / {{ VOXELS }}u;
             var value = vec4<f16>();
             if v < count && first_out + o < params.out_groups { value = vec4<f16>(dy[(first_out + o) * params.output.stride + v]); }
-            left[(k % {{ VOXELS }}u) * {{ LEFT_ROW }}u + o] = value;
+            {{ set_staged("left", "(k % " ~ VOXELS ~ "u) * " ~ LEFT_ROW ~ "u + o", "value") }}
         }
         for (var k = lane; k < {{ KX * VOXELS }}u; k += {{ WORKGROUP }}u) {
             let v = chunk * {{ VOXELS }}u + k % {{ VOXELS }}u;
@@ -72,19 +76,22 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             for (var q = 0u; q < {{ IN_GROUPS }}u; q++) {
                 var value = vec4<f16>();
                 if seen && first_in + q < params.in_groups { value = vec4<f16>(x[(first_in + q) * params.input.stride + found]); }
-                right[k * {{ RIGHT_ROW }}u + q] = value;
+                {{ set_staged("right", "k * " ~ RIGHT_ROW ~ "u + q", "value") }}
             }
         }
         workgroupBarrier();
+        {% if SURPLUS %}
+        if subgroup < {{ SUBGROUPS }}u {
+        {% endif %}
         {% for d in range(DEPTH) %}
         {
             {% for i in range(ROWS) %}
-            let left{{ i }} = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>(&left[{{ d * TILE * LEFT_ROW }}u + (subgroup * {{ ROWS }}u + {{ i }}u) * {{ TILE // 4 }}u], {{ LEFT_ROW }}u);
+            let left{{ i }} = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>({{ matrix_at("left", d * TILE * LEFT_ROW ~ "u + (subgroup * " ~ ROWS ~ "u + " ~ i ~ "u) * " ~ TILE // 4 ~ "u", LEFT_ROW) }});
             {% endfor %}
             {% for t in range(KX) %}
             {% for j in range(COLUMNS) %}
             {
-                let right0 = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>(&right[{{ (t * VOXELS + d * TILE) * RIGHT_ROW + j * TILE // 4 }}u], {{ RIGHT_ROW }}u);
+                let right0 = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("right", ((t * VOXELS + d * TILE) * RIGHT_ROW + j * TILE // 4) ~ "u", RIGHT_ROW) }});
                 {% for i in range(ROWS) %}
                 sum{{ t }}_{{ i }}_{{ j }} = coopMultiplyAdd(left{{ i }}, right0, sum{{ t }}_{{ i }}_{{ j }});
                 {% endfor %}
@@ -93,6 +100,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
             {% endfor %}
         }
         {% endfor %}
+        {% if SURPLUS %}
+        }
+        {% endif %}
     }
     let first_tap = row * {{ KX }}u;
     let taps = rows * {{ KX }}u;
@@ -100,7 +110,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     {% for i in range(ROWS) %}
     {% for j in range(COLUMNS) %}
     workgroupBarrier();
-    coopStore(sum{{ t }}_{{ i }}_{{ j }}, &sums[subgroup * {{ TILE * SUM_ROW }}u], {{ SUM_ROW }}u);
+    {% if SURPLUS %}
+    if subgroup < {{ SUBGROUPS }}u {
+    {% endif %}
+    coopStore(sum{{ t }}_{{ i }}_{{ j }}, {{ matrix_at("sums", "subgroup * " ~ TILE * SUM_ROW ~ "u", SUM_ROW) }});
+    {% if SURPLUS %}
+    }
+    {% endif %}
     workgroupBarrier();
     // sums[subgroup][input channel][output channel] of the tile.
     for (var k = lane; k < {{ SUBGROUPS * TILE * TILE // 4 }}u; k += {{ WORKGROUP }}u) {
@@ -111,7 +127,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         let in_group = first_in + {{ j * TILE // 4 }}u + channel / 4u;
         if out < params.out_groups && in_group < params.in_groups {
             let matrix = k_split * params.weight_size + ((params.first_out_group + out) * taps + first_tap + {{ t }}u) * params.weight_in_groups + params.first_in_group + in_group;
-            partial[matrix * 4u + (channel & 3u)] = sums[(owner * {{ TILE }}u + channel) * {{ SUM_ROW }}u + o];
+            partial[matrix * 4u + (channel & 3u)] = {{ get_staged("sums", "(owner * " ~ TILE ~ "u + channel) * " ~ SUM_ROW ~ "u + o", "f32") }};
         }
     }
     {% endfor %}

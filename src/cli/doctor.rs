@@ -34,7 +34,7 @@ impl Doctor {
                 ));
                 let features = [
                     ("f16", a.shader_f16),
-                    ("subgroups", a.subgroup.is_some()),
+                    ("subgroups", a.subgroup_sizes.is_some()),
                     ("cooperative matrices", a.matrix_tile.is_some()),
                     ("timestamps", a.timestamps),
                 ];

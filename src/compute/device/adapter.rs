@@ -30,8 +30,9 @@ pub struct AdapterFacts {
     pub timestamps: bool,
     /// Whether shaders have 16-bit floats.
     pub shader_f16: bool,
-    /// Invocations of a subgroup, where shaders have subgroup operations and every subgroup is that large.
-    pub subgroup: Option<u32>,
+    /// Fewest and most invocations of a subgroup, where shaders have subgroup operations. Drivers choose in between, shader by
+    /// shader.
+    pub subgroup_sizes: Option<[u32; 2]>,
     /// Edge of the square matrices of 16-bit floats, summed in 32 bits, that a subgroup multiplies at once.
     pub matrix_tile: Option<u32>,
 }
@@ -62,15 +63,15 @@ pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
         workgroup_memory: limits.max_compute_workgroup_storage_size,
         timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
         shader_f16: features.contains(wgpu::Features::SHADER_F16),
-        subgroup: subgroup(adapter),
+        subgroup_sizes: subgroup_sizes(adapter),
         matrix_tile: matrix_tile(adapter),
     }
 }
 
-fn subgroup(adapter: &wgpu::Adapter) -> Option<u32> {
+fn subgroup_sizes(adapter: &wgpu::Adapter) -> Option<[u32; 2]> {
     let info = adapter.get_info();
-    let known = info.subgroup_min_size == info.subgroup_max_size;
-    (adapter.features().contains(wgpu::Features::SUBGROUP) && known).then_some(info.subgroup_max_size)
+    let sizes = [info.subgroup_min_size, info.subgroup_max_size];
+    (adapter.features().contains(wgpu::Features::SUBGROUP) && sizes[0] > 0).then_some(sizes)
 }
 
 /// The largest tile that the shaders are written for. They load tiles by pointers to vectors, as SPIR-V allows and Metal does not.
@@ -80,7 +81,7 @@ fn matrix_tile(adapter: &wgpu::Adapter) -> Option<u32> {
         return None;
     }
     let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
-    subgroup(adapter).filter(|_| adapter.features().contains(needed))?;
+    subgroup_sizes(adapter).filter(|_| adapter.features().contains(needed))?;
     let shapes = adapter.cooperative_matrix_properties();
     [16, 8].into_iter().find(|&tile| {
         shapes

@@ -19,11 +19,14 @@ pub(super) struct Matrix {
     pub depth: usize,
 }
 
-/// What an adapter with cooperative matrices has for features of this precision: edge of a tile, invocations of a subgroup.
+/// What an adapter with cooperative matrices has for features of this precision: edge of a tile, most invocations of a subgroup.
 pub(super) fn units(facts: &AdapterFacts, precision: Precision) -> Option<(usize, usize)> {
-    let (tile, lanes) = facts.matrix_tile.zip(facts.subgroup)?;
+    let (tile, [_, lanes]) = facts.matrix_tile.zip(facts.subgroup_sizes)?;
     (precision == Precision::F16).then_some((tile as usize, lanes as usize))
 }
+
+/// Whose compiler loads matrices through pointers to scalars only.
+const METAL: &str = "Metal";
 
 /// Vectors by which staged rows are longer, and bytes of a staged vector and of a vector of sums.
 pub(super) const PAD: usize = 2;
@@ -64,9 +67,13 @@ impl Matrix {
     /// The kernel of a shader with this cut, and the edge of its tiles.
     pub fn kernel(&self, r: &Recorder, shader: &'static str) -> (Kernel, usize) {
         let (tile, lanes) = units(r.facts(), r.precision()).expect("only a candidate where the adapter has the units");
+        // Where subgroups may be smaller, a workgroup has more of them than it needs.
+        let surplus = r.facts().subgroup_sizes.is_some_and(|[least, most]| least < most);
         let kernel = Kernel::new(shader)
             .unrolled("TILE", tile)
             .unrolled("LANES", lanes)
+            .unrolled("SURPLUS", usize::from(surplus))
+            .unrolled("SCALARS", usize::from(r.facts().backend == METAL))
             .unrolled("SUBGROUPS", self.subgroups)
             .unrolled("ROWS", self.rows)
             .unrolled("COLUMNS", self.columns)

@@ -65,7 +65,7 @@ impl Staged {
         self.dispatch(r, pass, kernel);
     }
 
-    /// Records the kernel with weights that each subgroup of `size` invocations broadcasts.
+    /// Records the kernel with weights that the first `size` invocations of each subgroup broadcast.
     pub fn record_subgroup(&self, r: &mut Recorder, pass: &Pass, size: usize) {
         let kernel = self.kernel("conv3d/subgroup", pass).unrolled("SUBGROUP", size);
         self.dispatch(r, pass, kernel);

@@ -59,7 +59,7 @@ impl Variant {
         let broadcast = staged
             .iter()
             .map(|&s| Staged { chunk: 0, tiles: 1, ..s })
-            .filter(|s| facts.subgroup.is_some_and(|n| s.workgroup.is_multiple_of(n as usize)));
+            .filter(|s| facts.subgroup_sizes.is_some_and(|[_, most]| s.workgroup.is_multiple_of(most as usize)));
         let mut found: Vec<Self> = staged.iter().copied().map(Variant::Staged).collect();
         found.extend(broadcast.take(SUBGROUP_CUTS).map(Variant::Subgroup));
         found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
@@ -80,8 +80,8 @@ impl Variant {
             Variant::Direct => direct::record(r, pass),
             Variant::Staged(staged) => staged.record(r, pass),
             Variant::Subgroup(staged) => {
-                let size = r.facts().subgroup.expect("only a candidate where the adapter has subgroups");
-                staged.record_subgroup(r, pass, size as usize);
+                let [least, _] = r.facts().subgroup_sizes.expect("only a candidate where the adapter has subgroups");
+                staged.record_subgroup(r, pass, least as usize);
             }
             Variant::Matrix(matrix) => matrix.record(r, pass),
         }
