@@ -1,5 +1,5 @@
-//! A device that is lost in the middle of a training: what is said, and that nothing is lost but the steps since the last
-//! checkpoint.
+//! A device that is lost or does not answer in the middle of a training: what is said, and that nothing is lost but the steps
+//! since the last checkpoint.
 
 mod support;
 
@@ -18,18 +18,21 @@ use std::path::Path;
 use std::rc::Rc;
 use support::{gpu, noise_samples, small_plan};
 
-/// Noise for every step; before the batch of step `lost_at` the device is lost.
+/// What happens to a device, and before the batch of which step.
+type Fault = (u64, fn(&Gpu));
+
+/// Noise for every step, and maybe a fault.
 struct Noise {
     plan: Plan,
     gpu: Rc<Gpu>,
     step: u64,
-    lost_at: Option<u64>,
+    fault: Option<Fault>,
 }
 
 impl Batches<Vec<Patch>> for Noise {
     fn next(&mut self) -> Result<Vec<Vec<Patch>>> {
-        if self.lost_at == Some(self.step) {
-            self.gpu.lose();
+        if let Some((_, happens)) = self.fault.filter(|(step, _)| *step == self.step) {
+            happens(&self.gpu);
         }
         self.step += 1;
         Ok(noise_samples(&self.plan, self.step - 1))
@@ -45,8 +48,8 @@ impl Batches<Vec<Patch>> for Noise {
     }
 }
 
-/// Trains in `folder` from its checkpoint, where there is one, to the end or until the device is lost.
-fn training(folder: &Path, plan: &Plan, lost_at: Option<u64>) -> (Rc<Gpu>, Result<()>) {
+/// Trains in `folder` from its checkpoint, where there is one, to the end or until the device is at fault.
+fn training(folder: &Path, plan: &Plan, fault: Option<Fault>) -> (Rc<Gpu>, Result<()>) {
     let gpu = gpu();
     std::fs::create_dir_all(folder).unwrap();
     let latest = folder.join("checkpoint_latest.safetensors");
@@ -56,7 +59,7 @@ fn training(folder: &Path, plan: &Plan, lost_at: Option<u64>) -> (Rc<Gpu>, Resul
     let mut run = Run {
         folder: folder.to_path_buf(),
         trainer: pretrain::trainer(&gpu, plan, None, resumed).unwrap(),
-        batches: Box::new(Noise { plan: plan.clone(), gpu: gpu.clone(), step: first_step, lost_at }),
+        batches: Box::new(Noise { plan: plan.clone(), gpu: gpu.clone(), step: first_step, fault }),
         spacing: [1.0; 3],
         past,
         extra: vec![],
@@ -67,8 +70,9 @@ fn training(folder: &Path, plan: &Plan, lost_at: Option<u64>) -> (Rc<Gpu>, Resul
     (gpu, ended)
 }
 
-#[test]
-fn a_lost_device_is_named_and_its_training_goes_on_to_the_same_bits() {
+/// A training whose device is at fault before step 6: the error, which says `said`, and that its checkpoint is intact, from which
+/// another process ends with the bits of a training that nothing happened to.
+fn goes_on_after(happens: fn(&Gpu), said: &str) {
     let place = support::Place::new();
     // A checkpoint after every step; the momentum has something to forget.
     let plan = small_plan(&[
@@ -81,22 +85,32 @@ fn a_lost_device_is_named_and_its_training_goes_on_to_the_same_bits() {
     let path = |run: &str| place.path(run).join("checkpoint_latest.safetensors");
     training(&place.path("whole"), &plan, None).1.unwrap();
 
-    let (gpu, ended) = training(&place.path("lost"), &plan, Some(6));
-    let error = ended.expect_err("the device is gone");
-    let said = error.to_string();
+    let (gpu, ended) = training(&place.path("fault"), &plan, Some((6, happens)));
+    let error = ended.expect_err("the device is at fault");
+    let text = error.to_string();
     assert!(matches!(error, Error::Device { .. }) && error.exit_code() == 1, "{error:?}");
-    assert!(said.contains(&gpu.facts().name) && said.contains("lost"), "{said}");
-    assert!(said.contains("Run the same command again") && said.contains("--device"), "{said}");
+    assert!(text.contains(&gpu.facts().name) && text.contains(said), "{text}");
+    assert!(text.contains("Run the same command again") && text.contains("--device"), "{text}");
     // Whatever is tried on it afterwards fails, and says so again instead of giving numbers.
-    assert!(gpu.wait().unwrap_err().to_string().contains("lost"));
-    assert!(pretrain::trainer(&gpu, &plan, None, None).is_err());
+    assert!(gpu.wait().unwrap_err().to_string().contains(said));
+    assert!(pretrain::trainer(&gpu, &plan, None, None).and_then(|t| t.session().weight(0)).is_err());
 
-    let intact = checkpoint::load(path("lost")).unwrap();
+    let intact = checkpoint::load(path("fault")).unwrap();
     assert_eq!(intact.step, 6);
     assert!(intact.weights.iter().chain(&intact.momentum).all(|t| t.data.iter().all(|v| v.is_finite())));
     assert!(intact.momentum.iter().any(|t| t.data.iter().any(|&v| v != 0.0)));
-    training(&place.path("lost"), &plan, None).1.unwrap();
-    let (whole, resumed) = (std::fs::read(path("whole")).unwrap(), std::fs::read(path("lost")).unwrap());
-    assert_eq!(checkpoint::load(path("lost")).unwrap().step, 8);
+    training(&place.path("fault"), &plan, None).1.unwrap();
+    let (whole, resumed) = (std::fs::read(path("whole")).unwrap(), std::fs::read(path("fault")).unwrap());
+    assert_eq!(checkpoint::load(path("fault")).unwrap().step, 8);
     assert!(whole == resumed, "the resumed training ends with other bits");
+}
+
+#[test]
+fn a_lost_device_is_named_and_its_training_goes_on_to_the_same_bits() {
+    goes_on_after(Gpu::lose, "lost");
+}
+
+#[test]
+fn a_device_that_does_not_answer_is_named_and_its_training_goes_on_to_the_same_bits() {
+    goes_on_after(Gpu::stall, "did not answer");
 }

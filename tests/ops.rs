@@ -1,7 +1,7 @@
 //! Every operator on the adapter of the machine against its CPU reference, with bounds checks in the shaders off and on.
 
 use spark3d::compute::device::recording::Kernel;
-use spark3d::compute::device::{Gpu, KernelTable};
+use spark3d::compute::device::{Budget, Gpu, KernelTable};
 use spark3d::compute::graph::plan::{Limits, plan};
 use spark3d::compute::graph::{GROUP, Graph, Kind, Node, Op, Parameters, Precision, Recorder, VoxelLayout};
 use spark3d::compute::ops::cases::{self, Case};
@@ -252,4 +252,38 @@ fn an_operator_whose_gradient_does_nothing_is_an_error() {
 #[should_panic(expected = "the operator forgetful brings no gradient to tensor 1")]
 fn an_operator_that_forgets_one_of_its_inputs_is_an_error() {
     backward_through(Forgetful { first: true });
+}
+
+/// The shortest dispatches that an adapter can be given compute the same bits as whole ones, in submissions within the budget.
+fn check_parts(precision: Precision) {
+    let whole = Rc::new(open(false));
+    if let Err(missing) = whole.require(precision) {
+        return eprintln!("not tested: {missing}");
+    }
+    let mut parted = open(false);
+    let budget = Budget { dispatch: 1e-9, submission: 1e-7 };
+    parted.limit_time(budget);
+    let parted = Rc::new(parted);
+    for case in cases::cases_in(precision) {
+        let [a, b] = [&whole, &parted].map(|gpu| case.setup.measure(gpu, precision).expect(&case.name));
+        for ((name, a), (_, b)) in a.iter().zip(&b) {
+            let same = a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits());
+            assert!(same && a.len() == b.len(), "{}: {name} depends on parts", case.name);
+        }
+    }
+    let time = parted.time().expect("a budget was given");
+    assert_eq!(time.budget, budget);
+    // Single workgroups are not divided.
+    assert!(time.longest.dispatch > 0.0, "{time:?}");
+    assert!(time.longest.submission <= budget.submission.max(time.longest.dispatch), "{time:?}");
+}
+
+#[test]
+fn parts_of_dispatches_give_the_bits_of_the_whole() {
+    check_parts(Precision::F32);
+}
+
+#[test]
+fn parts_of_dispatches_give_the_bits_of_the_whole_with_features_of_16_bits() {
+    check_parts(Precision::F16);
 }

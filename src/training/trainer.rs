@@ -169,8 +169,8 @@ impl<S> Trainer<S> {
         self.start(step, &weights)
     }
 
-    /// Loss over a batch, whose first sample has this key; adds gradients, or measures what a validation wants to know.
-    fn batch(&mut self, rate: f64, key: SampleKey, batch: &[S], mut measured: Option<&mut Measured>) -> Result<f64> {
+    /// Runs a batch, whose first sample has this key; adds gradients, or measures what a validation wants to know.
+    fn batch(&mut self, rate: f64, key: SampleKey, batch: &[S], mut measured: Option<&mut Measured>) -> Result<()> {
         let values = StepValues {
             learning_rate: rate as f32,
             momentum: self.hyper.momentum as f32,
@@ -191,11 +191,7 @@ impl<S> Trainer<S> {
                 binding.measure(session, key, samples, measured)?;
             }
         }
-        let loss = f64::from(session.output(Output::Loss)?);
-        if let Some(measured) = measured {
-            measured.losses.push(loss);
-        }
-        Ok(loss)
+        Ok(())
     }
 
     /// One optimiser step. One whose loss or gradient is not finite changes nothing but the loss scale.
@@ -205,12 +201,11 @@ impl<S> Trainer<S> {
     pub fn step(&mut self, step: u64, batch: &[S]) -> Result<StepResult> {
         self.enter_phase(step)?;
         let key = SampleKey { seed: self.hyper.seed, step, index: 0 };
-        let loss = self.batch(self.hyper.schedule.rate(step), key, batch, None)?;
-        let mut gradient_norm = f64::NAN;
-        if loss.is_finite() {
-            self.session().update()?;
-            gradient_norm = f64::from(self.session().output(Output::GradientNorm)?);
-        }
+        self.batch(self.hyper.schedule.rate(step), key, batch, None)?;
+        self.session().update()?;
+        // The only time that a step waits for the device.
+        let [loss, norm] = self.session().outputs([Output::Loss, Output::GradientNorm])?.map(f64::from);
+        let gradient_norm = if loss.is_finite() { norm } else { f64::NAN };
         self.loss_scale.update(gradient_norm);
         Ok(StepResult { loss, gradient_norm })
     }
@@ -229,6 +224,7 @@ impl<S> Trainer<S> {
             let mut batch = batch?;
             let key = validation_key(self.hyper.seed, step, 0);
             self.batch(0.0, key, &batch, Some(&mut measured))?;
+            measured.losses.push(f64::from(self.session().output(Output::Loss)?));
             last = batch.pop().map(|sample| (SampleKey { index: batch.len() as u64, ..key }, sample));
         }
         Ok((measured, last))

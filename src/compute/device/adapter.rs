@@ -12,6 +12,8 @@ pub struct AdapterFacts {
     pub name: String,
     /// `Vulkan`, `Metal` or `Dx12`.
     pub backend: String,
+    /// Where it sits on the PCI bus, where that is known: tells adapters of one name apart.
+    pub bus: String,
     /// Name and version of the driver.
     pub driver: String,
     /// `DiscreteGpu`, `IntegratedGpu`, `Cpu` (a software rasterizer), ...
@@ -42,6 +44,12 @@ impl AdapterFacts {
     pub fn is_software(&self) -> bool {
         self.kind == "Cpu"
     }
+
+    /// What a list of adapters calls it: number, name and place on the bus.
+    pub fn title(&self) -> String {
+        let bus = if self.bus.is_empty() { String::new() } else { format!(" at {}", self.bus) };
+        format!("{} = {}{bus}", self.index, self.name)
+    }
 }
 
 /// Storage buffers that the widest kernel binds.
@@ -53,6 +61,7 @@ pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
         index,
         name: info.name.clone(),
         backend: format!("{:?}", info.backend),
+        bus: info.device_pci_bus_id.clone(),
         driver: format!("{} {}", info.driver, info.driver_info).trim().to_string(),
         kind: format!("{:?}", info.device_type),
         // Vulkan reports up to 2^32 - 1; offsets within a binding are 32-bit counts of 16-byte channel groups, so both are safe.
@@ -70,16 +79,19 @@ pub(super) fn facts(index: usize, adapter: &wgpu::Adapter) -> AdapterFacts {
 
 fn subgroup_sizes(adapter: &wgpu::Adapter) -> Option<[u32; 2]> {
     let info = adapter.get_info();
-    let sizes = [info.subgroup_min_size, info.subgroup_max_size];
+    let mut sizes = [info.subgroup_min_size, info.subgroup_max_size];
+    // Wgpu does not know those of Metal. Processors of Apple, which alone have matrices there, always have 32.
+    if info.backend == wgpu::Backend::Metal
+        && adapter.features().contains(wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX)
+    {
+        sizes = [32; 2];
+    }
     (adapter.features().contains(wgpu::Features::SUBGROUP) && sizes[0] > 0).then_some(sizes)
 }
 
-/// The largest tile that the shaders are written for. They load tiles by pointers to vectors, as SPIR-V allows and Metal does not.
+/// The largest tile that the shaders are written for.
 fn matrix_tile(adapter: &wgpu::Adapter) -> Option<u32> {
     use wgpu::CooperativeScalarType::{F16, F32};
-    if adapter.get_info().backend != wgpu::Backend::Vulkan {
-        return None;
-    }
     let needed = wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX | wgpu::Features::SHADER_F16;
     subgroup_sizes(adapter).filter(|_| adapter.features().contains(needed))?;
     let shapes = adapter.cooperative_matrix_properties();
@@ -105,7 +117,8 @@ pub(super) fn enumerate() -> Vec<wgpu::Adapter> {
     found
 }
 
-/// The adapter that `--device` names: `auto`, `cpu` (a software rasterizer), an index of [`adapters`], or a part of a name.
+/// The adapter that `--device` names: `auto`, `cpu` (a software rasterizer), an index of [`adapters`], or a part of a name or of a
+/// place on the PCI bus.
 pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
     let found = enumerate();
     if found.is_empty() {
@@ -121,11 +134,16 @@ pub(super) fn choose(request: &str) -> Result<(usize, wgpu::Adapter)> {
         "cpu" => found.iter().position(|a| a.get_info().device_type == wgpu::DeviceType::Cpu),
         other => match other.parse::<usize>() {
             Ok(index) => Some(index),
-            Err(_) => found.iter().position(|a| a.get_info().name.to_lowercase().contains(other)),
+            Err(_) => {
+                let at = |part: fn(&wgpu::AdapterInfo) -> &str| {
+                    found.iter().position(|a| part(&a.get_info()).to_lowercase().contains(other))
+                };
+                at(|info| &info.name).or_else(|| at(|info| &info.device_pci_bus_id))
+            }
         },
     };
     index.and_then(|i| Some((i, found.get(i)?.clone()))).ok_or_else(|| {
-        let list: Vec<_> = found.iter().enumerate().map(|(i, a)| format!("{i} = {}", a.get_info().name)).collect();
+        let list: Vec<_> = (0..).zip(&found).map(|(i, a)| facts(i, a).title()).collect();
         Error::device(
             format!("no adapter matches --device {request}"),
             format!("Adapters here: {}; `auto` takes the first, `cpu` a software one", list.join(", ")),
@@ -140,13 +158,15 @@ pub(super) fn open(adapter: &wgpu::Adapter) -> Result<(wgpu::Device, wgpu::Queue
             | wgpu::Features::TIMESTAMP_QUERY_INSIDE_PASSES
             | wgpu::Features::SHADER_F16
             | wgpu::Features::SUBGROUP
+            | wgpu::Features::PIPELINE_CACHE
+            | wgpu::Features::PASSTHROUGH_SHADERS
             | wgpu::Features::EXPERIMENTAL_COOPERATIVE_MATRIX);
     let descriptor = wgpu::DeviceDescriptor {
         label: Some("spark3d"),
         required_features: features,
         required_limits: adapter.limits(),
-        // SAFETY: what is experimental of the features above are cooperative matrices. The kernels that use them touch
-        // memory as the others do, and are tested against the same references.
+        // SAFETY: what is experimental of the features above are cooperative matrices and shaders that are passed through. The
+        // kernels that use them touch memory as the others do, and are tested against the same references.
         experimental_features: unsafe { wgpu::ExperimentalFeatures::enabled() },
         // Heaps are few and large; sub-allocation blocks of their own would only add to the planned peak.
         memory_hints: wgpu::MemoryHints::Manual { suballocated_device_memory_block_size: (1 << 20)..(4 << 20) },

@@ -3,7 +3,7 @@
 
 use super::AdapterFacts;
 use crate::base::{Error, Result, write_atomic};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 /// Tables by adapter and driver.
@@ -16,6 +16,25 @@ pub struct KernelTable {
     pub forced: Option<(String, usize)>,
     /// The fastest variant by measurement, e.g. `forward 32>32 k3.3.3 s1.1.1 64.64.64 f32` -> `staged 4 8 1 8 16`.
     pub measured: BTreeMap<String, String>,
+    /// Families that gave wrong results on this device.
+    pub excluded: BTreeSet<String>,
+}
+
+/// A family of kernels beside the direct ones, on a device.
+#[derive(Clone, Debug, serde::Serialize)]
+pub struct FamilyCheck {
+    /// The family.
+    pub family: String,
+    /// What both computed.
+    pub problem: String,
+    /// The kernel of the family.
+    pub variant: String,
+    /// Relative L2 distance of the results.
+    pub deviation: f64,
+    /// Whether that is what sums in another order do.
+    pub agrees: bool,
+    /// How long it took, compilation included.
+    pub seconds: f64,
 }
 
 impl KernelTable {
@@ -62,9 +81,12 @@ impl KernelTable {
 
     /// The one of `candidates` to use for `problem`; the first is the default.
     pub fn choose<V: Copy + ToString>(&self, problem: &str, candidates: &[V]) -> V {
+        let family_of = |v: &V| v.to_string().split(' ').next().unwrap_or_default().to_string();
+        let sound: Vec<V> = candidates.iter().copied().filter(|v| !self.excluded.contains(&family_of(v))).collect();
+        let candidates = if sound.is_empty() { candidates } else { &sound };
         let found = match &self.forced {
             Some((family, index)) => {
-                let of_family = |v: &&V| v.to_string().split(' ').next() == Some(family);
+                let of_family = |v: &&V| family_of(v) == *family;
                 let count = candidates.iter().filter(of_family).count();
                 candidates.iter().filter(of_family).nth(index % count.max(1))
             }
@@ -94,5 +116,7 @@ mod tests {
         assert_eq!(table.choose("p", &candidates), "staged 4 8");
         assert_eq!(KernelTable::force("staged:3").choose("p", &candidates), "staged 2 8");
         assert_eq!(KernelTable::force("tensor").choose("p", &candidates), "direct");
+        table.excluded.insert("staged".into());
+        assert_eq!(table.choose("p", &candidates), "direct");
     }
 }

@@ -1,13 +1,17 @@
 //! The device: adapters, pipelines, buffers, running recordings. The only module that names `wgpu`.
 
 mod adapter;
+mod backend;
 mod engine;
+mod gpu;
 mod kernels;
 pub mod recording;
 pub mod shaders;
-
-pub use recording::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};
+pub mod spirv;
 
 pub use adapter::{AdapterFacts, adapters};
-pub use engine::{Executable, Gpu, Heaps, Timing};
-pub use kernels::KernelTable;
+pub use backend::{Backend, BufferId, Range};
+pub use engine::{Budget, Speed, Timekeeping};
+pub use gpu::{Executable, Gpu, Heaps, Timing};
+pub use kernels::{FamilyCheck, KernelTable};
+pub use recording::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};

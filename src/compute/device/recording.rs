@@ -50,12 +50,14 @@ pub struct Kernel {
     pub constants: Vec<(&'static str, f64)>,
     /// How feature tensors are stored.
     pub precision: Precision,
+    /// Binding of a uniform that says with which workgroup a part of a dispatch begins; `None` where dispatches run as a whole.
+    pub part: Option<u32>,
 }
 
 impl Kernel {
     /// The kernel of a shader file with the defaults of its variables and constants.
     pub fn new(shader: &'static str) -> Self {
-        Self { shader, variables: Vec::new(), constants: Vec::new(), precision: Precision::F32 }
+        Self { shader, variables: Vec::new(), constants: Vec::new(), precision: Precision::F32, part: None }
     }
     /// Sets a variable of the shader's template: what the text itself depends on, such as the size of a register tile.
     pub fn unrolled(mut self, name: &'static str, value: usize) -> Self {
@@ -73,7 +75,8 @@ impl Kernel {
     }
     /// Unique text of the shader module.
     pub fn module_key(&self) -> String {
-        let shader = format!("{} {:?}", self.shader, self.precision);
+        let part = if self.part.is_some() { " in parts" } else { "" };
+        let shader = format!("{} {:?}{part}", self.shader, self.precision);
         self.variables.iter().fold(shader, |key, (name, value)| format!("{key} {name}:{value}"))
     }
     /// Unique text of the pipeline.
@@ -122,6 +125,8 @@ pub enum Workgroups {
     PerBlock {
         /// Number of the mask.
         mask: u32,
+        /// Most blocks that can be visible.
+        capacity: u32,
         /// Items of a visible block.
         per_block: u32,
         /// Items of a workgroup.
@@ -157,8 +162,18 @@ impl Workgroups {
         match *self {
             Workgroups::When { flag, .. } if !dynamic.flags[flag as usize] => [0; 3],
             Workgroups::Fixed(groups) | Workgroups::When { groups, .. } => groups,
-            Workgroups::PerBlock { mask, per_block, per_group, z } => {
+            Workgroups::PerBlock { mask, per_block, per_group, z, .. } => {
                 fold(dynamic.visible[mask as usize] as usize * per_block as usize, per_group as usize, z)
+            }
+        }
+    }
+
+    /// The most that [`Workgroups::resolve`] returns.
+    pub fn most(&self) -> [u32; 3] {
+        match *self {
+            Workgroups::Fixed(groups) | Workgroups::When { groups, .. } => groups,
+            Workgroups::PerBlock { capacity, per_block, per_group, z, .. } => {
+                fold(capacity as usize * per_block as usize, per_group as usize, z)
             }
         }
     }

@@ -45,8 +45,39 @@ pub fn source(kernel: &Kernel) -> String {
             .render_str(&out, variables)
             .unwrap_or_else(|error| panic!("the template {} does not render: {error:#}", kernel.shader));
     }
+    if let Some(binding) = kernel.part {
+        out = in_parts(&out, binding);
+    }
     match kernel.precision {
         Precision::F32 => out,
         Precision::F16 => format!("enable f16;\n{out}"),
     }
+}
+
+/// How every shader is told its workgroup.
+const WORKGROUP: &str = "@builtin(workgroup_id) workgroup: vec3<u32>";
+
+/// The shader of a dispatch that runs in parts: a uniform says with which workgroup a part begins.
+fn in_parts(text: &str, binding: u32) -> String {
+    let told = "@builtin(workgroup_id) workgroup_of_part: vec3<u32>";
+    let mut out =
+        format!("struct Part {{ first: vec3<u32> }}\n@group(0) @binding({binding}) var<uniform> part: Part;\n");
+    // Directives come first.
+    let directives =
+        text.lines().take_while(|line| line.starts_with("enable ") || line.trim().is_empty() || line.starts_with("//"));
+    let at: usize = directives.map(|line| line.len() + 1).sum();
+    out.insert_str(0, &text[..at]);
+    for line in text[at..].lines() {
+        out.push_str(&line.replace(WORKGROUP, told));
+        if line.contains(WORKGROUP) {
+            out.push_str("\n    let workgroup = workgroup_of_part + part.first;");
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// Whether a shader knows its workgroup, without which its dispatch has one.
+pub(super) fn knows_its_workgroup(kernel: &Kernel) -> bool {
+    text(kernel.shader).contains(WORKGROUP)
 }

@@ -7,6 +7,7 @@ mod handles;
 mod parameters;
 pub mod plan;
 mod record;
+mod self_check;
 mod session;
 mod space;
 mod tune;
@@ -87,6 +88,13 @@ pub struct Tensor {
     /// Where it lives.
     pub storage: Storage,
     needs_gradient: bool,
+}
+
+impl Tensor {
+    /// Whether it is more than work space of a node.
+    fn is_result(&self) -> bool {
+        matches!(self.kind, Kind::Feature { .. }) || self.storage != Storage::Arena
+    }
 }
 
 /// One run of an operator.

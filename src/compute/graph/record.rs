@@ -13,6 +13,8 @@ pub struct Choice {
     pub problem: String,
     /// The kernels as text; the first is the default.
     pub variants: Vec<String>,
+    /// The one that is recorded.
+    pub chosen: String,
     /// The node that asks.
     pub node: usize,
 }
@@ -70,7 +72,7 @@ impl<'a> Recorder<'a> {
     pub fn choose<V: Copy + ToString>(&mut self, problem: String, candidates: &[V]) -> V {
         let chosen = self.kernels.choose(&problem, candidates);
         let variants = candidates.iter().map(V::to_string).collect();
-        self.choices.push(Choice { problem, variants, node: self.node });
+        self.choices.push(Choice { problem, variants, chosen: chosen.to_string(), node: self.node });
         chosen
     }
 
@@ -167,6 +169,7 @@ impl<'a> Recorder<'a> {
             None => Workgroups::folded(space.voxels(), per_group, z),
             Some(b) => Workgroups::PerBlock {
                 mask: b.mask,
+                capacity: b.capacity as u32,
                 per_block: super::product(b.block) as u32,
                 per_group: per_group as u32,
                 z: z as u32,

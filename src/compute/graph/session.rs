@@ -160,15 +160,20 @@ impl Session {
         gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
         let mut programs = Vec::new();
         for (graph, plan) in graphs.into_iter().zip(plans) {
-            let recording = Recorder::new(&graph, &plan, &layout, gpu.facts(), &gpu.kernels()).record();
-            let executable = gpu.compile(&recording, &heaps)?;
+            let executable = executable(&gpu, &graph, &plan, &layout, &heaps)?;
             programs.push(Program { graph, plan, executable });
         }
         let optimizer = optimizer.map(|o| gpu.compile(&o.recording, &heaps)).transpose()?;
         let masks = masks(&programs);
         let flags = programs.iter().map(|p| p.graph.flags as usize).max().unwrap_or(0);
         let dynamic = Dynamic { visible: vec![0; masks.len()], flags: vec![false; flags] };
-        Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, masks, dynamic })
+        let mut session = Self { gpu, heaps, parameters, layout, programs, optimizer, masks, dynamic };
+        if session.check_families()? {
+            for p in &mut session.programs {
+                p.executable = executable(&session.gpu, &p.graph, &p.plan, &session.layout, &session.heaps)?;
+            }
+        }
+        Ok(session)
     }
 
     /// The program of a graph.
@@ -252,7 +257,7 @@ impl Session {
         self.gpu.run_timed(&self.program(graph).executable, &self.dynamic)
     }
 
-    /// Clips the gradient and updates the weights.
+    /// Clips the gradient and updates the weights, unless the loss or the gradient is not finite.
     pub fn update(&self) -> Result<()> {
         let optimizer = self.optimizer.as_ref().expect("the session was made without an optimiser");
         self.gpu.run(optimizer, &self.dynamic)
@@ -263,8 +268,16 @@ impl Session {
     /// # Errors
     /// The device fails.
     pub fn output(&self, output: Output) -> Result<f32> {
-        let slice = Slice { size: 4, ..output.slice() };
-        Ok(bytemuck::pod_read_unaligned(&self.gpu.read(&self.heaps, slice)?))
+        self.outputs([output]).map(|[value]| value)
+    }
+
+    /// Reads values after a step, all at once.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn outputs<const N: usize>(&self, outputs: [Output; N]) -> Result<[f32; N]> {
+        let bytes = self.gpu.read_all(&self.heaps, &outputs.map(|output| Slice { size: 4, ..output.slice() }))?;
+        Ok(std::array::from_fn(|k| bytemuck::pod_read_unaligned(&bytes[4 * k..4 * k + 4])))
     }
 
     /// Reads a kept feature tensor as (channels, z, y, x), hidden voxels as zero.
@@ -394,6 +407,17 @@ impl Session {
             inputs: sum(Heap::Input, self.programs.iter().map(|p| p.graph.inputs.len()).max().unwrap_or(0)),
         }
     }
+}
+
+/// A graph with the kernels that its device uses.
+fn executable(
+    gpu: &Gpu,
+    graph: &Graph,
+    plan: &MemoryPlan,
+    layout: &ParameterLayout,
+    heaps: &Heaps,
+) -> Result<Executable> {
+    gpu.compile(&Recorder::new(graph, plan, layout, gpu.facts(), &gpu.kernels()).record(), heaps)
 }
 
 /// Grid of each mask of the programs, which have them in common, and the fewest blocks that a tensor under it has room for.

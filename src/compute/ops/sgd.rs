@@ -56,7 +56,14 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
     let hyper = Slice { heap: Heap::Hyper, offset: 0, size: std::mem::size_of::<StepValues>() as u64 };
     let params = NormFinalizeParams { count: first, clip, pad: [0; 2] };
     let kernel = Kernel::new("sgd/norm_finalize");
-    push(kernel, bytemuck::bytes_of(&params), vec![partial, norm, hyper], Workgroups::Fixed([1; 3]), 0.0, scratch);
+    push(
+        kernel,
+        bytemuck::bytes_of(&params),
+        vec![partial, norm, hyper, Output::Loss.slice()],
+        Workgroups::Fixed([1; 3]),
+        0.0,
+        scratch,
+    );
     for (chunk, offset, size) in runs {
         let of = |heap: fn(u32) -> Heap| Slice { heap: heap(chunk), offset, size };
         let bindings = vec![hyper, norm, of(Heap::Gradients), of(Heap::Momentum), of(Heap::Weights)];

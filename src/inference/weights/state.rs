@@ -60,7 +60,7 @@ pub fn save_kernels(gpu: &Gpu, extra: &mut BTreeMap<String, String>) {
 fn restore_kernels(gpu: &Gpu, checkpoint: &Checkpoint) {
     let text = checkpoint.extra.get(KERNELS);
     let measured = text.and_then(|t| serde_json::from_str(t).ok()).unwrap_or_default();
-    gpu.set_kernels(KernelTable { measured, forced: None });
+    gpu.set_kernels(KernelTable { measured, ..KernelTable::default() });
 }
 
 /// Checkpoints of a folder, the first that is there being meant: of a run of this program, of nnU-Net's and nnssl's trainings, and
@@ -163,7 +163,7 @@ mod tests {
     fn a_run_goes_on_with_the_kernels_it_started_with() {
         let gpu = Gpu::open("auto").expect("an adapter: run `sh tests/run.sh`");
         let measured: BTreeMap<_, _> = [("forward".to_string(), "direct".to_string())].into();
-        gpu.set_kernels(KernelTable { measured: measured.clone(), forced: None });
+        gpu.set_kernels(KernelTable { measured: measured.clone(), ..KernelTable::default() });
         let mut checkpoint = Checkpoint::default();
         save_kernels(&gpu, &mut checkpoint.extra);
         gpu.set_kernels(KernelTable::default());

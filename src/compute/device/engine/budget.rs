@@ -1,0 +1,211 @@
+//! How long dispatches and submissions may take: operating systems reset a GPU that does not answer for a second or two, and the
+//! desktop stands still as long.
+
+use super::Engine;
+use crate::base::Result;
+use crate::compute::device::{AdapterFacts, Backend, Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};
+use serde::Serialize;
+use std::time::Instant;
+
+/// The most that is given to the device at once, in estimated seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Budget {
+    /// Of a dispatch; a longer one runs in parts.
+    pub dispatch: f64,
+    /// Of a submission.
+    pub submission: f64,
+}
+
+/// Windows resets a GPU after two seconds, macOS after some more. Estimates may be off by several times.
+const DISPATCH: f64 = 0.1;
+const SUBMISSION: f64 = 0.25;
+
+impl Budget {
+    /// Of an adapter: a software one has no watchdog. `SPARK3D_SUBMISSION_MS=MILLISECONDS` is for tests.
+    pub fn of(facts: &AdapterFacts) -> Option<Self> {
+        let given = std::env::var("SPARK3D_SUBMISSION_MS").ok().and_then(|text| text.parse::<f64>().ok());
+        match given.filter(|ms| *ms > 0.0) {
+            Some(ms) => Some(Self { dispatch: (ms * 1e-3).min(DISPATCH), submission: ms * 1e-3 }),
+            None => (!facts.is_software()).then_some(Self { dispatch: DISPATCH, submission: SUBMISSION }),
+        }
+    }
+}
+
+impl Budget {
+    /// Makes it at least as large as a dispatch needs.
+    pub(super) fn dispatch(&mut self, seconds: f64) {
+        self.dispatch = self.dispatch.max(seconds);
+    }
+
+    /// Makes it at least as large as a submission needs.
+    pub(super) fn submission(&mut self, seconds: f64) {
+        self.submission = self.submission.max(seconds);
+    }
+}
+
+/// How a device stands to its budget of time.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Timekeeping {
+    /// What it may be given at once.
+    pub budget: Budget,
+    /// The most that it was given, by estimate.
+    pub longest: Budget,
+    /// How many times longer dispatches need than at the adapter's [`Speed`].
+    pub slowness: f64,
+}
+
+/// What an adapter does a second, as measured on it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Speed {
+    /// Floating-point operations in multiply-adds of 32 bits.
+    pub flops: f64,
+    /// Bytes read and written by a copy.
+    pub bytes: f64,
+}
+
+/// How many times longer than at [`Speed`] a dispatch is taken to need until runs have shown how long they need.
+pub(super) const SLOWNESS: f64 = 4.0;
+/// Bounds of what runs may show.
+pub(super) const SLOWNESS_RANGE: [f64; 2] = [1.0, 32.0];
+
+impl Speed {
+    /// Seconds of a dispatch that reaches it.
+    pub fn seconds(&self, flops: f64, bytes: f64) -> f64 {
+        (flops / self.flops).max(bytes / self.bytes)
+    }
+}
+
+/// Invocations of a measurement, and bytes of a copy.
+const INVOCATIONS: usize = 1 << 18;
+const COPY_BYTES: u64 = 32 << 20;
+/// A measurement this long is not disturbed by its start.
+const LONG_ENOUGH: f64 = 2e-3;
+const WORKGROUP: usize = 64;
+/// Multiply-adds of a chain of `bench/fma` in a round, each on four lanes, each two operations, times its chains.
+const FLOPS_A_ROUND: f64 = 4.0 * 4.0 * 2.0 * 4.0;
+
+impl Engine {
+    /// Measures the speed of the adapter within some milliseconds.
+    pub(super) fn measure_speed(&self) -> Result<Speed> {
+        let bytes = COPY_BYTES.min(self.facts.max_binding).min(self.facts.max_buffer) / 4096 * 4096;
+        let (x, y) = (self.create(bytes)?, self.create(bytes)?);
+        let measured = || -> Result<Speed> {
+            self.clear(&[x, y]);
+            let buffer = |heap| if heap == Heap::Arena(0) { x } else { y };
+            let slice = |heap| Slice { heap, offset: 0, size: bytes };
+            let time = |kernel: Kernel, params: [u32; 4], bindings: Vec<Slice>, invocations: usize| -> Result<f64> {
+                let workgroups = Workgroups::folded(invocations, WORKGROUP, 1);
+                let dispatch = Dispatch {
+                    kernel,
+                    params: bytemuck::cast_slice(&params).to_vec(),
+                    bindings,
+                    workgroups,
+                    label: "speed",
+                    flops: 0.0,
+                    bytes: 0.0,
+                };
+                let program = self.compile_steps(&Recording { dispatches: vec![dispatch] }, &buffer, None)?;
+                let mut best = f64::INFINITY;
+                for run in 0..3 {
+                    let start = Instant::now();
+                    self.run_steps(&program, &Dynamic::default())?;
+                    self.wait()?;
+                    if run > 0 {
+                        best = best.min(start.elapsed().as_secs_f64());
+                    }
+                }
+                Ok(best)
+            };
+            let [never, factor, summand] = [-1f32, 0.999, 0.001].map(f32::to_bits);
+            let arithmetic = |rounds| {
+                time(
+                    Kernel::new("bench/fma"),
+                    [rounds, never, factor, summand],
+                    vec![slice(Heap::Arena(0))],
+                    INVOCATIONS,
+                )
+            };
+            let (mut rounds, mut seconds) = (4u32, arithmetic(4)?);
+            while rounds < 1 << 16 && seconds < LONG_ENOUGH {
+                rounds *= 4;
+                seconds = arithmetic(rounds)?;
+            }
+            let flops = FLOPS_A_ROUND * f64::from(rounds) * INVOCATIONS as f64 / seconds;
+            let invocations = (bytes / 16) as u32;
+            let both = vec![slice(Heap::Arena(0)), slice(Heap::Arena(1))];
+            let seconds = time(Kernel::new("bench/copy"), [invocations, 0, 0, 0], both, invocations as usize)?;
+            Ok(Speed { flops, bytes: 2.0 * bytes as f64 / seconds })
+        };
+        let speed = measured();
+        self.destroy(x);
+        self.destroy(y);
+        speed
+    }
+}
+
+/// A range of the workgroups of a dispatch along an axis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Part {
+    pub axis: usize,
+    pub first: u32,
+    pub count: u32,
+}
+
+impl Part {
+    /// Parts of a dispatch of at most `most` workgroups that take at most `budget` of its `seconds` each, as far as workgroups can
+    /// be divided. None where it need not be, or cannot be, divided.
+    pub fn divide(most: [u32; 3], seconds: f64, budget: f64) -> Vec<Self> {
+        let wanted = (seconds / budget).ceil().min(65_536.0) as u32;
+        // Where x is folded into y, a row of x is one place of its fold.
+        let axes = [(0, most[1] == 1), (1, true), (2, true)];
+        let axis = axes.into_iter().filter(|a| a.1).map(|a| a.0).max_by_key(|&a| (most[a], 2 - a)).unwrap_or(2);
+        let extent = most[axis];
+        if wanted < 2 || extent < 2 {
+            return Vec::new();
+        }
+        let count = extent.div_ceil(wanted.min(extent));
+        (0..extent).step_by(count as usize).map(|first| Self { axis, first, count }).collect()
+    }
+
+    /// The workgroups of this part where the whole dispatch has `groups`.
+    pub fn of(&self, groups: [u32; 3]) -> [u32; 3] {
+        let mut part = groups;
+        part[self.axis] = groups[self.axis].saturating_sub(self.first).min(self.count);
+        part
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_every_workgroup_once() {
+        for (most, seconds) in
+            [([100, 1, 4], 0.95), ([65_535, 7, 2], 1.0), ([3, 1, 27], 0.3), ([1, 1, 1], 9.0), ([8, 1, 1], 0.05)]
+        {
+            let parts = Part::divide(most, seconds, 0.1);
+            if parts.is_empty() {
+                assert!(seconds <= 0.1 || most == [1; 3]);
+                continue;
+            }
+            let axis = parts[0].axis;
+            assert!(axis != 0 || most[1] == 1, "a row that is folded is not divided");
+            let total: u32 = parts.iter().map(|p| p.of(most)[axis]).sum();
+            assert_eq!(total, most[axis]);
+            let longest = parts.iter().map(|p| p.of(most)[axis]).max().unwrap();
+            assert!(seconds * f64::from(longest) / f64::from(most[axis]) <= 0.1 + seconds / f64::from(most[axis]));
+            // Fewer visible blocks: the last parts have nothing to do.
+            let mut fewer = most;
+            fewer[axis] = most[axis] / 2;
+            assert_eq!(parts.iter().map(|p| p.of(fewer)[axis]).sum::<u32>(), fewer[axis]);
+        }
+    }
+
+    #[test]
+    fn a_software_adapter_has_no_watchdog() {
+        let facts = |kind: &str| AdapterFacts { kind: kind.into(), ..AdapterFacts::default() };
+        assert_eq!(Budget::of(&facts("Cpu")), None);
+        assert_eq!(Budget::of(&facts("DiscreteGpu")), Some(Budget { dispatch: 0.1, submission: 0.25 }));
+    }
+}
