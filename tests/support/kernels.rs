@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 use spark3d::compute::device::recording::{Kernel, Precision};
 use spark3d::compute::device::{AdapterFacts, Dispatch, KernelTable};
-use spark3d::compute::graph::plan::{Limits, plan};
-use spark3d::compute::graph::{Graph, Parameters, Recorder, VoxelLayout};
+use spark3d::compute::graph::plan::{Limits, MemoryPlan, plan};
+use spark3d::compute::graph::{Graph, ParameterLayout, Parameters, Recorder, VoxelLayout};
 use spark3d::compute::ops::{Bias, Geometry, cases};
 use std::collections::BTreeMap;
 
@@ -141,11 +141,16 @@ pub fn problems() -> Vec<Problem> {
     list
 }
 
+/// Where the tensors of a graph lie on an adapter.
+pub fn planned(graph: &Graph, facts: &AdapterFacts) -> (MemoryPlan, ParameterLayout) {
+    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
+    (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding))
+}
+
 /// The dispatches of a graph on an adapter: with the first kernel of every choice, and then each node that has a choice with each
 /// of its other kernels.
 pub fn dispatches(graph: &Graph, facts: &AdapterFacts, mut add: impl FnMut(Dispatch)) {
-    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
-    let (plan, layout) = (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding));
+    let (plan, layout) = planned(graph, facts);
     let default = KernelTable::default();
     Recorder::new(graph, &plan, &layout, facts, &default).record().dispatches.into_iter().for_each(&mut add);
     for choice in Recorder::new(graph, &plan, &layout, facts, &default).choices() {
