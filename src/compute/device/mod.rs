@@ -1,6 +1,7 @@
 //! The device: adapters, pipelines, buffers, running recordings. The only module that names `wgpu`.
 
 mod adapter;
+pub mod cost;
 mod engine;
 mod kernels;
 pub mod recording;
