@@ -5,6 +5,7 @@
 
 pub mod baseline;
 pub mod encoder;
+pub mod graphs;
 pub mod loader;
 pub mod operators;
 pub mod roofline;

@@ -27,10 +27,25 @@ pub fn adapters() -> Vec<AdapterFacts> {
     vec![
         software("Mesa 22.3.6"),
         AdapterFacts { subgroup_sizes: Some([16; 2]), matrix_tile: Some(8), ..software("Mesa 26.0") },
-        AdapterFacts { workgroup_memory: 48 << 10, subgroup_sizes: Some([32; 2]), matrix_tile: Some(16), ..named("NVIDIA") },
-        AdapterFacts { subgroup_sizes: Some([32, 64]), matrix_tile: Some(16), workgroup_memory: 64 << 10, ..named("AMD") },
+        AdapterFacts {
+            workgroup_memory: 48 << 10,
+            subgroup_sizes: Some([32; 2]),
+            matrix_tile: Some(16),
+            ..named("NVIDIA")
+        },
+        AdapterFacts {
+            subgroup_sizes: Some([32, 64]),
+            matrix_tile: Some(16),
+            workgroup_memory: 64 << 10,
+            ..named("AMD")
+        },
         AdapterFacts { backend: "Metal".into(), subgroup_sizes: Some([4, 64]), matrix_tile: Some(8), ..named("Apple") },
-        AdapterFacts { kind: "IntegratedGpu".into(), matrix_tile: Some(8), subgroup_sizes: Some([8, 32]), ..named("Intel") },
+        AdapterFacts {
+            kind: "IntegratedGpu".into(),
+            matrix_tile: Some(8),
+            subgroup_sizes: Some([8, 32]),
+            ..named("Intel")
+        },
         // The least that WebGPU promises.
         AdapterFacts { max_binding: 128 << 20, max_invocations: 256, workgroup_memory: 16 << 10, ..named("WebGPU") },
     ]

@@ -225,8 +225,7 @@ impl<'a> Recorder<'a> {
             _ => self.features(node).map(|(_, space)| space.mask()).reduce(Option::and).flatten(),
         };
         let (params, bindings) = (bytemuck::bytes_of(params).to_vec(), bindings.to_vec());
-        let dispatch =
-            Dispatch { kernel, params, bindings, workgroups, label, flops, bytes, layer, mask, cost: None };
+        let dispatch = Dispatch { kernel, params, bindings, workgroups, label, flops, bytes, layer, mask, cost: None };
         self.recording.dispatches.push(dispatch);
         self.recording.dispatches.last_mut().expect("just pushed")
     }

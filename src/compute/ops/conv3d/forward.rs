@@ -1,8 +1,8 @@
 //! The convolution itself.
 
-use super::{flops, layer};
 use super::pass::{Pass, Problem};
 use super::variant::Variant;
+use super::{flops, layer};
 use crate::compute::graph::{Recorder, TensorId};
 use crate::compute::ops::geometry::Geometry;
 

@@ -1,8 +1,8 @@
 //! The gradient of a convolution with respect to its input, which is also the transposed convolution.
 
-use super::{flops, layer};
 use super::pass::{Pass, Problem, Scatter};
 use super::variant::Variant;
+use super::{flops, layer};
 use crate::compute::graph::{GROUP, Node, Op, Recorder, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 

@@ -155,12 +155,7 @@ fn direct_cost(pass: &Pass, groups: usize, workgroup: usize, group_bytes: f64) -
         workgroup_memory: 0,
         sums: (groups * 16) as u32,
         unit: Unit::Scalar,
-        once: Work {
-            asked: invocations * g * 64.0,
-            vectors: invocations * g * 4.0,
-            waits: 1.0,
-            ..Work::default()
-        },
+        once: Work { asked: invocations * g * 64.0, vectors: invocations * g * 4.0, waits: 1.0, ..Work::default() },
         pass: Work {
             flops: invocations * row * g * 32.0,
             asked: row * (invocations + g) * group_bytes,
