@@ -5,7 +5,7 @@ use super::plan::{self, MemoryPlan};
 use super::record::Recorder;
 use super::{Graph, Kind, Limits, Output, ParameterLayout, Parameters};
 use crate::base::Result;
-use crate::compute::device::{AdapterFacts, KernelTable, Recording};
+use crate::compute::device::{AdapterFacts, Dynamic, KernelTable, Recording};
 
 /// Weights are cut into buffers of at most this size (and the adapter's limit), so that one allocation stays moderate.
 const MAX_CHUNK: u64 = 256 << 20;
@@ -132,6 +132,12 @@ impl SessionPlan {
         };
         let programs = graphs.into_iter().map(record).collect::<Result<Vec<_>>>()?;
         Ok(Self { programs, optimizer, parameters, layout, masks })
+    }
+
+    /// What a session starts with: nothing is visible, and all flags are off.
+    pub fn dynamic(&self) -> Dynamic {
+        let flags = self.programs.iter().map(|p| p.graph.flags as usize).max().unwrap_or(0);
+        Dynamic { visible: vec![0; self.masks.len()], flags: vec![false; flags] }
     }
 
     /// Bytes of each heap of the arena.

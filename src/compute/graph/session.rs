@@ -67,6 +67,7 @@ impl Session {
         };
         allocate(Heap::Arena, &planned.arena())?;
         allocate(Heap::Input, &planned.inputs())?;
+        let dynamic = planned.dynamic();
         let SessionPlan { programs, optimizer, parameters, layout, masks } = planned;
         allocate(Heap::Weights, &layout.chunks)?;
         if parameters.list.iter().any(|p| p.trained) {
@@ -82,8 +83,6 @@ impl Session {
         };
         let programs = programs.into_iter().map(compile).collect::<Result<Vec<_>>>()?;
         let optimizer = optimizer.map(|o| gpu.compile(&o.recording, &heaps)).transpose()?;
-        let flags = programs.iter().map(|p| p.graph.flags as usize).max().unwrap_or(0);
-        let dynamic = Dynamic { visible: vec![0; masks.len()], flags: vec![false; flags] };
         Ok(Self { gpu, heaps, parameters, layout, programs, optimizer, masks, dynamic })
     }
 
