@@ -155,7 +155,7 @@ const PRIOR: f64 = 1e-4;
 const STEP: f64 = 1.25;
 const STEPS: i32 = 12;
 /// Rounds over all efficiencies at most.
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 100;
 
 /// Fits the efficiencies of a counted step, whose counts are of as many visible blocks as there can be.
 ///
@@ -255,5 +255,104 @@ impl Calibration {
              off by a factor of {before:.2} before and {after:.2} after, on average over the measured time",
             self.adapter.name
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::paper::Visible;
+    use crate::compute::device::KernelTable;
+    use serde_json::json;
+
+    const STEP_OF: (Task, Mode) = (Task::Mae, Mode::Train);
+
+    fn plan(precision: &str) -> Plan {
+        let set = ["train.patch=[96,96,96]".to_string(), format!("train.precision=\"{precision}\"")];
+        Plan::resolve("s3d-b", None, &set).unwrap()
+    }
+
+    /// A report that the model itself makes with these efficiencies.
+    fn report(plan: &Plan, paper: &PaperRun, truth: &Efficiency) -> Value {
+        let mut seconds: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+        for count in &paper.sample {
+            let of = seconds.entry(count.operator).or_default();
+            of.0 += count.dispatches;
+            of.1 += count.dispatches as f64 * estimate(count, &paper.adapter, truth).seconds;
+        }
+        let profile = seconds.iter().map(|(o, (n, s))| json!({ "operator": o, "dispatches": n, "seconds": s }));
+        let mut step = json!(paper.run);
+        step["precision"] = json!(plan.train.precision.name());
+        step["profile"] = profile.collect();
+        let hardware = &paper.adapter.hardware;
+        json!({
+            "plan": plan.to_json(),
+            "roofline": {
+                "flops_per_second": hardware.f32_flops * truth.arithmetic,
+                "bytes_per_second": hardware.memory_rate * truth.global_memory,
+            },
+            "step": step,
+        })
+    }
+
+    fn paper(plan: &Plan) -> PaperRun {
+        let adapter = Adapter::find("h100").unwrap();
+        PaperRun::new(plan, STEP_OF, adapter, &KernelTable::default(), Visible::Capacity, None).unwrap()
+    }
+
+    #[test]
+    fn a_fit_recovers_the_efficiencies_of_a_card() {
+        let plan = plan("f16");
+        let paper = paper(&plan);
+        let truth = Efficiency {
+            issue: 0.4,
+            global_memory: 0.7,
+            workgroup_memory: 0.8,
+            latency: 2.0,
+            dispatch: 1.8,
+            ..paper.adapter.efficiency
+        };
+        let text = report(&plan, &paper, &truth).to_string();
+        let fit = calibrate(&paper, &Measured::parse(&text, &plan, STEP_OF).unwrap()).unwrap();
+        let found = fit.adapter.efficiency;
+        assert!(fit.errors[0] > 0.2 && fit.errors[1] < 0.02, "{:?} {found:?}", fit.errors);
+        assert_eq!(found.global_memory, truth.global_memory);
+        for (name, found, truth) in [
+            ("issue", found.issue, truth.issue),
+            ("latency", found.latency, truth.latency),
+            ("dispatch", found.dispatch, truth.dispatch),
+        ] {
+            assert!((found / truth).ln().abs() < 0.1, "{name}: {found}, not {truth}");
+        }
+        // One operator that the model knows nothing of does not pull the others along.
+        let mut odd = report(&plan, &paper, &truth);
+        let profile = odd["step"]["profile"].as_array_mut().unwrap();
+        let densify = profile.iter_mut().find(|o| o["operator"] == "densify").unwrap();
+        densify["seconds"] = json!(densify["seconds"].as_f64().unwrap() * 20.0);
+        let fit = calibrate(&paper, &Measured::parse(&odd.to_string(), &plan, STEP_OF).unwrap()).unwrap();
+        assert!((fit.adapter.efficiency.issue / truth.issue).ln().abs() < 0.2, "{:?}", fit.adapter.efficiency);
+        assert!(fit.text().contains("measured / after"));
+    }
+
+    #[test]
+    fn reports_of_something_else_are_refused() {
+        let plan = plan("f16");
+        let paper = paper(&plan);
+        let whole = report(&plan, &paper, &paper.adapter.efficiency);
+        let refused = |report: &Value| Measured::parse(&report.to_string(), &plan, STEP_OF).unwrap_err();
+        let changed = |pointer: &str, value: Value| {
+            let mut report = whole.clone();
+            *report.pointer_mut(pointer).unwrap() = value;
+            refused(&report)
+        };
+        assert!(Measured::parse(&whole.to_string(), &plan, STEP_OF).is_ok());
+        let error = changed("/plan/train/precision", json!("f32"));
+        assert!(error.contains("train.precision = \"f16\" / \"f32\""), "{error}");
+        assert!(changed("/step/precision", json!("f32")).contains("f32"));
+        assert!(changed("/step/task", json!("seg")).contains("seg"));
+        assert!(changed("/step/profile", Value::Null).contains("no profile"));
+        let clock = json!([{ "operator": "all, by the clock (no timestamps)", "dispatches": 0, "seconds": 1.0 }]);
+        assert!(changed("/step/profile", clock).contains("timestamps"));
+        assert!(refused(&json!({ "roofline": 1 })).contains("not a report"));
     }
 }

@@ -48,6 +48,7 @@ use crate::compute::graph::{Limits, Precision, SessionMemory, SessionPlan, produ
 use crate::tasks::Plan;
 use crate::tasks::pretexts::masking::visible_blocks;
 use count::Count;
+use serde::Serialize;
 
 /// Dispatches of a submission, as the engine closes them.
 const DISPATCHES_PER_SUBMIT: usize = 48;
@@ -63,6 +64,17 @@ pub enum Visible {
     Capacity,
 }
 
+/// What is hidden of a patch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Masked {
+    /// Share of hidden blocks that was asked for.
+    pub ratio: f64,
+    /// Blocks that are visible.
+    pub visible: u32,
+    /// All blocks.
+    pub blocks: usize,
+}
+
 /// A step, counted for an adapter.
 pub struct PaperRun {
     /// The adapter.
@@ -71,8 +83,8 @@ pub struct PaperRun {
     pub run: Run,
     /// How features are stored.
     pub precision: Precision,
-    /// Share of hidden blocks, visible blocks and all of them, of an autoencoder.
-    pub mask: Option<(f64, u32, usize)>,
+    /// Of an autoencoder.
+    pub mask: Option<Masked>,
     /// Bytes on the device as planned, by use.
     pub memory: SessionMemory,
     /// Activations that the backward pass computes again, of how many that it could.
@@ -141,18 +153,18 @@ impl PaperRun {
     }
 }
 
-/// What is visible, and the masked share with visible and all blocks of the first mask.
-fn shown(plan: &Plan, session: &SessionPlan, visible: Visible) -> Result<(Dynamic, Option<(f64, u32, usize)>)> {
+/// What is visible, and what is hidden under the first mask.
+fn shown(plan: &Plan, session: &SessionPlan, visible: Visible) -> Result<(Dynamic, Option<Masked>)> {
     let mut dynamic = session.dynamic();
     let mut mask = None;
     for (index, &(grid, capacity)) in session.masks.iter().enumerate() {
         let cells = product(grid);
-        let average = || plan.pretext.masking().map_or(0.0, |m| (m.ratio[0] + m.ratio[1]) / 2.0);
-        let blocks = match visible {
-            Visible::Average => visible_blocks(cells, average()),
-            Visible::Masked(ratio) => visible_blocks(cells, ratio),
-            Visible::Capacity => capacity,
+        let ratio = match visible {
+            Visible::Average => plan.pretext.masking().map_or(0.0, |m| (m.ratio[0] + m.ratio[1]) / 2.0),
+            Visible::Masked(ratio) => ratio,
+            Visible::Capacity => 1.0 - capacity as f64 / cells as f64,
         };
+        let blocks = if visible == Visible::Capacity { capacity } else { visible_blocks(cells, ratio) };
         if blocks > capacity {
             return Err(Error::plan(
                 format!("--mask-ratio shows {blocks} of {cells} blocks, and the plan has memory for {capacity}"),
@@ -160,7 +172,7 @@ fn shown(plan: &Plan, session: &SessionPlan, visible: Visible) -> Result<(Dynami
             ));
         }
         dynamic.visible[index] = blocks as u32;
-        mask.get_or_insert((1.0 - blocks as f64 / cells as f64, blocks as u32, cells));
+        mask.get_or_insert(Masked { ratio, visible: blocks as u32, blocks: cells });
     }
     Ok((dynamic, mask))
 }

@@ -175,3 +175,128 @@ pub fn estimate(count: &Count, adapter: &Adapter, e: &Efficiency) -> Estimate {
     };
     Estimate { seconds: body + start, bound, waves: count.workgroups / (multiprocessors * room) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compute::device::cost::{Cost, Passes};
+
+    /// The forward pass of 64 to 64 channels by matrices at 80³: 4,000 workgroups of 54 passes.
+    fn convolution() -> Count {
+        let pass = Work {
+            flops: 524_288.0,
+            asked: 16_384.0,
+            staged: 1536.0,
+            lookups: 64.0,
+            read: 24_576.0,
+            written: 12_288.0,
+            fragments: 1536.0,
+            barriers: 2.0,
+            waits: 1.0,
+            ..Work::default()
+        };
+        let once = Work { asked: 16_384.0, vectors: 2048.0, waits: 1.0, ..Work::default() };
+        let cost = Cost {
+            invocations: 128,
+            workgroup_memory: 25_088,
+            sums: 64,
+            unit: Unit::Matrix,
+            once,
+            pass,
+            passes: Passes::fixed(54),
+        };
+        Count {
+            dispatches: 1,
+            operator: "conv3d",
+            layer: String::new(),
+            workgroups: 4000.0,
+            flops: 4000.0 * 54.0 * pass.flops,
+            bytes: 131e6,
+            work: once.plus(54.0, pass),
+            passes: [54.0; 2],
+            cost,
+            plain: false,
+        }
+    }
+
+    fn changed(change: fn(&mut Cost)) -> Count {
+        let mut count = convolution();
+        change(&mut count.cost);
+        count.work = count.cost.once.plus(count.passes[0], count.cost.pass);
+        count
+    }
+
+    fn seconds(count: &Count) -> f64 {
+        let adapter = Adapter::find("h100").unwrap();
+        estimate(count, &adapter, &adapter.efficiency).seconds
+    }
+
+    #[test]
+    fn less_of_anything_is_never_slower_and_what_binds_is_faster() {
+        let before = seconds(&convolution());
+        type Change = (&'static str, fn(&mut Cost));
+        let less: [Change; 9] = [
+            ("operations", |c| c.pass.flops /= 2.0),
+            ("asked", |c| c.pass.asked /= 2.0),
+            ("staged", |c| c.pass.staged /= 2.0),
+            ("lookups", |c| c.pass.lookups = 0.0),
+            ("workgroup memory", |c| (c.pass.read, c.pass.written) = (c.pass.read / 3.0, c.pass.written / 3.0)),
+            ("fragments", |c| c.pass.fragments /= 2.0),
+            ("barriers", |c| c.pass.barriers = 0.25),
+            ("waits", |c| c.pass.waits = 0.0),
+            ("memory held", |c| c.workgroup_memory /= 2),
+        ];
+        for (what, change) in less {
+            let after = seconds(&changed(change));
+            assert!(after <= before, "{what}: {after} from {before}");
+            if ["operations", "staged", "workgroup memory", "fragments"].contains(&what) {
+                assert!(after < 0.97 * before, "{what}: {after} from {before}");
+            }
+        }
+    }
+
+    #[test]
+    fn few_workgroups_wait_for_their_steps() {
+        let few = Count { workgroups: 5.0, ..convolution() };
+        let adapter = Adapter::find("h100").unwrap();
+        let found = estimate(&few, &adapter, &adapter.efficiency);
+        assert_eq!(found.bound, Bound::SerialSteps);
+        // One more on each multiprocessor is free, and what waits less is faster.
+        assert_eq!(seconds(&Count { workgroups: 132.0, ..convolution() }), found.seconds);
+        let prefetched = Count { workgroups: 5.0, ..changed(|c| (c.pass.waits, c.pass.barriers) = (0.0, 1.0)) };
+        assert!(seconds(&prefetched) < 0.95 * found.seconds);
+    }
+
+    #[test]
+    fn wider_workgroups_fill_a_multiprocessor() {
+        // As many invocations in half as many workgroups, where registers and places are for few: what a workgroup holds is shared.
+        let narrow = changed(|c| (c.workgroup_memory, c.pass.waits) = (110_000, 20.0));
+        let mut wide = narrow.clone();
+        wide.cost.invocations *= 2;
+        (wide.cost.once, wide.cost.pass) =
+            (Work::default().plus(2.0, wide.cost.once), Work::default().plus(2.0, wide.cost.pass));
+        (wide.cost.once.waits, wide.cost.pass.waits, wide.cost.pass.barriers) = (1.0, 20.0, 2.0);
+        wide.work = wide.cost.once.plus(54.0, wide.cost.pass);
+        wide.workgroups /= 2.0;
+        assert!(seconds(&wide) < 0.8 * seconds(&narrow), "{} {}", seconds(&wide), seconds(&narrow));
+    }
+
+    #[test]
+    fn memory_and_the_start_of_a_dispatch_bind() {
+        let plain = |workgroups: f64, bytes: f64| Count {
+            workgroups,
+            bytes,
+            flops: 0.0,
+            work: Work { asked: bytes / workgroups, waits: 2.0, ..Work::default() },
+            cost: Cost { invocations: 64, once: Work { waits: 2.0, ..Work::default() }, ..convolution().cost },
+            passes: [0.0; 2],
+            plain: true,
+            ..convolution()
+        };
+        let adapter = Adapter::find("h100").unwrap();
+        let large = estimate(&plain(1e6, 1e9), &adapter, &adapter.efficiency);
+        assert_eq!(large.bound, Bound::GlobalMemory);
+        assert!((large.seconds - 1e9 / (3.35e12 * 0.85) - 5e-6).abs() < 1e-9);
+        assert_eq!(estimate(&plain(10.0, 1e3), &adapter, &adapter.efficiency).bound, Bound::Dispatch);
+    }
+}

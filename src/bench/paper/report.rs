@@ -134,7 +134,7 @@ impl<'a> Report<'a> {
     /// Everything, for people.
     pub fn text(&self) -> String {
         let paper = self.paper;
-        let masked = paper.mask.map_or(String::new(), |(ratio, visible, blocks)| {
+        let masked = paper.mask.map_or(String::new(), |super::Masked { ratio, visible, blocks }| {
             format!(", {:.0} % masked ({visible} of {blocks} blocks visible)", 100.0 * ratio)
         });
         let title = format!(
@@ -253,7 +253,7 @@ impl<'a> Report<'a> {
             "adapter": paper.adapter,
             "run": paper.run,
             "precision": paper.precision.name(),
-            "mask": paper.mask.map(|(ratio, visible, blocks)| json!({ "ratio": ratio, "visible": visible, "blocks": blocks })),
+            "mask": paper.mask,
             "seconds_per_step": self.seconds,
             "samples_per_second": self.samples_per_second(),
             "host_seconds": paper.host_seconds(),
