@@ -5,8 +5,10 @@
 
 pub mod baseline;
 pub mod encoder;
+pub mod graphs;
 pub mod loader;
 pub mod operators;
+pub mod paper;
 pub mod roofline;
 pub mod step;
 mod table;

@@ -84,7 +84,18 @@ fn bandwidth(gpu: &Gpu, heaps: &mut Heaps, runs: usize) -> Result<f64> {
 
 fn dispatch(kernel: Kernel, params: [[u8; 4]; 4], bindings: Vec<Slice>, invocations: usize) -> Dispatch {
     let workgroups = Workgroups::folded(invocations, WORKGROUP, 1);
-    Dispatch { kernel, params: params.concat(), bindings, workgroups, label: "bench", flops: 0.0, bytes: 0.0 }
+    Dispatch {
+        kernel,
+        params: params.concat(),
+        bindings,
+        workgroups,
+        label: "bench",
+        flops: 0.0,
+        bytes: 0.0,
+        layer: String::new(),
+        mask: None,
+        cost: None,
+    }
 }
 
 /// Seconds of the fastest of `runs`, after one that warms up.

@@ -1,53 +1,26 @@
 //! Whole steps of a plan on random patches, and what they hold in memory: the autoencoder or a segmentation, training or
 //! running the network alone.
 
+pub use super::graphs::{Mode, Task};
+
+use super::graphs::{CLASSES, StepGraphs, inference, segmentation, segmentation_task};
 use super::operators::{self, Operator};
 use super::table::Table;
-use super::{Roofline, does_not_fit, median, mib};
+use super::{Roofline, median, mib};
 use crate::base::{Error, Purpose, Result, rng};
 use crate::compute::device::{Gpu, KernelTable};
-use crate::compute::graph::{
-    Graph, GraphId, Input, Limits, Mask, Session, SessionMemory, Tuned, product, session_memory,
-};
-use crate::compute::model::{Network, initial_values, predictor};
-use crate::compute::ops::Classes;
+use crate::compute::graph::{GraphId, Input, Limits, Mask, Session, SessionMemory, Tuned, product};
+use crate::compute::model::{Network, initial_values};
 use crate::data::{LabelledPatch, Patch, SampleKey};
 use crate::tasks::Plan;
-use crate::tasks::plan::finetune;
-use crate::tasks::pretexts::{Masking, Pretext, Reconstruction};
-use crate::tasks::segmentation::{Objective, Segmentation};
-use crate::tasks::train_table::Train;
+use crate::tasks::pretexts::Masking;
 use crate::training::finetune::transfer;
-use crate::training::memory::RunPlan;
 use crate::training::{StepResult, Trainer, pretrain};
-use clap::ValueEnum;
 use rand::RngExt;
 use rand_distr::{Distribution, StandardNormal};
 use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-
-/// What the network is for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Task {
-    /// The masked autoencoder of pre-training
-    #[default]
-    Mae,
-    /// Segmentation into three classes: deep supervision, Dice and cross entropy, random labels
-    Seg,
-}
-
-/// What is done with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Mode {
-    /// Optimiser steps
-    #[default]
-    Train,
-    /// The network alone, forward
-    Infer,
-}
 
 /// What tells one measurement of a step from another. It says nothing of who ran it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,9 +224,6 @@ pub fn tuned_table(tuned: &[Tuned]) -> String {
         .to_string()
 }
 
-/// Background and two more.
-const CLASSES: usize = 3;
-
 /// What runs, with random patches.
 enum Work {
     Mae(Box<Trainer<Vec<Patch>>>, Vec<Vec<Patch>>),
@@ -281,42 +251,30 @@ struct Job {
 impl Job {
     fn new(gpu: &Rc<Gpu>, plan: &Plan, task: Task, mode: Mode, budget: Option<u64>) -> Result<Self> {
         let patches: Vec<Patch> = (0..plan.train.batch as u64).map(|k| random_patch(plan, k)).collect();
-        match (task, mode) {
+        let planned = StepGraphs::new(plan, (task, mode), Limits::of(gpu), budget)?;
+        let StepGraphs { memory, recomputed, recomputable, .. } = planned;
+        let work = match (task, mode) {
             (Task::Mae, Mode::Train) => {
                 let trainer = pretrain::trainer(gpu, plan, budget, None)?;
-                let planned = trainer.plan(0)?;
-                let batch = patches.into_iter().map(|patch| vec![patch]).collect();
-                Ok(Self::training(Work::Mae(Box::new(trainer), batch), &planned))
+                Work::Mae(Box::new(trainer), patches.into_iter().map(|patch| vec![patch]).collect())
             }
             (Task::Seg, Mode::Train) => {
                 let (made, seed) = (segmentation(plan)?, plan.seed);
-                let objective = Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false };
-                let task = Segmentation { objective, augment: made.augment.clone() };
-                let mut trainer = Trainer::new(gpu, made.hyperparameters(), Rc::new(task), budget);
-                let planned = trainer.plan(0)?;
+                let mut trainer = Trainer::new(gpu, made.hyperparameters(), Rc::new(segmentation_task(&made)), budget);
                 trainer.start(0, &transfer::initial(&trainer.parameters(), &made, None)?.values)?;
                 let batch = patches.into_iter().enumerate().map(|(k, p)| labelled(p, seed, k as u64)).collect();
-                Ok(Self::training(Work::Seg(Box::new(trainer), batch), &planned))
+                Work::Seg(Box::new(trainer), batch)
             }
             (_, Mode::Infer) => {
                 let (graph, image, mask) = inference(plan, task)?;
-                let memory = session_memory(&[&graph], Limits::of(gpu), false)?;
-                if let Some(what) = does_not_fit(&memory, budget) {
-                    return Err(Error::device(what, "Raise --memory, or choose a smaller train.patch or network"));
-                }
                 let id = graph.id();
                 let session = Session::new(gpu.clone(), vec![graph], None)?;
                 let values = initial_values(&session.parameters, plan.train.init, plan.seed);
                 values.iter().enumerate().for_each(|(id, values)| session.set_weight(id, values));
-                let work = Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches);
-                Ok(Self { work, memory, recomputed: 0, recomputable: 0 })
+                Work::Infer(Box::new(Inference { session, graph: id, image, mask }), patches)
             }
-        }
-    }
-
-    fn training<S>(work: Work, planned: &RunPlan<S>) -> Self {
-        let RunPlan { memory, recomputed, recomputable, .. } = *planned;
-        Self { work, memory, recomputed, recomputable }
+        };
+        Ok(Self { work, memory, recomputed, recomputable })
     }
 }
 
@@ -356,38 +314,6 @@ impl Work {
                 }
                 Ok(None)
             }
-        }
-    }
-}
-
-/// The fine-tuning that trains this plan's network, from scratch, on patches of its size.
-fn segmentation(plan: &Plan) -> Result<finetune::Plan> {
-    let preset = finetune::Plan::preset("paper")?;
-    let Train { patch, batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, .. } = plan.train;
-    let own = preset.train;
-    let train =
-        finetune::Train { patch, batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, ..own };
-    let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
-    let phases = finetune::schedule("no-warm-up", plan.train.steps, 0, plan.train.learning_rate)?;
-    let made = finetune::Plan { seed: plan.seed, train, phases, network, ..preset };
-    made.validate()?;
-    Ok(made)
-}
-
-/// The network of a task over one patch, with its image and mask.
-fn inference(plan: &Plan, task: Task) -> Result<(Graph, Input, Option<Mask>)> {
-    let frame = plan.frame();
-    match task {
-        Task::Mae => {
-            let mae = super::mae(plan)?;
-            let made = mae.reconstruction(&frame, mae.mae.masking().capacity(frame.patch));
-            let Reconstruction { graph, image, mask, .. } = made.expect("an autoencoder reconstructs");
-            Ok((graph, image, Some(mask)))
-        }
-        Task::Seg => {
-            let network = Network { output_channels: CLASSES, ..frame.network };
-            let made = predictor(&network, frame.patch, frame.precision);
-            Ok((made.graph, made.image, None))
         }
     }
 }
@@ -456,8 +382,7 @@ pub fn table(times: &StepTimes) -> String {
 mod tests {
     use super::*;
     use crate::compute::device::AdapterFacts;
-    use crate::compute::graph::Parameters;
-    use crate::compute::graph::{Recorder, plan::plan as place};
+    use crate::compute::graph::{Graph, Parameters, Recorder, plan::plan as place};
     use crate::tasks::task::{Frame, GraphMode};
 
     fn plan(set: &[&str]) -> Plan {
@@ -508,8 +433,7 @@ mod tests {
         let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
         let (stem, others) = by_hand(&network, 32, 1.0);
         let frame = Frame { network: network.clone(), patch: [32; 3], batch: 1, ..plan.frame() };
-        let objective = Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false };
-        let task = Segmentation { objective, augment: segmentation(&plan).unwrap().augment };
+        let task = segmentation_task(&segmentation(&plan).unwrap());
         let graph = crate::tasks::task::Task::build(&task, &frame, Parameters::default(), GraphMode::TRAIN).graph;
         assert!(close(counted(&graph, "conv3d"), stem + others + decoder_by_hand(&network, 32, 3)));
         // The head of the lowest resolution is computed, and nothing trains it.

@@ -1,5 +1,6 @@
 //! `spark3d bench`
 
+use super::paper::Paper;
 use super::{Common, print, print_json};
 use crate::base::{Error, Result, budget};
 use crate::bench::baseline::{Baselines, Report, compare};
@@ -69,6 +70,8 @@ pub struct Bench {
     /// Seconds of each measurement of --only loader
     #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
     seconds: f64,
+    #[command(flatten)]
+    paper: Paper,
     /// One JSON object on stdout
     #[arg(long)]
     json: bool,
@@ -92,6 +95,9 @@ impl Bench {
             return self.compare_results();
         }
         let only = self.part()?;
+        if let Some(adapter) = &self.paper.paper {
+            return self.on_paper(adapter, common);
+        }
         if only == Some(Part::Loader) {
             return self.loader(common);
         }
@@ -185,6 +191,17 @@ impl Bench {
         if !self.json {
             print(format!("\n{title}\n{table}"));
         }
+    }
+
+    /// A step on an adapter that is not here.
+    fn on_paper(&self, adapter: &str, common: &Common) -> Result<()> {
+        self.paper.check()?;
+        if self.only.is_some_and(|only| only != Part::Step) {
+            return Err(Error::Usage("--paper estimates a step; leave out --only, or say --only step".into()));
+        }
+        let plan = Plan::resolve(self.preset.as_deref().unwrap_or("s3d-b"), None, &self.set)?;
+        let step = (self.task.unwrap_or_default(), self.mode.unwrap_or_default());
+        self.paper.run(adapter, &plan, step, common, self.json)
     }
 
     /// What a training waits for before the upload.

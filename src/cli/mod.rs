@@ -9,6 +9,7 @@ mod doctor;
 mod evaluate;
 mod experiment;
 mod finetune;
+mod paper;
 mod plan;
 mod predict;
 mod preprocess;

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod backend;
+pub mod cost;
 mod engine;
 mod gpu;
 mod kernels;

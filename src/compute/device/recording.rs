@@ -1,6 +1,8 @@
 //! What is to run, without a device: kernels, buffer slices and dispatches in order. The graph writes a recording, the
 //! engine runs it.
 
+use super::cost::Cost;
+
 /// How feature tensors are stored. Arithmetic, weights, statistics and gradients of parameters are in 32 bits either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -209,6 +211,12 @@ pub struct Dispatch {
     pub flops: f64,
     /// Bytes that must move at least, at full capacity.
     pub bytes: f64,
+    /// Which layer it belongs to: channels and voxels, whatever the adapter and the pass.
+    pub layer: String,
+    /// The mask whose visible blocks its operations and bytes grow with.
+    pub mask: Option<u32>,
+    /// What a workgroup costs. `None`: a plain kernel, whose invocations share out `bytes`, load and store.
+    pub cost: Option<Cost>,
 }
 
 /// Dispatches in order.

@@ -6,6 +6,7 @@
 mod handles;
 mod parameters;
 pub mod plan;
+mod planned;
 mod record;
 mod self_check;
 mod session;
@@ -16,8 +17,9 @@ pub use plan::{Limits, Segment};
 
 pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters, Part, Role};
+pub use planned::{Optimizer, PlannedProgram, SessionMemory, SessionPlan, optimizer_scratch, session_memory};
 pub use record::Recorder;
-pub use session::{Optimizer, Session, SessionMemory, StepValues, optimizer_scratch, session_memory};
+pub use session::{Session, StepValues};
 pub use space::{BlockMask, Blocks, GROUP, GROUP_BYTES, VoxelLayout, VoxelLayoutUniform, coordinate, product};
 pub use tune::Tuned;
 

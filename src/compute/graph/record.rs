@@ -2,7 +2,7 @@
 
 use super::plan::{MemoryPlan, Segment};
 use super::space::{GROUP, VoxelLayout};
-use super::{Flag, Graph, Kind, ParameterLayout, Storage, TensorId};
+use super::{Flag, Graph, Kind, Node, ParameterLayout, Storage, TensorId};
 use crate::compute::device::recording::{Precision, fold};
 use crate::compute::device::{AdapterFacts, Dispatch, Heap, Kernel, KernelTable, Recording, Slice, Workgroups};
 use bytemuck::Pod;
@@ -29,6 +29,7 @@ pub struct Recorder<'a> {
     /// What is recorded so far.
     pub recording: Recording,
     node: usize,
+    layer: String,
     choices: Vec<Choice>,
 }
 
@@ -41,7 +42,8 @@ impl<'a> Recorder<'a> {
         facts: &'a AdapterFacts,
         kernels: &'a KernelTable,
     ) -> Self {
-        Self { graph, plan, layout, facts, kernels, recording: Recording::default(), node: 0, choices: Vec::new() }
+        let (recording, layer, choices) = (Recording::default(), String::new(), Vec::new());
+        Self { graph, plan, layout, facts, kernels, recording, node: 0, layer, choices }
     }
 
     /// Records every node in order.
@@ -65,7 +67,31 @@ impl<'a> Recorder<'a> {
     fn add(&mut self, index: usize) {
         let node = &self.graph.nodes[index];
         self.node = index;
+        self.layer = self.layer_of(node);
         node.op.record(node, self);
+    }
+
+    /// The operator over the channels and voxels of its first feature tensor, of the outputs where they have one.
+    fn layer_of(&self, node: &Node) -> String {
+        let name = node.op.name();
+        match self.features(node).next() {
+            Some((channels, space)) => format!("{name} {channels} @ {}", space.name()),
+            None => name.to_string(),
+        }
+    }
+
+    /// Names the layer that the node's dispatches belong to, where operator and output do not say it.
+    pub fn set_layer(&mut self, layer: String) {
+        self.layer = layer;
+    }
+
+    /// The feature tensors of a node, those that it writes first.
+    fn features(&self, node: &'a Node) -> impl Iterator<Item = (usize, VoxelLayout)> {
+        let graph = self.graph;
+        node.outputs.iter().chain(&node.inputs).filter_map(|&t| match graph.tensors[t].kind {
+            Kind::Feature { channels, space } => Some((channels, space)),
+            Kind::Bytes(_) => None,
+        })
     }
 
     /// The kernel for a problem, of those that can solve it; the likely best comes first.
@@ -183,7 +209,7 @@ impl<'a> Recorder<'a> {
     }
 
     /// Appends a dispatch of `kernel` with its uniform and its storage buffers from binding 1 on; `flops` and `bytes` are its
-    /// operations and the bytes that must move at least, at full capacity.
+    /// operations and the bytes that must move at least, at full capacity. What a workgroup costs can be set in what it returns.
     pub fn dispatch<P: Pod>(
         &mut self,
         kernel: Kernel,
@@ -192,10 +218,18 @@ impl<'a> Recorder<'a> {
         workgroups: Workgroups,
         flops: f64,
         bytes: f64,
-    ) {
+    ) -> &mut Dispatch {
         let kernel = Kernel { precision: self.graph.precision, ..kernel };
-        let label = self.graph.nodes[self.node].op.name();
+        let node = &self.graph.nodes[self.node];
+        let (label, layer) = (node.op.name(), self.layer.clone());
+        let mask = match workgroups {
+            Workgroups::PerBlock { mask, .. } => Some(mask),
+            // A loop over the voxels of block-sparse tensors alone.
+            _ => self.features(node).map(|(_, space)| space.mask()).reduce(Option::and).flatten(),
+        };
         let (params, bindings) = (bytemuck::bytes_of(params).to_vec(), bindings.to_vec());
-        self.recording.dispatches.push(Dispatch { kernel, params, bindings, workgroups, label, flops, bytes });
+        let dispatch = Dispatch { kernel, params, bindings, workgroups, label, flops, bytes, layer, mask, cost: None };
+        self.recording.dispatches.push(dispatch);
+        self.recording.dispatches.last_mut().expect("just pushed")
     }
 }

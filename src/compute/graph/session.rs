@@ -1,13 +1,14 @@
 //! Graphs on a device: allocates what the plans say, uploads inputs, runs, reads results.
 
-use super::plan::{self, MemoryPlan};
+use super::plan::MemoryPlan;
+use super::planned::{MakeOptimizer, PlannedProgram, SessionPlan, optimizer_scratch};
 use super::record::Recorder;
 use super::{
-    BlockMask, Blocks, Feature, Flag, GROUP, Graph, GraphId, Input, Kind, Limits, Mask, Output, ParamId,
-    ParameterLayout, Parameters, Precision, Readout, coordinate, product,
+    BlockMask, Blocks, Feature, Flag, GROUP, Graph, GraphId, Input, Limits, Mask, Output, ParamId, ParameterLayout,
+    Parameters, Precision, Readout, SessionMemory, coordinate, product,
 };
 use crate::base::{Error, Result};
-use crate::compute::device::{Dynamic, Executable, Gpu, Heap, Heaps, Recording, Slice, Timing};
+use crate::compute::device::{Dynamic, Executable, Gpu, Heap, Heaps, Slice, Timing};
 use bytemuck::{Pod, Zeroable};
 use std::rc::Rc;
 
@@ -34,83 +35,10 @@ impl Default for StepValues {
     }
 }
 
-/// Weights are cut into buffers of at most this size (and the adapter's limit), so that one allocation stays moderate.
-const MAX_CHUNK: u64 = 256 << 20;
-
-/// Heaps of the arena stay below 2 GiB, which every driver can allocate in one piece.
-const MAX_HEAP: u64 = (2 << 30) - 256;
-
-/// Bytes of a session, by use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
-pub struct SessionMemory {
-    /// The arena.
-    pub activations: u64,
-    /// The least that activations can take with this graph; the rest is what the layout could not reuse.
-    pub activations_floor: u64,
-    /// Parameters.
-    pub weights: u64,
-    /// Their gradients.
-    pub gradients: u64,
-    /// Their momentum.
-    pub momentum: u64,
-    /// What the host uploads: images, masks, numbers.
-    pub inputs: u64,
-}
-
-impl SessionMemory {
-    /// Bytes of all.
-    pub fn total(&self) -> u64 {
-        self.activations + self.weights + self.gradients + self.momentum + self.inputs
-    }
-}
-
-/// The memory plan of graphs that share one arena and one set of parameters, without a device.
-pub fn session_memory(graphs: &[&Graph], limits: Limits, trains: bool) -> Result<SessionMemory> {
-    let plans = graphs.iter().map(|g| plan::plan(g, limits)).collect::<Result<Vec<_>>>()?;
-    let weights = graphs.last().map_or(0, |g| g.parameters.layout(MAX_CHUNK.min(limits.max_binding)).bytes());
-    Ok(SessionMemory {
-        activations: largest(plans.iter().map(|p| &p.heaps[..])).iter().sum(),
-        activations_floor: plans.iter().map(|p| p.floor).max().unwrap_or(0),
-        weights,
-        gradients: if trains { weights } else { 0 },
-        momentum: if trains { weights } else { 0 },
-        inputs: largest(graphs.iter().map(|g| &g.inputs[..])).iter().map(|b| b.next_multiple_of(256)).sum(),
-    })
-}
-
-/// The largest value of each place.
-fn largest<'a>(lists: impl Iterator<Item = &'a [u64]>) -> Vec<u64> {
-    let mut out: Vec<u64> = Vec::new();
-    for list in lists {
-        out.resize(out.len().max(list.len()), 0);
-        for (a, &b) in out.iter_mut().zip(list) {
-            *a = b.max(*a);
-        }
-    }
-    out
-}
-
 pub(super) struct Program {
     pub(super) graph: Graph,
     pub(super) plan: MemoryPlan,
     executable: Executable,
-}
-
-/// The optimiser as a recording over the parameters' chunks; `scratch` bytes of the output heap are its own, from
-/// [`optimizer_scratch`] on.
-pub struct Optimizer {
-    /// The dispatches.
-    pub recording: Recording,
-    /// Bytes of its work space.
-    pub scratch: u64,
-}
-
-/// Records the optimiser for parameters and their layout.
-pub type MakeOptimizer = dyn Fn(&Parameters, &ParameterLayout) -> Optimizer;
-
-/// Where the optimiser's work space starts in the output heap.
-pub fn optimizer_scratch() -> u64 {
-    Output::COUNT * 256
 }
 
 /// Graphs that share parameters and memory, ready to run.
@@ -132,23 +60,16 @@ impl Session {
     /// Plans, allocates and compiles. With `optimizer` the session can train. The parameters are those of the last graph
     /// (build each graph from the parameters of the one before).
     pub fn new(gpu: Rc<Gpu>, graphs: Vec<Graph>, optimizer: Option<&MakeOptimizer>) -> Result<Self> {
-        let limits = Limits::of(&gpu);
         graphs.iter().try_for_each(|g| gpu.require(g.precision))?;
-        let mut parameters = graphs.last().map(|g| g.parameters.clone()).unwrap_or_default();
-        for graph in &graphs {
-            for (p, q) in parameters.list.iter_mut().zip(&graph.parameters.list) {
-                p.trained |= q.trained;
-            }
-        }
-        let layout = parameters.layout(MAX_CHUNK.min(limits.max_binding));
-        let plans = graphs.iter().map(|g| plan::plan(g, limits)).collect::<Result<Vec<_>>>()?;
+        let planned = SessionPlan::new(graphs, optimizer, gpu.facts(), &gpu.kernels())?;
         let mut heaps = Heaps::default();
-        let optimizer = optimizer.map(|make| make(&parameters, &layout));
         let mut allocate = |heap: fn(u32) -> Heap, sizes: &[u64]| {
             (0..).zip(sizes).try_for_each(|(k, &bytes)| gpu.allocate(&mut heaps, heap(k), bytes))
         };
-        allocate(Heap::Arena, &largest(plans.iter().map(|p| &p.heaps[..])))?;
-        allocate(Heap::Input, &largest(graphs.iter().map(|g| &g.inputs[..])))?;
+        allocate(Heap::Arena, &planned.arena())?;
+        allocate(Heap::Input, &planned.inputs())?;
+        let dynamic = planned.dynamic();
+        let SessionPlan { programs, optimizer, parameters, layout, masks } = planned;
         allocate(Heap::Weights, &layout.chunks)?;
         if parameters.list.iter().any(|p| p.trained) {
             allocate(Heap::Gradients, &layout.chunks)?;
@@ -158,19 +79,17 @@ impl Session {
         }
         gpu.allocate(&mut heaps, Heap::Output, optimizer_scratch() + optimizer.as_ref().map_or(0, |o| o.scratch))?;
         gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
-        let mut programs = Vec::new();
-        for (graph, plan) in graphs.into_iter().zip(plans) {
-            let executable = executable(&gpu, &graph, &plan, &layout, &heaps)?;
-            programs.push(Program { graph, plan, executable });
-        }
+        let compile = |PlannedProgram { graph, plan, recording }| {
+            gpu.compile(&recording, &heaps).map(|executable| Program { graph, plan, executable })
+        };
+        let programs = programs.into_iter().map(compile).collect::<Result<Vec<_>>>()?;
         let optimizer = optimizer.map(|o| gpu.compile(&o.recording, &heaps)).transpose()?;
-        let masks = masks(&programs);
-        let flags = programs.iter().map(|p| p.graph.flags as usize).max().unwrap_or(0);
-        let dynamic = Dynamic { visible: vec![0; masks.len()], flags: vec![false; flags] };
         let mut session = Self { gpu, heaps, parameters, layout, programs, optimizer, masks, dynamic };
         if session.check_families()? {
+            let kernels = session.gpu.kernels();
             for p in &mut session.programs {
-                p.executable = executable(&session.gpu, &p.graph, &p.plan, &session.layout, &session.heaps)?;
+                let recorder = Recorder::new(&p.graph, &p.plan, &session.layout, session.gpu.facts(), &kernels);
+                p.executable = session.gpu.compile(&recorder.record(), &session.heaps)?;
             }
         }
         Ok(session)
@@ -409,36 +328,6 @@ impl Session {
     }
 }
 
-/// A graph with the kernels that its device uses.
-fn executable(
-    gpu: &Gpu,
-    graph: &Graph,
-    plan: &MemoryPlan,
-    layout: &ParameterLayout,
-    heaps: &Heaps,
-) -> Result<Executable> {
-    gpu.compile(&Recorder::new(graph, plan, layout, gpu.facts(), &gpu.kernels()).record(), heaps)
-}
-
-/// Grid of each mask of the programs, which have them in common, and the fewest blocks that a tensor under it has room for.
-fn masks(programs: &[Program]) -> Vec<([usize; 3], usize)> {
-    let mut masks: Vec<([usize; 3], usize)> = Vec::new();
-    for graph in programs.iter().map(|p| &p.graph) {
-        for mask in graph.masks.iter().skip(masks.len()) {
-            masks.push((mask.grid, usize::MAX));
-        }
-        for tensor in &graph.tensors {
-            if let Kind::Feature { space, .. } = tensor.kind
-                && let Some(blocks) = space.blocks
-            {
-                let capacity = &mut masks[blocks.mask as usize].1;
-                *capacity = blocks.capacity.min(*capacity);
-            }
-        }
-    }
-    masks
-}
-
 impl Drop for Session {
     fn drop(&mut self) {
         self.gpu.release_all(&mut self.heaps);
@@ -446,9 +335,9 @@ impl Drop for Session {
 }
 
 impl Limits {
-    /// Those of an adapter.
+    /// Those of an open adapter.
     pub fn of(gpu: &Gpu) -> Self {
-        Self { max_binding: gpu.facts().max_binding, max_buffer: gpu.facts().max_buffer.min(MAX_HEAP) }
+        Self::of_facts(gpu.facts())
     }
 }
 

@@ -67,6 +67,12 @@ impl VoxelLayout {
         self.blocks.map(|b| b.mask)
     }
 
+    /// Voxels along (z, y, x), and whether only visible blocks are stored: for people.
+    pub fn name(&self) -> String {
+        let [z, y, x] = self.dims;
+        format!("{z}.{y}.{x}{}", if self.is_sparse() { " sparse" } else { "" })
+    }
+
     /// The struct `VoxelLayout` of `shaders/shared/space.wgsl`.
     pub fn uniform(&self) -> VoxelLayoutUniform {
         let b = self.blocks.unwrap_or(Blocks { grid: [1; 3], block: self.dims, mask: 0, capacity: 1 });

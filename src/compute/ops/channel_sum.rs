@@ -1,6 +1,7 @@
 //! Sum of a tensor over its voxels, channel by channel, added to a vector: the gradient of a bias or of a mask token.
 
 use super::prelude::*;
+use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 
 /// sum[c] += sum of x[c] over the voxels, or with `hidden_of` only over those outside the visible blocks of that space.
 struct ChannelSum {
@@ -58,7 +59,25 @@ pub(super) fn join_chunks(
     bindings: &[Slice],
 ) {
     let params = JoinParams { groups: groups as u32, chunks: chunks as u32, eps, pad: 0 };
-    r.dispatch(kernel, &params, bindings, Workgroups::folded(groups, 64, 1), 0.0, bindings[0].size as f64);
+    let (workgroups, bytes) = (Workgroups::folded(groups, 64, 1), bindings[0].size as f64);
+    let dispatch = r.dispatch(kernel, &params, bindings, workgroups, 0.0, bytes);
+    // Whatever is visible, all chunks are joined.
+    (dispatch.cost, dispatch.mask) = (Some(join_cost(groups, chunks, bytes)), None);
+}
+
+/// An invocation for each channel group joins its chunks one after the other: the `bytes` of their sums over all of them.
+fn join_cost(groups: usize, chunks: usize, bytes: f64) -> Cost {
+    let invocations = groups.min(64) as f64;
+    let asked = bytes / (groups * chunks) as f64 * invocations;
+    Cost {
+        invocations: 64,
+        workgroup_memory: 0,
+        sums: 0,
+        unit: Unit::Scalar,
+        once: Work { asked: invocations * 32.0, vectors: invocations * 2.0, ..Work::default() },
+        pass: Work { asked, vectors: asked / 16.0, waits: 1.0, ..Work::default() },
+        passes: Passes::fixed(chunks),
+    }
 }
 
 impl Op for ChannelSum {

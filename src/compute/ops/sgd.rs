@@ -41,6 +41,9 @@ pub fn optimizer(parameters: &Parameters, layout: &ParameterLayout, clip: f32) -
             label: "sgd",
             flops,
             bytes: bytes as f64,
+            layer: "sgd".into(),
+            mask: None,
+            cost: None,
         });
     };
     let mut first = 0;

@@ -101,6 +101,9 @@ impl Engine {
                     bindings,
                     workgroups,
                     label: "speed",
+                    layer: String::new(),
+                    mask: None,
+                    cost: None,
                     flops: 0.0,
                     bytes: 0.0,
                 };

@@ -2,6 +2,7 @@
 
 use super::pass::{Pass, SOFTWARE_WORKGROUP};
 use crate::compute::device::Kernel;
+use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::graph::{Recorder, VoxelLayout};
 
 /// How the direct kernels cut their output: channel groups and voxels that one invocation keeps in registers, invocations of a workgroup
@@ -31,6 +32,30 @@ impl Tiling {
         };
         Self { groups, voxels, workgroup: WORKGROUP }
     }
+
+    /// A pass is one tap of one input channel group. Each of W invocations loads V values and G matrices of four vectors, which
+    /// are the same for all, and does V G products of a matrix and a vector, 32 operations each. A tap looks up V voxels, once
+    /// for all its channel groups. Nothing is in workgroup memory.
+    fn cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
+        let [invocations, v, g] = [self.workgroup, self.voxels, self.groups].map(|n| n as f64);
+        let in_groups = pass.source.groups as f64;
+        Cost {
+            invocations: self.workgroup as u32,
+            workgroup_memory: 0,
+            sums: (self.voxels * self.groups * 4) as u32,
+            unit: Unit::Scalar,
+            once: pass.storing(self.workgroup * self.voxels, self.groups, group_bytes),
+            pass: Work {
+                flops: invocations * v * g * 32.0,
+                asked: invocations * v * group_bytes + g * 64.0,
+                vectors: invocations * (v + 4.0 * g),
+                lookups: invocations * v / in_groups,
+                waits: 1.0,
+                ..Work::default()
+            },
+            passes: Passes::fixed(pass.taps() * pass.source.groups),
+        }
+    }
 }
 
 pub(super) fn record(r: &mut Recorder, pass: &Pass) {
@@ -41,5 +66,6 @@ pub(super) fn record(r: &mut Recorder, pass: &Pass) {
         .with("WORKGROUP", tiling.workgroup as u32)
         .flag("TRANSPOSED", pass.matrices.transposed)
         .flag("SCATTER", pass.scatter.is_some());
-    pass.dispatch(r, kernel, tiling.workgroup * tiling.voxels, pass.target.groups.div_ceil(tiling.groups));
+    let cost = tiling.cost(pass, r.group_bytes());
+    pass.dispatch(r, kernel, tiling.workgroup * tiling.voxels, pass.target.groups.div_ceil(tiling.groups), cost);
 }

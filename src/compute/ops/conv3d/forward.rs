@@ -1,8 +1,8 @@
 //! The convolution itself.
 
-use super::flops;
 use super::pass::{Pass, Problem};
 use super::variant::Variant;
+use super::{flops, layer};
 use crate::compute::graph::{Recorder, TensorId};
 use crate::compute::ops::geometry::Geometry;
 
@@ -17,6 +17,8 @@ pub(in crate::compute::ops) fn record_forward(
     accumulate: bool,
 ) {
     let output = r.shape(y).1;
+    let channels = inputs.iter().map(|&x| r.shape(x).0).sum();
+    r.set_layer(layer(geometry, channels, r.shape(y)));
     let weight_in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
     for out in r.segments(y) {
         let mut first_in_group = 0;

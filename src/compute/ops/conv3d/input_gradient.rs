@@ -1,9 +1,9 @@
 //! The gradient of a convolution with respect to its input, which is also the transposed convolution.
 
-use super::flops;
 use super::pass::{Pass, Problem, Scatter};
 use super::variant::Variant;
-use crate::compute::graph::{Node, Op, Recorder, VoxelLayout, product};
+use super::{flops, layer};
+use crate::compute::graph::{GROUP, Node, Op, Recorder, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias].
@@ -26,6 +26,7 @@ impl Op for InputGradient {
         let (dy, weight, bias, dx) = (node.inputs[0], node.inputs[1], node.inputs.get(2).copied(), node.outputs[0]);
         let geometry = self.geometry;
         let ((_, dy_space), (_, dx_space)) = (r.shape(dy), r.shape(dx));
+        r.set_layer(layer(geometry, self.weight_in_groups * GROUP, r.shape(dy)));
         let strided = geometry.stride != [1; 3];
         // Strided: by parity class over dy's grid, where that covers all of dx.
         let grid = match (strided, dx_space.is_sparse() && dy_space.is_sparse()) {

@@ -2,6 +2,7 @@
 
 use super::distinct;
 use super::pass::{Pass, Problem};
+use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP, Recorder};
@@ -87,7 +88,55 @@ impl Matrix {
             .unrolled("TRANSPOSED", usize::from(pass.matrices.transposed))
             .flag("SCATTER", pass.scatter.is_some());
         let columns = (pass.target.groups * GROUP).div_ceil(self.columns * tile);
-        pass.dispatch(r, kernel, self.subgroups * self.rows * tile, columns);
+        let cost = self.cost(r, tile, pass);
+        pass.dispatch(r, kernel, self.subgroups * self.rows * tile, columns, cost);
+    }
+
+    /// A pass is one tap of D tiles of input channels. V = S R T voxels (S subgroups of R tiles of T) by Q = D T / 4 channel
+    /// groups are staged as 16-bit vectors, and the weights to O = C T / 4 output channel groups, 4 Q O of them, from 32 bits.
+    /// Then each subgroup loads R + C matrices of T x T for each of D tiles. Two barriers stand around the staging. The last
+    /// pass of a tap may have fewer channel groups to load; its zeros are staged all the same. Sums go through workgroup memory
+    /// in 32 bits, C times with two barriers each: S R matrices are written, and V vectors of T / 4 groups read as far as the
+    /// output has them.
+    fn cost(&self, r: &Recorder, tile: usize, pass: &Pass) -> Cost {
+        let (_, lanes) = units(r.facts(), r.precision()).expect("only a candidate where the adapter has the units");
+        let invocations = self.subgroups * lanes;
+        let voxels = self.subgroups * self.rows * tile;
+        let (staged_in, staged_out) = (self.depth * tile / GROUP, self.columns * tile / GROUP);
+        let chunks = pass.source.groups.div_ceil(staged_in);
+        let values = voxels as f64 * pass.source.groups as f64 / chunks as f64;
+        let weights = (staged_in * staged_out * 4) as f64;
+        let matrices = (self.depth * (self.rows + self.columns)) as f64;
+        let stored = pass.storing(voxels, staged_out, r.group_bytes());
+        let sums = (voxels * self.columns * tile * 4) as f64;
+        let loaded = (voxels * staged_out.min(pass.target.groups)) as f64;
+        Cost {
+            invocations: invocations as u32,
+            workgroup_memory: self.workgroup_bytes(tile) as u32,
+            sums: (self.rows * self.columns * tile * tile / lanes) as u32,
+            unit: Unit::Matrix,
+            once: Work {
+                written: sums,
+                read: loaded * SUM_BYTES as f64,
+                shared: loaded,
+                fragments: (invocations * self.rows * self.columns) as f64,
+                barriers: 2.0 * self.columns as f64,
+                ..stored
+            },
+            pass: Work {
+                flops: (2 * voxels * staged_in * GROUP * staged_out * GROUP) as f64,
+                asked: values * r.group_bytes() + weights * 16.0,
+                staged: values + weights,
+                lookups: voxels as f64 / chunks as f64,
+                written: ((voxels * staged_in) as f64 + weights) * STAGED_BYTES as f64,
+                read: self.subgroups as f64 * matrices * (tile * tile * 2) as f64,
+                fragments: invocations as f64 * matrices,
+                barriers: 2.0,
+                waits: 1.0,
+                ..Work::default()
+            },
+            passes: Passes::fixed(pass.taps() * chunks),
+        }
     }
 }
 

@@ -144,6 +144,22 @@ fn flops(r: &Recorder, geometry: Geometry, space: &VoxelLayout, parts: [(TensorI
     parts.iter().fold(whole, |work, &(t, segment)| work * segment.groups as f64 / r.groups(t) as f64)
 }
 
+/// Names a convolution from `channels` to channels over a space, whatever the pass. One whose windows are the cells of a grid is
+/// there for the transposed convolution that it is the adjoint of.
+fn layer(geometry: Geometry, channels: usize, (out, space): (usize, VoxelLayout)) -> String {
+    if geometry.kernel == geometry.stride && geometry.taps() > 1 {
+        let fine = VoxelLayout::dense(std::array::from_fn(|a| space.dims[a] * geometry.stride[a]));
+        return format!("conv_transpose3d {out}>{channels} @ {}", fine.name());
+    }
+    let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);
+    let unless = |usual: [usize; 3], letter: &str, v: [usize; 3]| match v == usual {
+        true => String::new(),
+        false => format!(" {letter}{}", dots(v)),
+    };
+    let (kernel, stride) = (unless([3; 3], "k", geometry.kernel), unless([1; 3], "s", geometry.stride));
+    format!("conv3d {channels}>{out}{kernel}{stride} @ {}", space.name())
+}
+
 /// Every candidate once, where it comes first.
 fn distinct<T: PartialEq>(candidates: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut found = Vec::new();

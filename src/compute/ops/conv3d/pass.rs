@@ -1,6 +1,7 @@
 //! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
 
 use super::u;
+use crate::compute::device::cost::{Cost, Work};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{Kernel, Slice};
 use crate::compute::graph::{GROUP, Recorder, Segment, VoxelLayout, VoxelLayoutUniform, coordinate, product};
@@ -107,8 +108,8 @@ shader_struct! {
 }
 
 impl Pass {
-    /// Records a kernel whose workgroups have `per_group` voxels of the grid each, by `z`.
-    pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, per_group: usize, z: usize) {
+    /// Records a kernel whose workgroups have `per_group` voxels of the grid each, by `z`, and cost so much.
+    pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, per_group: usize, z: usize, cost: Cost) {
         let whole = Scatter { space: self.grid, stride: [1; 3], parity: [0; 3] };
         let destination = self.scatter.unwrap_or(whole);
         let params = PassParams {
@@ -134,7 +135,26 @@ impl Pass {
         let mask = r.mask(&[&self.input, &self.grid, &destination.space]);
         let bindings = [mask, self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice];
         let bytes = (self.source.slice.size + self.target.slice.size + self.weight.size) as f64;
-        r.dispatch(kernel, &params, &bindings, r.over(&self.grid, per_group, z), self.flops, bytes);
+        r.dispatch(kernel, &params, &bindings, r.over(&self.grid, per_group, z), self.flops, bytes).cost = Some(cost);
+    }
+
+    /// Taps of the window.
+    pub fn taps(&self) -> usize {
+        product(self.window.size)
+    }
+
+    /// What storing the sums of so many voxels by `groups` output channel groups takes: where a voxel lies is looked up once to
+    /// read, and again to write where the grid is not the output; a vector is stored, and loaded before with `accumulate`.
+    pub fn storing(&self, voxels: usize, groups: usize, group_bytes: f64) -> Work {
+        let (voxels, groups) = (voxels as f64, groups.min(self.target.groups) as f64);
+        let vectors = voxels * groups * if self.accumulate { 2.0 } else { 1.0 };
+        Work {
+            asked: vectors * group_bytes,
+            vectors,
+            lookups: voxels * if self.scatter.is_some() { 2.0 } else { 1.0 },
+            waits: 1.0,
+            ..Work::default()
+        }
     }
 }
 

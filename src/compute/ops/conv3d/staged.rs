@@ -2,6 +2,7 @@
 
 use super::distinct;
 use super::pass::{Pass, Problem, SOFTWARE_WORKGROUP, Window};
+use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP_BYTES, Recorder, VoxelLayout};
@@ -62,13 +63,15 @@ impl Staged {
             .unrolled("CHUNK", self.chunk)
             .unrolled("TILES", self.tiles)
             .flag("EXACT", pass.source.groups.is_multiple_of(self.chunk));
-        self.dispatch(r, pass, kernel);
+        let cost = self.staged_cost(pass, r.group_bytes());
+        self.dispatch(r, pass, kernel, cost);
     }
 
     /// Records the kernel with weights that the first `size` invocations of each subgroup broadcast.
     pub fn record_subgroup(&self, r: &mut Recorder, pass: &Pass, size: usize) {
         let kernel = self.kernel("conv3d/subgroup", pass).unrolled("SUBGROUP", size);
-        self.dispatch(r, pass, kernel);
+        let cost = self.broadcast_cost(pass, size, r.group_bytes());
+        self.dispatch(r, pass, kernel, cost);
     }
 
     /// The variables and constants of `shaders/shared/register_tile.wgsl`.
@@ -93,8 +96,95 @@ impl Staged {
             .flag("TRANSPOSED", pass.matrices.transposed)
     }
 
-    fn dispatch(&self, r: &mut Recorder, pass: &Pass, kernel: Kernel) {
+    fn dispatch(&self, r: &mut Recorder, pass: &Pass, kernel: Kernel, cost: Cost) {
         let per_group = self.workgroup * self.voxels * self.tiles;
-        pass.dispatch(r, kernel, per_group, pass.target.groups.div_ceil(self.groups));
+        pass.dispatch(r, kernel, per_group, pass.target.groups.div_ceil(self.groups), cost);
+    }
+
+    /// Voxels that an invocation loads for one row of taps and one input channel group.
+    fn positions(&self, pass: &Pass) -> usize {
+        let (taps, stride) = (pass.window.size[2], pass.window.stride[2]);
+        if self.adjacent(&pass.grid) { (self.voxels - 1) * stride + taps } else { self.voxels * taps }
+    }
+
+    /// What all invocations do for `rows` rows of taps of one input channel group each: they load the voxels that the row meets,
+    /// and for each column of weights do V multiply-adds of four, two operations each.
+    fn rows(&self, pass: &Pass, rows: f64, group_bytes: f64) -> Work {
+        let (invocations, loads) = (self.workgroup as f64, self.positions(pass) as f64 * rows);
+        let columns = (self.groups * pass.window.size[2] * 4) as f64 * rows;
+        Work {
+            flops: invocations * columns * self.voxels as f64 * 8.0,
+            asked: invocations * loads * group_bytes,
+            vectors: invocations * loads,
+            waits: rows,
+            ..Work::default()
+        }
+    }
+
+    /// A pass is a chunk of input channel groups. Its weights are staged, 4 G columns of each tap and channel group, those beyond
+    /// the last as zeros, between two barriers. Then each tile goes through the rows of taps and the channel groups; every
+    /// column is loaded by all invocations at one place. Of several tiles all but the first chunk find their sums in the output.
+    fn staged_cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
+        let (taps, in_groups) = (pass.taps(), pass.source.groups);
+        let chunks = in_groups.div_ceil(self.chunk);
+        let rows_of_taps = (pass.window.size[0] * pass.window.size[1]) as f64;
+        let (of_chunk, tiles) = (in_groups as f64 / chunks as f64, self.tiles as f64);
+        let columns = (self.groups * taps * 4) as f64;
+        let held = columns * self.chunk as f64;
+        let rows = self.rows(pass, rows_of_taps * of_chunk, group_bytes);
+        let loaded = self.workgroup as f64 * columns * of_chunk * tiles;
+        let stored = pass.storing(self.workgroup * self.voxels, self.groups, group_bytes);
+        let lookups = (self.workgroup * self.positions(pass)) as f64 * rows_of_taps * tiles;
+        let staging = Work {
+            asked: columns * of_chunk * 16.0,
+            staged: columns * of_chunk,
+            lookups,
+            written: held * 16.0,
+            read: loaded * 16.0,
+            broadcast: loaded * 16.0,
+            shared: loaded,
+            barriers: 2.0,
+            waits: 1.0,
+            ..Work::default()
+        };
+        let pass_work = staging.plus(tiles, rows);
+        // One tile is stored at the end, several in every chunk, which loads what the chunk before has stored.
+        let (once, pass_work) = match self.tiles {
+            1 => (stored, pass_work),
+            _ => (Work::default(), pass_work.plus(tiles * (2.0 - 1.0 / chunks as f64), stored)),
+        };
+        Cost {
+            invocations: self.workgroup as u32,
+            workgroup_memory: (held * 16.0) as u32,
+            sums: (self.voxels * self.groups * 4) as u32,
+            unit: Unit::Scalar,
+            once,
+            pass: pass_work,
+            passes: Passes::fixed(chunks),
+        }
+    }
+
+    /// A pass is one row of taps of one input channel group. Each subgroup of `size` invocations loads the columns of the row, 4 G
+    /// of each tap, and every invocation asks the others for all of them, four values each.
+    fn broadcast_cost(&self, pass: &Pass, size: usize, group_bytes: f64) -> Cost {
+        let columns = self.groups * pass.window.size[2] * 4;
+        let invocations = self.workgroup as f64;
+        let rows = self.rows(pass, 1.0, group_bytes);
+        let passes = pass.window.size[0] * pass.window.size[1] * pass.source.groups;
+        Cost {
+            invocations: self.workgroup as u32,
+            workgroup_memory: 0,
+            sums: (self.voxels * self.groups * 4) as u32,
+            unit: Unit::Scalar,
+            once: pass.storing(self.workgroup * self.voxels, self.groups, group_bytes),
+            pass: Work {
+                asked: rows.asked + invocations / size as f64 * columns as f64 * 16.0,
+                vectors: rows.vectors + invocations * columns.div_ceil(size) as f64,
+                lookups: invocations * self.positions(pass) as f64 / pass.source.groups as f64,
+                shuffles: invocations * columns as f64 * 4.0,
+                ..rows
+            },
+            passes: Passes::fixed(passes),
+        }
     }
 }

@@ -7,7 +7,8 @@ use super::variant::{prefers_direct, prefers_matrices};
 use super::weight_gradient_gathered::Gathered;
 use super::weight_gradient_pass::{Params, Pass};
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
-use super::{distinct, flops, u};
+use super::{distinct, flops, layer, u};
+use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId, VoxelLayout};
 use crate::compute::ops::geometry::Geometry;
@@ -67,6 +68,8 @@ impl Op for WeightGradient {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let geometry = self.geometry;
         let (dy, inputs) = node.inputs.split_last().expect("dy is the last input");
+        let channels = inputs.iter().map(|&x| r.shape(x).0).sum();
+        r.set_layer(layer(geometry, channels, r.shape(*dy)));
         let (dw, partial) = (node.outputs[0], node.outputs[1]);
         let grid = r.shape(*dy).1;
         let in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
@@ -120,8 +123,48 @@ impl Op for WeightGradient {
         let params = PartitionsParams { size: (matrices * 4) as u32, partitions: partitions as u32, pad: [0; 2] };
         let workgroups = Workgroups::folded(matrices * 4, 64, 1);
         let bindings = [r.slice(partial), r.slice(dw)];
-        let bytes = r.bytes(partial) + 2.0 * r.bytes(dw);
-        r.dispatch(Kernel::new("conv3d/partitions"), &params, &bindings, workgroups, 0.0, bytes);
+        // The kernel may have fewer partitions than there is room for.
+        let bytes = (matrices * partitions) as f64 * 64.0 + 2.0 * r.bytes(dw);
+        let dispatch = r.dispatch(Kernel::new("conv3d/partitions"), &params, &bindings, workgroups, 0.0, bytes);
+        (dispatch.cost, dispatch.mask) = (Some(partitions_cost(partitions)), None);
+    }
+}
+
+/// Each invocation adds up one vector of all partitions, in order, and adds the sum to the gradient.
+fn partitions_cost(partitions: usize) -> Cost {
+    let vectors = |count: f64| Work { asked: 64.0 * 16.0 * count, vectors: 64.0 * count, ..Work::default() };
+    Cost {
+        invocations: 64,
+        workgroup_memory: 0,
+        sums: GROUP as u32,
+        unit: Unit::Scalar,
+        once: Work { waits: 1.0, ..vectors(2.0) },
+        pass: Work { flops: 64.0 * GROUP as f64, waits: 1.0, ..vectors(1.0) },
+        passes: Passes::fixed(partitions),
+    }
+}
+
+/// A pass is a row of dy, of L voxels. Each of W invocations, a tap and an input channel group, looks up where the row starts, and
+/// for each voxel loads a vector of x, after the slot of its block where x is sparse, and G vectors of dy, the same for all; the
+/// product of two vectors of four is 32 operations. It stores G matrices of four vectors at the end.
+fn direct_cost(pass: &Pass, groups: usize, workgroup: usize, group_bytes: f64) -> Cost {
+    let extent = pass.extent();
+    let [invocations, g, row] = [workgroup, groups, extent[2]].map(|n| n as f64);
+    Cost {
+        invocations: workgroup as u32,
+        workgroup_memory: 0,
+        sums: (groups * 16) as u32,
+        unit: Unit::Scalar,
+        once: Work { asked: invocations * g * 64.0, vectors: invocations * g * 4.0, waits: 1.0, ..Work::default() },
+        pass: Work {
+            flops: invocations * row * g * 32.0,
+            asked: row * (invocations + g) * group_bytes,
+            vectors: invocations * row * (1.0 + g),
+            lookups: invocations * if pass.spaces[0].is_sparse() { 1.0 + row } else { 1.0 },
+            waits: row,
+            ..Work::default()
+        },
+        passes: pass.over(extent[0] * extent[1], 1),
     }
 }
 
@@ -132,7 +175,8 @@ fn record_direct(r: &mut Recorder, pass: &Pass) {
     let workgroup = if r.facts().is_software() { 16 } else { items.next_power_of_two().clamp(8, 64) };
     let kernel =
         Kernel::new("conv3d/weight_gradient").with("OUT_GROUPS", out_groups as u32).with("WORKGROUP", workgroup as u32);
-    pass.dispatch(r, kernel, [items.div_ceil(workgroup), target.groups.div_ceil(out_groups), 1]);
+    let cost = direct_cost(pass, out_groups, workgroup, r.group_bytes());
+    pass.dispatch(r, kernel, [items.div_ceil(workgroup), target.groups.div_ceil(out_groups), 1], cost);
 }
 
 /// Fewer taps read each staged value too rarely.

@@ -2,8 +2,9 @@
 
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
 use super::weight_gradient_pass::Pass;
+use crate::compute::device::cost::{Cost, Unit, Work};
 use crate::compute::device::{AdapterFacts, Kernel};
-use crate::compute::graph::{GROUP, Recorder};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder};
 
 /// How the kernel cuts its work (see `shaders/conv3d/weight_gradient_gathered.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +50,46 @@ impl Gathered {
             .unrolled("GROUPS", self.groups)
             .unrolled("VOXELS", self.voxels)
             .unrolled("KX", pass.geometry.kernel[2]);
-        pass.dispatch(r, kernel, self.workgroups(pass.geometry.kernel, source.groups, target.groups));
+        let cost = self.cost(pass, r.group_bytes());
+        pass.dispatch(r, kernel, self.workgroups(pass.geometry.kernel, source.groups, target.groups), cost);
+    }
+
+    /// A pass is V voxels of dy. What the K taps of the row meet is looked up, K V voxels, and G vectors of each are staged in 32
+    /// bits between two barriers. Each invocation, one output channel, loads a value of dy for each voxel, a quarter of a vector,
+    /// and all that is staged, at the same place as all others; each vector is four multiply-adds.
+    fn cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
+        let taps = pass.geometry.kernel[2];
+        let invocations = self.workgroup as f64;
+        let places = (taps * self.voxels) as f64;
+        let staged = places * self.groups as f64;
+        let of_dy = invocations * self.voxels as f64;
+        let bytes = GROUP_BYTES as f64;
+        Cost {
+            invocations: self.workgroup as u32,
+            workgroup_memory: (staged * bytes) as u32,
+            sums: (taps * self.groups * GROUP) as u32,
+            unit: Unit::Scalar,
+            once: Work {
+                asked: invocations * (taps * self.groups) as f64 * 16.0,
+                vectors: invocations * (taps * self.groups * GROUP) as f64,
+                waits: 1.0,
+                ..Work::default()
+            },
+            pass: Work {
+                flops: invocations * staged * (GROUP * 2) as f64,
+                asked: staged * group_bytes + of_dy * group_bytes / GROUP as f64,
+                vectors: of_dy,
+                staged,
+                lookups: places * 2.0,
+                written: staged * bytes,
+                read: invocations * staged * bytes,
+                broadcast: invocations * staged * bytes,
+                shared: invocations * staged,
+                barriers: 2.0,
+                waits: 2.0,
+                ..Work::default()
+            },
+            passes: pass.over_voxels(self.voxels),
+        }
     }
 }

@@ -5,6 +5,7 @@ use super::matrix::{Matrix, PAD, STAGED_BYTES, SUM_BYTES, tiles, units};
 use super::pass::Problem;
 use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
+use crate::compute::device::cost::{Cost, Unit, Work};
 use crate::compute::graph::{GROUP, Recorder};
 
 /// Workgroups that keep a GPU busy.
@@ -50,6 +51,52 @@ impl Matrix {
         let [source, target] = pass.segments;
         let taps = pass.geometry.kernel;
         let workgroups = self.workgroups(tile, taps, source.groups, target.groups);
-        pass.dispatch(r, kernel.unrolled("KX", taps[2]), workgroups);
+        let cost = self.gradient_cost(r, tile, pass);
+        pass.dispatch(r, kernel.unrolled("KX", taps[2]), workgroups, cost);
+    }
+
+    /// A pass is V = D T voxels of dy. Staged as 16-bit vectors between two barriers are dy, V voxels by O = S R T / 4 output
+    /// channel groups, and what the K taps of the row meet, K V voxels (each looked up, after the voxel of dy) by Q = C T / 4
+    /// input channel groups. Then each subgroup loads, for each of D tiles of voxels, R matrices of dy and C of x for each tap.
+    /// Sums leave through workgroup memory, one matrix of each subgroup at a time, K R C times with two barriers each.
+    fn gradient_cost(&self, r: &Recorder, tile: usize, pass: &Pass) -> Cost {
+        let (_, lanes) = units(r.facts(), r.precision()).expect("only a candidate where the adapter has the units");
+        let (invocations, taps, voxels) = (self.subgroups * lanes, pass.geometry.kernel[2], self.depth * tile);
+        let (out_groups, in_groups) = (self.subgroups * self.rows * tile / GROUP, self.columns * tile / GROUP);
+        let matrices = (self.depth * (self.rows + taps * self.columns)) as f64;
+        let of_dy = (voxels * out_groups.min(pass.segments[1].groups)) as f64;
+        let of_x = (taps * voxels * in_groups.min(pass.segments[0].groups)) as f64;
+        let stores = taps * self.rows * self.columns;
+        let stored = (stores * self.subgroups * tile * tile / GROUP) as f64;
+        Cost {
+            invocations: invocations as u32,
+            workgroup_memory: self.gradient_bytes(tile, taps) as u32,
+            sums: (stores * tile * tile / lanes) as u32,
+            unit: Unit::Matrix,
+            once: Work {
+                asked: stored * 16.0,
+                vectors: stored,
+                read: stored * SUM_BYTES as f64,
+                written: stored * SUM_BYTES as f64,
+                shared: stored,
+                fragments: (invocations * stores) as f64,
+                barriers: 2.0 * stores as f64,
+                waits: 1.0,
+                ..Work::default()
+            },
+            pass: Work {
+                flops: (2 * voxels * out_groups * GROUP * in_groups * GROUP * taps) as f64,
+                asked: (of_dy + of_x) * r.group_bytes(),
+                staged: of_dy + of_x,
+                lookups: (2 * taps * voxels) as f64,
+                written: (voxels * (out_groups + taps * in_groups) * STAGED_BYTES) as f64,
+                read: self.subgroups as f64 * matrices * (tile * tile * 2) as f64,
+                fragments: invocations as f64 * matrices,
+                barriers: 2.0,
+                waits: 1.0,
+                ..Work::default()
+            },
+            passes: pass.over_voxels(voxels),
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! What the kernels of a weight gradient are given.
 
+use crate::compute::device::cost::{Cost, Passes};
 use crate::compute::device::{Kernel, Slice, Workgroups};
-use crate::compute::graph::{Recorder, Segment, VoxelLayout, VoxelLayoutUniform};
+use crate::compute::graph::{Recorder, Segment, VoxelLayout, VoxelLayoutUniform, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// One dispatch: a segment of the input against one of dy.
@@ -38,13 +39,35 @@ shader_struct! {
 }
 
 impl Pass<'_> {
-    /// Records a kernel that has so many workgroups for each partition.
-    pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, [x, y, z]: [usize; 3]) {
+    /// Records a kernel that has so many workgroups for each partition, which cost so much.
+    pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, [x, y, z]: [usize; 3], cost: Cost) {
         let ([input, output], [source, target]) = (self.spaces, self.segments);
         let bindings = [r.mask(&[output, input]), source.slice, target.slice, self.partial];
         let workgroups = Workgroups::Fixed([x as u32, y as u32, z as u32 * self.params.partitions]);
         // Beside the partial sums.
         let bytes = (source.slice.size + target.slice.size) as f64;
-        r.dispatch(kernel, &self.params, &bindings, workgroups, self.flops, bytes);
+        let dispatch = r.dispatch(kernel, &self.params, &bindings, workgroups, self.flops, bytes);
+        (dispatch.cost, dispatch.mask) = (Some(cost), output.mask());
     }
+
+    /// Voxels of a block of dy, or of all of it where it is dense.
+    pub fn extent(&self) -> [usize; 3] {
+        extent(self.spaces[1])
+    }
+
+    /// Passes of the partitions over the voxels of dy, so many at a time.
+    pub fn over_voxels(&self, per_pass: usize) -> Passes {
+        self.over(product(self.extent()), per_pass)
+    }
+
+    /// Passes of the partitions over `items` of a block of dy, or of all of it.
+    pub fn over(&self, items: usize, per_pass: usize) -> Passes {
+        let (mask, partitions) = (self.spaces[1].mask(), self.params.partitions);
+        Passes { items: items as u32, mask, per_pass: per_pass as u32, partitions }
+    }
+}
+
+/// Voxels of a block, or of a dense volume.
+pub(super) fn extent(space: &VoxelLayout) -> [usize; 3] {
+    space.blocks.map_or(space.dims, |b| b.block)
 }

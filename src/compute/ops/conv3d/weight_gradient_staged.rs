@@ -1,9 +1,10 @@
 //! The weight gradient whose input is staged in workgroup memory.
 
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
-use super::weight_gradient_pass::Pass;
+use super::weight_gradient_pass::{Pass, extent};
+use crate::compute::device::cost::{Cost, Unit, Work};
 use crate::compute::device::{AdapterFacts, Kernel};
-use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, VoxelLayout, product};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, product};
 use crate::compute::ops::geometry::Geometry;
 
 /// How the kernel with staged input cuts its work (see `shaders/conv3d/weight_gradient_staged.wgsl`).
@@ -67,11 +68,49 @@ impl Staged {
             }
         }
         let [source, target] = pass.segments;
-        pass.dispatch(r, kernel_of, [source.groups, (target.groups * GROUP).div_ceil(self.workgroup), 1]);
+        let cost = self.cost(pass, r.group_bytes());
+        pass.dispatch(r, kernel_of, [source.groups, (target.groups * GROUP).div_ceil(self.workgroup), 1], cost);
     }
-}
 
-/// Voxels of a block, or of a dense volume.
-fn extent(space: &VoxelLayout) -> [usize; 3] {
-    space.blocks.map_or(space.dims, |b| b.block)
+    /// A pass is a box. The input under it, H voxels with its halo, is looked up and staged as 32-bit vectors between two barriers.
+    /// Each invocation, one output channel, walks the rows of the box: it loads one value of dy for each voxel, a quarter of a
+    /// vector, and for each row of taps the (B - 1) S + K vectors of x under the row, at the same place as all others; a voxel
+    /// and a tap are four multiply-adds. It stores four sums for each tap at the end.
+    fn cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
+        let Geometry { kernel, stride, .. } = pass.geometry;
+        let (invocations, taps) = (self.workgroup as f64, product(kernel));
+        let halo: [usize; 3] = std::array::from_fn(|a| (self.cells[a] - 1) * stride[a] + kernel[a]);
+        let (staged, voxels) = (product(halo) as f64, product(self.cells) as f64);
+        let rows = (self.cells[0] * self.cells[1] * kernel[0] * kernel[1]) as f64;
+        let loaded = invocations * rows * halo[2] as f64;
+        let extent = pass.extent();
+        let boxes: usize = (0..3).map(|a| extent[a].div_ceil(self.cells[a])).product();
+        Cost {
+            invocations: self.workgroup as u32,
+            workgroup_memory: (product(halo) * GROUP_BYTES as usize) as u32,
+            sums: (taps * GROUP) as u32,
+            unit: Unit::Scalar,
+            once: Work {
+                asked: invocations * taps as f64 * 16.0,
+                vectors: invocations * (taps * GROUP) as f64,
+                waits: 1.0,
+                ..Work::default()
+            },
+            pass: Work {
+                flops: invocations * voxels * (taps * GROUP * 2) as f64,
+                asked: staged * group_bytes + invocations * voxels * group_bytes / GROUP as f64,
+                vectors: invocations * voxels,
+                staged,
+                lookups: staged,
+                written: staged * GROUP_BYTES as f64,
+                read: loaded * GROUP_BYTES as f64,
+                broadcast: loaded * GROUP_BYTES as f64,
+                shared: loaded,
+                barriers: 2.0,
+                waits: 1.0 + (self.cells[0] * self.cells[1]) as f64,
+                ..Work::default()
+            },
+            passes: pass.over(boxes, 1),
+        }
+    }
 }
