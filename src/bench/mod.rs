@@ -8,6 +8,7 @@ pub mod encoder;
 pub mod graphs;
 pub mod loader;
 pub mod operators;
+pub mod outlook;
 pub mod paper;
 pub mod roofline;
 pub mod step;

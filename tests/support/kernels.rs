@@ -58,7 +58,7 @@ pub struct Problem {
     dims: [usize; 3],
     geometry: Geometry,
     /// Grid of the mask, where input and output are sparse.
-    grid: Option<[usize; 3]>,
+    pub grid: Option<[usize; 3]>,
     transposed: bool,
 }
 

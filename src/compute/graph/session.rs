@@ -79,6 +79,8 @@ impl Session {
         }
         gpu.allocate(&mut heaps, Heap::Output, optimizer_scratch() + optimizer.as_ref().map_or(0, |o| o.scratch))?;
         gpu.allocate(&mut heaps, Heap::Hyper, std::mem::size_of::<StepValues>() as u64)?;
+        // Kernels of dense spaces find in the dummy that it is no mask.
+        gpu.clear(&heaps, &[Heap::Input(0)]);
         let compile = |PlannedProgram { graph, plan, recording }| {
             gpu.compile(&recording, &heaps).map(|executable| Program { graph, plan, executable })
         };

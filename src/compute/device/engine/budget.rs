@@ -54,6 +54,11 @@ pub struct Timekeeping {
     pub slowness: f64,
 }
 
+impl Timekeeping {
+    /// How many times longer than at its [`Speed`] an adapter is taken to need until runs have shown how long it needs.
+    pub const UNKNOWN: f64 = 4.0;
+}
+
 /// What an adapter does a second, as measured on it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Speed {
@@ -63,9 +68,7 @@ pub struct Speed {
     pub bytes: f64,
 }
 
-/// How many times longer than at [`Speed`] a dispatch is taken to need until runs have shown how long they need.
-pub(super) const SLOWNESS: f64 = 4.0;
-/// Bounds of what runs may show.
+/// Bounds of how many times longer than at [`Speed`] runs may show that dispatches need.
 pub(super) const SLOWNESS_RANGE: [f64; 2] = [1.0, 32.0];
 
 impl Speed {

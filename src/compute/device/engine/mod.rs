@@ -10,7 +10,7 @@ pub use budget::{Budget, Speed, Timekeeping};
 use super::adapter::{self, AdapterFacts};
 use super::{Backend, BufferId, Dispatch, Dynamic, Heap, Range, Recording, Workgroups, shaders};
 use crate::base::{Error, Result};
-use budget::{Part, SLOWNESS, SLOWNESS_RANGE};
+use budget::{Part, SLOWNESS_RANGE};
 use pipelines::{PipelineCache, Pipelines};
 use staging::{Readbacks, Uploads};
 use std::any::Any;
@@ -123,7 +123,7 @@ impl Engine {
             passes_spirv: vulkan && device.features().contains(wgpu::Features::PASSTHROUGH_SHADERS),
             budget: Budget::of(facts),
             speed: OnceLock::new(),
-            slowness: AtomicU64::new(SLOWNESS.to_bits()),
+            slowness: AtomicU64::new(Timekeeping::UNKNOWN.to_bits()),
             busy: Mutex::new(None),
             longest: Default::default(),
             patience: submit::patience(),
