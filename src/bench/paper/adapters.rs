@@ -289,7 +289,7 @@ mod tests {
             error.contains("card.toml") && error.contains("multiprocesors") && error.contains("expected"),
             "{error}"
         );
-        let error = parsed(&text.replace("latency = 270", ""));
+        let error = parsed(&text.replace("latency = 270.0\n", ""));
         assert!(error.contains("latency") && error.contains("missing"), "{error}");
         let error = parsed(&text.replace("clock = 1755000000.0", "clock = -1.0"));
         assert!(error.contains("hardware.clock"), "{error}");
