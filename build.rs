@@ -7,6 +7,7 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     // Embedded by folder: a file that is added must be seen.
     println!("cargo::rerun-if-changed=assets/demo");
+    println!("cargo::rerun-if-changed=assets/adapters");
     println!("cargo::rerun-if-changed=shaders");
     // Where the two lie depends on whether this is a work tree of another repository. Cargo takes a watched file that does not
     // exist as changed, and would compile again each time. A branch moves without HEAD changing, but not without its log.

@@ -123,6 +123,10 @@
 //! ([`compute::graph::Session::tune`]), and the fastest is kept for the adapter and driver. Nothing is timed during a training:
 //! kernels sum in different orders, and a run that is resumed must find the kernels that it started with.
 //!
+//! A kernel that is more than a plain pass over its tensors says with its dispatch what one workgroup costs
+//! ([`compute::device::cost`]), in closed form from its tiles. [`bench::paper`] turns that into the time of a step on an adapter
+//! that is not there, from a session that is planned and recorded without a device ([`compute::graph::SessionPlan`]).
+//!
 //! # Large collections
 //!
 //! [`data::preprocess::run`](data::preprocess::run()) turns tens of thousands of scans into a store ([`data::store`]): a case is one
@@ -164,7 +168,7 @@
 //! | tasks | base, data, compute, evaluation | what a network is trained for, and the plans that say so |
 //! | inference | base, formats, data, compute, evaluation, tasks | what is done with a trained network: reading weights, predicting, reconstructing, converting |
 //! | training | base, formats, data, compute, evaluation, tasks, inference | the training loop, pre-training, fine-tuning, experiments |
-//! | bench | base, data, compute, tasks, training | timing, and the adapter's roofline |
+//! | bench | base, data, compute, tasks, training | timing, the adapter's roofline, and estimates for adapters that are not there |
 //! | cli | * | the command line |
 //!
 //! `lib.rs` is this page, `main.rs` the program.

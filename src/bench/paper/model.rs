@@ -257,13 +257,14 @@ mod tests {
 
     #[test]
     fn few_workgroups_wait_for_their_steps() {
-        let few = Count { workgroups: 5.0, ..convolution() };
+        let few = Count { workgroups: 5.0, bytes: 1e6, ..convolution() };
         let adapter = Adapter::find("h100").unwrap();
         let found = estimate(&few, &adapter, &adapter.efficiency);
         assert_eq!(found.bound, Bound::SerialSteps);
         // One more on each multiprocessor is free, and what waits less is faster.
-        assert_eq!(seconds(&Count { workgroups: 132.0, ..convolution() }), found.seconds);
-        let prefetched = Count { workgroups: 5.0, ..changed(|c| (c.pass.waits, c.pass.barriers) = (0.0, 1.0)) };
+        assert_eq!(seconds(&Count { workgroups: 132.0, bytes: 1e6, ..convolution() }), found.seconds);
+        let prefetched =
+            Count { workgroups: 5.0, bytes: 1e6, ..changed(|c| (c.pass.waits, c.pass.barriers) = (0.0, 1.0)) };
         assert!(seconds(&prefetched) < 0.95 * found.seconds);
     }
 

@@ -143,9 +143,17 @@ impl<'a> Report<'a> {
             paper.precision.name(),
             paper.adapter.name,
         );
-        let layers =
-            format!("Convolutions by layer; workgroups, waves and steps of one dispatch\n{}", self.layer_table());
-        let operators = format!("Operators of a step\n{}", self.operator_table());
+        let layers = format!(
+            "Convolutions by layer. Workgroups (groups), waves and steps are those of the longest dispatch; shared and asked are\n\
+             bytes of workgroup memory and of global memory for each operation.\n{}",
+            self.layer_table()
+        );
+        let operators = format!(
+            "Operators of a step, the longest first. Waves on the multiprocessors, and steps that a workgroup waits for, are those\n\
+             of the longest dispatch; GB must move at least, are asked for by all workgroups, and pass through workgroup\n\
+             memory (shared).\n{}",
+            self.operator_table()
+        );
         format!("{title}\n\n{operators}\n\n{layers}\n\n{}\n\n{}", self.totals(), self.inputs())
     }
 
@@ -164,7 +172,7 @@ impl<'a> Report<'a> {
             .fixed("GB", 1, per(&|r| Some(r.bytes / 1e9)))
             .fixed("asked", 1, per(&|r| Some(r.asked / 1e9)))
             .fixed("shared", 1, per(&|r| (r.workgroup_bytes > 0.0).then_some(r.workgroup_bytes / 1e9)))
-            .fixed("FLOP/B", 1, per(&|r| (r.flops > 0.0 && r.bytes > 0.0).then(|| r.flops / r.bytes)))
+            .fixed("FLOP/B", 0, per(&|r| (r.flops > 0.0 && r.bytes > 0.0).then(|| r.flops / r.bytes)))
             .fixed("ms", 2, per(&|r| Some(r.seconds * 1e3)))
             .fixed("TFLOP/s", 2, per(&|r| r.rate()))
             .words("bound by", rows.iter().map(|r| r.bound.name()))
@@ -175,10 +183,10 @@ impl<'a> Report<'a> {
         let per = |f: &dyn Fn(&Row) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
         let name = |n: usize| if n > 0 && rows[n].layer == rows[n - 1].layer { "" } else { rows[n].layer.as_str() };
         Table::default()
-            .words("layer", (0..rows.len()).map(name))
+            .words("layer", (0..rows.len()).map(|n| short_layer(name(n))))
             .words("pass", rows.iter().map(|r| pass(&r.operator)))
             .counts("runs", rows.iter().map(|r| r.dispatches))
-            .fixed("workgroups", 0, per(&|r| Some(r.workgroups)))
+            .fixed("groups", 0, per(&|r| Some(r.workgroups)))
             .fixed("waves", 2, per(&|r| Some(r.waves)))
             .fixed("steps", 0, per(&|r| Some(r.steps)))
             .fixed("shared", 3, per(&|r| r.per_flop(r.workgroup_bytes)))
@@ -294,9 +302,16 @@ fn most(bounds: &BTreeMap<Bound, f64>) -> Bound {
 /// The pass of a convolution that an operator is.
 fn pass(operator: &str) -> &str {
     match operator.split_once(' ') {
+        Some((_, "input gradient")) => "to input",
+        Some((_, "weight gradient")) => "to weights",
         Some((_, pass)) => pass,
         None => "forward",
     }
+}
+
+/// A layer's name in a table of convolutions alone.
+fn short_layer(layer: &str) -> String {
+    layer.trim_start_matches("conv3d ").replace("conv_transpose3d", "transposed")
 }
 
 /// A value of a table of inputs.
