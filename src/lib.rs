@@ -127,6 +127,22 @@
 //! ([`compute::device::cost`]), in closed form from its tiles. [`bench::paper`] turns that into the time of a step on an adapter
 //! that is not there, from a session that is planned and recorded without a device ([`compute::graph::SessionPlan`]).
 //!
+//! # Devices
+//!
+//! [`compute::device::Gpu`] is a device to everyone; behind it stands a [`compute::device::Backend`]: the engine of wgpu, or in tests
+//! an interpreter of shaders (`tests/interpreter`, `tests/kernels.rs`) or a driver with faults (`tests/driver_faults.rs`).
+//!
+//! What the engine gives to a GPU at once is bounded by a [`compute::device::Budget`] of estimated time, since operating systems
+//! reset a GPU that does not answer: a long dispatch runs in parts, whose shader is told with which workgroup a part begins, and a
+//! submission is closed in time. Estimates follow from the adapter's measured [`compute::device::Speed`] and from how long runs took.
+//! No number depends on them. Submissions leave marks, which are checked with every readback, and waiting ends after minutes without
+//! progress. A step waits once; uploads and readbacks go through memory that is made once.
+//!
+//! Before a session is used, each family of kernels that it runs is compared with the direct kernels on the session's own memory;
+//! one that is wrong is set aside. Kernels with cooperative matrices reach Vulkan as SPIR-V that is written here
+//! ([`compute::device::spirv`]), whose accesses to workgroup memory are ordered by barriers. Workgroups are as wide as the largest
+//! subgroups need; subgroups beyond those that a kernel needs stage and multiply nothing.
+//!
 //! # Large collections
 //!
 //! [`data::preprocess::run`](data::preprocess::run()) turns tens of thousands of scans into a store ([`data::store`]): a case is one

@@ -387,7 +387,7 @@ fn seeded_faults_are_caught() {
 fn bank_conflicts_are_counted() {
     let list = cases::cases_in(Precision::F16);
     let ways = |edit: Edit| {
-        let found = broken(&list, "conv3d of a concatenation", "matrix", 32, edit);
+        let found = broken(&list, "conv3d 3x3x3, many channels", "matrix", 32, edit);
         found.seen.counts["conv3d/matrix"].worst_conflict.as_ref().map_or(0, |c| c.ways)
     };
     let padded = ways(Rc::new(|_, text| text));
