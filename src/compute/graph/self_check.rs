@@ -105,7 +105,7 @@ impl Session {
 fn pattern(size: usize, half: bool, seed: usize) -> Vec<u8> {
     // A multiplicative hash (Knuth): neighbours differ.
     let value = |k: usize| {
-        let hash = ((k + 1) as u32).wrapping_mul(2_654_435_761).wrapping_add(seed as u32 * 40_503);
+        let hash = ((k + 1) as u32).wrapping_mul(2_654_435_761).wrapping_add((seed as u32).wrapping_mul(2_246_822_519));
         (hash >> 27) as f32 / 16.0 - 1.0
     };
     match half {
