@@ -1,7 +1,7 @@
 //! What stands behind [`super::Gpu`]: wgpu, or in tests something that takes its place, such as an interpreter of shaders.
 
-use super::engine::{Budget, Speed, Timekeeping};
 use super::recording::{Dynamic, Heap, Recording};
+use super::time::{Budget, Speed, Timekeeping};
 use crate::base::Result;
 use std::any::Any;
 

@@ -2,9 +2,10 @@
 
 use super::adapter::{self, AdapterFacts};
 use super::backend::{Backend, BufferId};
-use super::engine::{Budget, Engine, Speed, Timekeeping};
+use super::engine::Engine;
 use super::kernels::{FamilyCheck, KernelTable};
 use super::recording::Precision;
+use super::time::{Budget, Speed, Timekeeping};
 use super::{Dynamic, Heap, Recording, Slice};
 use crate::base::{Error, Result};
 use std::any::Any;

@@ -9,10 +9,11 @@ mod kernels;
 pub mod recording;
 pub mod shaders;
 pub mod spirv;
+mod time;
 
 pub use adapter::{AdapterFacts, adapters};
 pub use backend::{Backend, BufferId, Range};
-pub use engine::{Budget, Speed, Timekeeping};
 pub use gpu::{Executable, Gpu, Heaps, Timing};
 pub use kernels::{FamilyCheck, KernelTable};
 pub use recording::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};
+pub use time::{Budget, Speed, Timekeeping};

@@ -3,18 +3,10 @@
 
 use super::Engine;
 use crate::base::Result;
-use crate::compute::device::{AdapterFacts, Backend, Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};
-use serde::Serialize;
+use crate::compute::device::{
+    AdapterFacts, Backend, Budget, Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Speed, Timekeeping, Workgroups,
+};
 use std::time::Instant;
-
-/// The most that is given to the device at once, in estimated seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Budget {
-    /// Of a dispatch; a longer one runs in parts.
-    pub dispatch: f64,
-    /// Of a submission.
-    pub submission: f64,
-}
 
 /// Windows resets a GPU after two seconds, macOS after some more. Estimates may be off by several times.
 const DISPATCH: f64 = 0.1;
@@ -43,29 +35,9 @@ impl Budget {
     }
 }
 
-/// How a device stands to its budget of time.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Timekeeping {
-    /// What it may be given at once.
-    pub budget: Budget,
-    /// The most that it was given, by estimate.
-    pub longest: Budget,
-    /// How many times longer dispatches need than at the adapter's [`Speed`].
-    pub slowness: f64,
-}
-
 impl Timekeeping {
     /// How many times longer than at its [`Speed`] an adapter is taken to need until runs have shown how long it needs.
     pub const UNKNOWN: f64 = 4.0;
-}
-
-/// What an adapter does a second, as measured on it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Speed {
-    /// Floating-point operations in multiply-adds of 32 bits.
-    pub flops: f64,
-    /// Bytes read and written by a copy.
-    pub bytes: f64,
 }
 
 /// Bounds of how many times longer than at [`Speed`] runs may show that dispatches need.

@@ -5,9 +5,8 @@ mod pipelines;
 mod staging;
 mod submit;
 
-pub use budget::{Budget, Speed, Timekeeping};
-
 use super::adapter::{self, AdapterFacts};
+use super::time::{Budget, Speed, Timekeeping};
 use super::{Backend, BufferId, Dispatch, Dynamic, Heap, Range, Recording, Workgroups, shaders};
 use crate::base::{Error, Result};
 use budget::{Part, SLOWNESS_RANGE};
