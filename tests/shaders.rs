@@ -8,6 +8,7 @@ use naga::valid::{Capabilities, ValidationFlags, Validator};
 use rayon::prelude::*;
 use spark3d::compute::device::recording::{Kernel, Precision};
 use spark3d::compute::device::shaders::source;
+use spark3d::compute::device::spirv;
 use spark3d::compute::graph::{Graph, Parameters};
 use spark3d::compute::ops::augment::{Augmentation, Interpolation};
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,11 @@ fn failure(kernel: &Kernel) -> Option<String> {
         Ok(module) => module,
         Err(error) => return Some(format!("{name}: {}", error.emit_to_string(&text))),
     };
+    if spirv::is_needed(kernel)
+        && let Err(error) = spirv::shader(kernel, false)
+    {
+        return Some(format!("{name}: {error}"));
+    }
     let mut flags = ValidationFlags::all();
     // Surplus subgroups multiply nothing: uniform within each of them, where naga asks for all of the workgroup.
     flags.set(ValidationFlags::CONTROL_FLOW_UNIFORMITY, !kernel.variables.contains(&("SURPLUS", 1)));

@@ -39,7 +39,7 @@ pub fn adapters() -> Vec<AdapterFacts> {
             workgroup_memory: 64 << 10,
             ..named("AMD")
         },
-        AdapterFacts { backend: "Metal".into(), subgroup_sizes: Some([4, 64]), matrix_tile: Some(8), ..named("Apple") },
+        AdapterFacts { backend: "Metal".into(), subgroup_sizes: Some([32; 2]), matrix_tile: Some(8), ..named("Apple") },
         AdapterFacts {
             kind: "IntegratedGpu".into(),
             matrix_tile: Some(8),

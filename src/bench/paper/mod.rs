@@ -43,15 +43,12 @@ use super::graphs::{Mode, StepGraphs, Task};
 use super::mib;
 use super::step::Run;
 use crate::base::{Error, Result};
-use crate::compute::device::{Dynamic, KernelTable};
+use crate::compute::device::{DISPATCHES_PER_SUBMIT, Dynamic, KernelTable};
 use crate::compute::graph::{Limits, Precision, SessionMemory, SessionPlan, product};
 use crate::tasks::Plan;
 use crate::tasks::pretexts::masking::visible_blocks;
 use count::Count;
 use serde::Serialize;
-
-/// Dispatches of a submission, as the engine closes them.
-const DISPATCHES_PER_SUBMIT: usize = 48;
 
 /// How much of a patch is visible.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -141,15 +138,14 @@ impl PaperRun {
         sample.chain(self.optimizer.iter().map(|c| (c, c.dispatches)))
     }
 
-    /// Seconds of a step beside its dispatches: submissions, and the host's waits for the loss and the norm of the gradient.
+    /// Seconds of a step beside its dispatches: submissions, and the host's wait for its results.
     pub fn host_seconds(&self) -> f64 {
         let submissions = |counts: &[Count]| {
             counts.iter().map(|c| c.dispatches).sum::<usize>().div_ceil(DISPATCHES_PER_SUBMIT) as f64
         };
         let hardware = &self.adapter.hardware;
-        let waits = if self.run.mode == Mode::Train { 2.0 } else { 1.0 };
         let submissions = submissions(&self.sample) * self.runs as f64 + submissions(&self.optimizer);
-        submissions * hardware.submission_seconds + waits * hardware.wait_seconds
+        submissions * hardware.submission_seconds + hardware.wait_seconds
     }
 }
 

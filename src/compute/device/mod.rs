@@ -13,6 +13,7 @@ mod time;
 
 pub use adapter::{AdapterFacts, adapters};
 pub use backend::{Backend, BufferId, Range};
+pub use engine::DISPATCHES_PER_SUBMIT;
 pub use gpu::{Executable, Gpu, Heaps, Timing};
 pub use kernels::{FamilyCheck, KernelTable};
 pub use recording::{Dispatch, Dynamic, Heap, Kernel, Recording, Slice, Workgroups};

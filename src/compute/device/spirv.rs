@@ -12,7 +12,7 @@ use naga::back::spv;
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 /// A kernel as Vulkan takes it.
 pub struct Shader {
@@ -155,7 +155,7 @@ fn ordered_by_barriers(words: &[u32]) -> Result<Vec<u32>, String> {
             [OP_VARIABLE, OP_ACCESS_CHAIN, OP_IN_BOUNDS_ACCESS_CHAIN, OP_FUNCTION_PARAMETER].contains(&opcode(i));
         makes && workgroup_pointers.contains(&i[1])
     };
-    let pointers: HashMap<u32, ()> = list.iter().copied().filter(is_pointer).map(|i| (i[2], ())).collect();
+    let pointers: HashSet<u32> = list.iter().copied().filter(is_pointer).map(|i| i[2]).collect();
     let mut out = words[..HEADER].to_vec();
     // The scope is a constant of the module; one of ours where it has none.
     let integers: Vec<u32> = list.iter().filter(|i| opcode(i) == OP_TYPE_INT && i[2] == 32).map(|i| i[1]).collect();
@@ -177,7 +177,7 @@ fn ordered_by_barriers(words: &[u32]) -> Result<Vec<u32>, String> {
             OP_COOPERATIVE_STORE => (1, 5, MAKE_POINTER_AVAILABLE),
             _ => (0, 0, 0),
         };
-        if operand == 0 || !pointers.contains_key(&instruction[pointer]) {
+        if operand == 0 || !pointers.contains(&instruction[pointer]) {
             out.extend(instruction);
             continue;
         }

@@ -21,9 +21,7 @@ impl Budget {
             None => (!facts.is_software()).then_some(Self { dispatch: DISPATCH, submission: SUBMISSION }),
         }
     }
-}
 
-impl Budget {
     /// Makes it at least as large as a dispatch needs.
     pub(super) fn dispatch(&mut self, seconds: f64) {
         self.dispatch = self.dispatch.max(seconds);

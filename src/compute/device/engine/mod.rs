@@ -25,7 +25,7 @@ use wgpu::BufferUsages;
 /// Uniform slots start at multiples of this (WebGPU's guaranteed alignment).
 const ALIGNMENT: u64 = 256;
 /// Dispatches in one submission: enough to hide its cost, few enough that the driver starts early.
-const DISPATCHES_PER_SUBMIT: usize = 48;
+pub const DISPATCHES_PER_SUBMIT: usize = 48;
 /// Operations of one submission, where no time is measured: some ten seconds of a slow processor.
 const FLOPS_PER_SUBMIT: f64 = 2e11;
 /// Timestamps in one query set (WebGPU's limit is 4096).
@@ -125,7 +125,7 @@ impl Engine {
             slowness: AtomicU64::new(Timekeeping::UNKNOWN.to_bits()),
             busy: Mutex::new(None),
             longest: Default::default(),
-            patience: submit::patience(),
+            patience: submit::patience()?,
             stalled: AtomicBool::new(false),
             cache: PipelineCache::open(&device, facts),
             marks: Marks::new(&device),

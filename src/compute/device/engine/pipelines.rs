@@ -2,7 +2,7 @@
 
 use super::Engine;
 use crate::base::write_atomic;
-use crate::compute::device::spirv::{self, Access};
+use crate::compute::device::spirv::{self, Access, Shader};
 use crate::compute::device::{AdapterFacts, Kernel, KernelTable, shaders};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
@@ -77,7 +77,11 @@ impl Engine {
             return found.clone();
         }
         let ours = self.passes_spirv && spirv::is_needed(kernel);
-        let pipeline = if ours { self.passed_through(kernel) } else { self.compiled(kernel, &mut known) };
+        let pipeline = match ours.then(|| spirv::shader(kernel, self.checked)) {
+            Some(Ok(shader)) => self.passed_through(kernel, shader),
+            // Wgpu says what is wrong, and whoever compiles reports it.
+            Some(Err(_)) | None => self.compiled(kernel, &mut known),
+        };
         known.pipelines.insert(kernel.key(), pipeline.clone());
         known.new += 1;
         pipeline
@@ -106,9 +110,7 @@ impl Engine {
     }
 
     /// The pipeline of a kernel whose SPIR-V is written here: wgpu knows its bindings from us alone.
-    fn passed_through(&self, kernel: &Kernel) -> wgpu::ComputePipeline {
-        let shader =
-            spirv::shader(kernel, self.checked).unwrap_or_else(|e| panic!("{} is not valid: {e}", kernel.key()));
+    fn passed_through(&self, kernel: &Kernel, shader: Shader) -> wgpu::ComputePipeline {
         let entry = |(binding, access): (u32, &Access)| wgpu::BindGroupLayoutEntry {
             binding,
             visibility: wgpu::ShaderStages::COMPUTE,

@@ -31,10 +31,16 @@ const PATIENCE: f64 = 300.0;
 /// How often progress is looked at.
 const GLANCE: Duration = Duration::from_secs(1);
 
-/// Seconds of patience.
-pub(super) fn patience() -> Duration {
-    let given = std::env::var("SPARK3D_TIMEOUT").ok().and_then(|text| text.parse::<f64>().ok());
-    Duration::from_secs_f64(given.filter(|s| *s > 0.0 && *s < 1e9).unwrap_or(PATIENCE))
+/// How long to wait without progress.
+///
+/// # Errors
+/// `SPARK3D_TIMEOUT` is no number of seconds.
+pub(super) fn patience() -> Result<Duration> {
+    let Ok(text) = std::env::var("SPARK3D_TIMEOUT") else { return Ok(Duration::from_secs_f64(PATIENCE)) };
+    match text.parse::<f64>() {
+        Ok(seconds) if seconds > 0.0 && seconds < 1e9 => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err(Error::Usage(format!("SPARK3D_TIMEOUT={text}: give a number of seconds above 0, such as 600"))),
+    }
 }
 
 /// Marks that submissions leave behind on the device when they have run: a driver may drop commands and report them as done

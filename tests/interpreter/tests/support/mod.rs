@@ -1,5 +1,5 @@
 //! Short ways to run small kernels. Each test file uses some of them.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test uses a part of it")]
 
 use shader_interpreter::{Binding, Buffer, FaultKind, Kernel, Launch, Options, Report, run};
 
