@@ -62,7 +62,8 @@ pub trait Backend {
         self.run(program, dynamic).map(|()| None)
     }
 
-    /// Bytes that the backend's allocator holds for live resources, where it tells.
+    /// Bytes that the backend's allocator holds for live resources, where it tells; without the memory of the host that uploads and
+    /// readbacks pass through.
     fn allocated(&self) -> Option<u64> {
         None
     }

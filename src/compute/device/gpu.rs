@@ -202,7 +202,8 @@ impl Gpu {
         self.allocated.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the backend's allocator holds for live resources, where it tells.
+    /// Bytes that the backend's allocator holds for live resources, where it tells; without the memory of the host that uploads and
+    /// readbacks pass through.
     pub fn allocator_bytes(&self) -> Option<u64> {
         self.backend.allocated()
     }

@@ -65,6 +65,8 @@ pub(super) struct Engine {
     buffers: Mutex<(HashMap<BufferId, wgpu::Buffer>, u64)>,
     pipelines: Mutex<Pipelines>,
     cache: Option<PipelineCache>,
+    /// Bytes of the host that uploads and readbacks pass through.
+    staging: AtomicU64,
     uploads: Mutex<Uploads>,
     readbacks: Mutex<Readbacks>,
     submissions: Mutex<Submissions>,
@@ -136,6 +138,7 @@ impl Engine {
             failure,
             buffers: Default::default(),
             pipelines: Default::default(),
+            staging: AtomicU64::new(0),
             uploads: Default::default(),
             readbacks: Default::default(),
             submissions: Default::default(),
@@ -481,7 +484,8 @@ impl Backend for Engine {
     }
 
     fn allocated(&self) -> Option<u64> {
-        self.device.generate_allocator_report().map(|r| r.total_allocated_bytes)
+        let all = self.device.generate_allocator_report()?.total_allocated_bytes;
+        Some(all.saturating_sub(self.staging.load(Ordering::Relaxed)))
     }
 
     fn limit_time(&mut self, budget: Budget) {

@@ -3,12 +3,14 @@
 use super::Engine;
 use crate::base::{Error, Result};
 use crate::compute::device::Range;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use wgpu::BufferUsages;
 
-/// Bytes of a chunk of the upload ring, and the most chunks: uploads beyond wait for the first to come back.
+/// Bytes of a chunk of the upload ring, and the most chunks: uploads beyond wait for the first to come back. What a sample of a
+/// step uploads fits, so that it need not wait for the sample before.
 const CHUNK: u64 = 8 << 20;
-const MOST_CHUNKS: usize = 8;
+const MOST_CHUNKS: usize = 32;
 /// Places in a chunk are multiples of this.
 const ALIGNMENT: u64 = 16;
 /// Bytes that one readback stages at most, and at least: a step's results fit into the least.
@@ -69,6 +71,7 @@ impl Engine {
         }
         if uploads.made < MOST_CHUNKS {
             uploads.made += 1;
+            self.staging.fetch_add(CHUNK, Ordering::Relaxed);
             let usage = BufferUsages::MAP_WRITE | BufferUsages::COPY_SRC;
             let descriptor =
                 wgpu::BufferDescriptor { label: Some("upload"), size: CHUNK, usage, mapped_at_creation: true };
@@ -155,6 +158,8 @@ impl Engine {
             return readbacks.0.swap_remove(at);
         }
         let usage = BufferUsages::MAP_READ | BufferUsages::COPY_DST;
-        self.new_buffer(Some("readback"), size.max(SMALLEST_READBACK).next_power_of_two(), usage)
+        let size = size.max(SMALLEST_READBACK).next_power_of_two();
+        self.staging.fetch_add(size, Ordering::Relaxed);
+        self.new_buffer(Some("readback"), size, usage)
     }
 }
