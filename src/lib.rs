@@ -130,7 +130,8 @@
 //! # Devices
 //!
 //! [`compute::device::Gpu`] is a device to everyone; behind it stands a [`compute::device::Backend`]: the engine of wgpu, or in tests
-//! an interpreter of shaders (`tests/interpreter`, `tests/kernels.rs`) or a driver with faults (`tests/driver_faults.rs`).
+//! an interpreter of shaders (`tests/interpreter`, `tests/kernels.rs`) or a driver with faults (`tests/driver_faults.rs`). What compilers of
+//! drivers and browsers make of the shaders is looked at without any device (`tests/compilers`).
 //!
 //! What the engine gives to a GPU at once is bounded by a [`compute::device::Budget`] of estimated time, since operating systems
 //! reset a GPU that does not answer: a long dispatch runs in parts, whose shader is told with which workgroup a part begins, and a

@@ -3,14 +3,12 @@
 #[path = "support/kernels.rs"]
 mod kernels;
 
-use kernels::{adapters, dispatches, kernels_of_cases, kernels_of_convolutions};
+use kernels::{adapters, augmented, dispatches, kernels_of_cases, kernels_of_convolutions, shader_names};
 use naga::valid::{Capabilities, ValidationFlags, Validator};
 use rayon::prelude::*;
 use spark3d::compute::device::recording::{Kernel, Precision};
 use spark3d::compute::device::shaders::source;
 use spark3d::compute::device::spirv;
-use spark3d::compute::graph::{Graph, Parameters};
-use spark3d::compute::ops::augment::{Augmentation, Interpolation};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -41,20 +39,16 @@ fn naga_accepts_every_shader() {
             let kernel = Kernel { precision, ..Kernel::new(name) };
             found.insert(kernel.module_key(), kernel);
         }
-        // A crop in one, two and three buffers.
-        for (part, interpolation) in
-            [Interpolation::Cubic, Interpolation::Linear].into_iter().flat_map(|i| [(64, i), (32, i), (24, i)])
-        {
-            let (patch, region, intensities) = ([4; 3], [4; 3], false);
-            let a = Augmentation { channels: 1, patch, region, part, interpolation, intensities, labels: false };
-            let mut graph = Graph::new(Parameters::default(), precision);
-            graph.augment(&a);
+        for graph in augmented(precision) {
             dispatches(&graph, &adapters()[0], |d| {
                 found.insert(d.kernel.module_key(), d.kernel);
             });
         }
         found.extend(kernels_of_cases(precision));
     }
+    // As slow adapters run them; no shader has so many bindings.
+    let in_parts = found.values().map(|kernel| Kernel { part: Some(15), ..kernel.clone() });
+    found.extend(in_parts.map(|kernel| (kernel.module_key(), kernel)).collect::<Vec<_>>());
     let failures: Vec<String> = found.par_iter().filter_map(|(_, kernel)| failure(kernel)).collect();
     eprintln!("{} modules of all operators", found.len());
     assert!(failures.is_empty(), "{}", failures.join("\n"));
@@ -93,15 +87,8 @@ fn every_uniform_is_compared_with_its_struct() {
     assert!(listed.len() > 40 && missing.is_empty(), "no shader_struct! lists {missing:?}");
 }
 
-/// Every shader by its path below `shaders/`, without the ending. The folder `shared` holds what they import.
 fn names() -> Vec<&'static str> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders");
-    let stem = |path: std::path::PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let entries = |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
-    let folders = entries(root).filter(|folder| !folder.ends_with("shared"));
-    let files = folders
-        .flat_map(|folder| entries(folder.clone()).map(move |f| format!("{}/{}", stem(folder.clone()), stem(f))));
-    files.map(|name| &*name.leak()).collect()
+    shader_names(&Path::new(env!("CARGO_MANIFEST_DIR")).join("shaders"))
 }
 
 #[test]

@@ -86,8 +86,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
             }
         }
     }
+    // Loops that are short: drivers leave a long one as it is, and what it stores in memory.
+    var place: array<u32, 8>;
+    for (var v = 0u; v < VOXELS; v++) { place[v] = place_of(first + v * WORKGROUP, count); }
     for (var v = 0u; v < VOXELS; v++) {
-        let place = place_of(first + v * WORKGROUP, count);
-        for (var o = 0u; o < GROUPS; o++) { store(group + o, place, sum[v * GROUPS + o]); }
+        for (var o = 0u; o < GROUPS; o++) { store(group + o, place[v], sum[v * GROUPS + o]); }
     }
 }

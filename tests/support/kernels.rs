@@ -6,8 +6,10 @@ use spark3d::compute::device::recording::{Kernel, Precision};
 use spark3d::compute::device::{AdapterFacts, Dispatch, KernelTable};
 use spark3d::compute::graph::plan::{Limits, MemoryPlan, plan};
 use spark3d::compute::graph::{Graph, ParameterLayout, Parameters, Recorder, VoxelLayout};
+use spark3d::compute::ops::augment::{Augmentation, Interpolation};
 use spark3d::compute::ops::{Bias, Geometry, cases};
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// What adapters tell of themselves, one for each class of them.
 pub fn adapters() -> Vec<AdapterFacts> {
@@ -39,7 +41,9 @@ pub fn adapters() -> Vec<AdapterFacts> {
             workgroup_memory: 64 << 10,
             ..named("AMD")
         },
+        AdapterFacts { subgroup_sizes: Some([32, 64]), workgroup_memory: 64 << 10, ..named("AMD without matrices") },
         AdapterFacts { backend: "Metal".into(), subgroup_sizes: Some([32; 2]), matrix_tile: Some(8), ..named("Apple") },
+        AdapterFacts { backend: "Dx12".into(), subgroup_sizes: Some([32, 64]), ..named("AMD on Windows") },
         AdapterFacts {
             kind: "IntegratedGpu".into(),
             matrix_tile: Some(8),
@@ -141,25 +145,72 @@ pub fn problems() -> Vec<Problem> {
     list
 }
 
+/// Every shader by its path below the folder `shaders`, without the ending. The folder `shared` holds what they import.
+pub fn shader_names(root: &Path) -> Vec<&'static str> {
+    let stem = |path: std::path::PathBuf| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let entries = |path: std::path::PathBuf| std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let folders = entries(root.to_path_buf()).filter(|folder| !folder.ends_with("shared"));
+    let files = folders
+        .flat_map(|folder| entries(folder.clone()).map(move |f| format!("{}/{}", stem(folder.clone()), stem(f))));
+    files.map(|name| &*name.leak()).collect()
+}
+
+/// Crops in one, two and three buffers.
+pub fn augmented(precision: Precision) -> Vec<Graph> {
+    let graph = |(part, interpolation)| {
+        let (patch, region, intensities) = ([4; 3], [4; 3], false);
+        let a = Augmentation { channels: 1, patch, region, part, interpolation, intensities, labels: false };
+        let mut graph = Graph::new(Parameters::default(), precision);
+        graph.augment(&a);
+        graph
+    };
+    let kinds = [Interpolation::Cubic, Interpolation::Linear].into_iter();
+    kinds.flat_map(|i| [(64, i), (32, i), (24, i)]).map(graph).collect()
+}
+
 /// Where the tensors of a graph lie on an adapter.
 pub fn planned(graph: &Graph, facts: &AdapterFacts) -> (MemoryPlan, ParameterLayout) {
     let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
     (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding))
 }
 
+/// A dispatch, and what chose its kernel.
+pub struct Use {
+    pub dispatch: Dispatch,
+    /// The problem and the kernel for it as text, where the operator has several.
+    pub choice: Option<(String, String)>,
+    /// Whether that is the first choice of the adapter.
+    pub is_default: bool,
+}
+
 /// The dispatches of a graph on an adapter: with the first kernel of every choice, and then each node that has a choice with each
 /// of its other kernels.
-pub fn dispatches(graph: &Graph, facts: &AdapterFacts, mut add: impl FnMut(Dispatch)) {
+pub fn uses(graph: &Graph, facts: &AdapterFacts, mut add: impl FnMut(Use)) {
     let (plan, layout) = planned(graph, facts);
     let default = KernelTable::default();
-    Recorder::new(graph, &plan, &layout, facts, &default).record().dispatches.into_iter().for_each(&mut add);
-    for choice in Recorder::new(graph, &plan, &layout, facts, &default).choices() {
+    let choices = Recorder::new(graph, &plan, &layout, facts, &default).choices();
+    let mut firsts = BTreeMap::new();
+    for choice in &choices {
+        firsts.entry(choice.node).or_insert((choice.problem.clone(), choice.variants[0].clone()));
+    }
+    let mut record = |node: usize, table: &KernelTable, choice: Option<(String, String)>, is_default: bool| {
+        for dispatch in Recorder::new(graph, &plan, &layout, facts, table).record_node(node).dispatches {
+            add(Use { dispatch, choice: choice.clone(), is_default });
+        }
+    };
+    (0..graph.nodes.len()).for_each(|node| record(node, &default, firsts.get(&node).cloned(), true));
+    for choice in choices {
         for variant in choice.variants.into_iter().skip(1) {
-            let table = KernelTable { measured: [(choice.problem.clone(), variant)].into(), ..KernelTable::default() };
-            let node = Recorder::new(graph, &plan, &layout, facts, &table).record_node(choice.node);
-            node.dispatches.into_iter().for_each(&mut add);
+            let measured = [(choice.problem.clone(), variant.clone())].into();
+            let table = KernelTable { measured, ..KernelTable::default() };
+            record(choice.node, &table, Some((choice.problem.clone(), variant)), false);
         }
     }
+}
+
+/// As [`uses`], the dispatches alone.
+pub fn dispatches(graph: &Graph, facts: &AdapterFacts, mut add: impl FnMut(Dispatch)) {
+    uses(graph, facts, |found| add(found.dispatch));
 }
 
 /// The kernels of all operators in their small cases, on all classes of adapters, by module.

@@ -60,8 +60,9 @@ const WORKGROUP: &str = "@builtin(workgroup_id) workgroup: vec3<u32>";
 /// The shader of a dispatch that runs in parts: a uniform says with which workgroup a part begins.
 fn in_parts(text: &str, binding: u32) -> String {
     let told = "@builtin(workgroup_id) workgroup_of_part: vec3<u32>";
-    let mut out =
-        format!("struct Part {{ first: vec3<u32> }}\n@group(0) @binding({binding}) var<uniform> part: Part;\n");
+    let mut out = format!(
+        "struct DispatchPart {{ first: vec3<u32> }}\n@group(0) @binding({binding}) var<uniform> dispatch_part: DispatchPart;\n"
+    );
     // Directives come first.
     let directives =
         text.lines().take_while(|line| line.starts_with("enable ") || line.trim().is_empty() || line.starts_with("//"));
@@ -70,7 +71,7 @@ fn in_parts(text: &str, binding: u32) -> String {
     for line in text[at..].lines() {
         out.push_str(&line.replace(WORKGROUP, told));
         if line.contains(WORKGROUP) {
-            out.push_str("\n    let workgroup = workgroup_of_part + part.first;");
+            out.push_str("\n    let workgroup = workgroup_of_part + dispatch_part.first;");
         }
         out.push('\n');
     }
