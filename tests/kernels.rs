@@ -9,7 +9,8 @@ mod listed;
 use interpreted::{Edit, Interpreter, Seen, launch};
 use listed::{adapters, dispatches, planned, problems};
 use rayon::prelude::*;
-use shader_interpreter::{Buffer, Kernel as Shader};
+use shader_interpreter::{Buffer, Counts, Kernel as Shader};
+use spark3d::compute::device::cost::{Cost, Unit};
 use spark3d::compute::device::recording::{Dispatch, Kernel, Precision};
 use spark3d::compute::device::shaders::source;
 use spark3d::compute::device::{AdapterFacts, Gpu, Heap, KernelTable};
@@ -234,6 +235,19 @@ fn filled(dispatch: &Dispatch, binding: usize, grid: Option<[usize; 3]>) -> Buff
     })
 }
 
+/// The faults and counts of some workgroups of a dispatch, on made-up values.
+fn launched(
+    shader: &Shader,
+    dispatch: &Dispatch,
+    only: &[[u32; 3]],
+    grid: Option<[usize; 3]>,
+    subgroup: u32,
+) -> spark3d::base::Result<(Vec<String>, Counts)> {
+    let mut buffers: Vec<Buffer> = (0..dispatch.bindings.len()).map(|k| filled(dispatch, k, grid)).collect();
+    let places: Vec<(usize, usize)> = (0..buffers.len()).map(|k| (k, 0)).collect();
+    launch(shader, dispatch, dispatch.workgroups.most(), Some(only), subgroup, &places, &mut buffers)
+}
+
 /// The faults of the first, a middle and the last workgroup of a dispatch.
 fn faults(dispatch: &Dispatch, grid: Option<[usize; 3]>, subgroup: u32) -> Vec<String> {
     let kernel = &dispatch.kernel;
@@ -241,12 +255,10 @@ fn faults(dispatch: &Dispatch, grid: Option<[usize; 3]>, subgroup: u32) -> Vec<S
         Ok(shader) => shader,
         Err(error) => return vec![format!("{}: {error}", kernel.key())],
     };
-    let mut buffers: Vec<Buffer> = (0..dispatch.bindings.len()).map(|k| filled(dispatch, k, grid)).collect();
-    let places: Vec<(usize, usize)> = (0..buffers.len()).map(|k| (k, 0)).collect();
     let most = dispatch.workgroups.most();
     let mut only = vec![[0; 3], most.map(|n| n / 2), most.map(|n| n - 1)];
     only.dedup();
-    match launch(&shader, dispatch, most, Some(&only), subgroup, &places, &mut buffers) {
+    match launched(&shader, dispatch, &only, grid, subgroup) {
         Ok((faults, _)) => faults,
         Err(error) => vec![format!("{}: {error}", kernel.key())],
     }
@@ -269,6 +281,71 @@ fn kernels_of_convolutions_have_no_faults() {
 #[ignore = "takes long; `sh tests/kernels.sh` runs it"]
 fn every_kernel_of_a_convolution_that_an_adapter_may_choose_has_no_faults() {
     check_listed(1);
+}
+
+/// What a kernel says that a workgroup does and what the interpreter counts, where they differ.
+fn miscounted(dispatch: &Dispatch, cost: &Cost, subgroup: u32) -> Vec<String> {
+    let kernel = &dispatch.kernel;
+    let shader = Shader::new(&source(kernel), "main", &kernel.constants).expect("it is valid");
+    let middle = dispatch.workgroups.most().map(|n| n / 2);
+    let (_, counts) = launched(&shader, dispatch, &[middle], None, subgroup).expect("it runs");
+    // Partitions differ by a pass.
+    let [mean, most] = cost.passes.resolve(&[]);
+    let [least, most] = [cost.once.plus(mean.floor(), cost.pass), cost.once.plus(most, cost.pass)];
+    // Products, and beside them what is added where sums are stored.
+    let flops = match cost.unit {
+        Unit::Matrix => counts.matrix_flops as f64,
+        Unit::Scalar => counts.float_operations as f64,
+    };
+    let read = counts.workgroup_load_bytes + counts.cooperative_load_bytes;
+    let written = counts.workgroup_store_bytes + counts.cooperative_store_bytes;
+    let memory = f64::from(cost.workgroup_memory);
+    let invocations = f64::from(cost.invocations);
+    let list: [(&str, f64, [f64; 2], f64); _] = [
+        ("invocations", counts.invocations as f64, [invocations; 2], 0.0),
+        ("bytes of workgroup memory", f64::from(shader.workgroup_memory()), [memory; 2], 0.0),
+        ("barriers", counts.barriers as f64, [least.barriers, most.barriers], 0.0),
+        ("bytes read of workgroup memory", read as f64, [least.read, most.read], 0.0),
+        ("bytes written to workgroup memory", written as f64, [least.written, most.written], 0.0),
+        ("operations", flops, [least.flops, most.flops], if cost.unit == Unit::Matrix { 0.0 } else { 0.02 }),
+    ];
+    let differs = |(_, counted, [low, high], slack): &(&str, f64, [f64; 2], f64)| {
+        *counted < low * (1.0 - slack) || *counted > high * (1.0 + slack)
+    };
+    let text = |(what, counted, [low, high], _): (&str, f64, [f64; 2], f64)| {
+        format!("{}: {counted} {what}, said to be {low} to {high}", kernel.key())
+    };
+    list.into_iter().filter(differs).map(text).collect()
+}
+
+/// Compares the numbers that `bench --paper` computes with for kernels of convolutions whose workgroups are full.
+fn check_costs(every: usize) {
+    let mut all: BTreeMap<String, (Dispatch, u32)> = BTreeMap::new();
+    let is_full = |p: &&listed::Problem| p.grid.is_none() && p.dims == [16; 3] && matches!(p.inputs, [32] | [64, 64]);
+    for facts in adapters().iter().filter(|f| ["NVIDIA", "AMD", "software"].contains(&f.name.as_str())) {
+        for problem in problems().iter().filter(is_full) {
+            dispatches(&problem.graph(Precision::F16), facts, |d| {
+                let largest = *sizes(facts).last().expect("a size");
+                all.entry(d.kernel.key()).or_insert((d, largest));
+            });
+        }
+    }
+    let of = |(d, subgroup): &(Dispatch, u32)| d.cost.map_or_else(Vec::new, |cost| miscounted(d, &cost, *subgroup));
+    let some: Vec<_> = all.values().filter(|(d, _)| d.cost.is_some()).step_by(every).collect();
+    let wrong: Vec<String> = some.par_iter().flat_map(|found| of(found)).collect();
+    eprintln!("{} kernels of convolutions counted", some.len());
+    assert!(!some.is_empty() && wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
+#[test]
+fn kernels_cost_what_they_say() {
+    check_costs(11);
+}
+
+#[test]
+#[ignore = "takes long; `sh tests/kernels.sh` runs it"]
+fn every_kernel_costs_what_it_says() {
+    check_costs(1);
 }
 
 /// A run whose kernels somebody broke.

@@ -57,10 +57,13 @@ pub fn adapters() -> Vec<AdapterFacts> {
 
 /// A convolution with all of its gradients.
 pub struct Problem {
-    inputs: &'static [usize],
+    /// Channels of each input.
+    pub inputs: &'static [usize],
     channels: usize,
-    dims: [usize; 3],
-    geometry: Geometry,
+    /// Voxels of the inputs.
+    pub dims: [usize; 3],
+    /// Window and stride.
+    pub geometry: Geometry,
     /// Grid of the mask, where input and output are sparse.
     pub grid: Option<[usize; 3]>,
     transposed: bool,

@@ -1,5 +1,6 @@
 //! What a kernel costs beside the operations and bytes that it is for: counted in one workgroup, from the way in which the kernel
-//! cuts its work. `spark3d bench --paper` turns these counts into the time of a step on an adapter that is not there.
+//! cuts its work. `spark3d bench --paper` turns these counts into the time of a step on an adapter that is not there;
+//! `tests/kernels.rs` compares them with what an interpreter counts.
 
 /// The units that do the arithmetic of a kernel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, serde::Serialize)]

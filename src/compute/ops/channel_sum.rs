@@ -2,6 +2,7 @@
 
 use super::prelude::*;
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
+use crate::compute::graph::GROUP;
 
 /// sum[c] += sum of x[c] over the voxels, or with `hidden_of` only over those outside the visible blocks of that space.
 struct ChannelSum {
@@ -65,17 +66,19 @@ pub(super) fn join_chunks(
     (dispatch.cost, dispatch.mask) = (Some(join_cost(groups, chunks, bytes)), None);
 }
 
-/// An invocation for each channel group joins its chunks one after the other: the `bytes` of their sums over all of them.
+/// An invocation for each channel group adds up its chunks one after the other, `bytes` for all groups, and adds the sum to what is
+/// there. Statistics take some operations more.
 fn join_cost(groups: usize, chunks: usize, bytes: f64) -> Cost {
     let invocations = groups.min(64) as f64;
     let asked = bytes / (groups * chunks) as f64 * invocations;
+    let added = invocations * GROUP as f64;
     Cost {
         invocations: 64,
         workgroup_memory: 0,
         sums: 0,
         unit: Unit::Scalar,
-        once: Work { asked: invocations * 32.0, vectors: invocations * 2.0, ..Work::default() },
-        pass: Work { asked, vectors: asked / 16.0, waits: 1.0, ..Work::default() },
+        once: Work { flops: added, asked: invocations * 32.0, vectors: invocations * 2.0, ..Work::default() },
+        pass: Work { flops: added, asked, vectors: asked / 16.0, waits: 1.0, ..Work::default() },
         passes: Passes::fixed(chunks),
     }
 }

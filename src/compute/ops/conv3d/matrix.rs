@@ -48,7 +48,8 @@ impl Matrix {
             let (columns, depth) = (tiles(p.out_groups, tile).min(columns), tiles(p.in_groups, tile).min(depth));
             Self { subgroups, rows, columns, depth }
         });
-        distinct(cuts.into_iter().filter(|cut| cut.fits(facts, lanes, cut.workgroup_bytes(tile))))
+        let bytes = |cut: &Self| cut.workgroup_bytes(tile, false).max(cut.workgroup_bytes(tile, true));
+        distinct(cuts.into_iter().filter(|cut| cut.fits(facts, lanes, bytes(cut))))
     }
 
     /// Whether an adapter has room for workgroups of so many bytes.
@@ -56,13 +57,16 @@ impl Matrix {
         bytes <= facts.workgroup_memory as usize && self.subgroups * lanes <= facts.max_invocations as usize
     }
 
-    fn workgroup_bytes(&self, tile: usize) -> usize {
+    /// Bytes of a workgroup, whose weights lie by input channels, or by output channels where they are used transposed.
+    fn workgroup_bytes(&self, tile: usize, transposed: bool) -> usize {
         let voxels = self.subgroups * self.rows * tile;
         let (channels_in, channels_out) = (self.depth * tile, self.columns * tile);
         let values = voxels * (channels_in / GROUP + PAD);
-        let weights = channels_in * (channels_out / GROUP + PAD);
-        let transposed = channels_out * (channels_in / GROUP + PAD);
-        (values + weights.max(transposed)) * STAGED_BYTES + voxels * (tile / GROUP + 1) * SUM_BYTES
+        let weights = match transposed {
+            false => channels_in * (channels_out / GROUP + PAD),
+            true => channels_out * (channels_in / GROUP + PAD),
+        };
+        (values + weights) * STAGED_BYTES + voxels * (tile / GROUP + 1) * SUM_BYTES
     }
 
     /// The kernel of a shader with this cut, and the edge of its tiles.
@@ -112,7 +116,7 @@ impl Matrix {
         let loaded = (voxels * staged_out.min(pass.target.groups)) as f64;
         Cost {
             invocations: invocations as u32,
-            workgroup_memory: self.workgroup_bytes(tile) as u32,
+            workgroup_memory: self.workgroup_bytes(tile, pass.matrices.transposed) as u32,
             sums: (self.rows * self.columns * tile * tile / lanes) as u32,
             unit: Unit::Matrix,
             once: Work {

@@ -133,13 +133,14 @@ impl Op for WeightGradient {
 /// Each invocation adds up one vector of all partitions, in order, and adds the sum to the gradient.
 fn partitions_cost(partitions: usize) -> Cost {
     let vectors = |count: f64| Work { asked: 64.0 * 16.0 * count, vectors: 64.0 * count, ..Work::default() };
+    let added = 64.0 * GROUP as f64;
     Cost {
         invocations: 64,
         workgroup_memory: 0,
         sums: GROUP as u32,
         unit: Unit::Scalar,
-        once: Work { waits: 1.0, ..vectors(2.0) },
-        pass: Work { flops: 64.0 * GROUP as f64, waits: 1.0, ..vectors(1.0) },
+        once: Work { flops: added, waits: 1.0, ..vectors(2.0) },
+        pass: Work { flops: added, waits: 1.0, ..vectors(1.0) },
         passes: Passes::fixed(partitions),
     }
 }
