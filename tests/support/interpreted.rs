@@ -116,7 +116,9 @@ pub fn launch(
         size: slice.size as usize,
     });
     let bindings: Vec<Binding> = std::iter::once(uniform).chain(storage).collect();
-    let launch = Launch { workgroups, only, subgroup_size, bindings: &bindings, options: Options::default() };
+    // The largest kernels take some hundred million.
+    let options = Options { step_limit: 1_000_000_000, ..Options::default() };
+    let launch = Launch { workgroups, only, subgroup_size, bindings: &bindings, options };
     let ran = run(shader, &launch, buffers);
     buffers.pop();
     let report = ran.map_err(|e| Error::device(format!("{key}: {e}"), ""))?;
