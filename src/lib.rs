@@ -134,7 +134,7 @@
 //! drivers and browsers make of the shaders is looked at without any device (`tests/compilers`).
 //!
 //! What the engine gives to a GPU at once is bounded by a [`compute::device::Budget`] of estimated time, since operating systems
-//! reset a GPU that does not answer: a long dispatch runs in parts, whose shader is told with which workgroup a part begins, and a
+//! reset a GPU that does not answer: a long dispatch runs in parts, whose shader is told where a part begins in the whole, and a
 //! submission is closed in time. Estimates follow from the adapter's measured [`compute::device::Speed`] and from how long runs took.
 //! No number depends on them. Submissions leave marks, which are checked with every readback, and waiting ends after minutes without
 //! progress. A step waits once; uploads and readbacks go through memory that is made once.

@@ -54,14 +54,17 @@ pub fn source(kernel: &Kernel) -> String {
     }
 }
 
-/// How every shader is told its workgroup.
+/// How every shader is told its workgroup, and how many there are.
 const WORKGROUP: &str = "@builtin(workgroup_id) workgroup: vec3<u32>";
+const WORKGROUPS: &str = "@builtin(num_workgroups) workgroups: vec3<u32>";
 
-/// The shader of a dispatch that runs in parts: a uniform says with which workgroup a part begins.
+/// The shader of a dispatch that runs in parts: a uniform says with which workgroup a part begins, and how many the whole has, where
+/// that is known before it runs.
 fn in_parts(text: &str, binding: u32) -> String {
-    let told = "@builtin(workgroup_id) workgroup_of_part: vec3<u32>";
+    let of_part = [WORKGROUP, WORKGROUPS].map(|told| told.replace(": vec3", "_of_part: vec3"));
     let mut out = format!(
-        "struct DispatchPart {{ first: vec3<u32> }}\n@group(0) @binding({binding}) var<uniform> dispatch_part: DispatchPart;\n"
+        "struct DispatchPart {{ first: vec3<u32>, whole: vec3<u32> }}\n\
+         @group(0) @binding({binding}) var<uniform> dispatch_part: DispatchPart;\n"
     );
     // Directives come first.
     let directives =
@@ -69,9 +72,14 @@ fn in_parts(text: &str, binding: u32) -> String {
     let at: usize = directives.map(|line| line.len() + 1).sum();
     out.insert_str(0, &text[..at]);
     for line in text[at..].lines() {
-        out.push_str(&line.replace(WORKGROUP, told));
+        out.push_str(&line.replace(WORKGROUP, &of_part[0]).replace(WORKGROUPS, &of_part[1]));
         if line.contains(WORKGROUP) {
             out.push_str("\n    let workgroup = workgroup_of_part + dispatch_part.first;");
+        }
+        if line.contains(WORKGROUPS) {
+            out.push_str(
+                "\n    let workgroups = select(dispatch_part.whole, workgroups_of_part, dispatch_part.whole.x == 0u);",
+            );
         }
         out.push('\n');
     }

@@ -80,7 +80,7 @@ impl Engine {
                     flops: 0.0,
                     bytes: 0.0,
                 };
-                let program = self.compile_steps(&Recording { dispatches: vec![dispatch] }, &buffer, None)?;
+                let program = self.compile_program(&Recording { dispatches: vec![dispatch] }, &buffer, None)?;
                 let mut best = f64::INFINITY;
                 for run in 0..3 {
                     let start = Instant::now();
@@ -119,64 +119,9 @@ impl Engine {
     }
 }
 
-/// A range of the workgroups of a dispatch along an axis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Part {
-    pub axis: usize,
-    pub first: u32,
-    pub count: u32,
-}
-
-impl Part {
-    /// Parts of a dispatch of at most `most` workgroups that take at most `budget` of its `seconds` each, as far as workgroups can
-    /// be divided. None where it need not be, or cannot be, divided.
-    pub fn divide(most: [u32; 3], seconds: f64, budget: f64) -> Vec<Self> {
-        let wanted = (seconds / budget).ceil().min(65_536.0) as u32;
-        // Where x is folded into y, a row of x is one place of its fold.
-        let axes = [(0, most[1] == 1), (1, true), (2, true)];
-        let axis = axes.into_iter().filter(|a| a.1).map(|a| a.0).max_by_key(|&a| (most[a], 2 - a)).unwrap_or(2);
-        let extent = most[axis];
-        if wanted < 2 || extent < 2 {
-            return Vec::new();
-        }
-        let count = extent.div_ceil(wanted.min(extent));
-        (0..extent).step_by(count as usize).map(|first| Self { axis, first, count }).collect()
-    }
-
-    /// The workgroups of this part where the whole dispatch has `groups`.
-    pub fn of(&self, groups: [u32; 3]) -> [u32; 3] {
-        let mut part = groups;
-        part[self.axis] = groups[self.axis].saturating_sub(self.first).min(self.count);
-        part
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn parts_cover_every_workgroup_once() {
-        for (most, seconds) in
-            [([100, 1, 4], 0.95), ([65_535, 7, 2], 1.0), ([3, 1, 27], 0.3), ([1, 1, 1], 9.0), ([8, 1, 1], 0.05)]
-        {
-            let parts = Part::divide(most, seconds, 0.1);
-            if parts.is_empty() {
-                assert!(seconds <= 0.1 || most == [1; 3]);
-                continue;
-            }
-            let axis = parts[0].axis;
-            assert!(axis != 0 || most[1] == 1, "a row that is folded is not divided");
-            let total: u32 = parts.iter().map(|p| p.of(most)[axis]).sum();
-            assert_eq!(total, most[axis]);
-            let longest = parts.iter().map(|p| p.of(most)[axis]).max().unwrap();
-            assert!(seconds * f64::from(longest) / f64::from(most[axis]) <= 0.1 + seconds / f64::from(most[axis]));
-            // Fewer visible blocks: the last parts have nothing to do.
-            let mut fewer = most;
-            fewer[axis] = most[axis] / 2;
-            assert_eq!(parts.iter().map(|p| p.of(fewer)[axis]).sum::<u32>(), fewer[axis]);
-        }
-    }
 
     #[test]
     fn a_software_adapter_has_no_watchdog() {

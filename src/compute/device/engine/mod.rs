@@ -1,6 +1,7 @@
 //! The device of wgpu: buffers, pipelines, submissions within a budget of time, readback, timestamps.
 
 mod budget;
+mod parts;
 mod pipelines;
 mod staging;
 mod submit;
@@ -9,7 +10,8 @@ use super::adapter::{self, AdapterFacts};
 use super::time::{Budget, Speed, Timekeeping};
 use super::{Backend, BufferId, Dispatch, Dynamic, Heap, Range, Recording, Workgroups, shaders};
 use crate::base::{Error, Result};
-use budget::{Part, SLOWNESS_RANGE};
+use budget::SLOWNESS_RANGE;
+use parts::Part;
 use pipelines::{PipelineCache, Pipelines};
 use staging::{Readbacks, Uploads};
 use std::any::Any;
@@ -17,7 +19,7 @@ use std::collections::HashMap;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 use submit::{Marks, Submissions};
 use wgpu::BufferUsages;
@@ -78,6 +80,7 @@ struct Step {
     pipeline: wgpu::ComputePipeline,
     /// The whole dispatch, or its parts.
     parts: Vec<(wgpu::BindGroup, Option<Part>)>,
+    most: [u32; 3],
     workgroups: Workgroups,
     label: &'static str,
     flops: f64,
@@ -99,9 +102,21 @@ const SHORTEST: f64 = 1e-3;
 
 /// A recording bound to pipelines and buffers.
 struct Program {
-    steps: Vec<Step>,
+    steps: Mutex<Steps>,
+    /// What it is made of again, should dispatches turn out to be slower than they were divided for.
+    recording: Recording,
+    buffers: HashMap<Heap, BufferId>,
     /// Whether it ran before: a driver may compile at the first run.
     ran: AtomicBool,
+}
+
+/// What is divided anew is ready for dispatches so many times slower still.
+const SPARE: f64 = 1.25;
+
+/// Steps, with dispatches in parts that are short enough at a slowness.
+struct Steps {
+    list: Vec<Step>,
+    slowness: f64,
 }
 
 impl Engine {
@@ -179,8 +194,8 @@ impl Engine {
     }
 
     /// Notes that a program starts, maybe on a device that has nothing to do.
-    fn start(&self, program: &Program) {
-        let estimate: f64 = program.steps.iter().map(|s| s.seconds).sum();
+    fn start(&self, program: &Program, steps: &Steps) {
+        let estimate: f64 = steps.list.iter().map(|s| s.seconds).sum();
         // A driver may compile at the first run.
         let known = program.ran.swap(true, Ordering::Relaxed);
         let mut busy = self.busy.lock().unwrap_or_else(|e| e.into_inner());
@@ -199,12 +214,36 @@ impl Engine {
         }
     }
 
-    fn compile_steps(
+    fn compile_program(
         &self,
         recording: &Recording,
         buffer: &dyn Fn(Heap) -> BufferId,
         budget: Option<Budget>,
     ) -> Result<Program> {
+        let heaps = recording.dispatches.iter().flat_map(|d| &d.bindings).map(|slice| slice.heap);
+        let buffers: HashMap<Heap, BufferId> = heaps.map(|heap| (heap, buffer(heap))).collect();
+        let steps = Mutex::new(self.compile_steps(recording, &buffers, budget, self.slowness())?);
+        Ok(Program { steps, recording: recording.clone(), buffers, ran: AtomicBool::new(false) })
+    }
+
+    /// The steps of a program, divided anew where dispatches turned out to be slower than they were divided for, or much faster.
+    fn steps<'p>(&self, program: &'p Program) -> Result<MutexGuard<'p, Steps>> {
+        let mut steps = program.steps.lock().unwrap_or_else(|e| e.into_inner());
+        let slowness = self.slowness();
+        let fits = slowness <= steps.slowness && steps.slowness <= 2.0 * SPARE * slowness;
+        if !fits && self.budget.is_some() && steps.list.iter().any(|s| s.seconds > 0.0) {
+            *steps = self.compile_steps(&program.recording, &program.buffers, self.budget, SPARE * slowness)?;
+        }
+        Ok(steps)
+    }
+
+    fn compile_steps(
+        &self,
+        recording: &Recording,
+        buffers: &HashMap<Heap, BufferId>,
+        budget: Option<Budget>,
+        slowness: f64,
+    ) -> Result<Steps> {
         let speed = match budget {
             Some(budget) if recording.dispatches.iter().any(|d| d.flops.max(d.bytes) > SMALL * budget.dispatch) => {
                 Some(self.measured_speed()?)
@@ -215,7 +254,7 @@ impl Engine {
             recording.dispatches.iter().map(|d| speed.map_or(0.0, |s| s.seconds(d.flops, d.bytes))).collect();
         let divide = |(d, seconds): (&Dispatch, &f64)| match budget {
             Some(budget) if shaders::knows_its_workgroup(&d.kernel) => {
-                Part::divide(d.workgroups.most(), seconds * self.slowness(), budget.dispatch)
+                Part::divide(&d.workgroups, seconds * slowness, budget.dispatch)
             }
             _ => Vec::new(),
         };
@@ -225,12 +264,8 @@ impl Engine {
             recording.dispatches.iter().map(|d| d.params.len() as u64).max().unwrap_or(16).next_multiple_of(ALIGNMENT);
         let count = recording.dispatches.len() + parts.iter().map(Vec::len).sum::<usize>();
         let mut params = vec![0u8; (slot as usize) * count.max(1)];
-        let firsts = parts.iter().flatten().map(|part| {
-            let mut first = [0u32; 4];
-            first[part.axis] = part.first;
-            bytemuck::cast_slice(&first).to_vec()
-        });
-        let all = recording.dispatches.iter().map(|d| d.params.clone()).chain(firsts);
+        let of_parts = parts.iter().flatten().map(|part| bytemuck::cast_slice(&part.uniform()).to_vec());
+        let all = recording.dispatches.iter().map(|d| d.params.clone()).chain(of_parts);
         for (chunk, bytes) in params.chunks_mut(slot as usize).zip(all) {
             chunk[..bytes.len()].copy_from_slice(&bytes);
         }
@@ -238,14 +273,14 @@ impl Engine {
         let uniforms = self.new_buffer(Some("params"), params.len() as u64, usage);
         self.upload(&uniforms, 0, &params);
         let mut next_part = recording.dispatches.len() as u64;
-        let mut steps = Vec::with_capacity(recording.dispatches.len());
+        let mut list = Vec::with_capacity(recording.dispatches.len());
         for (index, ((dispatch, parts), seconds)) in recording.dispatches.iter().zip(parts).zip(seconds).enumerate() {
             let mut kernel = dispatch.kernel.clone();
             kernel.part = (!parts.is_empty()).then_some(dispatch.bindings.len() as u32 + 1);
             let pipeline = self.pipeline(&kernel);
             let layout = pipeline.get_bind_group_layout(0);
             let bind = |part: Option<u64>| {
-                let buffers = self.buffers.lock().unwrap_or_else(|e| e.into_inner());
+                let known = self.buffers.lock().unwrap_or_else(|e| e.into_inner());
                 let entry = |binding: u32, buffer, offset: u64, size: u64| {
                     let range = wgpu::BufferBinding { buffer, offset, size: NonZeroU64::new(size) };
                     wgpu::BindGroupEntry { binding, resource: wgpu::BindingResource::Buffer(range) }
@@ -253,10 +288,10 @@ impl Engine {
                 let uniform_size = (dispatch.params.len() as u64).next_multiple_of(16);
                 let mut entries = vec![entry(0, &uniforms, index as u64 * slot, uniform_size)];
                 entries.extend((1..).zip(&dispatch.bindings).map(|(k, s)| {
-                    let id = buffer(s.heap);
-                    entry(k, buffers.0.get(&id).unwrap_or_else(|| panic!("{id:?} was destroyed")), s.offset, s.size)
+                    let id = buffers[&s.heap];
+                    entry(k, known.0.get(&id).unwrap_or_else(|| panic!("{id:?} was destroyed")), s.offset, s.size)
                 }));
-                entries.extend(kernel.part.zip(part).map(|(binding, at)| entry(binding, &uniforms, at * slot, 16)));
+                entries.extend(kernel.part.zip(part).map(|(binding, at)| entry(binding, &uniforms, at * slot, 32)));
                 let label = Some(dispatch.kernel.shader);
                 self.device.create_bind_group(&wgpu::BindGroupDescriptor { label, layout: &layout, entries: &entries })
             };
@@ -266,22 +301,23 @@ impl Engine {
             };
             next_part += parts.len() as u64;
             let Dispatch { workgroups, label, flops, .. } = *dispatch;
-            steps.push(Step { pipeline, parts: bound, workgroups, label, flops, seconds });
+            list.push(Step { pipeline, parts: bound, workgroups, most: workgroups.most(), label, flops, seconds });
             self.check()?;
         }
         self.keep_pipelines();
-        Ok(Program { steps, ran: AtomicBool::new(false) })
+        Ok(Steps { list, slowness })
     }
 
     fn run_steps(&self, program: &Program, dynamic: &Dynamic) -> Result<()> {
-        self.start(program);
+        let steps = self.steps(program)?;
+        self.start(program, &steps);
         let slowness = self.slowness();
         let most_seconds = self.budget.map_or(f64::INFINITY, |b| b.submission);
         let mut open = Open::new(self);
-        for step in &program.steps {
+        for step in &steps.list {
             for part in &step.parts {
-                let share = step.parts.len() as f64;
-                let (seconds, flops) = (step.seconds * slowness / share, step.flops / share);
+                let share = part.1.map_or(1.0, |part| part.share(step.most));
+                let (seconds, flops) = (step.seconds * slowness * share, step.flops * share);
                 let full = open.dispatches >= DISPATCHES_PER_SUBMIT
                     || open.seconds + seconds > most_seconds
                     || open.flops + flops > FLOPS_PER_SUBMIT && self.budget.is_none();
@@ -300,10 +336,11 @@ impl Engine {
 
     /// Runs with a timestamp around every dispatch.
     fn run_steps_timed(&self, program: &Program, dynamic: &Dynamic) -> Result<Vec<f64>> {
-        let mut times = Vec::with_capacity(program.steps.len());
+        let steps = self.steps(program)?;
+        let mut times = Vec::with_capacity(steps.list.len());
         let period = f64::from(self.queue.get_timestamp_period()) * 1e-9;
         let most_seconds = self.budget.map_or(f64::INFINITY, |b| b.submission);
-        let mut rest = &program.steps[..];
+        let mut rest = &steps.list[..];
         while !rest.is_empty() {
             let mut seconds = 0.0;
             let fits = |s: &&Step| {
@@ -404,7 +441,7 @@ impl Open {
             Some([first, _]) => format!("{} dispatches of {first}", self.dispatches),
             None => return,
         };
-        engine.submit(Some(self.encoder.finish()), &what, self.seconds);
+        engine.submit(self.encoder, &what, self.seconds);
     }
 }
 
@@ -412,8 +449,8 @@ impl Engine {
     /// Submits the uploads at hand.
     fn flush(&self) {
         let mut uploads = self.uploads.lock().unwrap_or_else(|e| e.into_inner());
-        if let Some(commands) = self.take_uploads(&mut uploads) {
-            self.submit(Some(commands), "upload", 0.0);
+        if let Some(encoder) = self.take_uploads(&mut uploads) {
+            self.submit(encoder, "upload", 0.0);
             self.return_chunks(&mut uploads);
         }
     }
@@ -466,7 +503,7 @@ impl Backend for Engine {
     }
 
     fn compile(&self, recording: &Recording, buffer: &dyn Fn(Heap) -> BufferId) -> Result<Box<dyn Any>> {
-        Ok(Box::new(self.compile_steps(recording, buffer, self.budget)?))
+        Ok(Box::new(self.compile_program(recording, buffer, self.budget)?))
     }
 
     fn run(&self, program: &dyn Any, dynamic: &Dynamic) -> Result<()> {

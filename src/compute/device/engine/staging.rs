@@ -78,19 +78,19 @@ impl Engine {
             return Some((self.device.create_buffer(&descriptor), 0));
         }
         // All are on their way.
-        let commands = self.take_uploads(uploads);
-        self.submit(commands, "upload", 0.0);
+        let encoder = self.take_uploads(uploads);
+        self.submit(encoder.unwrap_or_else(|| self.device.create_command_encoder(&Default::default())), "upload", 0.0);
         self.return_chunks(uploads);
         self.wait_for_all().ok()?;
         Some((free(uploads)?, 0))
     }
 
-    /// The commands at hand, ready to be submitted; their chunks come back after [`Engine::return_chunks`].
-    pub(super) fn take_uploads(&self, uploads: &mut Uploads) -> Option<wgpu::CommandBuffer> {
-        let commands = uploads.encoder.take()?.finish();
+    /// The commands at hand, to be submitted; their chunks come back after [`Engine::return_chunks`].
+    pub(super) fn take_uploads(&self, uploads: &mut Uploads) -> Option<wgpu::CommandEncoder> {
+        let encoder = uploads.encoder.take()?;
         uploads.full.extend(uploads.current.take().map(|(chunk, _)| chunk));
         uploads.full.iter().for_each(wgpu::Buffer::unmap);
-        Some(commands)
+        Some(encoder)
     }
 
     /// Lets the chunks of what was just submitted come back when the device has read them.
@@ -137,7 +137,7 @@ impl Engine {
             at += size;
         }
         self.marks.append_to(&mut encoder, &staging, size);
-        self.submit(Some(encoder.finish()), "readback", 0.0);
+        self.submit(encoder, "readback", 0.0);
         staging.slice(..).map_async(wgpu::MapMode::Read, |_| ());
         self.wait_for_all()?;
         let failed = |e| Error::device(format!("readback failed: {e}"), "Run the same command again");

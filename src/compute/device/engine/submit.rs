@@ -115,10 +115,9 @@ impl Marks {
 
 impl Engine {
     /// Submits commands, with a mark after them. `seconds` is what they are estimated to take.
-    pub(super) fn submit(&self, commands: Option<wgpu::CommandBuffer>, what: &str, seconds: f64) {
-        let mut end = self.device.create_command_encoder(&Default::default());
-        self.marks.mark(&mut end);
-        self.queue.submit(commands.into_iter().chain([end.finish()]));
+    pub(super) fn submit(&self, mut commands: wgpu::CommandEncoder, what: &str, seconds: f64) {
+        self.marks.mark(&mut commands);
+        self.queue.submit([commands.finish()]);
         let mut submissions = self.submissions.lock().unwrap_or_else(|e| e.into_inner());
         submissions.submitted += 1;
         let (number, done) = (submissions.submitted, submissions.done.clone());
@@ -133,12 +132,13 @@ impl Engine {
     /// # Errors
     /// The device failed, or made no progress for too long.
     pub(super) fn wait_for_all(&self) -> Result<()> {
-        let mut progress = (0, Instant::now());
+        let start = Instant::now();
+        let mut progress = (0, start);
         loop {
             if self.stalled.load(Ordering::Relaxed) {
                 return Err(self.no_answer(self.patience));
             }
-            let polled = self.glance(progress.1.elapsed());
+            let polled = self.glance(start.elapsed());
             self.check()?;
             match polled {
                 Ok(true) => break,
