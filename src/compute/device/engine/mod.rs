@@ -80,6 +80,7 @@ struct Step {
     pipeline: wgpu::ComputePipeline,
     /// The whole dispatch, or its parts.
     parts: Vec<(wgpu::BindGroup, Option<Part>)>,
+    /// Its workgroups where all that may be visible is.
     most: [u32; 3],
     workgroups: Workgroups,
     label: &'static str,
@@ -233,6 +234,8 @@ impl Engine {
         let fits = slowness <= steps.slowness && steps.slowness <= 2.0 * SPARE * slowness;
         if !fits && self.budget.is_some() && steps.list.iter().any(|s| s.seconds > 0.0) {
             *steps = self.compile_steps(&program.recording, &program.buffers, self.budget, SPARE * slowness)?;
+            // A driver may compile again.
+            program.ran.store(false, Ordering::Relaxed);
         }
         Ok(steps)
     }
