@@ -37,32 +37,43 @@ fn a_training_keeps_to_its_budget_of_time_and_to_its_bits() {
     check(limited.time().expect("a budget was given"));
 }
 
-/// Steps of both in turns. The fastest are what to compare: machines change their speed from minute to minute, and processes
-/// differ by where their memory lies, so that it takes some runs.
+/// Steps of both in turns, and the ratio of each pair: machines change their speed from minute to minute, and processes differ by
+/// where their memory lies, so that it takes some runs.
 #[test]
 #[ignore = "measures; `cargo test --release --test watchdog -- --ignored --nocapture` on an idle machine"]
 fn what_a_budget_of_time_costs() {
     let plan = Plan::resolve("tiny", None, &["train.patch=[64,64,64]".into(), "train.batch=1".into()]).unwrap();
     let gpus = [Rc::new(Gpu::open(&adapter()).unwrap()), limited()];
     let mut trainers = gpus.each_ref().map(|gpu| pretrain::trainer(gpu, &plan, None, None).unwrap());
-    let mut seconds = [Vec::new(), Vec::new()];
-    for step in 0..12 {
+    let mut seconds = Vec::new();
+    for step in 0..24 {
         let samples = noise_samples(&plan, step);
-        let mut losses = [0; 2];
+        let (mut losses, mut pair) = ([0; 2], [0.0; 2]);
         for which in [[0, 1], [1, 0]][step as usize % 2] {
             let start = Instant::now();
             losses[which] = trainers[which].step(step, &samples).unwrap().loss.to_bits();
-            seconds[which].push(start.elapsed().as_secs_f64());
+            pair[which] = start.elapsed().as_secs_f64();
         }
         assert_eq!(losses[0], losses[1]);
+        seconds.push(pair);
     }
-    check(gpus[1].time().expect("a budget was given"));
-    let of = |mut all: Vec<f64>| {
-        // Pipelines are compiled in the first steps, and dispatches divided anew.
-        all.drain(..2);
+    // Pipelines are compiled in the first steps, and dispatches divided anew.
+    let seconds = &seconds[4..];
+    let sorted = |of: &dyn Fn(&[f64; 2]) -> f64| {
+        let mut all: Vec<f64> = seconds.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
-        [all[0], all[all.len() / 2]]
+        all
     };
-    let [free, limited] = seconds.map(of);
-    eprintln!("{}: fastest and median step {free:.3?} s, within the budget {limited:.3?} s", gpus[0].facts().name);
+    let [free, limited] = [0, 1].map(|which| sorted(&|pair| pair[which]));
+    let ratios = sorted(&|pair| pair[1] / pair[0]);
+    let half = seconds.len() / 2;
+    eprintln!(
+        "{}: fastest step {:.3} s, within the budget {:.3} s; median {:.3} and {:.3} s; median ratio of pairs {:.3}",
+        gpus[0].facts().name,
+        free[0],
+        limited[0],
+        free[half],
+        limited[half],
+        ratios[half]
+    );
 }

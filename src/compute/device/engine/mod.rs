@@ -34,6 +34,8 @@ const FLOPS_PER_SUBMIT: f64 = 2e11;
 const TIMED_DISPATCHES: usize = 1024;
 /// Operations and bytes that any adapter does in a second: the time of dispatches below need not be known.
 const SMALL: f64 = 1e9;
+/// Workgroups that the smallest GPU runs at the same time.
+const SMALLEST_GPU: u64 = 8;
 
 /// What the device reported first.
 struct Failure {
@@ -189,6 +191,14 @@ impl Engine {
         Ok(*self.speed.get_or_init(|| measured))
     }
 
+    /// Workgroups that run at the same time, at least.
+    fn together(&self) -> u64 {
+        match self.facts.is_software() {
+            true => std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
+            false => SMALLEST_GPU,
+        }
+    }
+
     /// How many times longer dispatches need than at the adapter's speed.
     fn slowness(&self) -> f64 {
         f64::from_bits(self.slowness.load(Ordering::Relaxed))
@@ -257,7 +267,7 @@ impl Engine {
             recording.dispatches.iter().map(|d| speed.map_or(0.0, |s| s.seconds(d.flops, d.bytes))).collect();
         let divide = |(d, seconds): (&Dispatch, &f64)| match budget {
             Some(budget) if shaders::knows_its_workgroup(&d.kernel) => {
-                Part::divide(&d.workgroups, seconds * slowness, budget.dispatch)
+                Part::divide(&d.workgroups, seconds * slowness, budget.dispatch, self.together())
             }
             _ => Vec::new(),
         };

@@ -19,17 +19,17 @@ fn product(n: [u32; 3]) -> u64 {
 }
 
 impl Part {
-    /// Parts of a dispatch that take at most `budget` of its `seconds` each, as far as workgroups can be divided. None where it
-    /// need not be, or cannot be, divided.
+    /// Parts of a dispatch that take at most `budget` of its `seconds` each, as far as workgroups can be divided: `together` of them
+    /// run at the same time, so that fewer would take as long. None where it need not be, or cannot be, divided.
     ///
     /// Counts along an axis are powers of two, which processors share without a rest.
-    pub fn divide(workgroups: &Workgroups, seconds: f64, budget: f64) -> Vec<Self> {
+    pub fn divide(workgroups: &Workgroups, seconds: f64, budget: f64, together: u64) -> Vec<Self> {
         let most = workgroups.most();
         let total = product(most);
-        if seconds <= budget || total < 2 {
+        if seconds <= budget || total <= together {
             return Vec::new();
         }
-        let mut room = ((total as f64 * budget / seconds) as u64).max(total.div_ceil(MOST_PARTS)).max(1);
+        let mut room = ((total as f64 * budget / seconds) as u64).max(total.div_ceil(MOST_PARTS)).max(together);
         let is_dynamic = matches!(workgroups, Workgroups::PerBlock { .. });
         let mut count = [1; 3];
         for axis in 0..3 {
@@ -99,7 +99,7 @@ mod tests {
             ([16, 4, 1], 1.7),
             ([512, 1, 1], 0.11),
         ] {
-            let parts = Part::divide(&Workgroups::Fixed(most), seconds, 0.1);
+            let parts = Part::divide(&Workgroups::Fixed(most), seconds, 0.1, 1);
             covered(&parts, most);
             let shares: Vec<f64> = parts.iter().map(|p| p.share(most)).collect();
             assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9);
@@ -107,9 +107,12 @@ mod tests {
             assert_eq!(parts[0].whole, Some(most));
         }
         for (most, seconds) in [([1, 1, 1], 9.0), ([8, 1, 1], 0.05)] {
-            assert_eq!(Part::divide(&Workgroups::Fixed(most), seconds, 0.1), []);
+            assert_eq!(Part::divide(&Workgroups::Fixed(most), seconds, 0.1, 1), []);
         }
-        assert!(Part::divide(&Workgroups::Fixed([64_823, 2, 1]), 1e9, 1e-9).len() as u64 <= MOST_PARTS);
+        let of_four = Part::divide(&Workgroups::Fixed([2, 1, 8]), 9.0, 0.1, 4);
+        assert_eq!(of_four.iter().map(|p| p.count).collect::<Vec<_>>(), [[2, 1, 2]; 4]);
+        assert_eq!(Part::divide(&Workgroups::Fixed([2, 1, 2]), 9.0, 0.1, 4), []);
+        assert!(Part::divide(&Workgroups::Fixed([64_823, 2, 1]), 1e9, 1e-9, 1).len() as u64 <= MOST_PARTS);
     }
 
     /// Fewer visible blocks: the last parts have less to do, or nothing.
@@ -117,7 +120,7 @@ mod tests {
     fn parts_of_what_is_visible() {
         for (per_block, z, seconds) in [(1000, 3, 0.35), (4_000_000, 2, 0.7)] {
             let groups = Workgroups::PerBlock { mask: 0, capacity: 32, per_block, per_group: 64, z };
-            let parts = Part::divide(&groups, seconds, 0.1);
+            let parts = Part::divide(&groups, seconds, 0.1, 1);
             assert!(parts.len() > 1 && parts[0].whole.is_none());
             for visible in [32, 9, 1] {
                 let now = groups.resolve(&Dynamic { visible: vec![visible], flags: vec![] });
