@@ -108,7 +108,7 @@ peer_step() {
 
 round=0
 try "doctor: every operator against its reference" "$out/doctor.txt" program doctor
-for family in direct staged gathered subgroup matrix; do
+for family in direct staged gathered reduced subgroup matrix halo; do
     try "doctor: $family kernels wherever there are any" "$out/doctor-$family.txt" doctor_with "$family"
 done
 

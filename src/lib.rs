@@ -111,12 +111,15 @@
 //!
 //! # Kernel families
 //!
-//! A convolution has families of kernels: direct (weights and inputs are read where they are needed), staged and gathered (they
-//! wait in workgroup memory), subgroup (the invocations of a subgroup hold weights and broadcast them) and matrix (cooperative
-//! matrices: 16-bit factors, 32-bit sums, first choice of a GPU that has them for features of 16 bits), each with several tile
-//! configurations. Forward, the gradient of the input, strided or not, and the transposed convolution are the same sum over a
-//! window with other matrices, `shaders/shared/pass.wgsl`, so that a kernel written once serves all of them. Some shaders are
-//! templates, because what is in registers must be written out.
+//! A convolution has families of kernels, each with several tile configurations: direct (weights and inputs are read where they are
+//! needed), staged and gathered (they wait in workgroup memory), reduced (invocations share the voxels of a weight gradient of few
+//! channels), subgroup (the invocations of a subgroup hold weights and broadcast them), and two by cooperative matrices, with 16-bit
+//! factors and 32-bit sums, the first choice of a GPU that has them for features of 16 bits: matrix stages the voxels that one tap
+//! meets, and halo, for a stride of one, a box of voxels and those around it once for all taps. Where a matrix kernel has few voxels,
+//! its sums are made in splits (`conv3d/splits`): more workgroups, each with fewer steps one after the other. Forward, the gradient
+//! of the input, strided or not, and the transposed convolution are the same sum over a window with other matrices,
+//! `shaders/shared/pass.wgsl`, so that a kernel written once serves all of them. Some shaders are templates, because what is in
+//! registers must be written out.
 //!
 //! An operator names its problem and the kernels that can solve it, the likely best first; [`compute::device::KernelTable`] may know
 //! better. `spark3d bench --tune` fills that table: every candidate runs on the memory of a real session

@@ -61,7 +61,7 @@ impl Run {
         for (case, of) in cases::cases_in(precision).iter().enumerate().filter(|(_, of)| wanted(of)) {
             for family in families(of, facts) {
                 let sizes = match family.as_str() {
-                    "matrix" | "subgroup" => sizes(facts),
+                    "matrix" | "halo" | "subgroup" => sizes(facts),
                     _ => vec![sizes(facts)[0]],
                 };
                 let run = |subgroup| Self { facts: facts.clone(), precision, case, family: family.clone(), subgroup };
@@ -163,7 +163,7 @@ fn the_kernels_of_nvidia_cards_equal_their_references() {
 
 #[test]
 fn the_kernels_of_amd_cards_equal_their_references_in_both_sizes_of_subgroups() {
-    let of_subgroups = |run: &Run| run.family == "matrix" || run.family == "subgroup";
+    let of_subgroups = |run: &Run| ["matrix", "halo", "subgroup"].contains(&run.family.as_str());
     check(of_class("AMD", Precision::F16).into_iter().filter(of_subgroups).collect());
 }
 

@@ -83,7 +83,7 @@ fn check_family(family: &str, shaders: [&str; 2]) {
         }
         let small = cases::cases_in(precision).into_iter().filter(|case| case.name.contains("conv"));
         let (mut kernels, mut runs, mut failed) = (BTreeSet::new(), 0, Vec::new());
-        let thorough = (precision == Precision::F16) == (family == "matrix");
+        let thorough = (precision == Precision::F16) == matches!(family, "matrix" | "halo");
         let wide = if thorough { cases::wide_convolutions(precision) } else { Vec::new() };
         for case in small.chain(wide) {
             let graph = case.graph();
@@ -142,6 +142,11 @@ fn subgroup_kernels_of_a_convolution_equal_their_reference() {
 #[test]
 fn matrix_kernels_of_a_convolution_equal_their_reference() {
     check_family("matrix", ["conv3d/matrix", "conv3d/weight_gradient_matrix"]);
+}
+
+#[test]
+fn halo_kernels_of_a_convolution_equal_their_reference() {
+    check_family("halo", ["conv3d/halo_matrix", "conv3d/weight_gradient_halo_matrix"]);
 }
 
 #[test]

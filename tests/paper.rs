@@ -140,15 +140,18 @@ fn an_h100_takes_as_long_as_was_reckoned_by_hand() {
     let adapter = Adapter::find("h100").unwrap();
     let paper = paper(&plan("s3d-b", Precision::F16, 160), &adapter, Visible::Average);
     let report = Report::new(&paper, &adapter.efficiency);
-    assert!((0.42..1.04).contains(&report.seconds), "{} s", report.seconds);
-    // Workgroup memory moves 0.07 to 0.102 bytes for each operation where tiles are full.
+    // Convolutions at 70 to 130 TFLOP/s, and 70 ms of norms and the rest.
+    assert!((0.28..0.48).contains(&report.seconds), "{} s", report.seconds);
+    // Workgroup memory: for 16 channels and 27 taps, S subgroups load 27 (R + C) matrices of 512 bytes each, and 648 voxels and
+    // 27 taps of weights are written; what is stored at the end comes on top.
+    // S R C: 4 4 4 are (27 * 4 * 8 * 512 + 20,736 + 55,296) / 14.2e6 = 0.037, 2 8 2 are (27 * 2 * 10 * 512 + 20,736 + 27,648) / 7.1e6 = 0.046.
     let row = |layer: &str| report.layers.iter().find(|r| r.layer == layer && r.operator == "conv3d").unwrap();
-    for (layer, low, high) in [("conv3d 64>64 @ 80.80.80", 0.070, 0.075), ("conv3d 64>32 @ 160.160.160", 0.101, 0.108)]
+    for (layer, low, high) in [("conv3d 64>64 @ 80.80.80", 0.037, 0.041), ("conv3d 64>32 @ 160.160.160", 0.046, 0.053)]
     {
         let found = row(layer).workgroup_bytes / row(layer).flops;
         assert!((low..high).contains(&found), "{layer}: {found}");
     }
-    assert_eq!(row("conv3d 64>32 @ 160.160.160").workgroups, 32_000.0);
+    assert_eq!(row("conv3d 64>32 @ 160.160.160").workgroups, 16_000.0);
 }
 
 #[test]

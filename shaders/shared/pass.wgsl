@@ -13,7 +13,7 @@ struct Pass {
     parity: vec3<u32>, has_bias: u32,
     step_tap: vec3<i32>, first: i32,
     window: vec3<u32>, step_out: i32,
-    step_in: i32, first_out_group: u32, pad0: u32, pad1: u32,
+    step_in: i32, first_out_group: u32, splits: u32, pad: u32,
 }
 @group(0) @binding(0) var<uniform> params: Pass;
 
@@ -21,9 +21,14 @@ override SCATTER: bool = false; // the grid is not the output
 
 // Where voxel `voxel` of the grid is stored, NONE where it is not: past the grid's last, or without a voxel of the destination.
 fn place_of(voxel: u32, count: u32) -> u32 {
+    return place_in(voxel, count, params.parity);
+}
+
+// The same in another parity class than that of the pass.
+fn place_in(voxel: u32, count: u32, parity: vec3<u32>) -> u32 {
     if voxel >= count { return NONE; }
     if SCATTER {
-        return find(params.destination, coordinate(params.grid, voxel) * vec3<i32>(params.scatter_stride) + vec3<i32>(params.parity));
+        return find(params.destination, coordinate(params.grid, voxel) * vec3<i32>(params.scatter_stride) + vec3<i32>(parity));
     }
     return voxel;
 }

@@ -34,3 +34,18 @@ vec4<{{ scalar }}>({{ name }}[({{ at }}) * 4u], {{ name }}[({{ at }}) * 4u + 1u]
 &{{ name }}[{{ at }}], {{ row }}u
 {%- endif %}
 {%- endmacro %}
+{# Stages a matrix of four by four weights as four vectors, each the weights of an output channel, `row` vectors apart from `at` on:
+   what is summed over is contiguous. The matrix lies by input channels, or by output channels where it is used transposed. #}
+{% macro stage_weights(name, at, row, matrix, transposed) %}
+{
+    let first_row = ({{ matrix }}) * 4u;
+    let quad0 = weight[first_row];
+    let quad1 = weight[first_row + 1u];
+    let quad2 = weight[first_row + 2u];
+    let quad3 = weight[first_row + 3u];
+    {% for c in range(4) %}
+    {% set value = "quad" ~ c if transposed else "vec4<f32>(quad0[" ~ c ~ "], quad1[" ~ c ~ "], quad2[" ~ c ~ "], quad3[" ~ c ~ "])" %}
+    {{ set_staged(name, at ~ " + " ~ c * row ~ "u", "vec4<f16>(" ~ value ~ ")") }}
+    {% endfor %}
+}
+{% endmacro %}

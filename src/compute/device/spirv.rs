@@ -197,9 +197,12 @@ mod tests {
     use super::*;
     use crate::compute::device::recording::Precision;
 
+    const MATRICES: [&str; 4] =
+        ["conv3d/matrix", "conv3d/halo_matrix", "conv3d/weight_gradient_matrix", "conv3d/weight_gradient_halo_matrix"];
+
     #[test]
     fn accesses_of_workgroup_memory_have_memory_operands_and_others_have_none() {
-        for name in ["conv3d/matrix", "conv3d/weight_gradient_matrix"] {
+        for name in MATRICES {
             let kernel = Kernel { precision: Precision::F16, ..Kernel::new(name) }.unrolled("TILE", 16);
             let shader = shader(&kernel, false).unwrap();
             assert_eq!(shader.bindings[0], Access::Uniform);
@@ -225,7 +228,7 @@ mod tests {
 
     #[test]
     fn kernels_with_surplus_subgroups_and_other_constants_are_taken() {
-        for name in ["conv3d/matrix", "conv3d/weight_gradient_matrix"] {
+        for name in MATRICES {
             let kernel = Kernel { precision: Precision::F16, ..Kernel::new(name) }.unrolled("SURPLUS", 1);
             shader(&kernel, false).unwrap();
         }

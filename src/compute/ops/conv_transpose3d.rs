@@ -6,6 +6,7 @@
 use super::case::{Case, Input, SimpleCase, f64s, noise, stored};
 use super::channel_sum::channel_sum;
 use super::conv3d::reference::{conv3d, conv3d_backward};
+use super::conv3d::splits::scratch;
 use super::conv3d::{InputGradient, record_forward, weight_gradient};
 use super::geometry::Geometry;
 use super::loops::Shape;
@@ -27,7 +28,9 @@ impl Graph {
         let parameters = self.convolution_parameters(name, channels_in, &[channels], stride, Some(channels));
         let y = self.feature(channels, VoxelLayout::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
         let out_groups = channels.div_ceil(GROUP);
-        self.push(ConvTranspose3d { geometry, out_groups }, &[x, parameters[0], parameters[1]], &[y]);
+        let partial = scratch(self, channels, space);
+        let outputs: Vec<TensorId> = std::iter::once(y).chain(partial).collect();
+        self.push(ConvTranspose3d { geometry, out_groups }, &[x, parameters[0], parameters[1]], &outputs);
         y
     }
 }
@@ -55,7 +58,10 @@ impl Op for ConvTranspose3d {
         }
         if g.needs_gradient(x) {
             let (dx, accumulate) = g.gradient_target(x);
-            g.push(ConvTransposeInputGradient { geometry: self.geometry, accumulate }, &[dy, weight], &[dx]);
+            let (channels, space) = g.shape(dx);
+            let partial = scratch(g, channels, space);
+            let outputs: Vec<TensorId> = std::iter::once(dx).chain(partial).collect();
+            g.push(ConvTransposeInputGradient { geometry: self.geometry, accumulate }, &[dy, weight], &outputs);
         }
     }
 }
@@ -71,7 +77,7 @@ impl Op for ConvTransposeInputGradient {
     }
 
     fn record(&self, node: &Node, r: &mut Recorder) {
-        record_forward(r, self.geometry, node.inputs[1], None, &node.inputs[..1], node.outputs[0], self.accumulate);
+        record_forward(r, self.geometry, node.inputs[1], None, &node.inputs[..1], &node.outputs, self.accumulate);
     }
 }
 

@@ -6,16 +6,18 @@ use super::{flops, layer};
 use crate::compute::graph::{Recorder, TensorId};
 use crate::compute::ops::geometry::Geometry;
 
-/// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`.
+/// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`. Outputs: y[, room for splits].
 pub(in crate::compute::ops) fn record_forward(
     r: &mut Recorder,
     geometry: Geometry,
     weight: TensorId,
     bias: Option<TensorId>,
     inputs: &[TensorId],
-    y: TensorId,
+    outputs: &[TensorId],
     accumulate: bool,
 ) {
+    let y = outputs[0];
+    let partial = outputs.get(1).map(|&partial| r.slice(partial));
     let output = r.shape(y).1;
     let channels = inputs.iter().map(|&x| r.shape(x).0).sum();
     r.set_layer(layer(geometry, channels, r.shape(y)));
@@ -39,6 +41,7 @@ pub(in crate::compute::ops) fn record_forward(
                     matrices: geometry.forward_matrices(weight_in_groups, first_group, out.first_group),
                     bias: bias.filter(|_| first).map(|b| r.slice(b)),
                     accumulate: accumulate || !first,
+                    partial,
                     flops: flops(r, geometry, &output, [(x, segment), (y, out)]),
                 };
                 Variant::choose(r, "forward", &problem).record(r, &pass);

@@ -1,12 +1,13 @@
 //! The gradient of a convolution with respect to its input, which is also the transposed convolution.
 
 use super::pass::{Pass, Problem, Scatter};
+use super::splits;
 use super::variant::Variant;
 use super::{flops, layer};
-use crate::compute::graph::{GROUP, Node, Op, Recorder, VoxelLayout, product};
+use crate::compute::graph::{GROUP, Graph, Node, Op, Recorder, TensorId, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
-/// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias].
+/// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias]; outputs: dx[, room for splits].
 #[derive(Clone, Debug)]
 pub(in crate::compute::ops) struct InputGradient {
     pub geometry: Geometry,
@@ -15,6 +16,25 @@ pub(in crate::compute::ops) struct InputGradient {
     /// Where this input starts among them.
     pub first_in_group: usize,
     pub accumulate: bool,
+}
+
+impl InputGradient {
+    /// Adds it to a graph.
+    pub fn push(self, g: &mut Graph, inputs: &[TensorId], dx: TensorId) {
+        let ((channels, dx_space), (_, dy_space)) = (g.shape(dx), g.shape(inputs[0]));
+        let partial = splits::scratch(g, channels, self.grid(dx_space, dy_space));
+        let outputs: Vec<TensorId> = std::iter::once(dx).chain(partial).collect();
+        g.push(self, inputs, &outputs);
+    }
+
+    /// What its kernels run over: where it is strided the voxels of dy, by parity class, if that covers all of dx.
+    fn grid(&self, dx_space: VoxelLayout, dy_space: VoxelLayout) -> VoxelLayout {
+        match (self.geometry.stride != [1; 3], dx_space.is_sparse() && dy_space.is_sparse()) {
+            (false, _) => dx_space,
+            (true, true) => dy_space,
+            (true, false) => VoxelLayout::dense(dy_space.dims),
+        }
+    }
 }
 
 impl Op for InputGradient {
@@ -28,37 +48,41 @@ impl Op for InputGradient {
         let ((_, dy_space), (_, dx_space)) = (r.shape(dy), r.shape(dx));
         r.set_layer(layer(geometry, self.weight_in_groups * GROUP, r.shape(dy)));
         let strided = geometry.stride != [1; 3];
-        // Strided: by parity class over dy's grid, where that covers all of dx.
-        let grid = match (strided, dx_space.is_sparse() && dy_space.is_sparse()) {
-            (false, _) => dx_space,
-            (true, true) => dy_space,
-            (true, false) => VoxelLayout::dense(dy_space.dims),
-        };
+        let grid = self.grid(dx_space, dy_space);
+        let partial = node.outputs.get(1).map(|&partial| r.slice(partial));
         for target in r.segments(dx) {
             for (k, segment) in r.segments(dy).into_iter().enumerate() {
                 let work = flops(r, geometry, &dy_space, [(dy, segment), (dx, target)]);
                 let (taps, in_groups, out_groups) = (geometry.most_taps(), segment.groups, target.groups);
                 let problem = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision() };
                 let variant = Variant::choose(r, "input gradient", &problem);
-                for parity in geometry.parities() {
+                let cells = geometry.has_cells() && !grid.is_sparse() && variant.does_cells();
+                let all: Vec<[usize; 3]> = geometry.parities().take(if cells { 1 } else { usize::MAX }).collect();
+                for parity in all {
                     let (window, first_tap) = geometry.gradient_window(parity);
+                    let mut matrices = geometry.gradient_matrices(
+                        self.weight_in_groups,
+                        segment.first_group,
+                        self.first_in_group + target.first_group,
+                        first_tap,
+                    );
+                    if cells {
+                        matrices.tap = geometry.tap_steps(self.weight_in_groups);
+                    }
+                    let share = if cells { 1.0 } else { product(window.size) as f64 / geometry.taps() as f64 };
                     let pass = Pass {
                         window,
                         input: dy_space,
                         grid,
-                        scatter: strided.then_some(Scatter { space: dx_space, stride: geometry.stride, parity }),
+                        scatter: strided.then_some(Scatter { space: dx_space, stride: geometry.stride, parity, cells }),
                         source: segment,
                         target,
                         weight: r.slice(weight),
-                        matrices: geometry.gradient_matrices(
-                            self.weight_in_groups,
-                            segment.first_group,
-                            self.first_in_group + target.first_group,
-                            first_tap,
-                        ),
+                        matrices,
                         bias: bias.filter(|_| k == 0).map(|b| r.slice(b)),
                         accumulate: self.accumulate || k > 0,
-                        flops: work * product(window.size) as f64 / geometry.taps() as f64,
+                        partial,
+                        flops: work * share,
                     };
                     variant.record(r, &pass);
                 }

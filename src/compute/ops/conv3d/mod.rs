@@ -6,16 +6,20 @@
 pub(super) mod cases;
 mod direct;
 mod forward;
+mod halo;
 mod input_gradient;
 mod matrix;
 mod pass;
 pub(super) mod reference;
+pub(super) mod splits;
 mod staged;
 mod variant;
 mod weight_gradient;
 mod weight_gradient_gathered;
+mod weight_gradient_halo;
 mod weight_gradient_matrix;
 mod weight_gradient_pass;
+mod weight_gradient_reduced;
 mod weight_gradient_staged;
 
 pub(super) use forward::record_forward;
@@ -88,7 +92,9 @@ impl Graph {
         let mut all = self.convolution_parameters(name, channels, &widths, geometry.kernel, biases);
         all.extend(inputs);
         let y = self.feature(channels, space);
-        self.push(Conv3d { geometry, in_groups, bias }, &all, &[y]);
+        let partial = splits::scratch(self, channels, space);
+        let outputs: Vec<TensorId> = std::iter::once(y).chain(partial).collect();
+        self.push(Conv3d { geometry, in_groups, bias }, &all, &outputs);
         y
     }
 }
@@ -110,7 +116,7 @@ impl Op for Conv3d {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (weight, bias, inputs) = self.split(node);
-        record_forward(r, self.geometry, weight, bias, inputs, node.outputs[0], false);
+        record_forward(r, self.geometry, weight, bias, inputs, &node.outputs, false);
     }
 
     fn backward(&self, node: &Node, g: &mut Graph) {
@@ -131,7 +137,7 @@ impl Op for Conv3d {
                 let first_in_group = inputs[..k].iter().map(|&p| g.shape(p).0.div_ceil(GROUP)).sum();
                 let Conv3d { geometry, in_groups: weight_in_groups, .. } = *self;
                 let op = InputGradient { geometry, weight_in_groups, first_in_group, accumulate };
-                g.push(op, &[dy, weight], &[dx]);
+                op.push(g, &[dy, weight], dx);
             }
         }
     }

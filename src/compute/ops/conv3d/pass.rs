@@ -1,9 +1,10 @@
 //! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
 
 use super::u;
+use super::weight_gradient_pass::extent;
 use crate::compute::device::cost::{Cost, Work};
 use crate::compute::device::recording::Precision;
-use crate::compute::device::{Kernel, Slice};
+use crate::compute::device::{Kernel, Slice, Workgroups};
 use crate::compute::graph::{GROUP, Recorder, Segment, VoxelLayout, VoxelLayoutUniform, coordinate, product};
 use crate::compute::ops::geometry::Geometry;
 
@@ -65,6 +66,8 @@ pub(super) struct Scatter {
     pub space: VoxelLayout,
     pub stride: [usize; 3],
     pub parity: [usize; 3],
+    /// Whether all parity classes are computed, not this one alone: each by the one tap that [`Matrices::tap`] leads to.
+    pub cells: bool,
 }
 
 /// One dispatch: a segment of the input to one of the output.
@@ -80,12 +83,21 @@ pub(super) struct Pass {
     pub matrices: Matrices,
     pub bias: Option<Slice>,
     pub accumulate: bool,
+    /// Room for sums of splits: `super::splits`.
+    pub partial: Option<Slice>,
     pub flops: f64,
 }
 
 shader_struct! {
     /// The uniform of every kernel that runs a [`Pass`]: `shaders/shared/pass.wgsl`.
-    pub(super) struct PassParams is Pass of ["conv3d/direct", "conv3d/staged", "conv3d/subgroup", "conv3d/matrix"] {
+    pub(super) struct PassParams is Pass of [
+        "conv3d/direct",
+        "conv3d/staged",
+        "conv3d/subgroup",
+        "conv3d/matrix",
+        "conv3d/halo_matrix",
+        "conv3d/splits",
+    ] {
         input: VoxelLayoutUniform,
         grid: VoxelLayoutUniform,
         destination: VoxelLayoutUniform,
@@ -103,14 +115,60 @@ shader_struct! {
         step_out: i32,
         step_in: i32,
         first_out_group: u32,
-        pad: [u32; 2],
+        splits: u32,
+        pad: u32,
     }
 }
 
 impl Pass {
     /// Records a kernel whose workgroups have `per_group` voxels of the grid each, by `z`, and cost so much.
     pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, per_group: usize, z: usize, cost: Cost) {
-        let whole = Scatter { space: self.grid, stride: [1; 3], parity: [0; 3] };
+        let workgroups = r.over(&self.grid, per_group, z);
+        self.dispatch_over(r, kernel, workgroups, cost);
+    }
+
+    /// As [`Pass::dispatch`], a box of voxels of this size to a workgroup: `shaders/shared/boxes.wgsl`.
+    pub fn dispatch_boxes(&self, r: &mut Recorder, kernel: Kernel, size: [usize; 3], z: usize, cost: Cost) {
+        let boxes: usize = (0..3).map(|a| extent(&self.grid)[a].div_ceil(size[a])).product();
+        let workgroups = match self.grid.blocks {
+            None => Workgroups::folded(boxes, 1, z),
+            Some(b) => Workgroups::PerBlock {
+                mask: b.mask,
+                capacity: b.capacity as u32,
+                per_block: boxes as u32,
+                per_group: 1,
+                z: z as u32,
+            },
+        };
+        self.dispatch_over(r, kernel, workgroups, cost);
+    }
+
+    /// As [`Pass::dispatch`], each parity class of voxels in a workgroup of its own.
+    pub fn dispatch_cells(&self, r: &mut Recorder, kernel: Kernel, per_group: usize, z: usize, cost: Cost) {
+        let classes = self.scatter.map_or(1, |s| product(s.stride));
+        let workgroups = Workgroups::folded(self.grid.voxels().div_ceil(per_group) * classes, 1, z);
+        self.dispatch_over(r, kernel, workgroups, cost);
+    }
+
+    fn dispatch_over(&self, r: &mut Recorder, kernel: Kernel, workgroups: Workgroups, cost: Cost) {
+        let bindings = [self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice];
+        let bytes = (self.source.slice.size + self.target.slice.size + self.weight.size) as f64;
+        self.dispatch_with(r, kernel, 1, &bindings, workgroups, [self.flops, bytes], cost);
+    }
+
+    /// Records a kernel with these bindings behind the mask, whose sums are made in so many splits, with its operations and bytes.
+    #[allow(clippy::too_many_arguments)]
+    pub fn dispatch_with(
+        &self,
+        r: &mut Recorder,
+        kernel: Kernel,
+        splits: usize,
+        bindings: &[Slice],
+        workgroups: Workgroups,
+        [flops, bytes]: [f64; 2],
+        cost: Cost,
+    ) {
+        let whole = Scatter { space: self.grid, stride: [1; 3], parity: [0; 3], cells: false };
         let destination = self.scatter.unwrap_or(whole);
         let params = PassParams {
             input: self.input.uniform(),
@@ -130,12 +188,12 @@ impl Pass {
             step_out: self.matrices.out,
             step_in: self.matrices.input,
             first_out_group: self.target.first_group as u32,
-            pad: [0; 2],
+            splits: splits as u32,
+            pad: 0,
         };
         let mask = r.mask(&[&self.input, &self.grid, &destination.space]);
-        let bindings = [mask, self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice];
-        let bytes = (self.source.slice.size + self.target.slice.size + self.weight.size) as f64;
-        r.dispatch(kernel, &params, &bindings, r.over(&self.grid, per_group, z), self.flops, bytes).cost = Some(cost);
+        let bindings = [&[mask], bindings].concat();
+        r.dispatch(kernel, &params, &bindings, workgroups, flops, bytes).cost = Some(cost);
     }
 
     /// Taps of the window.
@@ -160,7 +218,7 @@ impl Pass {
 
 impl Geometry {
     /// Steps between the matrices of taps, where a tap has `in_groups` of them.
-    fn tap_steps(&self, in_groups: usize) -> [i32; 3] {
+    pub(super) fn tap_steps(&self, in_groups: usize) -> [i32; 3] {
         let [_, ky, kx] = self.kernel;
         [(ky * kx * in_groups) as i32, (kx * in_groups) as i32, in_groups as i32]
     }
@@ -207,6 +265,11 @@ impl Geometry {
             -(shift / self.stride[a] as i32)
         });
         (Window { size, stride: [1; 3], padding }, last)
+    }
+
+    /// Whether each parity class of an input is reached by one tap, and by no other than its own.
+    pub(super) fn has_cells(&self) -> bool {
+        self.kernel == self.stride && self.padding == [0; 3] && self.taps() > 1
     }
 
     /// Matrices of an input gradient from output channel group `first_out` to channel group `first_in` of `in_groups`, whose window begins with tap

@@ -1,6 +1,7 @@
 //! Which kernels can solve a convolution, forward and for its input.
 
 use super::direct;
+use super::halo::Halo;
 use super::matrix::{Matrix, units};
 use super::pass::{Pass, Problem};
 use super::staged::Staged;
@@ -18,6 +19,8 @@ pub(super) enum Variant {
     Subgroup(Staged),
     /// Products of cooperative matrices.
     Matrix(Matrix),
+    /// Products of cooperative matrices over boxes of voxels that are staged once for all taps.
+    Halo(Halo),
 }
 
 impl std::fmt::Display for Variant {
@@ -29,6 +32,7 @@ impl std::fmt::Display for Variant {
             }
             Variant::Subgroup(s) => write!(f, "subgroup {} {} {}", s.voxels, s.groups, s.workgroup),
             Variant::Matrix(m) => m.fmt(f),
+            Variant::Halo(h) => h.fmt(f),
         }
     }
 }
@@ -63,7 +67,9 @@ impl Variant {
         let mut found: Vec<Self> = staged.iter().copied().map(Variant::Staged).collect();
         found.extend(broadcast.take(SUBGROUP_CUTS).map(Variant::Subgroup));
         found.insert(if direct_first { 0 } else { found.len() }, Variant::Direct);
-        let matrices = Matrix::candidates(facts, problem).into_iter().map(Variant::Matrix);
+        let mut matrices: Vec<Self> = Matrix::candidates(facts, problem).into_iter().map(Variant::Matrix).collect();
+        let at = if Halo::is_worth(problem) { 0 } else { matrices.len() };
+        matrices.splice(at..at, Halo::candidates(facts, problem).into_iter().map(Variant::Halo));
         let at = if prefers_matrices(facts, problem) { 0 } else { found.len() };
         found.splice(at..at, matrices);
         found
@@ -71,6 +77,11 @@ impl Variant {
 
     pub fn choose(r: &mut Recorder, pass: &str, problem: &Problem) -> Self {
         r.choose(problem.name(pass), &Self::candidates(r.facts(), problem))
+    }
+
+    /// Whether a pass can compute all parity classes of cells.
+    pub fn does_cells(&self) -> bool {
+        matches!(self, Variant::Matrix(_))
     }
 
     /// Records a pass. A window without taps has nothing to stage: its zeros are written by the direct kernel.
@@ -84,6 +95,7 @@ impl Variant {
                 staged.record_subgroup(r, pass, least as usize);
             }
             Variant::Matrix(matrix) => matrix.record(r, pass),
+            Variant::Halo(halo) => halo.record(r, pass),
         }
     }
 }

@@ -1,11 +1,13 @@
 //! The gradient of a convolution with respect to its weights.
 
 use super::direct::Tiling;
-use super::matrix::Matrix;
+use super::matrix::{Matrix, units};
 use super::pass::Problem;
 use super::variant::{prefers_direct, prefers_matrices};
 use super::weight_gradient_gathered::Gathered;
+use super::weight_gradient_halo::{self as halo, Halo};
 use super::weight_gradient_pass::{Params, Pass};
+use super::weight_gradient_reduced::Reduced;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
 use super::{distinct, flops, layer, u};
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
@@ -25,11 +27,16 @@ pub(in crate::compute::ops) fn weight_gradient(
     let in_groups: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(GROUP)).sum();
     let out_groups = g.shape(dy).0.div_ceil(GROUP);
     let partitions = partitions(geometry, in_groups, out_groups, g.shape(dy).1);
-    let bytes = (out_groups * geometry.taps() * in_groups) as u64 * 4 * GROUP_BYTES;
-    let partial = g.scratch(bytes * partitions as u64);
+    let room = partitions.max(partitions_of_tiles(geometry, in_groups, out_groups));
+    let partial = g.scratch(partial_bytes(geometry, in_groups, out_groups) * room as u64);
     let mut all: Vec<TensorId> = inputs.iter().map(|&x| g.saved(x)).collect();
     all.push(dy);
     g.push(WeightGradient { geometry, partitions }, &all, &[dw, partial]);
+}
+
+/// Bytes of the sums of a partition.
+fn partial_bytes(geometry: Geometry, in_groups: usize, out_groups: usize) -> u64 {
+    (out_groups * geometry.taps() * in_groups) as u64 * 4 * GROUP_BYTES
 }
 
 /// Most bytes of the partial sums of a weight gradient.
@@ -44,6 +51,13 @@ fn partitions(geometry: Geometry, in_groups: usize, out_groups: usize, output: V
     let invocations = geometry.taps() * in_groups * out_groups.div_ceil(4);
     let rows = output.voxels() / output.row();
     INVOCATIONS.div_ceil(invocations).min(MAX_PARTIAL / (matrices * 64)).min(rows / ROWS_PER_PARTITION).clamp(1, 128)
+}
+
+/// As many where each workgroup makes a tile of channels for all taps of a plane (`super::weight_gradient_halo`).
+fn partitions_of_tiles(geometry: Geometry, in_groups: usize, out_groups: usize) -> usize {
+    let workgroups = halo::least_workgroups(geometry, in_groups, out_groups);
+    let room = MAX_PARTIAL as u64 / partial_bytes(geometry, in_groups, out_groups);
+    halo::WORKGROUPS.div_ceil(workgroups).min(room as usize)
 }
 
 /// dw += correlation of dy with x. Inputs: x..., dy; outputs: dw, partial sums.
@@ -83,6 +97,11 @@ impl Op for WeightGradient {
             Variant::Staged(staged) => staged.partitions(r.facts(), &whole, self.partitions),
             Variant::Gathered(gathered) => gathered.partitions(r.facts(), &whole, self.partitions),
             Variant::Matrix(matrix) => matrix.partitions(r.facts(), &whole, self.partitions),
+            Variant::Halo(halo) => {
+                let room = r.bytes(partial) as u64 / partial_bytes(geometry, in_groups, out_groups);
+                halo.partitions(r.facts(), &whole, room as usize)
+            }
+            Variant::Reduced(reduced) => reduced.partitions(&whole, self.partitions),
         };
         let mut first_in_group = 0;
         for &x in inputs {
@@ -115,6 +134,8 @@ impl Op for WeightGradient {
                         Variant::Staged(staged) => staged.record(r, &pass),
                         Variant::Gathered(gathered) => gathered.record(r, &pass),
                         Variant::Matrix(matrix) => matrix.record_gradient(r, &pass),
+                        Variant::Halo(halo) => halo.record(r, &pass),
+                        Variant::Reduced(reduced) => reduced.record(r, &pass),
                     }
                 }
             }
@@ -194,6 +215,10 @@ enum Variant {
     Gathered(Gathered),
     /// Products of cooperative matrices.
     Matrix(Matrix),
+    /// Products of cooperative matrices over boxes of voxels that are staged once for all taps.
+    Halo(Halo),
+    /// The invocations of a workgroup share the voxels of a tap and a pair of channel groups.
+    Reduced(Reduced),
 }
 
 impl std::fmt::Display for Variant {
@@ -205,6 +230,8 @@ impl std::fmt::Display for Variant {
                 write!(f, "gathered {groups} {voxels} {workgroup}")
             }
             Variant::Matrix(m) => m.fmt(f),
+            Variant::Halo(h) => h.fmt(f),
+            Variant::Reduced(_) => f.write_str("reduced"),
         }
     }
 }
@@ -218,8 +245,16 @@ impl Variant {
         let at = if p.geometry.taps() < FEW_TAPS { 0 } else { found.len() };
         found.splice(at..at, gathered);
         found.insert(if prefers_direct(facts) { 0 } else { found.len() }, Variant::Direct);
-        let matrices = Matrix::gradient_candidates(facts, p).into_iter().map(Variant::Matrix);
-        let at = if prefers_matrices(facts, p) { 0 } else { found.len() };
+        if Reduced::is_worth(facts, p) {
+            found.insert(0, Variant::Reduced(Reduced));
+        }
+        let tile = units(facts, p.precision).map_or(usize::MAX, |(tile, _)| tile);
+        let mut matrices: Vec<Self> = Matrix::gradient_candidates(facts, p).into_iter().map(Variant::Matrix).collect();
+        let at = if Halo::is_worth(p) { 0 } else { matrices.len() };
+        matrices.splice(at..at, Halo::candidates(facts, p).into_iter().map(Variant::Halo));
+        // What is staged for all taps is worth it even where a tile has a single channel of the input.
+        let fills = p.out_groups * GROUP >= tile && Halo::is_worth(p);
+        let at = if prefers_matrices(facts, p) || fills && !facts.is_software() { 0 } else { found.len() };
         found.splice(at..at, matrices);
         found
     }

@@ -20,7 +20,9 @@ shader_struct! {
     pub(super) struct Params is WeightGradient of [
         "conv3d/weight_gradient",
         "conv3d/weight_gradient_gathered",
+        "conv3d/weight_gradient_halo_matrix",
         "conv3d/weight_gradient_matrix",
+        "conv3d/weight_gradient_reduced",
         "conv3d/weight_gradient_staged",
     ] {
         pub input: VoxelLayoutUniform,

@@ -1,0 +1,76 @@
+//! Convolutions over few voxels, whose sums are made in splits: by more workgroups, each with fewer steps one after the other.
+
+use super::pass::Pass;
+use crate::compute::device::Kernel;
+use crate::compute::device::cost::{Cost, Passes, Unit, Work};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Recorder, TensorId, VoxelLayout};
+
+/// Most voxels of a grid whose sums are split: more keep a GPU busy.
+const FEW_VOXELS: usize = 8192;
+/// Most splits: each is written and read once more.
+const MOST: usize = 27;
+/// Most bytes of the sums of all splits.
+const MOST_BYTES: u64 = 32 << 20;
+/// Steps that a split has at least.
+const LEAST_STEPS: usize = 4;
+/// Workgroups that keep a GPU busy.
+const WORKGROUPS: usize = 512;
+
+/// Bytes of the sums of a split.
+fn bytes(out_groups: usize, grid: &VoxelLayout) -> u64 {
+    (out_groups * grid.voxels()) as u64 * GROUP_BYTES
+}
+
+/// Work space for a convolution to so many channels over a grid, where its sums may be split.
+pub(in crate::compute::ops) fn scratch(g: &mut Graph, channels: usize, grid: VoxelLayout) -> Option<TensorId> {
+    let of_split = bytes(channels.div_ceil(GROUP), &grid);
+    let splits = (MOST_BYTES / of_split.max(1)).min(MOST as u64);
+    (grid.voxels() <= FEW_VOXELS && splits > 1).then(|| g.scratch(splits * of_split))
+}
+
+/// Splits of a pass whose kernel has so many workgroups, each with so many steps.
+pub(super) fn count(pass: &Pass, workgroups: usize, steps: usize) -> usize {
+    let Some(partial) = pass.partial else { return 1 };
+    let room = (partial.size / bytes(pass.target.groups, &pass.grid)) as usize;
+    (WORKGROUPS / workgroups).min(room).min(steps / LEAST_STEPS).max(1)
+}
+
+/// Records a kernel that makes the sums of splits, and the one that adds them up.
+pub(super) fn record(
+    r: &mut Recorder,
+    pass: &Pass,
+    kernel: Kernel,
+    per_group: usize,
+    z: usize,
+    splits: usize,
+    cost: Cost,
+) {
+    let Some(partial) = pass.partial else { return };
+    let sums = splits as f64 * bytes(pass.target.groups, &pass.grid) as f64;
+    let moved = (pass.source.slice.size + pass.weight.size) as f64 + sums;
+    let bindings = [pass.source.slice, pass.weight, partial];
+    let workgroups = r.over(&pass.grid, per_group, z * splits);
+    pass.dispatch_with(r, kernel, splits, &bindings, workgroups, [pass.flops, moved], cost);
+    let kernel = Kernel::new("conv3d/splits").flag("SCATTER", pass.scatter.is_some());
+    let bindings = [partial, pass.bias.unwrap_or(r.dummy()), pass.target.slice];
+    let workgroups = r.over(&pass.grid, WORKGROUP, pass.target.groups);
+    let cost = adding(r, pass, splits);
+    pass.dispatch_with(r, kernel, splits, &bindings, workgroups, [0.0, sums + pass.target.slice.size as f64], cost);
+}
+
+/// Invocations of a workgroup of `shaders/conv3d/splits.wgsl`.
+const WORKGROUP: usize = 64;
+
+/// Each invocation adds up one vector of all splits.
+fn adding(r: &Recorder, pass: &Pass, splits: usize) -> Cost {
+    let vectors = WORKGROUP as f64;
+    Cost {
+        invocations: WORKGROUP as u32,
+        workgroup_memory: 0,
+        sums: GROUP as u32,
+        unit: Unit::Scalar,
+        once: pass.storing(WORKGROUP, 1, r.group_bytes()),
+        pass: Work { flops: vectors * GROUP as f64, asked: vectors * GROUP_BYTES as f64, vectors, ..Work::default() },
+        passes: Passes::fixed(splits),
+    }
+}
