@@ -22,7 +22,7 @@ pub(super) struct Halo {
 
 /// Fewer taps read what is staged too rarely.
 const FEW_TAPS: usize = 9;
-/// Least share of a box that is filled, on average, where the kernel is tried first.
+/// Least share of a box that is filled, on average, where kernels over boxes are tried first.
 const WORTH: f64 = 0.6;
 /// Boxes, the likely best first.
 const BOXES: [[usize; 3]; 4] = [[4, 4, 16], [4, 8, 8], [2, 4, 16], [2, 8, 8]];
@@ -33,14 +33,25 @@ const MOST_SUMS: usize = 128;
 const MOST_CANDIDATES: usize = 4;
 
 /// Share of boxes of this size that the voxels of a problem fill.
-pub(super) fn filled(p: &Problem, size: [usize; 3]) -> f64 {
+fn filled(p: &Problem, size: [usize; 3]) -> f64 {
     let extent = extent(&p.grid);
     (0..3).map(|a| extent[a] as f64 / extent[a].next_multiple_of(size[a]) as f64).product()
 }
 
-/// The same for all taps: windows that move by single voxels and have all taps.
+/// Whether boxes can be staged once for all taps: windows move by single voxels, and have all taps, not few.
 pub(super) fn is_possible(p: &Problem) -> bool {
     p.geometry.stride == [1; 3] && p.taps == p.geometry.taps() && p.taps >= FEW_TAPS
+}
+
+/// Whether it is likely to be the fastest way: boxes of one of these sizes are filled.
+pub(super) fn is_worth(p: &Problem, sizes: &[[usize; 3]]) -> bool {
+    is_possible(p) && sizes.iter().any(|&size| filled(p, size) >= WORTH)
+}
+
+/// Boxes of these sizes, the likely best first, those that are filled a tenth better before others.
+pub(super) fn best_filled<const N: usize>(p: &Problem, mut sizes: [[usize; 3]; N]) -> [[usize; 3]; N] {
+    sizes.sort_by_key(|&size| std::cmp::Reverse((filled(p, size) * 10.0).round() as u32));
+    sizes
 }
 
 /// Counts of a workgroup.
@@ -56,22 +67,19 @@ struct Shape {
 }
 
 impl Halo {
-    /// Whether boxes of the first candidate are filled.
+    /// Whether it is likely to be the fastest way.
     pub fn is_worth(p: &Problem) -> bool {
-        is_possible(p) && BOXES.iter().any(|&size| filled(p, size) >= WORTH)
+        is_worth(p, &BOXES)
     }
 
     /// Sensible cuts, the likely best first; none where the adapter has no cooperative matrices, features have 32 bits, or windows
     /// have few taps or move by more than a voxel.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let Some((tile, lanes)) = units(facts, p.precision).filter(|_| is_possible(p)) else { return Vec::new() };
-        let mut sizes = BOXES.map(|size| (size, filled(p, size)));
-        // Boxes that are filled a tenth better come first.
-        sizes.sort_by_key(|(_, filled)| std::cmp::Reverse((filled * 10.0).round() as u32));
         let most = tiles(p.out_groups, tile);
         // The more voxels or channels a subgroup has, the more often it uses a matrix that it loads.
         let cuts = [(4, 64), (2, 32), (4, 32), (8, 64)];
-        let of_size = |(size, _): ([usize; 3], f64)| {
+        let of_size = |size: [usize; 3]| {
             let narrow = |&(_, channels): &(usize, usize)| channels <= 32 || p.out_groups * GROUP > 32;
             let cut = move |(subgroups, channels): (usize, usize)| Self {
                 size,
@@ -87,7 +95,7 @@ impl Halo {
                 && cut.subgroups * lanes <= facts.max_invocations as usize
                 && cut.shape(tile, p.geometry.kernel).rows * cut.columns * tile * tile <= MOST_SUMS * lanes
         };
-        let mut found = distinct(sizes.into_iter().flat_map(of_size).filter(fits));
+        let mut found = distinct(best_filled(p, BOXES).into_iter().flat_map(of_size).filter(fits));
         found.truncate(MOST_CANDIDATES);
         found
     }

@@ -120,6 +120,20 @@ shader_struct! {
     }
 }
 
+/// What [`Pass::launch`] records.
+pub(super) struct Launch {
+    pub kernel: Kernel,
+    /// Behind the mask.
+    pub bindings: Vec<Slice>,
+    pub workgroups: Workgroups,
+    /// Parts in which its sums are made.
+    pub splits: usize,
+    pub flops: f64,
+    /// That must move at least.
+    pub bytes: f64,
+    pub cost: Cost,
+}
+
 impl Pass {
     /// Records a kernel whose workgroups have `per_group` voxels of the grid each, by `z`, and cost so much.
     pub fn dispatch(&self, r: &mut Recorder, kernel: Kernel, per_group: usize, z: usize, cost: Cost) {
@@ -151,23 +165,14 @@ impl Pass {
     }
 
     fn dispatch_over(&self, r: &mut Recorder, kernel: Kernel, workgroups: Workgroups, cost: Cost) {
-        let bindings = [self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice];
         let bytes = (self.source.slice.size + self.target.slice.size + self.weight.size) as f64;
-        self.dispatch_with(r, kernel, 1, &bindings, workgroups, [self.flops, bytes], cost);
+        let bindings = vec![self.source.slice, self.weight, self.bias.unwrap_or(r.dummy()), self.target.slice];
+        self.launch(r, Launch { kernel, bindings, workgroups, splits: 1, flops: self.flops, bytes, cost });
     }
 
-    /// Records a kernel with these bindings behind the mask, whose sums are made in so many splits, with its operations and bytes.
-    #[allow(clippy::too_many_arguments)]
-    pub fn dispatch_with(
-        &self,
-        r: &mut Recorder,
-        kernel: Kernel,
-        splits: usize,
-        bindings: &[Slice],
-        workgroups: Workgroups,
-        [flops, bytes]: [f64; 2],
-        cost: Cost,
-    ) {
+    /// Records a kernel that runs this pass, or a part of it.
+    pub fn launch(&self, r: &mut Recorder, launch: Launch) {
+        let Launch { kernel, bindings, workgroups, splits, flops, bytes, cost } = launch;
         let whole = Scatter { space: self.grid, stride: [1; 3], parity: [0; 3], cells: false };
         let destination = self.scatter.unwrap_or(whole);
         let params = PassParams {
@@ -192,7 +197,7 @@ impl Pass {
             pad: 0,
         };
         let mask = r.mask(&[&self.input, &self.grid, &destination.space]);
-        let bindings = [&[mask], bindings].concat();
+        let bindings: Vec<Slice> = std::iter::once(mask).chain(bindings).collect();
         r.dispatch(kernel, &params, &bindings, workgroups, flops, bytes).cost = Some(cost);
     }
 

@@ -1,6 +1,6 @@
 //! Convolutions over few voxels, whose sums are made in splits: by more workgroups, each with fewer steps one after the other.
 
-use super::pass::Pass;
+use super::pass::{Launch, Pass};
 use crate::compute::device::Kernel;
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Recorder, TensorId, VoxelLayout};
@@ -48,14 +48,14 @@ pub(super) fn record(
     let Some(partial) = pass.partial else { return };
     let sums = splits as f64 * bytes(pass.target.groups, &pass.grid) as f64;
     let moved = (pass.source.slice.size + pass.weight.size) as f64 + sums;
-    let bindings = [pass.source.slice, pass.weight, partial];
+    let bindings = vec![pass.source.slice, pass.weight, partial];
     let workgroups = r.over(&pass.grid, per_group, z * splits);
-    pass.dispatch_with(r, kernel, splits, &bindings, workgroups, [pass.flops, moved], cost);
+    pass.launch(r, Launch { kernel, bindings, workgroups, splits, flops: pass.flops, bytes: moved, cost });
     let kernel = Kernel::new("conv3d/splits").flag("SCATTER", pass.scatter.is_some());
-    let bindings = [partial, pass.bias.unwrap_or(r.dummy()), pass.target.slice];
+    let bindings = vec![partial, pass.bias.unwrap_or(r.dummy()), pass.target.slice];
     let workgroups = r.over(&pass.grid, WORKGROUP, pass.target.groups);
-    let cost = adding(r, pass, splits);
-    pass.dispatch_with(r, kernel, splits, &bindings, workgroups, [0.0, sums + pass.target.slice.size as f64], cost);
+    let (bytes, cost) = (sums + pass.target.slice.size as f64, adding(r, pass, splits));
+    pass.launch(r, Launch { kernel, bindings, workgroups, splits, flops: 0.0, bytes, cost });
 }
 
 /// Invocations of a workgroup of `shaders/conv3d/splits.wgsl`.

@@ -6,6 +6,7 @@ use super::matrix::{Matrix, units};
 use super::pass::{Pass, Problem};
 use super::staged::Staged;
 use crate::compute::device::AdapterFacts;
+use crate::compute::device::recording::Precision;
 use crate::compute::graph::{GROUP, Recorder, product};
 
 /// The kernels of a convolution from one segment to another.
@@ -42,9 +43,13 @@ const FEW_VOXELS: usize = 64;
 /// Cuts of the kernel with broadcasts that are worth trying.
 const SUBGROUP_CUTS: usize = 2;
 
-/// Whether kernels that stage in workgroup memory are tried last. Mesa 22 keeps too little compiled code for them.
-pub(super) fn prefers_direct(facts: &AdapterFacts) -> bool {
-    !facts.is_software() || facts.driver.contains("Mesa 22")
+/// Whether kernels that stage in workgroup memory are tried last. Mesa 22 keeps too little compiled code for them. AMD's compiler
+/// makes the better code of the direct ones, whose weights are scalar loads there; NVIDIA's loads them once for each invocation.
+pub(super) fn prefers_direct(facts: &AdapterFacts, p: &Problem) -> bool {
+    match facts.is_software() {
+        true => facts.driver.contains("Mesa 22"),
+        false => p.precision != Precision::F32 || ![&facts.name, &facts.driver].iter().any(|n| n.contains("NVIDIA")),
+    }
 }
 
 /// Whether cooperative matrices are tried first: on a GPU, where the channels fill a tile. A software adapter has no units for
@@ -59,7 +64,7 @@ impl Variant {
     /// The variants that can solve a problem, the likely best first.
     fn candidates(facts: &AdapterFacts, problem: &Problem) -> Vec<Self> {
         let staged = Staged::candidates(facts, problem);
-        let direct_first = problem.grid.voxels() < FEW_VOXELS || prefers_direct(facts);
+        let direct_first = problem.grid.voxels() < FEW_VOXELS || prefers_direct(facts, problem);
         let broadcast = staged
             .iter()
             .map(|&s| Staged { chunk: 0, tiles: 1, ..s })

@@ -244,7 +244,7 @@ impl Variant {
         let gathered = Gathered::candidates(facts, p).into_iter().map(Variant::Gathered);
         let at = if p.geometry.taps() < FEW_TAPS { 0 } else { found.len() };
         found.splice(at..at, gathered);
-        found.insert(if prefers_direct(facts) { 0 } else { found.len() }, Variant::Direct);
+        found.insert(if prefers_direct(facts, p) { 0 } else { found.len() }, Variant::Direct);
         if Reduced::is_worth(facts, p) {
             found.insert(0, Variant::Reduced(Reduced));
         }

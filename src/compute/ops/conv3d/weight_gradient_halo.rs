@@ -1,7 +1,7 @@
 //! The weight gradient by cooperative matrices over boxes of voxels that are staged once for all taps of a plane.
 
 use super::distinct;
-use super::halo::{filled, is_possible};
+use super::halo::{best_filled, is_possible, is_worth};
 use super::matrix::{PAD, STAGED_BYTES, SUM_BYTES, kernel, tiles, units};
 use super::pass::Problem;
 use super::weight_gradient_pass::{Pass, extent};
@@ -23,8 +23,6 @@ pub(super) struct Halo {
 
 /// Boxes, the likely best first.
 const BOXES: [[usize; 3]; 5] = [[1, 8, 16], [1, 8, 8], [1, 4, 16], [2, 4, 8], [4, 4, 4]];
-/// Least share of a box that is filled, on average, where the kernel is tried first.
-const WORTH: f64 = 0.6;
 /// Workgroups that keep a GPU busy.
 pub(super) const WORKGROUPS: usize = 512;
 /// Most channel groups of a workgroup, along one side and the other.
@@ -42,22 +40,19 @@ pub(super) fn least_workgroups(geometry: Geometry, in_groups: usize, out_groups:
 }
 
 impl Halo {
-    /// Whether boxes of the first candidate are filled.
+    /// Whether it is likely to be the fastest way.
     pub fn is_worth(p: &Problem) -> bool {
-        is_possible(p) && BOXES.iter().any(|&size| filled(p, size) >= WORTH)
+        is_worth(p, &BOXES)
     }
 
     /// Sensible cuts, the likely best first; none where the adapter has no cooperative matrices, features have 32 bits, or windows
     /// have few taps or move by more than a voxel.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
         let Some((tile, lanes)) = units(facts, p.precision).filter(|_| is_possible(p)) else { return Vec::new() };
-        let mut sizes = BOXES.map(|size| (size, filled(p, size)));
-        // Boxes that are filled a tenth better come first.
-        sizes.sort_by_key(|(_, filled)| std::cmp::Reverse((filled * 10.0).round() as u32));
         let [outs, ins] = [p.out_groups, p.in_groups].map(|groups| tiles(groups, tile));
         let wide = 16 / tile;
         let cuts = [([2, 2], [2 * wide, wide]), ([1, 4], [2 * wide, wide]), ([2, 2], [wide, wide]), ([2, 2], [1, 1])];
-        let of_size = |(size, _): ([usize; 3], f64)| {
+        let of_size = |size: [usize; 3]| {
             cuts.map(|(subgroups, of_subgroup)| {
                 let of = |axis: usize, all: usize| {
                     let tiles = all.min(of_subgroup[axis]);
@@ -74,7 +69,7 @@ impl Halo {
                 && cut.invocations(lanes) <= facts.max_invocations as usize
                 && taps * cut.tiles[0] * cut.tiles[1] * tile * tile <= MOST_SUMS * lanes
         };
-        let mut found = distinct(sizes.into_iter().flat_map(of_size).filter(fits));
+        let mut found = distinct(best_filled(p, BOXES).into_iter().flat_map(of_size).filter(fits));
         found.truncate(MOST_CANDIDATES);
         found
     }
