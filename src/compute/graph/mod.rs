@@ -191,6 +191,11 @@ impl Graph {
         }
     }
 
+    /// How feature tensors are stored.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// A new tensor.
     pub fn tensor(&mut self, kind: Kind, storage: Storage) -> TensorId {
         self.tensors.push(Tensor { kind, storage, needs_gradient: false });

@@ -3,6 +3,7 @@
 use super::pass::{Launch, Pass};
 use crate::compute::device::Kernel;
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
+use crate::compute::device::recording::Precision;
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Recorder, TensorId, VoxelLayout};
 
 /// Most voxels of a grid whose sums are split: more keep a GPU busy.
@@ -15,17 +16,24 @@ const MOST_BYTES: u64 = 32 << 20;
 const LEAST_STEPS: usize = 4;
 /// Workgroups that keep a GPU busy.
 const WORKGROUPS: usize = 512;
+/// Most voxels and output channels of a workgroup.
+const VOXELS: usize = 128;
+const CHANNELS: usize = 128;
 
 /// Bytes of the sums of a split.
 fn bytes(out_groups: usize, grid: &VoxelLayout) -> u64 {
     (out_groups * grid.voxels()) as u64 * GROUP_BYTES
 }
 
-/// Work space for a convolution to so many channels over a grid, where its sums may be split.
+/// Work space for a convolution to so many channels over a grid, where its sums may be split: by kernels for features of 16 bits.
 pub(in crate::compute::ops) fn scratch(g: &mut Graph, channels: usize, grid: VoxelLayout) -> Option<TensorId> {
-    let of_split = bytes(channels.div_ceil(GROUP), &grid);
-    let splits = (MOST_BYTES / of_split.max(1)).min(MOST as u64);
-    (grid.voxels() <= FEW_VOXELS && splits > 1).then(|| g.scratch(splits * of_split))
+    if g.precision() != Precision::F16 || grid.voxels() > FEW_VOXELS {
+        return None;
+    }
+    let of_split = bytes(channels.div_ceil(GROUP), &grid).max(1);
+    let workgroups = grid.voxels().div_ceil(VOXELS) * channels.div_ceil(CHANNELS);
+    let splits = (MOST_BYTES / of_split).min((WORKGROUPS / workgroups.max(1)).min(MOST) as u64);
+    (splits > 1).then(|| g.scratch(splits * of_split))
 }
 
 /// Splits of a pass whose kernel has so many workgroups, each with so many steps.

@@ -11,6 +11,7 @@ use super::weight_gradient_reduced::Reduced;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
 use super::{distinct, flops, layer, u};
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
+use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Kernel, Workgroups};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Node, Op, Recorder, TensorId, VoxelLayout};
 use crate::compute::ops::geometry::Geometry;
@@ -27,7 +28,12 @@ pub(in crate::compute::ops) fn weight_gradient(
     let in_groups: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(GROUP)).sum();
     let out_groups = g.shape(dy).0.div_ceil(GROUP);
     let partitions = partitions(geometry, in_groups, out_groups, g.shape(dy).1);
-    let room = partitions.max(partitions_of_tiles(geometry, in_groups, out_groups));
+    // Kernels for features of 16 bits.
+    let tiles = match g.precision() {
+        Precision::F16 => partitions_of_tiles(geometry, in_groups, out_groups, g.shape(dy).1),
+        Precision::F32 => 1,
+    };
+    let room = partitions.max(tiles);
     let partial = g.scratch(partial_bytes(geometry, in_groups, out_groups) * room as u64);
     let mut all: Vec<TensorId> = inputs.iter().map(|&x| g.saved(x)).collect();
     all.push(dy);
@@ -54,10 +60,11 @@ fn partitions(geometry: Geometry, in_groups: usize, out_groups: usize, output: V
 }
 
 /// As many where each workgroup makes a tile of channels for all taps of a plane (`super::weight_gradient_halo`).
-fn partitions_of_tiles(geometry: Geometry, in_groups: usize, out_groups: usize) -> usize {
+fn partitions_of_tiles(geometry: Geometry, in_groups: usize, out_groups: usize, output: VoxelLayout) -> usize {
+    let boxes = output.voxels() / halo::LEAST_VOXELS;
     let workgroups = halo::least_workgroups(geometry, in_groups, out_groups);
     let room = MAX_PARTIAL as u64 / partial_bytes(geometry, in_groups, out_groups);
-    halo::WORKGROUPS.div_ceil(workgroups).min(room as usize)
+    halo::WORKGROUPS.div_ceil(workgroups).min(room as usize).min(boxes)
 }
 
 /// dw += correlation of dy with x. Inputs: x..., dy; outputs: dw, partial sums.

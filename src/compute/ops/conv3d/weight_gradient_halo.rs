@@ -25,6 +25,8 @@ pub(super) struct Halo {
 const BOXES: [[usize; 3]; 5] = [[1, 8, 16], [1, 8, 8], [1, 4, 16], [2, 4, 8], [4, 4, 4]];
 /// Workgroups that keep a GPU busy.
 pub(super) const WORKGROUPS: usize = 512;
+/// Voxels of the smallest box.
+pub(super) const LEAST_VOXELS: usize = 64;
 /// Most channel groups of a workgroup, along one side and the other.
 const CHANNELS: [usize; 2] = [32 / GROUP, 64 / GROUP];
 /// 32-bit sums that an invocation keeps in registers.
