@@ -113,8 +113,9 @@ struct Program {
     ran: AtomicBool,
 }
 
-/// What is divided anew is ready for dispatches so many times slower still.
-const SPARE: f64 = 1.25;
+/// Dispatches are divided for devices that are so many times slower than known. As long as they are not, parts run together: as many
+/// as there is time for in a submission.
+const SPARE: f64 = 4.0;
 
 /// Steps, with dispatches in parts that are short enough at a slowness.
 struct Steps {
@@ -233,7 +234,7 @@ impl Engine {
     ) -> Result<Program> {
         let heaps = recording.dispatches.iter().flat_map(|d| &d.bindings).map(|slice| slice.heap);
         let buffers: HashMap<Heap, BufferId> = heaps.map(|heap| (heap, buffer(heap))).collect();
-        let steps = Mutex::new(self.compile_steps(recording, &buffers, budget, self.slowness())?);
+        let steps = Mutex::new(self.compile_steps(recording, &buffers, budget, SPARE * self.slowness())?);
         Ok(Program { steps, recording: recording.clone(), buffers, ran: AtomicBool::new(false) })
     }
 
@@ -241,7 +242,7 @@ impl Engine {
     fn steps<'p>(&self, program: &'p Program) -> Result<MutexGuard<'p, Steps>> {
         let mut steps = program.steps.lock().unwrap_or_else(|e| e.into_inner());
         let slowness = self.slowness();
-        let fits = slowness <= steps.slowness && steps.slowness <= 2.0 * SPARE * slowness;
+        let fits = slowness <= steps.slowness && steps.slowness <= SPARE * SPARE * slowness;
         if !fits && self.budget.is_some() && steps.list.iter().any(|s| s.seconds > 0.0) {
             *steps = self.compile_steps(&program.recording, &program.buffers, self.budget, SPARE * slowness)?;
             // A driver may compile again.
@@ -325,22 +326,35 @@ impl Engine {
         let steps = self.steps(program)?;
         self.start(program, &steps);
         let slowness = self.slowness();
-        let most_seconds = self.budget.map_or(f64::INFINITY, |b| b.submission);
+        let most = self.budget.unwrap_or(Budget { dispatch: f64::INFINITY, submission: f64::INFINITY });
         let mut open = Open::new(self);
         for step in &steps.list {
-            for part in &step.parts {
-                let share = part.1.map_or(1.0, |part| part.share(step.most));
-                let (seconds, flops) = (step.seconds * slowness * share, step.flops * share);
+            let cost = |part: Option<Part>| {
+                let share = part.map_or(1.0, |part| part.share(step.most));
+                (step.seconds * slowness * share, step.flops * share)
+            };
+            let mut parts = &step.parts[..];
+            while let [(bind_group, first), rest @ ..] = parts {
+                let (mut seconds, mut flops) = cost(*first);
                 let full = open.dispatches >= DISPATCHES_PER_SUBMIT
-                    || open.seconds + seconds > most_seconds
+                    || open.seconds + seconds > most.submission
                     || open.flops + flops > FLOPS_PER_SUBMIT && self.budget.is_none();
                 if full && open.dispatches > 0 {
                     open.submit(self);
                     open = Open::new(self);
                 }
-                open.dispatch(step, part, dynamic);
+                let (mut part, mut rest) = (*first, rest);
+                while let (Some(one), [(_, Some(next)), others @ ..]) = (part, rest)
+                    && let Some(both) = one.joined(next)
+                    && let (longer, more) = cost(Some(both))
+                    && longer <= most.dispatch.min(most.submission - open.seconds)
+                {
+                    (part, seconds, flops, rest) = (Some(both), longer, more, others);
+                }
+                open.dispatch(step, bind_group, part, dynamic);
                 open.count(step.label, seconds, flops);
                 self.longest.lock().unwrap_or_else(|e| e.into_inner()).dispatch(seconds);
+                parts = rest;
             }
         }
         open.submit(self);
@@ -384,7 +398,7 @@ impl Engine {
                         })
                         .forget_lifetime(),
                 );
-                step.parts.iter().for_each(|part| open.dispatch(step, part, dynamic));
+                step.parts.iter().for_each(|(bind_group, part)| open.dispatch(step, bind_group, *part, dynamic));
                 open.count(step.label, step.seconds * self.slowness(), step.flops);
             }
             open.pass = None;
@@ -424,7 +438,7 @@ impl Open {
         Self { pass: None, encoder, dispatches: 0, seconds: 0.0, flops: 0.0, labels: None }
     }
 
-    fn dispatch(&mut self, step: &Step, (bind_group, part): &(wgpu::BindGroup, Option<Part>), dynamic: &Dynamic) {
+    fn dispatch(&mut self, step: &Step, bind_group: &wgpu::BindGroup, part: Option<Part>, dynamic: &Dynamic) {
         let groups = step.workgroups.resolve(dynamic);
         let [x, y, z] = part.map_or(groups, |part| part.of(groups));
         if x == 0 || y == 0 || z == 0 {
