@@ -15,14 +15,18 @@
 //! 1. A loader of [`data::dataset`] reads the region of a scan that a patch is made of and samples the numbers of its augmentation:
 //!    a pure function of the key (seed, step, sample), whatever the number of threads. The voxels are transformed on the device,
 //!    by the first nodes of the graph ([`compute::ops::augment`]); [`data::augment`] has the same on the CPU, as the reference.
-//! 2. The [`Trainer`](training::trainer::Trainer) lets the task feed each sample to the session. A masked autoencoder samples which
+//! 2. The [`Trainer`](training::trainer::Trainer) lets the task feed each micro-batch to the session. A masked autoencoder samples which
 //!    blocks are hidden; the mask becomes a table from block to storage slot that every shader reads.
 //! 3. [`compute::graph::Session`] runs the recorded graph: encoder over visible blocks, densification, dense decoder, squared error
 //!    on hidden voxels, and the backward pass. Gradients of parameters are summed in place.
-//! 4. After the last sample of the batch, [`compute::ops::sgd`] clips the gradient and updates the weights.
+//! 4. After the last micro-batch, [`compute::ops::sgd`] clips the gradient and updates the weights.
 //!
-//! A batch is a loop over samples. Norms are per sample, so nothing is lost, and memory is that of one sample. Where a loss joins
-//! the samples of a batch (batch Dice, ignored voxels), the graph holds them all.
+//! A batch is a loop over micro-batches: a graph holds as many samples along an axis as memory allows, one on a software adapter. Norms
+//! and masks are those of each sample, so the numbers are the same. The samples of a [`VoxelLayout`](compute::graph::VoxelLayout)
+//! follow one another, each under a mask of its own; kernels tell them apart by coordinates that no window bridges
+//! (`shaders/shared/space.wgsl`). A task says by [`Task::has_micro_batches`](tasks::task::Task::has_micro_batches) that its graphs can
+//! do so. Where a loss joins the samples of a batch (batch Dice, ignored voxels), the graph holds them all, along the axis or as
+//! networks side by side.
 //!
 //! [`training::train_loop`] is the loop of every training: steps, validations, checkpoints, the log, stop signals. Pre-training
 //! ([`training::pretrain`]) and fine-tuning ([`training::finetune`]) give it a task, a schedule ([`tasks::schedule`]) and batches. A

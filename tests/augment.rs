@@ -401,7 +401,7 @@ fn positions_are_exact_in_large_patches() {
 
 #[test]
 fn crops_that_an_adapter_cannot_bind_are_refused_with_a_remedy() {
-    let limits = Limits { max_binding: 128 << 20, max_buffer: 1 << 31 };
+    let limits = Limits { max_binding: 128 << 20, max_buffer: 1 << 31, micro_batches: false };
     let checked = |plan: &Plan| {
         let augmentation = plan.pretext.augmentation(&plan.frame());
         augmentation.check(limits).map(|()| augmentation)

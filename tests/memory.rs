@@ -55,8 +55,12 @@ fn recomputation_fits_a_run_into_less_and_changes_no_bit() {
 fn the_papers_run_fits_small_and_large_adapters() {
     // A software adapter binds 128 MiB at once, an NVIDIA card 2 GiB.
     let plan = Plan::preset("s3d-b").unwrap();
-    let small = plan_run(&plan, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256 }, None).unwrap();
-    let large = plan_run(&plan, Limits { max_binding: (2 << 30) - 256, max_buffer: 4 << 30 }, None).unwrap();
+    let small =
+        plan_run(&plan, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256, micro_batches: false }, None)
+            .unwrap();
+    let large =
+        plan_run(&plan, Limits { max_binding: (2 << 30) - 256, max_buffer: 4 << 30, micro_batches: false }, None)
+            .unwrap();
     // As the README says.
     let planned = |bytes: u64, gibibytes: f64| {
         let found = bytes as f64 / f64::from(1 << 30);
@@ -70,7 +74,9 @@ fn the_papers_run_fits_small_and_large_adapters() {
     // Features of 16 bits take half of what those of 32 bits take.
     let mut half = plan;
     half.train.precision = Precision::F16;
-    let half = plan_run(&half, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256 }, None).unwrap();
+    let half =
+        plan_run(&half, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256, micro_batches: false }, None)
+            .unwrap();
     planned(half.memory.total(), 4.19);
     assert!(half.memory.activations <= small.memory.activations / 100 * 52);
     assert_eq!((half.memory.weights, half.memory.inputs), (small.memory.weights, small.memory.inputs));

@@ -60,7 +60,7 @@ fn every_operator_equals_its_reference_with_features_of_16_bits_and_bounds_check
 /// The kernels that a graph runs on an adapter, and the variants among which each of its problems chooses.
 fn recorded(graph: &Graph, gpu: &Gpu, kernels: &KernelTable) -> (Vec<Kernel>, Vec<Vec<String>>) {
     let facts = gpu.facts();
-    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
+    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer, micro_batches: false };
     let (plan, layout) = (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding));
     let recorder = || Recorder::new(graph, &plan, &layout, facts, kernels);
     let dispatches = recorder().record().dispatches;

@@ -63,7 +63,7 @@ fn counted(paper: &PaperRun) -> (usize, f64, f64) {
 
 fn recorded(dispatches: &[Dispatch], session: &SessionPlan) -> (usize, f64, f64) {
     let mut dynamic = session.dynamic();
-    dynamic.visible = session.masks.iter().map(|m| m.1 as u32).collect();
+    dynamic.visible = session.masks.iter().map(|m| m.capacity as u32).collect();
     let runs = dispatches.iter().filter(|d| d.workgroups.resolve(&dynamic).iter().all(|&n| n > 0));
     runs.fold((0, 0.0, 0.0), |(n, flops, bytes), d| (n + 1, flops + d.flops, bytes + d.bytes))
 }

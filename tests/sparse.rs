@@ -219,7 +219,8 @@ fn the_sparse_encoder_equals_the_dense_masked_one() {
     let net = network();
     for (ratio, seed) in [(0.30, 1), (0.60, 2), (0.75, 3), (0.90, 4)] {
         let mask: BlockMask = random_mask(seed, GRID, (ratio * product(GRID) as f64) as usize);
-        let spaces = model::stage_spaces(&net, PATCH, Some((Mask::nth(0, GRID), mask.count()))).unwrap();
+        let spaces =
+            model::stage_spaces(&net, VoxelLayout::dense(PATCH), Some((Mask::nth(0, GRID), mask.count()))).unwrap();
         assert!(spaces.iter().all(VoxelLayout::is_sparse));
         let voxels: Vec<Vec<f64>> = spaces.iter().map(|s| voxel_mask(s, std::slice::from_ref(&mask))).collect();
         let image = noise(seed, product(PATCH));

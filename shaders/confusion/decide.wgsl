@@ -21,7 +21,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
         decision = state[v].y;
     }
     for (var q = 0u; q < groups; q++) {
-        let x = vec4<f32>(logits[q * params.stride + v]);
+        let x = vec4<f32>(logits[logits_at(q, v)]);
         for (var k = 0u; k < 4u; k++) {
             let c = (params.first_group + q) * 4u + k;
             if c < params.channels + hidden_zero(workgroups) {

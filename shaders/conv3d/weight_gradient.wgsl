@@ -49,13 +49,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var s0 = mat4x4<f32>(); var s1 = mat4x4<f32>(); var s2 = mat4x4<f32>(); var s3 = mat4x4<f32>();
     for (var r = first_row; r < end_row; r++) {
         let c = coordinate(params.output, r * width) * vec3<i32>(params.stride) + t;
-        let row_inside = c.x >= 0 && c.y >= 0 && c.x < i32(params.input.dims.x) && c.y < i32(params.input.dims.y);
-        let u = vec3<u32>(max(c, vec3<i32>(0)));
+        let z = plane_at(params.input, c.x);
+        let row_inside = z != NONE && c.y >= 0 && c.y < i32(params.input.dims.y);
+        let u = vec3<u32>(select(z, 0u, z == NONE), vec2<u32>(max(c.yz, vec2<i32>(0))));
         // Where the row starts: in a dense space an offset, in a sparse one a row of blocks and an offset within a block.
         var base = (u.x * params.input.dims.y + u.y) * params.input.dims.z;
         var cells = 0u;
         if is_set(params.input.sparse) {
-            let bz = block_of(c.x, params.input.inverse_block.x);
+            let bz = block_of(i32(u.x), params.input.inverse_block.x);
             let by = block_of(c.y, params.input.inverse_block.y);
             base = ((u.x - bz * params.input.block.x) * params.input.block.y + (u.y - by * params.input.block.y)) * params.input.block.z;
             cells = 2u + (bz * params.input.grid.y + by) * params.input.grid.z;

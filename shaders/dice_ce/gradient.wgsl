@@ -18,7 +18,7 @@ override SAMPLES: u32 = 1u;
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_total() { return; }
-    let at = workgroup.z * params.stride + v;
+    let at = logits_at(workgroup.z, v);
     let group = params.first_group + workgroup.z;
     let label = label_at(v);
     if label == params.ignore_label {

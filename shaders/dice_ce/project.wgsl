@@ -22,7 +22,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     var sum = 0.0;
     for (var q = 0u; q < groups; q++) {
         let group = params.first_group + q;
-        let p = probability(vec4<f32>(logits[q * params.stride + v]), s, group);
+        let p = probability(vec4<f32>(logits[logits_at(q, v)]), s, group);
         sum += dot(p, coefficients[base + group] * members_of(label, group) + coefficients[base + params.all_groups + group]);
     }
     state[v].w += sum;

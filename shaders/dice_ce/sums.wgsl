@@ -29,7 +29,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     for (var v = first + lane; v < end; v += WORKGROUP) {
         let label = label_at(v);
         if label == params.ignore_label { continue; }
-        let x = vec4<f32>(logits[workgroup.z * params.stride + v]);
+        let x = vec4<f32>(logits[logits_at(workgroup.z, v)]);
         var s = vec4<f32>(0.0);
         if !REGIONS { s = state[v]; }
         let p = probability(x, s, group);

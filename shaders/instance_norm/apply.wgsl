@@ -6,7 +6,8 @@
 
 struct Params {
     space: VoxelLayout,
-    first_group: u32, slope: f32, pad0: u32, pad1: u32,
+    first_group: u32, slope: f32, pad0: u32, all_groups: u32,
+    samples: u32, pad1: u32, pad2: u32, pad3: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
@@ -22,10 +23,13 @@ override RESIDUAL: bool = false;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
-    if v >= voxel_count(params.space) { return; }
+    let count = voxel_count(params.space);
+    if v >= count { return; }
     let group = params.first_group + workgroup.z;
+    var place = group;
+    if is_set(params.samples - 1u) { place += v / (count / params.samples) * params.all_groups; }
     let at = workgroup.z * params.space.stride + v;
-    var value = (vec4<f32>(x[at]) - statistics[2u * group]) * statistics[2u * group + 1u];
+    var value = (vec4<f32>(x[at]) - statistics[2u * place]) * statistics[2u * place + 1u];
     if AFFINE { value = fma(value, gamma[group], beta[group]); }
     if RESIDUAL { value += vec4<f32>(residual[at]); }
     y[at] = Feature(select(value * params.slope, value, value > vec4<f32>(0.0)));

@@ -5,7 +5,8 @@
 
 struct Params {
     space: VoxelLayout,
-    first_group: u32, pad0: u32, accumulate: u32, pad1: u32,
+    first_group: u32, pad0: u32, accumulate: u32, all_groups: u32,
+    samples: u32, pad1: u32, pad2: u32, pad3: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
@@ -20,12 +21,15 @@ override AFFINE: bool = true;
 @compute @workgroup_size(64)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) workgroups: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
-    if v >= voxel_count(params.space) { return; }
+    let count = voxel_count(params.space);
+    if v >= count { return; }
     let group = params.first_group + workgroup.z;
+    var place = group;
+    if is_set(params.samples - 1u) { place += v / (count / params.samples) * params.all_groups; }
     let at = workgroup.z * params.space.stride + v;
-    let rstd = statistics[2u * group + 1u];
-    let x_hat = (vec4<f32>(x[at]) - statistics[2u * group]) * rstd;
-    var value = rstd * (vec4<f32>(dz[at]) - sums[2u * group] - x_hat * sums[2u * group + 1u]);
+    let rstd = statistics[2u * place + 1u];
+    let x_hat = (vec4<f32>(x[at]) - statistics[2u * place]) * rstd;
+    var value = rstd * (vec4<f32>(dz[at]) - sums[2u * place] - x_hat * sums[2u * place + 1u]);
     if AFFINE { value *= gamma[group]; }
     if is_set(params.accumulate) { value += vec4<f32>(dx[at]); }
     dx[at] = Feature(value);

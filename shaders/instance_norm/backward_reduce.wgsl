@@ -1,5 +1,5 @@
 // First half of the gradient of apply.wgsl. Writes dz = dy * leaky_relu'(y) over dy (the gradient of the residual, too)
-// and, for each chunk, the sums of dz and of dz * x_hat. workgroup = (chunk, -, channel group).
+// and, for each chunk, the sums of dz and of dz * x_hat. workgroup = (chunk of a sample, those of further samples behind, -, channel group).
 
 #import element
 #import space
@@ -7,6 +7,7 @@
 struct Params {
     space: VoxelLayout,
     first_group: u32, chunks: u32, first_chunk: u32, slope: f32,
+    samples: u32, chunks_of_sample: u32, all_groups: u32, pad0: u32,
 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
@@ -23,13 +24,15 @@ override ACTIVATION: bool = true;
 
 @compute @workgroup_size(WORKGROUP)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_index) lane: u32) {
-    let count = voxel_count(params.space);
-    let first = min(workgroup.x * CHUNK, count);
-    let end = min(first + CHUNK, count);
+    let count = voxel_count(params.space) / params.samples;
+    let sample = workgroup.x / params.chunks_of_sample;
+    let chunk = workgroup.x - sample * params.chunks_of_sample;
+    let first = sample * count + min(chunk * CHUNK, count);
+    let end = sample * count + min(chunk * CHUNK + CHUNK, count);
     let base = workgroup.z * params.space.stride;
     let group = params.first_group + workgroup.z;
-    let mean = statistics[2u * group];
-    let rstd = statistics[2u * group + 1u];
+    let mean = statistics[2u * (sample * params.all_groups + group)];
+    let rstd = statistics[2u * (sample * params.all_groups + group) + 1u];
     var sum = vec4<f32>(0.0);
     var product = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {

@@ -1,4 +1,4 @@
-// From an image (channels, z, y, x) of single floats to channel groups of a space; the channels that fill up the last channel group are
+// From images (samples, channels, z, y, x) of single floats to channel groups of a space; the channels that fill up the last channel group are
 // zero, and voxels of hidden blocks are left out. workgroup = (voxels of y, fold, channel group).
 
 #import element
@@ -14,8 +14,10 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let v = (workgroup.x + workgroup.y * workgroups.x) * 64u + lane;
     if v >= voxel_count(params.space) { return; }
     let c = vec3<u32>(coordinate(params.space, v));
-    let at = (c.x * params.space.dims.y + c.y) * params.space.dims.z + c.z;
+    let sample = c.x / (2u * params.space.dims.x);
+    let z = c.x - sample * 2u * params.space.dims.x;
     let size = params.space.dims.x * params.space.dims.y * params.space.dims.z;
+    let at = sample * params.channels * size + (z * params.space.dims.y + c.y) * params.space.dims.z + c.z;
     let channel = (params.first_group + workgroup.z) * 4u;
     let channels = params.channels + opaque_zero();
     var value = vec4<f32>(0.0);

@@ -1,6 +1,6 @@
 // Squared error over voxels, and its gradient: loss = loss_scale * sum w (p - t)^2,
 // dp = 2 loss_scale gradient_scale w (p - t). With ABSOLUTE |p - t| instead of the square, and dp = loss_scale gradient_scale w sign(p - t).
-// With MASKED w is 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is an image (channels, z, y, x); p is dense.
+// With MASKED w is 1 in hidden blocks and 0 in visible ones, otherwise 1. The target is images (samples, channels, z, y, x); p is dense.
 // partial[group * chunks + chunk] = the sum of a chunk of voxels of a channel group.
 // With GRADIENT false nothing is written to dp.
 
@@ -31,13 +31,16 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let end = min(first + CHUNK, count);
     let group = params.first_group + workgroup.z;
     let channels = params.channels + opaque_zero();
+    let size = params.space.block_volume;
     var sum = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
         var w = 0.0;
         if !MASKED || find(params.visible, coordinate(params.space, v)) == NONE { w = 1.0; }
+        var at = v;
+        if v >= size { at += v / size * (channels - 1u) * size; }
         var d = vec4<f32>(0.0);
         for (var k = 0u; k < 4u; k++) {
-            if group * 4u + k < channels { d[k] = vec4<f32>(p[workgroup.z * params.space.stride + v])[k] - image[(group * 4u + k) * count + v]; }
+            if group * 4u + k < channels { d[k] = vec4<f32>(p[workgroup.z * params.space.stride + v])[k] - image[(group * 4u + k) * size + at]; }
         }
         if ABSOLUTE { sum += w * abs(d); } else { sum = fma(d * w, d, sum); }
         if GRADIENT {

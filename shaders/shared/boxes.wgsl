@@ -1,4 +1,4 @@
-// Boxes of voxels: the blocks of a space that is sparse, or a dense one as a whole, cut into boxes of one size from their first voxel on.
+// Boxes of voxels: the blocks of a space that is sparse, or the samples of a dense one, cut into boxes of one size from their first voxel on.
 
 struct Box {
     origin: vec3<i32>, // its first voxel, in the volume
@@ -14,13 +14,14 @@ fn box_of(s: VoxelLayout, number: u32, size: vec3<u32>) -> Box {
     let of_plane = n.y * n.z;
     let rest = number % of_block;
     let local = vec3<u32>(rest / of_plane, rest % of_plane / n.z, rest % n.z) * size;
-    var corner = vec3<u32>(0u);
-    var exists = block == 0u;
+    var corner = vec3<u32>(block * 2u * s.dims.x, 0u, 0u);
+    var exists = block * s.block_volume < s.stride;
     if is_set(s.sparse) {
         exists = block < mask[0];
         let cell = mask[2u + mask[1] + min(block, mask[0] - 1u)];
         let of_grid = s.grid.y * s.grid.z;
         corner = vec3<u32>(cell / of_grid, cell % of_grid / s.grid.z, cell % s.grid.z) * s.block;
+        corner.x = coordinate_of_plane(s, corner.x);
     }
     return Box(vec3<i32>(corner + local), s.block - local, exists);
 }
@@ -28,7 +29,7 @@ fn box_of(s: VoxelLayout, number: u32, size: vec3<u32>) -> Box {
 // Boxes of that size in all.
 fn box_count(s: VoxelLayout, size: vec3<u32>) -> u32 {
     let n = (s.block + size - 1u) / size;
-    var blocks = 1u;
+    var blocks = s.stride / s.block_volume;
     if is_set(s.sparse) { blocks = mask[0]; }
     return n.x * n.y * n.z * blocks;
 }

@@ -1,4 +1,4 @@
-// Logits in channel groups over dims, and the label map that they are compared with, which may be finer: the label of a voxel is that of
+// Logits of a sample in channel groups over dims, from voxel first_voxel of their tensor on, and the label map that they are compared with, which may be finer: the label of a voxel is that of
 // the nearest voxel (PyTorch's nearest-exact). Outputs are classes, one of which has the label's number, or with REGIONS sets of
 // labels: bit c of members[label] tells whether the label belongs to region c.
 struct Labels {
@@ -6,7 +6,7 @@ struct Labels {
     source: vec3<u32>, channels: u32,
     scale: vec3<f32>, first_group: u32,
     groups: u32, all_groups: u32, chunks: u32, ignore_label: u32,
-    sample: u32, pad0: u32, pad1: u32, pad2: u32,
+    sample: u32, first_voxel: u32, pad0: u32, pad1: u32,
     members: array<vec4<u32>, 16>,
 }
 @group(0) @binding(0) var<uniform> params: Labels;
@@ -17,6 +17,11 @@ override REGIONS: bool = false;
 // Zero, which no compiler can know: see space.wgsl. A grid has less than 2^16 groups along each axis.
 fn hidden_zero(workgroups: vec3<u32>) -> u32 {
     return workgroups.x >> 16u;
+}
+
+// Where the logits of voxel v lie in channel group q of the segment.
+fn logits_at(q: u32, v: u32) -> u32 {
+    return q * params.stride + params.first_voxel + v;
 }
 
 fn voxel_total() -> u32 {

@@ -59,14 +59,15 @@ struct Row { inside: bool, cells: u32, first: u32 }
 
 fn row_of(z: i32, y: i32) -> Row {
     let s = params.input.dims;
-    let inside = z >= 0 && y >= 0 && z < i32(s.x) && y < i32(s.y);
+    let plane = plane_at(params.input, z);
+    let inside = plane != NONE && y >= 0 && y < i32(s.y);
     if SPARSE {
-        let bz = block_of(max(z, 0), params.input.inverse_block.x);
+        let bz = block_of(max(i32(plane), 0), params.input.inverse_block.x);
         let by = block_of(max(y, 0), params.input.inverse_block.y);
-        let local = (u32(z) - bz * params.input.block.x) * params.input.block.y + u32(y) - by * params.input.block.y;
+        let local = (plane - bz * params.input.block.x) * params.input.block.y + u32(y) - by * params.input.block.y;
         return Row(inside, 2u + (bz * params.input.grid.y + by) * params.input.grid.z, local * params.input.block.z);
     }
-    return Row(inside, 0u, (u32(z) * s.y + u32(y)) * s.z);
+    return Row(inside, 0u, (plane * s.y + u32(y)) * s.z);
 }
 
 // Block along x of the voxels at x, 0 in a dense space.

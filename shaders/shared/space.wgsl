@@ -2,6 +2,9 @@
 // Dense: every voxel, in C order. Sparse: the voxels of the visible blocks only, block after block in the order of
 // their slots, in C order within a block. `mask` is the table that all sparse spaces of a sample share:
 // [visible blocks, blocks of the grid, slot of each block (NONE = hidden) ..., block of each slot ...].
+// The samples of a batch, `dims` each, follow one another; under a mask they have grids one after the other and show as many blocks.
+// Along z their coordinates are 2 * dims.x apart: what a kernel reaches beyond a sample is outside, and c * stride has the same sample
+// as c, where dims are stride times as many.
 // Features are stored in channel groups of four channels: channel group q of voxel v is element q * stride + v.
 
 struct VoxelLayout {
@@ -27,7 +30,28 @@ fn is_set(flag: u32) -> bool {
 
 fn voxel_count(s: VoxelLayout) -> u32 {
     if is_set(s.sparse) { return mask[0] * s.block_volume; }
-    return s.dims.x * s.dims.y * s.dims.z;
+    return s.stride;
+}
+
+// Coordinate along z of a plane, where the planes of all samples are counted.
+fn coordinate_of_plane(s: VoxelLayout, plane: u32) -> u32 {
+    if plane < s.dims.x { return plane; }
+    return plane + plane / s.dims.x * s.dims.x;
+}
+
+// The plane at a coordinate along z, NONE outside of the samples.
+fn plane_at(s: VoxelLayout, z: i32) -> u32 {
+    if z < 0 { return NONE; }
+    let u = u32(z);
+    if u < s.dims.x { return u; }
+    // Another sample than the first, or what lies between them.
+    let sample = u / (2u * s.dims.x);
+    let of_sample = u - sample * 2u * s.dims.x;
+    if of_sample >= s.dims.x { return NONE; }
+    let plane = sample * s.dims.x + of_sample;
+    let stored = plane * s.dims.y * s.dims.z < s.stride;
+    let has_blocks = plane / s.block.x * s.grid.y * s.grid.z < mask[1];
+    return select(NONE, plane, (stored && s.sparse == 0u) || (has_blocks && s.sparse != 0u));
 }
 
 // Global coordinate of voxel v (v < voxel_count).
@@ -44,13 +68,14 @@ fn coordinate(s: VoxelLayout, v: u32) -> vec3<i32> {
         let cz = cell / cells;
         let cell_rest = cell - cz * cells;
         let cy = cell_rest / s.grid.z;
-        return vec3<i32>(vec3<u32>(cz, cy, cell_rest - cy * s.grid.z) * s.block + vec3<u32>(z, y, rest - y * s.block.z));
+        let c = vec3<u32>(cz, cy, cell_rest - cy * s.grid.z) * s.block + vec3<u32>(z, y, rest - y * s.block.z);
+        return vec3<i32>(vec3<u32>(coordinate_of_plane(s, c.x), c.yz));
     }
     let plane = s.dims.y * s.dims.z;
     let z = v / plane;
     let rest = v - z * plane;
     let y = rest / s.dims.z;
-    return vec3<i32>(vec3<u32>(z, y, rest - y * s.dims.z));
+    return vec3<i32>(vec3<u32>(coordinate_of_plane(s, z), y, rest - y * s.dims.z));
 }
 
 // c / block for c >= 0. Exact: (c + 1/2) / block is at least 1/(2 block) away from a whole number.
@@ -60,10 +85,11 @@ fn block_of(c: i32, inverse: f32) -> u32 {
 
 // Voxel at coordinate c, or NONE when it lies outside or in a hidden block (both read as zero).
 fn find(s: VoxelLayout, c: vec3<i32>) -> u32 {
-    if any(c < vec3<i32>(0)) || any(c >= vec3<i32>(s.dims)) { return NONE; }
-    let u = vec3<u32>(c);
+    let plane = plane_at(s, c.x);
+    if plane == NONE || any(c.yz < vec2<i32>(0)) || any(c.yz >= vec2<i32>(s.dims.yz)) { return NONE; }
+    let u = vec3<u32>(plane, vec2<u32>(c.yz));
     if is_set(s.sparse) {
-        let b = vec3<u32>(block_of(c.x, s.inverse_block.x), block_of(c.y, s.inverse_block.y), block_of(c.z, s.inverse_block.z));
+        let b = vec3<u32>(block_of(i32(plane), s.inverse_block.x), block_of(c.y, s.inverse_block.y), block_of(c.z, s.inverse_block.z));
         let slot = mask[2u + (b.x * s.grid.y + b.y) * s.grid.z + b.z];
         if slot == NONE { return NONE; }
         let l = u - b * s.block;

@@ -130,7 +130,8 @@ fn graph(plan: &Plan, settings: &Settings, visible: usize) -> Result<(Graph, Inp
         false => VoxelLayout::dense(patch),
     };
     let x = g.pack(image.tensor(), network.input_channels, seen);
-    let spaces = model::stage_spaces(network, patch, Some((mask, visible))).ok_or_else(not_whole)?;
+    let spaces =
+        model::stage_spaces(network, VoxelLayout::dense(patch), Some((mask, visible))).ok_or_else(not_whole)?;
     let skips = model::encoder(&mut g, network, x, &spaces);
     let seeds: Vec<(TensorId, TensorId)> = skips.iter().map(|&skip| (skip, g.leaky_relu(skip, 1.0))).collect();
     g.backward(&seeds, []);
@@ -166,7 +167,7 @@ mod tests {
     #[test]
     fn the_graph_needs_less_memory_the_more_is_hidden() {
         let plan = Plan::resolve("tiny", None, &["train.patch=[32,32,32]".into()]).unwrap();
-        let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30 };
+        let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30, micro_batches: false };
         let settings = &super::super::mae(&plan).unwrap().mae;
         let bytes: Vec<u64> = RATIOS
             .iter()

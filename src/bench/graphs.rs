@@ -43,7 +43,7 @@ pub(super) const CLASSES: usize = 3;
 
 /// What a session of a step is made from, without a device.
 pub struct StepGraphs {
-    /// First the one that a step runs, once for each sample.
+    /// First the one that a step runs, once for each micro-batch.
     pub graphs: Vec<Graph>,
     /// Runs of that graph in a step.
     pub runs: usize,
@@ -67,14 +67,17 @@ impl StepGraphs {
         match (task, mode) {
             (Task::Mae, Mode::Train) => {
                 mae(plan)?;
-                Ok(Self::training(plan_run(plan, limits, budget)?, batch, plan.train.clip))
+                let planned = plan_run(plan, limits, budget)?;
+                let runs = batch / planned.samples;
+                Ok(Self::training(planned, runs, plan.train.clip))
             }
             (Task::Seg, Mode::Train) => {
                 let made = segmentation(plan)?;
                 let (task, hyper) = (segmentation_task(&made), made.hyperparameters());
                 let trains = hyper.schedule.phase(0).0.trains;
                 let planned = fit(&task, &hyper.frame, trains, limits, budget)?;
-                Ok(Self::training(planned, batch.div_ceil(task.joined(batch)), hyper.clip))
+                let runs = batch / task.joined(batch).max(planned.samples);
+                Ok(Self::training(planned, runs, hyper.clip))
             }
             (_, Mode::Infer) => {
                 let graph = inference(plan, task)?.0;
@@ -89,7 +92,7 @@ impl StepGraphs {
     }
 
     fn training<S>(planned: RunPlan<S>, runs: usize, clip: f64) -> Self {
-        let RunPlan { training, validation, memory, recomputed, recomputable } = planned;
+        let RunPlan { training, validation, memory, recomputed, recomputable, .. } = planned;
         let graphs = vec![training.graph, validation.graph];
         Self { graphs, runs, clip: Some(clip as f32), memory, recomputed, recomputable }
     }
@@ -109,10 +112,22 @@ pub(super) fn segmentation_task(made: &finetune::Plan) -> Segmentation {
 /// The fine-tuning that trains this plan's network, from scratch, on patches of its size.
 pub(super) fn segmentation(plan: &Plan) -> Result<finetune::Plan> {
     let preset = finetune::Plan::preset("paper")?;
-    let Train { patch, batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, .. } = plan.train;
+    let Train {
+        patch, batch, micro_batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, ..
+    } = plan.train;
     let own = preset.train;
-    let train =
-        finetune::Train { patch, batch, epoch_steps, poly_exponent, momentum, weight_decay, clip, precision, ..own };
+    let train = finetune::Train {
+        patch,
+        batch,
+        micro_batch,
+        epoch_steps,
+        poly_exponent,
+        momentum,
+        weight_decay,
+        clip,
+        precision,
+        ..own
+    };
     let network = Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() };
     let phases = finetune::schedule("no-warm-up", plan.train.steps, 0, plan.train.learning_rate)?;
     let made = finetune::Plan { seed: plan.seed, train, phases, network, ..preset };

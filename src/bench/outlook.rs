@@ -38,10 +38,10 @@ pub fn outlook(gpu: &Gpu, budget: Option<u64>) -> Result<Vec<Outlook>> {
         let optimizer = optimizer.as_ref().map(|make| make as &dyn Fn(&_, &_) -> _);
         let (runs, bytes) = (made.runs as f64, made.memory.total());
         let session = SessionPlan::new(made.graphs, optimizer, gpu.facts(), &gpu.kernels())?;
-        let capacity: Vec<u32> = session.masks.iter().map(|&(_, blocks)| blocks as u32).collect();
+        let capacity: Vec<u32> = session.masks.iter().map(|m| m.capacity as u32).collect();
         let mut dynamic = session.dynamic();
-        for (visible, &(grid, _)) in dynamic.visible.iter_mut().zip(&session.masks) {
-            *visible = (product(grid) / 4).max(1) as u32;
+        for (visible, mask) in dynamic.visible.iter_mut().zip(&session.masks) {
+            *visible = (mask.samples * (product(mask.grid) / 4).max(1)) as u32;
         }
         let sum = |dispatches: &[_]| -> f64 {
             let counts = Count::all(dispatches, &dynamic, &capacity);

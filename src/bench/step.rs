@@ -391,7 +391,7 @@ mod tests {
 
     /// Floating-point operations that the dispatches of one run count, by operator name.
     fn counted(graph: &Graph, operator: &str) -> f64 {
-        let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30 };
+        let limits = Limits { max_binding: 1 << 30, max_buffer: 1 << 30, micro_batches: false };
         let layout = graph.parameters.layout(1 << 28);
         let facts = AdapterFacts { kind: "Cpu".into(), workgroup_memory: 32 << 10, ..Default::default() };
         let recording =

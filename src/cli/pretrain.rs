@@ -89,10 +89,12 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
     let parameters = &run.training.graph.parameters;
     print(format!("# parameters: {} ({} trained)", parameters.count(), parameters.trained()));
-    print(format!(
-        "# batch of {}: one sample after the other, gradients add up; memory is that of one sample",
-        plan.train.batch
-    ));
+    let (batch, together) = (plan.train.batch, run.samples);
+    print(match together {
+        1 => format!("# batch of {batch}: one sample after the other, gradients add up; memory is that of one sample"),
+        n if n == batch => format!("# batch of {batch}: all samples run together"),
+        n => format!("# batch of {batch}: {n} samples run together, gradients add up; memory is that of {n} samples"),
+    });
     if let Some(masking) = plan.pretext.masking() {
         let cells = product(masking.grid(plan.train.patch));
         print(format!(

@@ -2,7 +2,7 @@
 
 use super::{Binding, Frame, GraphMode, Measured, Past, Program, Task, ValidationResult, augmentation};
 use crate::base::Result;
-use crate::compute::graph::{Graph, Parameters, Readout, Session, TensorId};
+use crate::compute::graph::{Graph, Parameters, Readout, Session, TensorId, VoxelLayout};
 use crate::compute::model;
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::{Classes, DiceCe};
@@ -60,13 +60,14 @@ pub fn deep_supervision_weights(outputs: usize) -> Vec<f32> {
 
 /// The outputs over some samples, with their losses.
 pub struct Outputs {
-    /// Of each sample, at the highest resolution.
-    pub logits: Vec<TensorId>,
+    /// Of each sample, at the highest resolution: a tensor, and which of its samples.
+    pub logits: Vec<(TensorId, usize)>,
     /// Tensors that the loss depends on with their gradients, where they were asked for.
     pub seeds: Vec<(TensorId, TensorId)>,
 }
 
-/// Adds the network over the images (input channels, z, y, x) and label maps (z, y, x) of some samples, and the loss.
+/// Adds the network over the images (input channels, z, y, x) and label maps (z, y, x) of some samples, and the loss. Where the frame's
+/// graphs hold several samples, the images are one tensor.
 pub fn segmenter(
     g: &mut Graph,
     frame: &Frame,
@@ -75,8 +76,10 @@ pub fn segmenter(
     gradient: bool,
 ) -> Outputs {
     let labels: Vec<TensorId> = samples.iter().map(|s| s.1).collect();
+    let patch = VoxelLayout::dense(frame.patch).of_samples(frame.samples);
+    let images = samples.iter().take(samples.len() / frame.samples);
     let outputs: Vec<Vec<TensorId>> =
-        samples.iter().map(|&(image, _)| model::outputs_of(g, &frame.network, image, frame.patch)).collect();
+        images.map(|&(image, _)| model::outputs_of(g, &frame.network, image, patch)).collect();
     let loss = objective.loss();
     let mut seeds = Vec::new();
     let weights = deep_supervision_weights(outputs[0].len());
@@ -85,7 +88,8 @@ pub fn segmenter(
         let gradients = g.dice_ce(&logits, &labels, frame.patch, &loss, weight, gradient);
         seeds.extend(logits.into_iter().zip(gradients));
     }
-    Outputs { logits: outputs.iter().map(|o| o[0]).collect(), seeds }
+    let of = |n: usize| if frame.samples > 1 { (outputs[0][0], n) } else { (outputs[n][0], 0) };
+    Outputs { logits: (0..samples.len()).map(of).collect(), seeds }
 }
 
 /// What the device does to a patch before the network reads it.
@@ -110,6 +114,10 @@ impl Task for Segmentation {
         self.objective.joined(batch)
     }
 
+    fn has_micro_batches(&self) -> bool {
+        true
+    }
+
     fn augmentation(&self, frame: &Frame) -> Augmentation {
         augmentation(&self.augment, frame)
     }
@@ -120,7 +128,10 @@ impl Task for Segmentation {
         if let GraphMode::Train { trains, .. } = mode {
             g.freeze(trains.frozen());
         }
-        let samples: Vec<Augmented> = (0..self.joined(frame.batch)).map(|_| g.augment(&augmentation)).collect();
+        let samples: Vec<Augmented> = match frame.samples {
+            1 => (0..self.joined(frame.batch)).map(|_| g.augment(&augmentation)).collect(),
+            n => g.augment_batch(&augmentation, n),
+        };
         let images: Vec<(TensorId, TensorId)> =
             samples.iter().map(|s| (s.image, s.labels.expect("there are labels"))).collect();
         let made = segmenter(&mut g, frame, &self.objective, &images, mode.trains());
@@ -136,8 +147,8 @@ impl Task for Segmentation {
     }
 
     /// The loss of a run of the graph is a mean over its samples already.
-    fn loss_weight(&self, _: &Frame, _: SampleKey, samples: usize) -> f64 {
-        self.joined(samples) as f64 / samples as f64
+    fn loss_weight(&self, frame: &Frame, _: SampleKey, samples: usize) -> f64 {
+        self.joined(samples).max(frame.samples) as f64 / samples as f64
     }
 
     /// The network with the highest moving average of the mean pseudo Dice is the best.
@@ -229,7 +240,7 @@ mod tests {
     #[test]
     fn frozen_parts_get_no_gradient_and_cost_no_memory() {
         let network = Network { output_channels: 3, ..Network::preset("tiny").unwrap() };
-        let frame = Frame { network, patch: [16; 3], batch: 1, precision: Precision::F32 };
+        let frame = Frame { network, patch: [16; 3], batch: 1, micro_batch: 1, samples: 1, precision: Precision::F32 };
         let objective = Objective { classes: Classes { regions: None, ignore: None }, batch_dice: false };
         let task = Segmentation { objective, augment: Settings::default() };
         let trained = |trains| {

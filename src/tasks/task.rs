@@ -79,6 +79,11 @@ pub trait Task {
         1
     }
 
+    /// Whether a graph of it can hold several samples along an axis, as [`Frame::samples`] says.
+    fn has_micro_batches(&self) -> bool {
+        false
+    }
+
     /// What the device does to each image that is uploaded, before the network sees it.
     fn augmentation(&self, frame: &Frame) -> Augmentation;
 

@@ -14,6 +14,9 @@ pub struct Train {
     pub patch: [usize; 3],
     /// Samples a step.
     pub batch: usize,
+    /// Samples that run together, a divisor of `batch`; 0: as many as `--memory` has room for, 1 without it.
+    #[serde(default)]
+    pub micro_batch: usize,
     /// Steps in all.
     pub steps: u64,
     /// Steps between validations; the learning rate changes as often.
@@ -45,6 +48,7 @@ impl Train {
         Self {
             patch: [160; 3],
             batch: 6,
+            micro_batch: 0,
             steps: 250_000,
             epoch_steps: 250,
             validation_steps: 50,

@@ -1,7 +1,7 @@
 //! What a run needs on the device, decided before anything is allocated.
 
 use crate::base::{Error, Result, gib};
-use crate::compute::graph::{Limits, Parameters, SessionMemory, session_memory};
+use crate::compute::graph::{Limits, Parameters, SessionMemory, product, session_memory};
 use crate::data::Patch;
 use crate::tasks::{Frame, GraphMode, Plan, Program, Task, Trains};
 
@@ -11,6 +11,8 @@ pub struct RunPlan<S> {
     pub training: Program<S>,
     /// Loss.
     pub validation: Program<S>,
+    /// Samples that a run of a graph takes along an axis.
+    pub samples: usize,
     /// Bytes on the device.
     pub memory: SessionMemory,
     /// Activations that the backward pass computes again instead of keeping, of how many that it could.
@@ -18,6 +20,9 @@ pub struct RunPlan<S> {
     /// How many it could.
     pub recomputable: usize,
 }
+
+/// Most samples of a micro-batch: what the kernels of norms can tell apart.
+const MOST_SAMPLES: usize = 64;
 
 /// The graphs of a pre-training, as [`fit`].
 ///
@@ -27,7 +32,8 @@ pub fn plan_run(plan: &Plan, limits: Limits, budget: Option<u64>) -> Result<RunP
     fit(&*plan.pretext, &plan.frame(), Trains::All, limits, budget)
 }
 
-/// Builds the graphs of a task that trains `trains`, such that they fit into `budget` bytes with as few recomputations as possible.
+/// Builds the graphs of a task that trains `trains`, such that they fit into `budget` bytes: with as many samples at a time as need no
+/// recomputation, where it is not the frame that says how many, and with as few recomputations as possible.
 ///
 /// # Errors
 /// A patch exceeds the adapter's limits, or they do not fit with all recomputations that there are.
@@ -38,14 +44,43 @@ pub fn fit<S>(
     limits: Limits,
     budget: Option<u64>,
 ) -> Result<RunPlan<S>> {
-    task.augmentation(frame).check(limits)?;
-    let build = |recompute: usize| -> Result<RunPlan<S>> {
-        let training = task.build(frame, Parameters::default(), GraphMode::Train { trains, recompute });
-        let validation = task.build(frame, training.graph.parameters.clone(), GraphMode::Validate);
+    let augmentation = task.augmentation(frame);
+    augmentation.check(limits)?;
+    let build_with = |samples: usize, recompute: usize| -> Result<RunPlan<S>> {
+        let frame = Frame { samples, ..frame.clone() };
+        let training = task.build(&frame, Parameters::default(), GraphMode::Train { trains, recompute });
+        let validation = task.build(&frame, training.graph.parameters.clone(), GraphMode::Validate);
         let memory = session_memory(&[&training.graph, &validation.graph], limits, true)?;
         let recomputable = training.graph.recomputation_candidates().len();
-        Ok(RunPlan { training, validation, memory, recomputed: recompute.min(recomputable), recomputable })
+        let recomputed = recompute.min(recomputable);
+        Ok(RunPlan { training, validation, samples, memory, recomputed, recomputable })
     };
+    let joined = task.joined(frame.batch);
+    let possible = |samples: usize| {
+        let images = 4 * samples * augmentation.channels * product(frame.patch);
+        samples == 1
+            || samples <= MOST_SAMPLES
+                && task.has_micro_batches()
+                && (joined == 1 || joined == samples)
+                && frame.has_whole_stages()
+                && images as u64 <= limits.max_binding
+    };
+    let mut samples = frame.micro_batch.max(1);
+    if !frame.batch.is_multiple_of(samples) || !possible(samples) {
+        return Err(no_micro_batch(frame, samples));
+    }
+    if let (0, true, Some(budget)) = (frame.micro_batch, limits.micro_batches, budget) {
+        for larger in (2..=frame.batch.min(MOST_SAMPLES)).rev() {
+            if frame.batch.is_multiple_of(larger) && possible(larger) {
+                match build_with(larger, 0) {
+                    Ok(run) if run.memory.total() <= budget => return Ok(run),
+                    // Less is less than the adapter's limits, too.
+                    _ => samples = 1,
+                }
+            }
+        }
+    }
+    let build = |recompute: usize| build_with(samples, recompute);
     let first = build(0)?;
     let Some(budget) = budget.filter(|&budget| budget < first.memory.total()) else { return Ok(first) };
     let all = build(first.recomputable)?;
@@ -71,4 +106,16 @@ pub fn fit<S>(
         }
     }
     Ok(best)
+}
+
+/// The error of samples that cannot run together.
+fn no_micro_batch(frame: &Frame, samples: usize) -> Error {
+    Error::plan(
+        format!("train.micro_batch = {samples} cannot be had with train.batch = {}", frame.batch),
+        format!(
+            "Choose a divisor of the batch, {MOST_SAMPLES} at most, or 1; more than one needs a segmentation or a pretext that hides \
+             blocks, and a patch that the strides of the network divide; where a loss joins the samples of a batch (batch Dice, \
+             ignored voxels), only the whole batch can run together"
+        ),
+    )
 }

@@ -20,6 +20,9 @@ pub fn validation_key(seed: u64, step: u64, index: u64) -> SampleKey {
     SampleKey { seed: seed ^ VALIDATION_SEED, step, index }
 }
 
+/// The key of a checkpoint that says how many samples ran together.
+const MICRO_BATCH: &str = "micro_batch";
+
 /// Trains the network of a schedule for a task. Only the phase at hand has a session: a part that is frozen costs neither
 /// gradients nor time.
 pub struct Trainer<S> {
@@ -39,6 +42,8 @@ struct Current<S> {
     trains: Trains,
     training: Bound<S>,
     validation: Bound<S>,
+    /// Samples that a run of a graph takes along an axis.
+    samples: usize,
     planned: u64,
 }
 
@@ -100,6 +105,12 @@ impl<S> Trainer<S> {
     /// It does not fit, the device fails, or the checkpoint is of another network.
     pub fn resume(&mut self, mut checkpoint: Checkpoint) -> Result<()> {
         let (step, steps) = (checkpoint.step, self.hyper.schedule.steps());
+        // As many as it started with: others would be summed in another order.
+        if let Some(samples) = checkpoint.extra.get(MICRO_BATCH).and_then(|n| n.parse().ok()) {
+            self.hyper.frame.micro_batch = samples;
+        } else if step > 0 && self.hyper.frame.micro_batch == 0 {
+            self.hyper.frame.micro_batch = 1;
+        }
         self.open(step.min(steps - 1))?;
         if step > 0 && self.trains(step - 1) != self.current().trains {
             // A new part is a new optimiser.
@@ -117,16 +128,19 @@ impl<S> Trainer<S> {
     fn open(&mut self, step: u64) -> Result<()> {
         // The memory of the phase before is given back first.
         self.current = None;
-        let RunPlan { training, validation, memory, .. } = self.plan(step)?;
+        let RunPlan { training, validation, samples, memory, .. } = self.plan(step)?;
         let clip = self.hyper.clip as f32;
         let make = move |p: &_, l: &_| sgd::optimizer(p, l, clip);
         let (first, second) = (training.graph.id(), validation.graph.id());
         let session = Session::new(self.gpu.clone(), vec![training.graph, validation.graph], Some(&make))?;
+        // Losses are means over what runs together.
+        self.hyper.frame.samples = samples;
         self.current = Some(Current {
             session,
             trains: self.trains(step),
             training: (first, training.binding),
             validation: (second, validation.binding),
+            samples,
             planned: memory.total(),
         });
         Ok(())
@@ -178,8 +192,8 @@ impl<S> Trainer<S> {
             loss_scale: self.task.loss_weight(&self.hyper.frame, key, batch.len()) as f32,
             gradient_scale: self.loss_scale.factor(),
         };
-        let joined = self.task.joined(batch.len());
-        let Current { session, training, validation, .. } = self.current.as_mut().expect("started");
+        let Current { session, training, validation, samples, .. } = self.current.as_mut().expect("started");
+        let joined = self.task.joined(batch.len()).max(*samples);
         let (graph, binding) = if measured.is_some() { validation } else { training };
         session.set_step(values);
         session.start_step();
@@ -249,6 +263,9 @@ impl<S> Trainer<S> {
         let mut extra = Default::default();
         self.loss_scale.save(&mut extra);
         save_kernels(&self.gpu, &mut extra);
+        if self.current().samples > 1 {
+            extra.insert(MICRO_BATCH.into(), self.current().samples.to_string());
+        }
         Ok(Checkpoint { plan_toml, step, seed, weights, momentum, best_validation: best, extra })
     }
 }

@@ -79,6 +79,7 @@ fn check(
     let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(network.input_channels, patch);
     let size = (patch, settings.masking().capacity(patch));
+    let size = (size.0, 1, size.1);
     let (made, encoder) = mae::autoencoder(&mut g, network, settings, size, image.tensor());
     let gradient = g.masked_l2(made.output, image.tensor(), Weights::HiddenOf(made.visible), true);
     g.backward_from_loss(&[(made.output, gradient.expect("it was asked for"))], 0);

@@ -54,7 +54,7 @@ fn outputs(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let mut g = Graph::new(Parameters::default(), Precision::F32);
     let image = g.image(network.input_channels, patch);
     let x = g.pack(image.tensor(), network.input_channels, VoxelLayout::dense(patch));
-    let spaces = model::stage_spaces(&network, patch, None).unwrap();
+    let spaces = model::stage_spaces(&network, VoxelLayout::dense(patch), None).unwrap();
     let skips = model::encoder(&mut g, &network, x, &spaces);
     let outputs = model::decoder(&mut g, &network, &skips);
     let mut kept: Vec<(String, Feature)> = Vec::new();
@@ -102,8 +102,10 @@ fn training(gpu: &Rc<Gpu>, f: &Fixture, report: &mut Report) {
     let images: Vec<Input> = (0..samples).map(|_| g.image(network.input_channels, patch)).collect();
     let maps: Vec<Input> = (0..samples).map(|_| g.image(1, patch)).collect();
     let labels: Vec<TensorId> = maps.iter().map(|m| m.tensor()).collect();
-    let outputs: Vec<Vec<TensorId>> =
-        images.iter().map(|image| model::outputs_of(&mut g, &network, image.tensor(), patch)).collect();
+    let outputs: Vec<Vec<TensorId>> = images
+        .iter()
+        .map(|image| model::outputs_of(&mut g, &network, image.tensor(), VoxelLayout::dense(patch)))
+        .collect();
     let mut seeds = Vec::new();
     for (level, &weight) in weights.iter().enumerate().filter(|(_, w)| **w > 0.0) {
         let logits: Vec<TensorId> = outputs.iter().map(|o| o[level]).collect();

@@ -173,7 +173,7 @@ pub fn augmented(precision: Precision) -> Vec<Graph> {
 
 /// Where the tensors of a graph lie on an adapter.
 pub fn planned(graph: &Graph, facts: &AdapterFacts) -> (MemoryPlan, ParameterLayout) {
-    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
+    let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer, micro_batches: false };
     (plan(graph, limits).unwrap(), graph.parameters.layout(facts.max_binding))
 }
 

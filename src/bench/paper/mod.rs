@@ -44,7 +44,7 @@ use super::mib;
 use super::step::Run;
 use crate::base::{Error, Result};
 use crate::compute::device::{DISPATCHES_PER_SUBMIT, Dynamic, KernelTable};
-use crate::compute::graph::{Limits, Precision, SessionMemory, SessionPlan, product};
+use crate::compute::graph::{Limits, MaskPlan, Precision, SessionMemory, SessionPlan, product};
 use crate::tasks::Plan;
 use crate::tasks::pretexts::masking::visible_blocks;
 use count::Count;
@@ -115,7 +115,7 @@ impl PaperRun {
         let optimizer = optimizer.as_ref().map(|make| make as &dyn Fn(&_, &_) -> _);
         let StepGraphs { graphs, runs, memory, recomputed, recomputable, .. } = graphs;
         let session = SessionPlan::new(graphs, optimizer, &facts, kernels)?;
-        let capacity: Vec<u32> = session.masks.iter().map(|&(_, blocks)| blocks as u32).collect();
+        let capacity: Vec<u32> = session.masks.iter().map(|m| m.capacity as u32).collect();
         let (dynamic, mask) = shown(plan, &session, visible)?;
         let sample = Count::all(&session.programs[0].recording.dispatches, &dynamic, &capacity);
         let of_optimizer = session.optimizer.iter().flat_map(|o| &o.recording.dispatches);
@@ -153,8 +153,8 @@ impl PaperRun {
 fn shown(plan: &Plan, session: &SessionPlan, visible: Visible) -> Result<(Dynamic, Option<Masked>)> {
     let mut dynamic = session.dynamic();
     let mut mask = None;
-    for (index, &(grid, capacity)) in session.masks.iter().enumerate() {
-        let cells = product(grid);
+    for (index, &MaskPlan { grid, samples, capacity }) in session.masks.iter().enumerate() {
+        let (cells, capacity) = (product(grid), capacity / samples);
         let ratio = match visible {
             Visible::Average => plan.pretext.masking().map_or(0.0, |m| (m.ratio[0] + m.ratio[1]) / 2.0),
             Visible::Masked(ratio) => ratio,
@@ -167,7 +167,7 @@ fn shown(plan: &Plan, session: &SessionPlan, visible: Visible) -> Result<(Dynami
                 "Give a higher ratio, or lower the first number of mae.mask_ratio",
             ));
         }
-        dynamic.visible[index] = blocks as u32;
+        dynamic.visible[index] = (samples * blocks) as u32;
         mask.get_or_insert(Masked { ratio, visible: blocks as u32, blocks: cells });
     }
     Ok((dynamic, mask))

@@ -199,12 +199,13 @@ impl<'a> Report<'a> {
     fn totals(&self) -> String {
         let paper = self.paper;
         let total = self.total();
+        let samples = paper.run.batch / paper.runs;
         let sample: usize = paper.sample.iter().map(|c| c.dispatches).sum();
         let few: usize =
             self.paper.sample.iter().map(|c| if self.is_few(c.workgroups) { c.dispatches } else { 0 }).sum();
         let mut text = format!(
             "A step: {:.3} s, {:.2} samples/s; {:.1} TFLOP, {:.1} TFLOP/s; {:.1} ms of it are the host's\n\
-             {} dispatches, {sample} a sample, of which {few} have fewer workgroups than the {} multiprocessors (few)\n\
+             {} dispatches, {sample} a micro-batch of {samples}, of which {few} have fewer workgroups than the {} multiprocessors (few)\n\
              {:.1} GB must move, {:.1} are asked for, {:.1} pass through workgroup memory\n\
              Memory: {:.2} GiB planned of {:.1} GiB: {:.0} MiB activations, {:.0} weights, {:.0} gradients, {:.0} momentum",
             self.seconds,

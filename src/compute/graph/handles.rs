@@ -38,16 +38,22 @@ impl Input {
 pub struct Mask {
     pub(super) index: u32,
     pub(super) grid: [usize; 3],
+    pub(super) samples: usize,
 }
 
 impl Mask {
     /// The handle that the `index`-th call of [`Graph::mask`](super::Graph::mask) on a graph returns, for layouts that are
     /// described before there is a graph.
     pub fn nth(index: usize, grid: [usize; 3]) -> Self {
-        Self { index: index as u32, grid }
+        Self { index: index as u32, grid, samples: 1 }
     }
 
-    /// Cells of the grid along (z, y, x).
+    /// Samples whose visible blocks it tells.
+    pub fn samples(self) -> usize {
+        self.samples
+    }
+
+    /// Cells of the grid of a sample along (z, y, x).
     pub fn grid(self) -> [usize; 3] {
         self.grid
     }

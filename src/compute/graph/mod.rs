@@ -17,7 +17,7 @@ pub use plan::{Limits, Segment};
 
 pub use handles::{Feature, Flag, GraphId, Input, Mask, Readout};
 pub use parameters::{Packing, ParamId, Parameter, ParameterLayout, Parameters, Part, Role};
-pub use planned::{Optimizer, PlannedProgram, SessionMemory, SessionPlan, optimizer_scratch, session_memory};
+pub use planned::{MaskPlan, Optimizer, PlannedProgram, SessionMemory, SessionPlan, optimizer_scratch, session_memory};
 pub use record::Recorder;
 pub use session::{Session, StepValues};
 pub use space::{BlockMask, Blocks, GROUP, GROUP_BYTES, VoxelLayout, VoxelLayoutUniform, coordinate, product};
@@ -162,6 +162,7 @@ pub struct Graph {
 #[derive(Clone, Copy, Debug)]
 struct MaskTable {
     grid: [usize; 3],
+    samples: usize,
     slot: u32,
 }
 
@@ -224,9 +225,14 @@ impl Graph {
 
     /// A mask of `grid` cells along (z, y, x), whose visible blocks the host uploads before each run.
     pub fn mask(&mut self, grid: [usize; 3]) -> Mask {
-        let slot = self.upload(BlockMask::table_len(grid) as u64 * 4);
-        self.masks.push(MaskTable { grid, slot });
-        Mask { index: self.masks.len() as u32 - 1, grid }
+        self.masks_of(grid, 1)
+    }
+
+    /// A mask for each of the samples of a batch, all of which show as many blocks.
+    pub fn masks_of(&mut self, grid: [usize; 3], samples: usize) -> Mask {
+        let slot = self.upload(BlockMask::table_len([samples * grid[0], grid[1], grid[2]]) as u64 * 4);
+        self.masks.push(MaskTable { grid, samples, slot });
+        Mask { index: self.masks.len() as u32 - 1, grid, samples }
     }
 
     /// A new place for `bytes` that the host uploads.

@@ -12,6 +12,8 @@ pub struct Limits {
     pub max_binding: u64,
     /// Largest buffer in bytes: the arena is cut into heaps of at most this size.
     pub max_buffer: u64,
+    /// Whether samples of a batch run together where memory allows: a software adapter is busy with one.
+    pub micro_batches: bool,
 }
 
 const ALIGNMENT: u64 = 256;
@@ -162,7 +164,7 @@ mod tests {
             g.push(Touch, &pair[..1], &pair[1..]);
         }
         g.keep(chain[4]);
-        let limits = Limits { max_binding: 3 * 512 * 16, max_buffer: 64 * 512 * 16 };
+        let limits = Limits { max_binding: 3 * 512 * 16, max_buffer: 64 * 512 * 16, micro_batches: false };
         let plan = plan(&g, limits).unwrap();
         let lives = lifetimes(&g);
         for a in 0..chain.len() {

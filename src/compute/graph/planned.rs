@@ -100,8 +100,19 @@ pub struct SessionPlan {
     pub parameters: Parameters,
     /// How they lie in buffers.
     pub layout: ParameterLayout,
-    /// Grid of each mask, and the most blocks that all programs have memory for.
-    pub masks: Vec<([usize; 3], usize)>,
+    /// The masks of the graphs, in order.
+    pub masks: Vec<MaskPlan>,
+}
+
+/// A mask that programs have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MaskPlan {
+    /// Cells of a sample along (z, y, x).
+    pub grid: [usize; 3],
+    /// Samples whose visible blocks it tells.
+    pub samples: usize,
+    /// The most blocks, in all samples, that all programs have memory for.
+    pub capacity: usize,
 }
 
 impl SessionPlan {
@@ -151,18 +162,18 @@ impl SessionPlan {
     }
 }
 
-/// Grid of each mask of the graphs, which have them in common, and the fewest blocks that a tensor under it has room for.
-fn masks<'a>(graphs: impl Iterator<Item = &'a Graph>) -> Vec<([usize; 3], usize)> {
-    let mut masks: Vec<([usize; 3], usize)> = Vec::new();
+/// The masks of the graphs, which have them in common, with the fewest blocks that a tensor under each has room for.
+fn masks<'a>(graphs: impl Iterator<Item = &'a Graph>) -> Vec<MaskPlan> {
+    let mut masks: Vec<MaskPlan> = Vec::new();
     for graph in graphs {
         for mask in graph.masks.iter().skip(masks.len()) {
-            masks.push((mask.grid, usize::MAX));
+            masks.push(MaskPlan { grid: mask.grid, samples: mask.samples, capacity: usize::MAX });
         }
         for tensor in &graph.tensors {
             if let Kind::Feature { space, .. } = tensor.kind
                 && let Some(blocks) = space.blocks
             {
-                let capacity = &mut masks[blocks.mask as usize].1;
+                let capacity = &mut masks[blocks.mask as usize].capacity;
                 *capacity = blocks.capacity.min(*capacity);
             }
         }
@@ -173,6 +184,7 @@ fn masks<'a>(graphs: impl Iterator<Item = &'a Graph>) -> Vec<([usize; 3], usize)
 impl Limits {
     /// Those of an adapter.
     pub fn of_facts(facts: &AdapterFacts) -> Self {
-        Self { max_binding: facts.max_binding, max_buffer: facts.max_buffer.min(MAX_HEAP) }
+        let (max_binding, max_buffer) = (facts.max_binding, facts.max_buffer.min(MAX_HEAP));
+        Self { max_binding, max_buffer, micro_batches: !facts.is_software() }
     }
 }

@@ -4,7 +4,7 @@ use super::plan::MemoryPlan;
 use super::planned::{MakeOptimizer, PlannedProgram, SessionPlan, optimizer_scratch};
 use super::record::Recorder;
 use super::{
-    BlockMask, Blocks, Feature, Flag, GROUP, Graph, GraphId, Input, Limits, Mask, Output, ParamId, ParameterLayout,
+    BlockMask, Feature, Flag, GROUP, Graph, GraphId, Input, Limits, Mask, MaskPlan, Output, ParamId, ParameterLayout,
     Parameters, Precision, Readout, SessionMemory, coordinate, product,
 };
 use crate::base::{Error, Result};
@@ -51,8 +51,7 @@ pub struct Session {
     pub(super) layout: ParameterLayout,
     pub(super) programs: Vec<Program>,
     optimizer: Option<Executable>,
-    /// Grid of each mask, and the most blocks that all programs have memory for.
-    pub(super) masks: Vec<([usize; 3], usize)>,
+    pub(super) masks: Vec<MaskPlan>,
     pub(super) dynamic: Dynamic,
 }
 
@@ -111,11 +110,15 @@ impl Session {
     /// More are visible than the plan has memory for.
     ///
     /// # Panics
-    /// When `visible` has another grid than the mask.
+    /// When `visible` has another grid than the mask, or samples show different numbers of blocks.
     pub fn set_mask(&mut self, mask: Mask, visible: &BlockMask) -> Result<()> {
-        let (grid, capacity) = self.masks[mask.index as usize];
-        assert_eq!((mask.grid, visible.grid), (grid, grid), "mask grid");
+        let MaskPlan { grid, samples, capacity } = self.masks[mask.index as usize];
+        let stacked = [samples * grid[0], grid[1], grid[2]];
+        assert_eq!((mask.grid, mask.samples, visible.grid), (grid, samples, stacked), "mask grid");
         let count = visible.count();
+        let of_sample = |cells: &[bool]| cells.iter().filter(|&&v| v).count();
+        let same = visible.visible.chunks(product(grid)).all(|cells| of_sample(cells) * samples == count);
+        assert!(same, "the samples of a batch show as many blocks");
         if count > capacity {
             return Err(Error::plan(
                 format!("{count} visible blocks exceed the {capacity} that the plan has memory for"),
@@ -201,18 +204,21 @@ impl Session {
         Ok(std::array::from_fn(|k| bytemuck::pod_read_unaligned(&bytes[4 * k..4 * k + 4])))
     }
 
-    /// Reads a kept feature tensor as (channels, z, y, x), hidden voxels as zero.
+    /// Reads a kept feature tensor as (samples, channels, z, y, x), hidden voxels as zero.
     pub fn read(&self, feature: Feature) -> Result<Vec<f32>> {
         let (p, tensor) = (self.program(feature.graph), feature.tensor);
         let (channels, space) = p.graph.shape(tensor);
         let size = product(space.dims);
-        let mut out = vec![0.0; channels * size];
+        let mut out = vec![0.0; space.samples * channels * size];
+        // Where voxel n of the first channel lies in `out`, if it is a voxel of all samples one after the other.
+        let first_at = |n: usize| n / size * channels * size + n % size;
         let places = match space.blocks {
             None => None,
             Some(blocks) => {
                 let slice = p.graph.upload_slice(p.graph.masks[blocks.mask as usize].slot);
                 let table: Vec<u32> = bytemuck::pod_collect_to_vec(&self.gpu.read(&self.heaps, slice)?);
-                Some(places(&table, blocks, space.dims))
+                let cells = [space.samples * blocks.grid[0], blocks.grid[1], blocks.grid[2]];
+                Some(places(&table, cells, blocks.block))
             }
         };
         for segment in &p.plan.segments[tensor] {
@@ -222,10 +228,10 @@ impl Session {
                 let (group, lane) = ((channel - first) / GROUP, channel % GROUP);
                 let of_channel = &values[group * space.voxels() * GROUP..];
                 let stored = of_channel.iter().skip(lane).step_by(GROUP);
-                let target = &mut out[channel * size..(channel + 1) * size];
+                let target = &mut out[channel * size..];
                 match &places {
-                    None => target.iter_mut().zip(stored).for_each(|(to, &value)| *to = value),
-                    Some(places) => places.iter().zip(stored).for_each(|(&at, &value)| target[at] = value),
+                    None => (0..space.voxels()).zip(stored).for_each(|(n, &value)| target[first_at(n)] = value),
+                    Some(places) => places.iter().zip(stored).for_each(|(&n, &value)| target[first_at(n)] = value),
                 }
             }
         }
@@ -343,13 +349,14 @@ impl Limits {
     }
 }
 
-/// Where each voxel that is stored under a mask of this table lies in the whole volume.
-fn places(table: &[u32], blocks: Blocks, dims: [usize; 3]) -> Vec<usize> {
+/// Where each voxel that is stored under a mask of this table lies in the whole volume, which has a grid of cells of a block each.
+fn places(table: &[u32], grid: [usize; 3], block: [usize; 3]) -> Vec<usize> {
+    let dims: [usize; 3] = std::array::from_fn(|a| grid[a] * block[a]);
     let visible = &table[2 + table[1] as usize..][..table[0] as usize];
-    let inside: Vec<_> = (0..product(blocks.block)).map(|n| coordinate(n, blocks.block)).collect();
+    let inside: Vec<_> = (0..product(block)).map(|n| coordinate(n, block)).collect();
     let of_block = |&cell: &u32| {
-        let cell = coordinate(cell as usize, blocks.grid);
-        let at = move |a: usize, c: [usize; 3]| cell[a] * blocks.block[a] + c[a];
+        let cell = coordinate(cell as usize, grid);
+        let at = move |a: usize, c: [usize; 3]| cell[a] * block[a] + c[a];
         inside.iter().map(move |&c| (at(0, c) * dims[1] + at(1, c)) * dims[2] + at(2, c))
     };
     visible.iter().flat_map(of_block).collect()

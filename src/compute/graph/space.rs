@@ -8,13 +8,15 @@ pub const GROUP: usize = 4;
 /// Bytes of four 32-bit floats: a channel group of a parameter, a statistic or a partial sum. Those of features depend on the precision.
 pub const GROUP_BYTES: u64 = 16;
 
-/// Voxels in C order (axes z, y, x); with `blocks`, only those of visible blocks.
+/// Voxels in C order (axes z, y, x); with `blocks`, only those of visible blocks. The samples of a batch follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct VoxelLayout {
     /// Voxels along (z, y, x).
     pub dims: [usize; 3],
     /// The blocks of which only the visible ones are stored; `None`: every voxel is.
     pub blocks: Option<Blocks>,
+    /// Samples that a tensor holds, each of `dims`.
+    pub samples: usize,
 }
 
 /// A grid of blocks of which some are visible. `grid * block == dims`.
@@ -26,22 +28,35 @@ pub struct Blocks {
     pub block: [usize; 3],
     /// Which of the graph's masks tells the visible blocks.
     pub mask: u32,
-    /// Most blocks that are ever visible; storage is planned for them.
+    /// Most blocks that are ever visible, in all samples; storage is planned for them.
     pub capacity: usize,
 }
 
 impl VoxelLayout {
     /// All voxels of a volume of `dims`.
     pub fn dense(dims: [usize; 3]) -> Self {
-        Self { dims, blocks: None }
+        Self { dims, blocks: None, samples: 1 }
     }
 
-    /// The space of `dims` under a mask, with at most `capacity` visible blocks; `None` where the mask's cells are not whole voxels.
+    /// All voxels of as many samples of `dims`.
+    pub fn dense_like(self, dims: [usize; 3]) -> Self {
+        Self { dims, blocks: None, samples: self.samples }
+    }
+
+    /// The space of `dims` under a mask, with at most `capacity` visible blocks a sample; `None` where the mask's cells are not whole
+    /// voxels.
     pub fn sparse(dims: [usize; 3], mask: Mask, capacity: usize) -> Option<Self> {
         let grid = mask.grid;
         let whole = (0..3).all(|a| dims[a].is_multiple_of(grid[a]) && dims[a] >= grid[a]);
         let block = std::array::from_fn(|a| dims[a] / grid[a].max(1));
-        whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask: mask.index, capacity }) })
+        let (samples, capacity) = (mask.samples, capacity * mask.samples);
+        whole.then_some(Self { dims, blocks: Some(Blocks { grid, block, mask: mask.index, capacity }), samples })
+    }
+
+    /// So many samples of it, under masks of as many where it is sparse.
+    pub fn of_samples(self, samples: usize) -> Self {
+        let blocks = self.blocks.map(|b| Blocks { capacity: b.capacity / self.samples * samples, ..b });
+        Self { blocks, samples, ..self }
     }
 
     /// Whether only visible blocks are stored.
@@ -53,8 +68,18 @@ impl VoxelLayout {
     pub fn voxels(&self) -> usize {
         match self.blocks {
             Some(b) => b.capacity * product(b.block),
-            None => product(self.dims),
+            None => self.samples * product(self.dims),
         }
+    }
+
+    /// Voxels of a block, or of a sample where all are stored.
+    pub fn extent(&self) -> [usize; 3] {
+        self.blocks.map_or(self.dims, |b| b.block)
+    }
+
+    /// How many times [`VoxelLayout::extent`] is stored at full capacity.
+    pub fn extents(&self) -> usize {
+        self.blocks.map_or(self.samples, |b| b.capacity)
     }
 
     /// Length of a row of voxels that are neighbours along x.
@@ -70,7 +95,8 @@ impl VoxelLayout {
     /// Voxels along (z, y, x), and whether only visible blocks are stored: for people.
     pub fn name(&self) -> String {
         let [z, y, x] = self.dims;
-        format!("{z}.{y}.{x}{}", if self.is_sparse() { " sparse" } else { "" })
+        let samples = if self.samples == 1 { String::new() } else { format!(" x{}", self.samples) };
+        format!("{z}.{y}.{x}{}{samples}", if self.is_sparse() { " sparse" } else { "" })
     }
 
     /// The struct `VoxelLayout` of `shaders/shared/space.wgsl`.
@@ -132,6 +158,17 @@ pub struct BlockMask {
 }
 
 impl BlockMask {
+    /// The masks of the samples of a batch, one after the other along z.
+    ///
+    /// # Panics
+    /// When their grids differ, or there is none.
+    pub fn stacked(masks: &[Self]) -> Self {
+        let [z, y, x] = masks[0].grid;
+        assert!(masks.iter().all(|m| m.grid == masks[0].grid), "grids of the masks of a batch");
+        let visible = masks.iter().flat_map(|m| m.visible.iter().copied()).collect();
+        Self { grid: [masks.len() * z, y, x], visible }
+    }
+
     /// Number of visible cells.
     pub fn count(&self) -> usize {
         self.visible.iter().filter(|&&v| v).count()

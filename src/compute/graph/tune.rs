@@ -2,7 +2,7 @@
 
 use super::record::Recorder;
 use super::session::Session;
-use super::{BlockMask, GraphId, Mask, product};
+use super::{BlockMask, GraphId, Mask, MaskPlan, product};
 use crate::base::Result;
 use crate::compute::device::KernelTable;
 use std::collections::BTreeSet;
@@ -71,9 +71,10 @@ impl Session {
     /// # Errors
     /// The device fails.
     pub fn show_all_blocks(&mut self) -> Result<()> {
-        for (index, (grid, capacity)) in self.masks.clone().into_iter().enumerate() {
-            let visible = (0..product(grid)).map(|cell| cell < capacity).collect();
-            self.set_mask(Mask::nth(index, grid), &BlockMask { grid, visible })?;
+        for (index, MaskPlan { grid, samples, capacity }) in self.masks.clone().into_iter().enumerate() {
+            let visible = (0..product(grid)).map(|cell| cell < capacity / samples).collect();
+            let shown = BlockMask::stacked(&vec![BlockMask { grid, visible }; samples]);
+            self.set_mask(Mask { samples, ..Mask::nth(index, grid) }, &shown)?;
         }
         Ok(())
     }

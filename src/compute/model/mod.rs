@@ -187,15 +187,15 @@ pub struct Predictor {
 pub fn predictor(network: &Network, patch: [usize; 3], precision: Precision) -> Predictor {
     let mut graph = Graph::new(Parameters::default(), precision);
     let image = graph.image(network.input_channels, patch);
-    let logits = outputs_of(&mut graph, network, image.tensor(), patch)[0];
+    let logits = outputs_of(&mut graph, network, image.tensor(), VoxelLayout::dense(patch))[0];
     let logits = graph.keep(logits);
     Predictor { graph, image, logits }
 }
 
-/// Adds the dense network over `image` (input channels, z, y, x) of `patch`. Returns the outputs, highest resolution first.
-pub fn outputs_of(g: &mut Graph, network: &Network, image: TensorId, patch: [usize; 3]) -> Vec<TensorId> {
-    let x = g.pack(image, network.input_channels, VoxelLayout::dense(patch));
-    let spaces: Vec<VoxelLayout> = stage_dims(network, patch).into_iter().map(VoxelLayout::dense).collect();
+/// Adds the dense network over `image` (samples, input channels, z, y, x) of patches. Returns the outputs, highest resolution first.
+pub fn outputs_of(g: &mut Graph, network: &Network, image: TensorId, patch: VoxelLayout) -> Vec<TensorId> {
+    let x = g.pack(image, network.input_channels, patch);
+    let spaces = stage_spaces(network, patch, None).expect("dense stages are whole");
     let skips = encoder(g, network, x, &spaces);
     decoder(g, network, &skips)
 }

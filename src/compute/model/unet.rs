@@ -21,16 +21,16 @@ pub fn stage_dims(network: &Network, patch: [usize; 3]) -> Vec<[usize; 3]> {
         .collect()
 }
 
-/// The space of each stage under a mask with at most that many visible blocks; dense without a mask, and where a
+/// The space of each stage over patches, under a mask with at most that many visible blocks a sample; dense without a mask, and where a
 /// stage is coarser than the mask (as nnssl does). `None` when the cells of some stage are not whole voxels.
-pub fn stage_spaces(network: &Network, patch: [usize; 3], mask: Option<(Mask, usize)>) -> Option<Vec<VoxelLayout>> {
-    stage_dims(network, patch)
+pub fn stage_spaces(network: &Network, patch: VoxelLayout, mask: Option<(Mask, usize)>) -> Option<Vec<VoxelLayout>> {
+    stage_dims(network, patch.dims)
         .into_iter()
         .map(|dims| match mask {
             Some((mask, capacity)) if (0..3).any(|a| dims[a] >= mask.grid()[a]) => {
                 VoxelLayout::sparse(dims, mask, capacity)
             }
-            _ => Some(VoxelLayout::dense(dims)),
+            _ => Some(patch.dense_like(dims)),
         })
         .collect()
 }
@@ -185,7 +185,7 @@ mod tests {
         let network = Network { encoder, deep_supervision: false, ..Network::preset("tiny").expect("a preset") };
         let mut g = Graph::new(Parameters::default(), Precision::F32);
         let image = g.image(1, [16; 3]);
-        super::super::outputs_of(&mut g, &network, image.tensor(), [16; 3]);
+        super::super::outputs_of(&mut g, &network, image.tensor(), VoxelLayout::dense([16; 3]));
         g.parameters.list.iter().map(|p| (p.name.clone(), p.part, p.role)).collect()
     }
 

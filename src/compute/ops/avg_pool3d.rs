@@ -93,16 +93,18 @@ pub(super) fn cases(precision: Precision) -> Vec<Case> {
         let coarse_mask = voxel_mask(&coarse, &masks);
         let case = SimpleCase::new(name, precision, Input::noise(6, fine, seed, precision));
         SimpleCase { masks, ..case }.of(
-            move |g, x| g.avg_pool3d(x, stride, coarse),
+            move |g, x| g.avg_pool3d(x, stride, coarse.of_samples(g.shape(x).1.samples)),
             |x| avg_pool3d(x, shape, stride),
             |_, dy| vec![("dx", avg_pool3d_backward(&masked(dy, &coarse_mask), shape, stride))],
         )
     };
-    let mask = random_mask(5, [2, 3, 2], 7);
+    let mask = |seed| Some(random_mask(seed, [2, 3, 2], 7));
+    let sparse = |sample: u64| case("sparse avg_pool3d", [8, 12, 8], [2; 3], mask(5 + sample), 64 + sample);
     vec![
         case("avg_pool3d", [6, 8, 4], [2, 2, 2], None, 63),
         case("avg_pool3d odd", [7, 9, 5], [2, 2, 2], None, 63),
         case("avg_pool3d 1x2x2", [3, 6, 8], [1, 2, 2], None, 63),
-        case("sparse avg_pool3d", [8, 12, 8], [2; 3], Some(mask), 64),
+        sparse(0),
+        Case::batch_of(vec![sparse(0), sparse(1)]),
     ]
 }

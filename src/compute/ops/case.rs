@@ -12,14 +12,14 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use std::rc::Rc;
 
-/// An input of a case: (channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
+/// An input of a case: (samples, channels, z, y, x) values over the whole volume; a sparse space takes the visible ones.
 #[derive(Clone, Debug)]
 pub struct Input {
     /// Number of channels.
     pub channels: usize,
     /// Where it is stored: all voxels, or those of visible blocks.
     pub space: VoxelLayout,
-    /// One value a channel and voxel, C order.
+    /// One value a sample, channel and voxel, C order.
     pub values: Vec<f32>,
 }
 
@@ -28,7 +28,7 @@ pub type Build = Box<dyn Fn(&mut Graph, &[TensorId], &[Upload]) -> Vec<TensorId>
 
 /// A graph around an operator, and everything that goes in.
 pub struct Setup {
-    /// The masks of the graph, in order.
+    /// The masks of the graph, in order; those of the samples of a batch are stacked.
     pub masks: Vec<BlockMask>,
     /// Feature tensors that go in.
     pub inputs: Vec<Input>,
@@ -69,8 +69,11 @@ impl Setup {
 
     fn build(&self, precision: Precision) -> Built {
         let mut g = Graph::new(Parameters::default(), precision);
-        let masks = self.masks.iter().map(|m| g.mask(m.grid)).collect();
-        let mut uploads: Vec<Upload> = self.inputs.iter().map(|i| g.image(i.channels, i.space.dims)).collect();
+        let samples = self.inputs.first().map_or(1, |i| i.space.samples);
+        let mask = |m: &BlockMask| g.masks_of([m.grid[0] / samples, m.grid[1], m.grid[2]], samples);
+        let masks = self.masks.iter().map(mask).collect();
+        let image = |g: &mut Graph, channels, space: VoxelLayout| g.image(space.samples * channels, space.dims);
+        let mut uploads: Vec<Upload> = self.inputs.iter().map(|i| image(&mut g, i.channels, i.space)).collect();
         let mut xs = Vec::new();
         for (image, i) in uploads.iter().zip(&self.inputs) {
             let x = g.pack(image.tensor(), i.channels, i.space);
@@ -83,7 +86,7 @@ impl Setup {
         let mut seeds = Vec::new();
         for &y in ys.iter().take(self.upstream.len()) {
             let (channels, space) = g.shape(y);
-            let image = g.image(channels, space.dims);
+            let image = image(&mut g, channels, space);
             uploads.push(image);
             seeds.push((y, g.pack(image.tensor(), channels, space)));
         }
@@ -227,6 +230,39 @@ impl Case {
         Self { name: name.to_string(), setup, expected, precision, roundings: 1 }
     }
 
+    /// Cases of one operator with the same parameters as one of a batch: features follow one another, gradients of parameters add up.
+    ///
+    /// # Panics
+    /// When the cases differ in more than values and masks.
+    pub(super) fn batch_of(cases: Vec<Self>) -> Self {
+        let n = cases.len();
+        let all = |values: &dyn Fn(&Self) -> &[f32]| cases.iter().flat_map(|c| values(c).iter().copied()).collect();
+        let inputs = cases[0].setup.inputs.iter().enumerate();
+        let inputs = inputs.map(|(k, i)| {
+            let values = all(&|c| &c.setup.inputs[k].values);
+            Input { channels: i.channels, space: i.space.of_samples(n), values }
+        });
+        let masks = (0..cases[0].setup.masks.len())
+            .map(|m| BlockMask::stacked(&cases.iter().map(|c| c.setup.masks[m].clone()).collect::<Vec<_>>()));
+        let expected = cases[0].expected.iter().enumerate().map(|(k, (name, first))| {
+            let of_samples = cases.iter().map(|c| {
+                assert_eq!(&c.expected[k].0, name, "results of a batch");
+                &c.expected[k].1
+            });
+            let values = match name.starts_with('y') || is_input_gradient(name) {
+                true => of_samples.flatten().copied().collect(),
+                false => of_samples
+                    .fold(vec![0.0; first.len()], |sum, one| sum.iter().zip(one).map(|(a, b)| a + b).collect()),
+            };
+            (name.clone(), values)
+        });
+        let (inputs, masks, expected) = (inputs.collect(), masks.collect(), expected.collect());
+        let upstream = (0..cases[0].setup.upstream.len()).map(|k| all(&|c| &c.setup.upstream[k])).collect();
+        assert!(cases.iter().all(|c| c.setup.parameters == cases[0].setup.parameters && c.setup.images.is_empty()));
+        let (name, first) = (format!("{}, {n} samples", cases[0].name), cases.into_iter().next().expect("a batch"));
+        Self { name, setup: Setup { masks, inputs, upstream, ..first.setup }, expected, ..first }
+    }
+
     /// Its graph: what a recorder makes dispatches of without a device.
     pub fn graph(&self) -> Graph {
         self.setup.build(self.precision).graph
@@ -251,13 +287,18 @@ impl Case {
                 let found = got.iter().find(|(n, _)| n == name);
                 let relative = found.map_or(f64::INFINITY, |(_, g)| distance(g, want));
                 // All but features has 32 bits.
-                let is_feature = name.starts_with('y') || name.starts_with("dx");
+                let is_feature = name.starts_with('y') || is_input_gradient(name);
                 let rounding = if is_feature { rounding } else { 0.0 };
                 Deviation { result: name.clone(), relative, tolerance: rounding + tolerance(name) }
             })
             .chain(padding)
             .collect())
     }
+}
+
+/// Whether a result is the gradient of an input: `dx`, `dx1`, ...
+fn is_input_gradient(name: &str) -> bool {
+    name.strip_prefix("dx").is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// Normally distributed enough: sum of four uniform numbers, unit variance.

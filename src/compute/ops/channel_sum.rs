@@ -29,7 +29,7 @@ shader_struct! {
         groups: u32,
         chunks: u32,
         eps: f32,
-        pad: u32,
+        samples: u32,
     }
 }
 
@@ -50,20 +50,16 @@ pub(super) fn sum_chunks(r: &mut Recorder, x: TensorId, hidden_of: Option<VoxelL
     }
 }
 
-/// Records a kernel with an invocation for each channel group, which joins its `chunks` of the first binding.
-pub(super) fn join_chunks(
-    r: &mut Recorder,
-    kernel: Kernel,
-    groups: usize,
-    chunks: usize,
-    eps: f32,
-    bindings: &[Slice],
-) {
-    let params = JoinParams { groups: groups as u32, chunks: chunks as u32, eps, pad: 0 };
-    let (workgroups, bytes) = (Workgroups::folded(groups, 64, 1), bindings[0].size as f64);
+/// Records a kernel with an invocation for each channel group of `x`, of each sample where it heeds them, which joins its `chunks` of
+/// the first binding.
+pub(super) fn join_chunks(r: &mut Recorder, kernel: Kernel, x: TensorId, chunks: usize, eps: f32, bindings: &[Slice]) {
+    let (groups, samples) = (r.groups(x), r.shape(x).1.samples);
+    let params = JoinParams { groups: groups as u32, chunks: chunks as u32, eps, samples: samples as u32 };
+    // The samples of a channel group share a workgroup.
+    let (workgroups, bytes) = (Workgroups::folded(groups, 64 / samples, 1), bindings[0].size as f64);
     let dispatch = r.dispatch(kernel, &params, bindings, workgroups, 0.0, bytes);
     // Whatever is visible, all chunks are joined.
-    (dispatch.cost, dispatch.mask) = (Some(join_cost(groups, chunks, bytes)), None);
+    (dispatch.cost, dispatch.mask) = (Some(join_cost(groups * samples, chunks / samples, bytes)), None);
 }
 
 /// An invocation for each channel group adds up its chunks one after the other, `bytes` for all groups, and adds the sum to what is
@@ -91,8 +87,8 @@ impl Op for ChannelSum {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (x, [sum, partial]) = (node.inputs[0], [0, 1].map(|k| r.slice(node.outputs[k])));
         sum_chunks(r, x, self.hidden_of, partial);
-        let (groups, chunks) = (r.groups(x), r.shape(x).1.chunks());
-        join_chunks(r, Kernel::new("channel_sum/finalize"), groups, chunks, 0.0, &[partial, sum]);
+        let chunks = r.shape(x).1.chunks();
+        join_chunks(r, Kernel::new("channel_sum/finalize"), x, chunks, 0.0, &[partial, sum]);
     }
 }
 

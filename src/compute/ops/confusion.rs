@@ -9,20 +9,28 @@ use crate::compute::graph::Readout;
 struct Confusion {
     classes: Classes,
     source: [usize; 3],
+    /// Which of the samples of the logits.
+    sample: usize,
 }
 
 /// Rows of the counts: both, predicted, annotated.
 const ROWS: usize = 3;
 
 impl Graph {
-    /// Counts of one sample: u32 (both, predicted, annotated) x channels, for the host to read. Voxels that are ignored are not
-    /// counted.
-    pub fn confusion(&mut self, logits: TensorId, labels: TensorId, source: [usize; 3], classes: &Classes) -> Readout {
+    /// Counts of sample number `sample` of the logits: u32 (both, predicted, annotated) x channels, for the host to read. Voxels that
+    /// are ignored are not counted.
+    pub fn confusion(
+        &mut self,
+        (logits, sample): (TensorId, usize),
+        labels: TensorId,
+        source: [usize; 3],
+        classes: &Classes,
+    ) -> Readout {
         let (channels, space) = self.shape(logits);
         check(space, channels, classes);
         let counts = self.scratch((ROWS * channels * 4) as u64);
-        let state = self.scratch(space.voxels() as u64 * 8);
-        self.push(Confusion { classes: classes.clone(), source }, &[logits, labels], &[counts, state]);
+        let state = self.scratch(product(space.dims) as u64 * 8);
+        self.push(Confusion { classes: classes.clone(), source, sample }, &[logits, labels], &[counts, state]);
         self.keep_words(counts)
     }
 }
@@ -41,18 +49,18 @@ impl Op for Confusion {
         let workgroups = Workgroups::folded(cells, 64, 1);
         r.dispatch(Kernel::new("confusion/clear"), &Count::of(cells), &[counts], workgroups, 0.0, 0.0);
         let regions = self.classes.are_regions();
-        let segments = aligned(r, [logits]);
+        let segments: Vec<Aligned<1>> = aligned(r, [logits]).into_iter().map(Aligned::of_sample).collect();
         for s in &segments {
-            let params = self.classes.uniform(r, logits, s, self.source, 0);
+            let params = self.classes.uniform(r, logits, s, self.source, self.sample);
             let kernel = Kernel::new("confusion/decide").flag("REGIONS", regions);
             r.dispatch(kernel, &params, &[labels, s.slices[0], state], s.all_channels(), 0.0, s.bytes);
         }
-        let params = self.classes.uniform(r, logits, &segments[0], self.source, 0);
+        let params = self.classes.uniform(r, logits, &segments[0], self.source, self.sample);
         let kernel = Kernel::new("confusion/count")
             .flag("REGIONS", regions)
             .with("CELLS", cells as u32)
             .with("CHUNK", CHUNK as u32);
-        let workgroups = Workgroups::Fixed([space.chunks() as u32, 1, 1]);
+        let workgroups = Workgroups::Fixed([(space.chunks() / space.samples) as u32, 1, 1]);
         r.dispatch(kernel, &params, &[labels, state, counts], workgroups, 0.0, state.size as f64);
     }
 }
@@ -68,7 +76,7 @@ pub fn check_confusion(gpu: &Rc<Gpu>, precision: Precision) -> Result<Vec<Deviat
         let mut g = Graph::new(Parameters::default(), precision);
         let (image, map) = (g.image(channels, dims), g.image(1, dims));
         let x = g.pack(image.tensor(), channels, VoxelLayout::dense(dims));
-        let counts = g.confusion(x, map.tensor(), dims, &classes);
+        let counts = g.confusion((x, 0), map.tensor(), dims, &classes);
         let id = g.id();
         let session = Session::new(gpu.clone(), vec![g], None)?;
         session.set_image(image, &logits);

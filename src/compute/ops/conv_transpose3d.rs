@@ -26,7 +26,7 @@ impl Graph {
         assert!(!space.is_sparse(), "the transposed convolution of {name} works on dense spaces");
         let geometry = Geometry::cells(stride);
         let parameters = self.convolution_parameters(name, channels_in, &[channels], stride, Some(channels));
-        let y = self.feature(channels, VoxelLayout::dense(std::array::from_fn(|a| space.dims[a] * stride[a])));
+        let y = self.feature(channels, space.dense_like(std::array::from_fn(|a| space.dims[a] * stride[a])));
         let out_groups = channels.div_ceil(GROUP);
         let partial = scratch(self, channels, space);
         let outputs: Vec<TensorId> = std::iter::once(y).chain(partial).collect();
@@ -117,14 +117,19 @@ pub fn conv_transpose3d_backward(
 /// Every case, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
     vec![
-        transpose_case("conv_transpose3d", [9, 6], [3, 4, 5], [2, 2, 2], precision),
-        transpose_case("conv_transpose3d 1x2x2", [8, 5], [4, 3, 5], [1, 2, 2], precision),
+        transpose_case("conv_transpose3d", [9, 6], [3, 4, 5], [2, 2, 2], 0, precision),
+        transpose_case("conv_transpose3d 1x2x2", [8, 5], [4, 3, 5], [1, 2, 2], 0, precision),
+        Case::batch_of(
+            (0..2).map(|k| transpose_case("conv_transpose3d", [9, 6], [3, 4, 5], [2, 2, 2], k, precision)).collect(),
+        ),
     ]
 }
 
 /// A case as wide as the deepest stages of a network.
 pub fn wide(precision: Precision) -> Vec<Case> {
-    vec![transpose_case("wide conv_transpose3d, 72 to 66", [72, 66], [4, 4, 8], [2, 2, 2], precision)]
+    let case =
+        |sample| transpose_case("wide conv_transpose3d, 72 to 66", [72, 66], [4, 4, 8], [2, 2, 2], sample, precision);
+    vec![case(0), Case::batch_of(vec![case(0), case(1)])]
 }
 
 fn transpose_case(
@@ -132,13 +137,14 @@ fn transpose_case(
     [channels_in, channels]: [usize; 2],
     dims: [usize; 3],
     stride: [usize; 3],
+    sample: u64,
     precision: Precision,
 ) -> Case {
     let shape = Shape { channels: channels_in, dims };
     let w = stored(noise(60, channels_in * channels * product(stride)), precision);
     let b = noise(61, channels);
     let (w64, b64) = (f64s(&w), f64s(&b));
-    let input = Input::noise(channels_in, VoxelLayout::dense(dims), 62, precision);
+    let input = Input::noise(channels_in, VoxelLayout::dense(dims), 62 + 100 * sample, precision);
     let parameters = vec![("t.weight".into(), w), ("t.bias".into(), b)];
     SimpleCase { parameters, ..SimpleCase::new(name, precision, input) }.of(
         move |g, x| g.conv_transpose3d(x, "t", channels, stride),

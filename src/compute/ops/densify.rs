@@ -17,7 +17,7 @@ impl Graph {
     /// The dense tensor of a sparse one. With `token`, hidden voxels get the parameter `{token}` of shape (1, C, 1, 1, 1).
     pub fn densify(&mut self, x: TensorId, token: Option<&str>) -> TensorId {
         let (channels, space) = self.shape(x);
-        let y = self.feature(channels, VoxelLayout::dense(space.dims));
+        let y = self.feature(channels, space.dense_like(space.dims));
         let mut inputs = vec![x];
         inputs.extend(
             token.map(|name| self.parameter(name, &[1, channels, 1, 1, 1], Packing::Vector { channels }, Role::Token)),
@@ -87,18 +87,27 @@ pub fn densify_backward(dy: &[f64], mask: &[f64]) -> (Vec<f64>, Vec<f64>) {
 
 /// Every case, with features of this precision.
 pub(super) fn cases(precision: Precision) -> Vec<Case> {
-    let (mask, dims, channels) = (random_mask(5, [2, 3, 2], 7), [8, 12, 8], 6);
+    let sample = |n| densify_case(n, precision);
+    vec![sample(0), Case::batch_of(vec![sample(0), sample(1)])]
+}
+
+fn densify_case(sample: u64, precision: Precision) -> Case {
+    let (mask, dims, channels) = (random_mask(5 + sample, [2, 3, 2], 7), [8, 12, 8], 6);
     let space = visible_blocks(dims, 0, &mask);
     let visible = voxel_mask(&space, std::slice::from_ref(&mask));
     let token = noise(65, channels);
     let token64 = f64s(&token);
-    let case = SimpleCase::new("densify with a mask token", precision, Input::noise(channels, space, 66, precision));
-    vec![SimpleCase { masks: vec![mask], parameters: vec![("token".into(), token)], ..case }.of(
+    let case = SimpleCase::new(
+        "densify with a mask token",
+        precision,
+        Input::noise(channels, space, 66 + 100 * sample, precision),
+    );
+    SimpleCase { masks: vec![mask], parameters: vec![("token".into(), token)], ..case }.of(
         |g, x| g.densify(x, Some("token")),
         |x| densify(x, &visible, &token64),
         |_, dy| {
             let (dx, dtoken) = densify_backward(dy, &visible);
             vec![("dx", dx), ("dtoken", dtoken)]
         },
-    )]
+    )
 }

@@ -38,7 +38,8 @@ shader_struct! {
         chunks: u32,
         ignore_label: u32,
         sample: u32,
-        pad: [u32; 3],
+        first_voxel: u32,
+        pad: [u32; 2],
         members: [u32; 64],
     }
 }
@@ -58,7 +59,8 @@ impl Classes {
         members
     }
 
-    /// The uniform for one segment of the logits `t` of sample `sample`, whose label map has `source` voxels.
+    /// The uniform for one segment of the logits `t` of sample `sample` of the loss, whose label map has `source` voxels. Where `t` has
+    /// several samples they are those of the loss.
     pub(super) fn uniform<const N: usize>(
         &self,
         r: &Recorder,
@@ -77,10 +79,11 @@ impl Classes {
             first_group: segment.first_group,
             groups: segment.groups,
             all_groups: r.groups(t) as u32,
-            chunks: space.chunks() as u32,
+            chunks: (space.chunks() / space.samples) as u32,
             ignore_label: self.ignore.unwrap_or(u32::MAX),
             sample: sample as u32,
-            pad: [0; 3],
+            first_voxel: if space.samples > 1 { (sample * product(space.dims)) as u32 } else { 0 },
+            pad: [0; 2],
             members: self.members(),
         }
     }

@@ -17,7 +17,7 @@ shader_struct! {
 }
 
 impl Graph {
-    /// The features of `image`, which has `channels` channels of `space.dims` voxels.
+    /// The features of `image`: `channels` channels of `space.dims` voxels for each sample of the space.
     pub fn pack(&mut self, image: TensorId, channels: usize, space: VoxelLayout) -> TensorId {
         let y = self.feature(channels, space);
         self.push(Pack { channels }, &[image], &[y]);

@@ -62,6 +62,12 @@ pub(super) fn aligned<const N: usize>(r: &Recorder, tensors: [TensorId; N]) -> V
 }
 
 impl<const N: usize> Aligned<N> {
+    /// A sample's share of it, for kernels that take the samples of a dense tensor one by one.
+    pub fn of_sample(self) -> Self {
+        let n = self.space.samples as f64;
+        Self { space: self.space.of_samples(1), values: self.values / n, bytes: self.bytes / n, ..self }
+    }
+
     /// Records a kernel with an invocation for each voxel of each channel group; `flops` and `bytes` as in [`Recorder::dispatch`].
     pub fn each_voxel<P: Pod>(
         &self,
@@ -97,9 +103,9 @@ impl<const N: usize> Aligned<N> {
 }
 
 impl VoxelLayout {
-    /// How many [`CHUNK`]s of voxels a reduction has.
+    /// How many [`CHUNK`]s of voxels a reduction has, each of one sample where it keeps them apart.
     pub(super) fn chunks(&self) -> usize {
-        self.voxels().div_ceil(CHUNK)
+        self.samples * (self.voxels() / self.samples).div_ceil(CHUNK)
     }
 }
 

@@ -128,7 +128,7 @@ mod tests {
             prepared: [60, 60, 64],
             prepared_spacing: [1.0; 3],
         };
-        let limits = Limits { max_binding: 1 << 27, max_buffer: 1 << 30 };
+        let limits = Limits { max_binding: 1 << 27, max_buffer: 1 << 30, micro_batches: false };
         MemoryPlan::new(&work, &grid, limits).unwrap()
     }
 

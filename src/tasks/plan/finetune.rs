@@ -60,6 +60,9 @@ pub struct Train {
     pub patch: [usize; 3],
     /// Samples a step.
     pub batch: usize,
+    /// Samples that run together, a divisor of `batch`; 0: as many as `--memory` has room for, 1 without it.
+    #[serde(default)]
+    pub micro_batch: usize,
     /// Steps between validations; the learning rate changes as often.
     pub epoch_steps: u64,
     /// Batches of a validation.
@@ -173,6 +176,7 @@ impl Plan {
         let train = Train {
             patch: [160; 3],
             batch: 2,
+            micro_batch: 0,
             epoch_steps: 250,
             validation_steps: 50,
             foreground: 0.33,
@@ -244,7 +248,8 @@ impl Plan {
     /// What the graphs of the plan depend on.
     pub fn frame(&self) -> Frame {
         let t = &self.train;
-        Frame { network: self.network.clone(), patch: t.patch, batch: t.batch, precision: t.precision }
+        let (network, micro_batch) = (self.network.clone(), t.micro_batch);
+        Frame { network, patch: t.patch, batch: t.batch, micro_batch, samples: 1, precision: t.precision }
     }
 
     /// Keys in which two plans differ, with both values.

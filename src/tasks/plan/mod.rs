@@ -160,7 +160,8 @@ impl Plan {
     /// What the graphs of the plan depend on.
     pub fn frame(&self) -> Frame {
         let t = &self.train;
-        Frame { network: self.network.clone(), patch: t.patch, batch: t.batch, precision: t.precision }
+        let (network, micro_batch) = (self.network.clone(), t.micro_batch);
+        Frame { network, patch: t.patch, batch: t.batch, micro_batch, samples: 1, precision: t.precision }
     }
 
     /// What a training needs of the plan beside the task.

@@ -67,7 +67,7 @@ impl Settings {
         let grid = masking.grid(patch);
         let visible = Some((Mask::nth(0, grid), product(grid)));
         check::refuse(
-            self.sparse && model::stage_spaces(network, patch, visible).is_none(),
+            self.sparse && model::stage_spaces(network, VoxelLayout::dense(patch), visible).is_none(),
             || format!("mae.block = {} is not a whole number of voxels at every stage of the network", self.block),
             &format!(
                 "With sparse = true a block is a multiple of the total stride {:?}, or finer than a whole stage",
@@ -82,20 +82,21 @@ impl Settings {
     }
 }
 
-/// Adds the autoencoder over `image` (input channels, z, y, x) of `patch`, with memory for `capacity` visible blocks; also returns
-/// the encoder outputs before densification, highest resolution first.
+/// Adds the autoencoder over `image` (samples, input channels, z, y, x) of patches, with memory for `capacity` visible blocks of each;
+/// also returns the encoder outputs before densification, highest resolution first.
 pub fn autoencoder(
     g: &mut Graph,
     network: &Network,
     settings: &Settings,
-    (patch, capacity): ([usize; 3], usize),
+    (patch, samples, capacity): ([usize; 3], usize, usize),
     image: TensorId,
 ) -> (FilledIn, Vec<TensorId>) {
-    let mask = g.mask(settings.masking().grid(patch));
+    let mask = g.masks_of(settings.masking().grid(patch), samples);
     let visible = VoxelLayout::sparse(patch, mask, capacity).expect("the block divides the patch");
-    let seen = if settings.mask_input { visible } else { VoxelLayout::dense(patch) };
+    let seen = if settings.mask_input { visible } else { visible.dense_like(patch) };
     let mut x = g.pack(image, network.input_channels, seen);
-    let spaces = model::stage_spaces(network, patch, settings.sparse.then_some((mask, capacity))).expect("validated");
+    let under = settings.sparse.then_some((mask, capacity));
+    let spaces = model::stage_spaces(network, visible.dense_like(patch), under).expect("validated");
     if !settings.sparse && settings.mask_input {
         x = g.densify(x, None);
     }
@@ -163,6 +164,6 @@ impl MaskedModelling for Mae {
     }
 
     fn network(&self, g: &mut Graph, frame: &Frame, capacity: usize, image: TensorId) -> FilledIn {
-        autoencoder(g, &frame.network, &self.mae, (frame.patch, capacity), image).0
+        autoencoder(g, &frame.network, &self.mae, (frame.patch, frame.samples, capacity), image).0
     }
 }

@@ -6,7 +6,7 @@ use super::masking::Masking;
 use super::pictures::Shown;
 use super::zero;
 use crate::base::Result;
-use crate::compute::graph::{Feature, Graph, Mask, Parameters, Readout, Session, TensorId, VoxelLayout};
+use crate::compute::graph::{BlockMask, Feature, Graph, Mask, Parameters, Readout, Session, TensorId, VoxelLayout};
 use crate::compute::ops::Weights;
 use crate::compute::ops::augment::{Augmentation, Augmented};
 use crate::data::{Patch, PatchSettings, Place, SampleKey, augment};
@@ -90,6 +90,10 @@ impl<T: MaskedModelling> Task for T {
         format!("{}: {} of hidden voxels", T::NAME, T::LOSS.name)
     }
 
+    fn has_micro_batches(&self) -> bool {
+        true
+    }
+
     fn augmentation(&self, frame: &Frame) -> Augmentation {
         augmentation::turned(frame, self.turns())
     }
@@ -97,11 +101,12 @@ impl<T: MaskedModelling> Task for T {
     fn build(&self, frame: &Frame, parameters: Parameters, mode: GraphMode) -> Program<Vec<Patch>> {
         let (masking, patch) = (self.blocks(), frame.patch);
         let mut g = Graph::new(parameters, frame.precision);
-        let sample = g.augment(&self.augmentation(frame));
-        let FilledIn { mask, visible, output } = self.network(&mut g, frame, masking.capacity(patch), sample.image);
-        let gradient = (T::LOSS.node)(&mut g, output, sample.image, Weights::HiddenOf(visible), mode.trains());
-        let shown = finish(&mut g, mode, output, gradient, |g| (g.keep_words(sample.image), g.keep(output)));
-        let binding = MaskedBinding { masking, patch, sample, mask, error: T::LOSS.voxel, shown };
+        let samples = g.augment_batch(&self.augmentation(frame), frame.samples);
+        let image = samples[0].image;
+        let FilledIn { mask, visible, output } = self.network(&mut g, frame, masking.capacity(patch), image);
+        let gradient = (T::LOSS.node)(&mut g, output, image, Weights::HiddenOf(visible), mode.trains());
+        let shown = finish(&mut g, mode, output, gradient, |g| (g.keep_words(image), g.keep(output)));
+        let binding = MaskedBinding { masking, patch, samples, mask, error: T::LOSS.voxel, shown };
         Program { graph: g, binding: Box::new(binding) }
     }
 
@@ -122,23 +127,33 @@ impl<T: MaskedModelling> Task for T {
 struct MaskedBinding {
     masking: Masking,
     patch: [usize; 3],
-    sample: Augmented,
+    samples: Vec<Augmented>,
     mask: Mask,
     error: fn(f64) -> f64,
     /// The patch and what the network makes of it, in a validation.
     shown: Option<(Readout, Feature)>,
 }
 
+impl MaskedBinding {
+    /// The keys of the samples of a run, of which `key` is the first's.
+    fn keys(&self, key: SampleKey) -> impl Iterator<Item = SampleKey> {
+        (key.index..).take(self.samples.len()).map(move |index| SampleKey { index, ..key })
+    }
+}
+
 impl Binding<Vec<Patch>> for MaskedBinding {
     fn feed(&self, session: &mut Session, key: SampleKey, samples: &[Vec<Patch>]) -> Result<()> {
-        session.set_mask(self.mask, &self.masking.mask(self.patch, key))?;
-        augmentation::upload(session, &self.sample, &samples[0][0]);
+        let masks: Vec<_> = self.keys(key).map(|key| self.masking.mask(self.patch, key)).collect();
+        session.set_mask(self.mask, &BlockMask::stacked(&masks))?;
+        self.samples.iter().zip(samples).for_each(|(to, sample)| augmentation::upload(session, to, &sample[0]));
         Ok(())
     }
 
     fn measure(&self, _: &Session, key: SampleKey, samples: &[Vec<Patch>], measured: &mut Measured) -> Result<()> {
-        let mask = self.masking.mask(self.patch, key);
-        measured.of_zero.push(zero::hidden_mean(&mask, &samples[0][0], self.error));
+        for (key, sample) in self.keys(key).zip(samples) {
+            let mask = self.masking.mask(self.patch, key);
+            measured.of_zero.push(zero::hidden_mean(&mask, &sample[0], self.error));
+        }
         Ok(())
     }
 
@@ -152,6 +167,8 @@ impl Binding<Vec<Patch>> for MaskedBinding {
         let Some((image, output)) = self.shown else { return Ok(None) };
         let mask = self.masking.mask(self.patch, key);
         let shown = Shown { patch: self.patch, spacing };
-        Ok(Some(shown.filled(session.read_floats(image)?, session.read(output)?, &mask)))
+        // That of the last sample of the run.
+        let last = |mut all: Vec<f32>| all.split_off(all.len() - all.len() / self.samples.len());
+        Ok(Some(shown.filled(last(session.read_floats(image)?), last(session.read(output)?), &mask)))
     }
 }

@@ -5,7 +5,7 @@ use super::common::{Pretext, Tables};
 use super::pictures::{Shown, shades};
 use super::zero;
 use crate::base::{Purpose, Result, rng};
-use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, product};
+use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, VoxelLayout, product};
 use crate::compute::model;
 use crate::compute::ops::Weights;
 use crate::compute::ops::augment::{Augmentation, Augmented};
@@ -233,7 +233,7 @@ impl Task for ModelsGenesis {
         let sample = g.augment(&self.augmentation(frame));
         let original = sample.image;
         let distorted = g.distort(self.models_genesis.distortion(frame.patch), original);
-        let restored = model::outputs_of(&mut g, &frame.network, distorted.image, frame.patch)[0];
+        let restored = model::outputs_of(&mut g, &frame.network, distorted.image, VoxelLayout::dense(frame.patch))[0];
         let gradient = g.masked_l2(restored, original, Weights::All, mode.trains());
         let shown = finish(&mut g, mode, restored, gradient, |g| {
             ([original, distorted.image].map(|image| g.keep_words(image)), g.keep(restored))

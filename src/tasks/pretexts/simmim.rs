@@ -64,11 +64,12 @@ impl MaskedModelling for SimMim {
     }
 
     fn network(&self, g: &mut Graph, frame: &Frame, capacity: usize, image: TensorId) -> FilledIn {
-        let mask = g.mask(self.blocks().grid(frame.patch));
+        let mask = g.masks_of(self.blocks().grid(frame.patch), frame.samples);
         let visible = VoxelLayout::sparse(frame.patch, mask, capacity).expect("the block divides the patch");
         let seen = g.pack(image, frame.network.input_channels, visible);
         let filled = g.densify(seen, Some("mask_token"));
-        let spaces = model::stage_spaces(&frame.network, frame.patch, None).expect("dense stages are whole");
+        let filled_space = visible.dense_like(frame.patch);
+        let spaces = model::stage_spaces(&frame.network, filled_space, None).expect("dense stages are whole");
         let skips = model::encoder(g, &frame.network, filled, &spaces);
         let output = model::decoder(g, &frame.network, &skips)[0];
         FilledIn { mask, visible, output }

@@ -5,7 +5,7 @@ use super::common::{Pretext, Tables};
 use super::intensities;
 use super::pictures::{Shown, shades};
 use crate::base::{Purpose, Result, rng};
-use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, product};
+use crate::compute::graph::{Feature, Graph, Parameters, Readout, Session, VoxelLayout, product};
 use crate::compute::model;
 use crate::compute::ops::augment::{Augmentation, Augmented, Interpolation};
 use crate::compute::ops::fuse::{Fused, Fusion, FusionBox};
@@ -140,7 +140,7 @@ impl Task for VolumeFusion {
         let mut g = Graph::new(parameters, frame.precision);
         let samples = [g.augment(&augmentation), g.augment(&augmentation)];
         let fused = g.fuse(self.volume_fusion.fusion(patch), samples[0].image, samples[1].image);
-        let logits = model::outputs_of(&mut g, &frame.network, fused.image, patch)[0];
+        let logits = model::outputs_of(&mut g, &frame.network, fused.image, VoxelLayout::dense(patch))[0];
         let loss = DiceCe {
             classes: Classes { regions: None, ignore: None },
             background: true,

@@ -31,7 +31,7 @@ impl Session {
     pub fn graphs(self, precision: Precision, facts: &AdapterFacts) -> spark3d::base::Result<Vec<Graph>> {
         let set = [format!("train.precision=\"{}\"", precision.name())];
         let plan = Plan::resolve("s3d-b", None, &set)?;
-        let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer };
+        let limits = Limits { max_binding: facts.max_binding, max_buffer: facts.max_buffer, micro_batches: false };
         let frame = Frame {
             network: Network { output_channels: CLASSES, deep_supervision: true, ..plan.network.clone() },
             ..plan.frame()

@@ -251,6 +251,17 @@ impl Augmented {
 impl Graph {
     /// Adds the augmentation of one more sample.
     pub fn augment(&mut self, a: &Augmentation) -> Augmented {
+        let image = self.scratch(4 * (a.channels * a.voxels()) as u64);
+        self.augment_into(a, image, 0)
+    }
+
+    /// Adds the augmentation of the samples of a micro-batch: their images follow one another in one tensor.
+    pub fn augment_batch(&mut self, a: &Augmentation, samples: usize) -> Vec<Augmented> {
+        let image = self.scratch(4 * (samples * a.channels * a.voxels()) as u64);
+        (0..samples).map(|sample| self.augment_into(a, image, sample)).collect()
+    }
+
+    fn augment_into(&mut self, a: &Augmentation, image: TensorId, sample: usize) -> Augmented {
         let flags = Flags::new(self, a.channels);
         let volume = |g: &mut Graph, voxels: usize| g.scratch(4 * voxels as u64);
         let uploaded = self.input(numbers::size(a));
@@ -265,19 +276,19 @@ impl Graph {
             self.resample_labels(a, &flags, [numbers, region.tensor()], outside);
             outside
         });
-        let image = volume(self, a.channels * a.voxels());
         for (channel, parts) in regions.iter().enumerate() {
+            let place = sample * a.channels + channel;
             let inputs: Vec<TensorId> = [&uploaded].into_iter().chain(parts).map(|upload| upload.tensor()).collect();
             if !a.intensities && !a.labels {
-                self.resample(a, channel, &flags, &inputs, image, true);
+                self.resample(a, channel, &flags, &inputs, image, Some(place));
                 continue;
             }
             let x = volume(self, a.voxels());
-            self.resample(a, channel, &flags, &inputs, x, false);
+            self.resample(a, channel, &flags, &inputs, x, None);
             if a.intensities {
                 self.change_intensities(a, channel, &flags, numbers, x);
             }
-            self.finish_channel(a, channel, [numbers, x], outside, image);
+            self.finish_channel(a, [channel, place], [numbers, x], outside, image);
         }
         let labels = outside.map(|outside| {
             let labels = volume(self, a.voxels());

@@ -10,8 +10,8 @@ struct Resample {
     channel: usize,
     plain: Flag,
     turned: Flag,
-    /// Whether the result is one of the image's channels, mirrored, or a volume of its own.
-    last: bool,
+    /// Which of the channels of the images the result is, mirrored; `None`: a volume of its own.
+    place: Option<usize>,
 }
 
 struct ResampleLabels {
@@ -21,8 +21,8 @@ struct ResampleLabels {
 }
 
 impl Graph {
-    /// Cuts one channel out of its region, which follows the numbers in `inputs`, part by part: into its place in `y` when it is the
-    /// last thing that happens, else to the beginning.
+    /// Cuts one channel out of its region, which follows the numbers in `inputs`, part by part: to its `place` among the
+    /// channels of `y` when it is the last thing that happens, else to the beginning.
     pub(super) fn resample(
         &mut self,
         a: &Augmentation,
@@ -30,14 +30,14 @@ impl Graph {
         flags: &Flags,
         inputs: &[TensorId],
         y: TensorId,
-        last: bool,
+        place: Option<usize>,
     ) {
         let mut outputs = vec![y];
         if a.interpolation == Interpolation::Cubic {
             outputs.extend(a.parts().iter().map(|&voxels| self.scratch(4 * voxels as u64)));
         }
         let Flags { plain, turned, .. } = *flags;
-        self.push(Resample { a: a.clone(), channel, plain, turned, last }, inputs, &outputs);
+        self.push(Resample { a: a.clone(), channel, plain, turned, place }, inputs, &outputs);
     }
 
     /// Cuts the label map out of its region. Labels remain -1 outside.
@@ -59,9 +59,9 @@ impl Op for Resample {
         let ((numbers, region), (y, coefficients)) = (inputs.split_at(1), outputs.split_at(1));
         let (plain, turned) = (self.plain, self.turned);
         let mut params = self.a.params(self.channel);
-        if self.last {
+        if let Some(place) = self.place {
             params.mirror = AXES;
-            params.first = (self.channel * product(self.a.patch)) as u32;
+            params.first = (place * product(self.a.patch)) as u32;
         }
         // What is written comes after the first part of what is read.
         let to_patch = |r: &mut Recorder, shader, from: &[Slice], flag| {

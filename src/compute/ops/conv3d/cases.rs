@@ -12,26 +12,29 @@ type SparseMask = ([usize; 3], usize, bool, bool);
 /// Name, channels of each input and of the output, voxels of the input, geometry, whether there is a bias, mask.
 type Row = (&'static str, &'static [usize], usize, [usize; 3], Geometry, bool, Option<SparseMask>);
 
-fn conv_case((name, widths, channels, dims, geometry, biased, mask): Row, precision: Precision) -> Case {
+/// The case of a row; `sample` tells values and mask from those of other samples.
+fn conv_case(row: Row, sample: u64, precision: Precision) -> Case {
+    let (name, widths, channels, dims, geometry, biased, mask) = row;
+    let seed = |n: u64| n + 100 * sample;
     let out_dims = geometry.output(dims);
-    let masks: Vec<BlockMask> = mask.iter().map(|m| random_mask(7, m.0, m.1)).collect();
+    let masks: Vec<BlockMask> = mask.iter().map(|m| random_mask(seed(7), m.0, m.1)).collect();
     let space = |dims, sparse: fn(SparseMask) -> bool| match mask.filter(|&m| sparse(m)) {
         Some(m) => VoxelLayout::sparse(dims, Mask::nth(0, m.0), masks[0].count()).expect("blocks are whole voxels"),
         None => VoxelLayout::dense(dims),
     };
     let (in_space, out_space) = (space(dims, |m| m.2), space(out_dims, |m| m.3));
     let (in_mask, out_mask) = (voxel_mask(&in_space, &masks), voxel_mask(&out_space, &masks));
-    let input = |(seed, &channels): (u64, &usize)| Input {
+    let input = |(nth, &channels): (u64, &usize)| Input {
         channels,
         space: in_space,
-        values: stored(noise(seed, channels * product(dims)), precision),
+        values: stored(noise(seed(nth), channels * product(dims)), precision),
     };
     let inputs: Vec<Input> = (10..).zip(widths).map(input).collect();
     let width: usize = widths.iter().sum();
     // Cooperative matrices round weights to the precision of features.
     let weight = stored(noise(20, channels * width * geometry.taps()), precision);
     let bias = noise(21, channels);
-    let upstream = stored(noise(22, channels * product(out_dims)), precision);
+    let upstream = stored(noise(seed(22), channels * product(out_dims)), precision);
 
     // The dense masked computation: all voxels, times the mask.
     let x: Vec<f64> = inputs.iter().flat_map(|i| masked(&f64s(&i.values), &in_mask)).collect();
@@ -53,7 +56,8 @@ fn conv_case((name, widths, channels, dims, geometry, biased, mask): Row, precis
     }
     let kind = if biased { Bias::Trained } else { Bias::None };
     let build = Box::new(move |g: &mut Graph, x: &[TensorId], _: &[Upload]| {
-        vec![g.conv3d(x, "c", channels, out_space, geometry, kind)]
+        let (_, input) = g.shape(x[0]);
+        vec![g.conv3d(x, "c", channels, out_space.of_samples(input.samples), geometry, kind)]
     });
     Case {
         name: name.to_string(),
@@ -97,7 +101,23 @@ pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
         ("conv3d dense to sparse", &[1], 8, [8; 3], same(K3, [1; 3]), true, to_sparse),
         ("conv3d sparse to dense, stride 2", &[6], 8, [6; 3], same(K3, [2; 3]), true, to_dense),
     ];
-    rows.map(|row| conv_case(row, precision)).into()
+    let batches: [Row; _] = [
+        ("conv3d 3x3x3", &[5], 9, [6, 7, 9], same(K3, [1; 3]), true, None),
+        ("conv3d 3x3x3 stride 2", &[6], 7, [8, 7, 9], same(K3, [2; 3]), true, None),
+        ("conv3d 1x1x1", &[9], 6, [4, 5, 6], same([1; 3], [1; 3]), false, None),
+        ("conv3d of a concatenation", &[6, 5], 8, [5, 6, 7], same(K3, [1; 3]), true, None),
+        ("sparse conv3d 3x3x3, many tiles", &[20], 8, [16; 3], same(K3, [1; 3]), true, sparse([2; 3], 2)),
+        ("sparse conv3d stride 2", &[6], 8, [12, 8, 8], same(K3, [2; 3]), true, sparse([3, 2, 2], 7)),
+        ("conv3d dense to sparse", &[1], 8, [8; 3], same(K3, [1; 3]), true, to_sparse),
+        ("conv3d sparse to dense, stride 2", &[6], 8, [6; 3], same(K3, [2; 3]), true, to_dense),
+    ];
+    let single = rows.map(|row| conv_case(row, 0, precision));
+    single.into_iter().chain(batches.map(|row| batch(row, precision))).collect()
+}
+
+/// A case of three samples.
+fn batch(row: Row, precision: Precision) -> Case {
+    Case::batch_of((0..3).map(|sample| conv_case(row, sample, precision)).collect())
 }
 
 /// Cases as wide as the deepest stages of a network, so that whole tiles of channels run: for tests of one family of kernels.
@@ -110,7 +130,13 @@ pub fn wide(precision: Precision) -> Vec<Case> {
         ("wide conv3d of a concatenation, 64 + 36 to 128", &[64, 36], 128, [4, 4, 8], same(K3, [1; 3]), false, None),
         ("wide sparse conv3d 3x3x3, 64 to 64", &[64], 64, [8; 3], same(K3, [1; 3]), false, sparse([2; 3], 4)),
     ];
-    rows.map(|row| conv_case(row, precision)).into()
+    let batches: [Row; _] = [
+        ("wide conv3d 3x3x3, 64 to 64", &[64], 64, [3, 4, 8], same(K3, [1; 3]), false, None),
+        ("wide conv3d 3x3x3 stride 2, 64 to 72", &[64], 72, [6, 8, 16], same(K3, [2; 3]), false, None),
+        ("wide sparse conv3d 3x3x3, 64 to 64", &[64], 64, [16, 8, 8], same(K3, [1; 3]), false, sparse([2, 1, 1], 1)),
+    ];
+    let single = rows.map(|row| conv_case(row, 0, precision));
+    single.into_iter().chain(batches.map(|row| batch(row, precision))).collect()
 }
 
 /// The shapes that decide the speed of a real network, by name: forward and backward of 3x3x3 convolutions.

@@ -3,7 +3,6 @@
 use super::distinct;
 use super::matrix::{PAD, STAGED_BYTES, STORING, SUM_BYTES, kernel, tiles, units};
 use super::pass::{Pass, Problem};
-use super::weight_gradient_pass::extent;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::graph::{GROUP, Recorder, product};
@@ -34,7 +33,7 @@ const MOST_CANDIDATES: usize = 4;
 
 /// Share of boxes of this size that the voxels of a problem fill.
 fn filled(p: &Problem, size: [usize; 3]) -> f64 {
-    let extent = extent(&p.grid);
+    let extent = p.grid.extent();
     (0..3).map(|a| extent[a] as f64 / extent[a].next_multiple_of(size[a]) as f64).product()
 }
 

@@ -32,7 +32,7 @@ impl InputGradient {
         match (self.geometry.stride != [1; 3], dx_space.is_sparse() && dy_space.is_sparse()) {
             (false, _) => dx_space,
             (true, true) => dy_space,
-            (true, false) => VoxelLayout::dense(dy_space.dims),
+            (true, false) => dy_space.dense_like(dy_space.dims),
         }
     }
 }

@@ -85,7 +85,15 @@ impl Graph {
     ) -> TensorId {
         let widths: Vec<usize> = inputs.iter().map(|&x| self.shape(x).0).collect();
         for &x in inputs {
-            assert_eq!(geometry.output(self.shape(x).1.dims), space.dims, "output size of {name}");
+            let (_, input) = self.shape(x);
+            assert_eq!(
+                (geometry.output(input.dims), input.samples),
+                (space.dims, space.samples),
+                "output size of {name}"
+            );
+            // Coordinates along z tell samples apart (see space.wgsl).
+            let whole = input.dims[0] == space.dims[0] * geometry.stride[0];
+            assert!(space.samples == 1 || whole, "{name} divides the planes of a batch");
         }
         let in_groups = widths.iter().map(|c| c.div_ceil(GROUP)).sum();
         let biases = (bias != Bias::None).then_some(channels);
@@ -154,7 +162,7 @@ fn flops(r: &Recorder, geometry: Geometry, space: &VoxelLayout, parts: [(TensorI
 /// there for the transposed convolution that it is the adjoint of.
 fn layer(geometry: Geometry, channels: usize, (out, space): (usize, VoxelLayout)) -> String {
     if geometry.kernel == geometry.stride && geometry.taps() > 1 {
-        let fine = VoxelLayout::dense(std::array::from_fn(|a| space.dims[a] * geometry.stride[a]));
+        let fine = space.dense_like(std::array::from_fn(|a| space.dims[a] * geometry.stride[a]));
         return format!("conv_transpose3d {out}>{channels} @ {}", fine.name());
     }
     let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);

@@ -1,7 +1,6 @@
 //! What the kernels of a convolution are given: forward and input gradient are the same sum over a window, with other matrices.
 
 use super::u;
-use super::weight_gradient_pass::extent;
 use crate::compute::device::cost::{Cost, Work};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{Kernel, Slice, Workgroups};
@@ -29,8 +28,9 @@ impl Problem {
     pub fn name(&self, pass: &str) -> String {
         let dots = |v: [usize; 3]| format!("{}.{}.{}", v[0], v[1], v[2]);
         let blocks = self.grid.blocks.map_or(String::new(), |b| format!(" {} blocks of {}", b.capacity, dots(b.block)));
+        let samples = if self.grid.samples == 1 { String::new() } else { format!(" x{}", self.grid.samples) };
         format!(
-            "{pass} {}>{} k{} s{} {}{blocks} {}",
+            "{pass} {}>{} k{} s{} {}{samples}{blocks} {}",
             self.in_groups * GROUP,
             self.out_groups * GROUP,
             dots(self.geometry.kernel),
@@ -143,9 +143,9 @@ impl Pass {
 
     /// As [`Pass::dispatch`], a box of voxels of this size to a workgroup: `shaders/shared/boxes.wgsl`.
     pub fn dispatch_boxes(&self, r: &mut Recorder, kernel: Kernel, size: [usize; 3], z: usize, cost: Cost) {
-        let boxes: usize = (0..3).map(|a| extent(&self.grid)[a].div_ceil(size[a])).product();
+        let boxes: usize = (0..3).map(|a| self.grid.extent()[a].div_ceil(size[a])).product();
         let workgroups = match self.grid.blocks {
-            None => Workgroups::folded(boxes, 1, z),
+            None => Workgroups::folded(self.grid.samples * boxes, 1, z),
             Some(b) => Workgroups::PerBlock {
                 mask: b.mask,
                 capacity: b.capacity as u32,

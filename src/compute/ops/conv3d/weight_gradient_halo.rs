@@ -4,7 +4,7 @@ use super::distinct;
 use super::halo::{best_filled, is_possible, is_worth};
 use super::matrix::{PAD, STAGED_BYTES, SUM_BYTES, kernel, tiles, units};
 use super::pass::Problem;
-use super::weight_gradient_pass::{Pass, extent};
+use super::weight_gradient_pass::Pass;
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::cost::{Cost, Unit, Work};
 use crate::compute::graph::{GROUP, Recorder, product};
@@ -118,8 +118,8 @@ impl Halo {
     pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let Some((tile, _)) = units(facts, p.precision) else { return 1 };
         let workgroups: usize = self.workgroups(tile, p.geometry.kernel, p.in_groups, p.out_groups).iter().product();
-        let blocks = p.grid.blocks.map_or(1, |b| b.capacity);
-        WORKGROUPS.div_ceil(workgroups).min(self.boxes(extent(&p.grid)) * blocks).clamp(1, most)
+        let blocks = p.grid.extents();
+        WORKGROUPS.div_ceil(workgroups).min(self.boxes(p.grid.extent()) * blocks).clamp(1, most)
     }
 
     pub fn record(&self, r: &mut Recorder, pass: &Pass) {

@@ -52,9 +52,9 @@ impl Pass<'_> {
         (dispatch.cost, dispatch.mask) = (Some(cost), output.mask());
     }
 
-    /// Voxels of a block of dy, or of all of it where it is dense.
+    /// Voxels of a block of dy, or of a sample where it is dense.
     pub fn extent(&self) -> [usize; 3] {
-        extent(self.spaces[1])
+        self.spaces[1].extent()
     }
 
     /// Passes of the partitions over the voxels of dy, so many at a time.
@@ -62,14 +62,10 @@ impl Pass<'_> {
         self.over(product(self.extent()), per_pass)
     }
 
-    /// Passes of the partitions over `items` of a block of dy, or of all of it.
+    /// Passes of the partitions over `items` of each block of dy, or of each sample where it is dense.
     pub fn over(&self, items: usize, per_pass: usize) -> Passes {
         let (mask, partitions) = (self.spaces[1].mask(), self.params.partitions);
+        let items = if mask.is_some() { items } else { self.spaces[1].samples * items };
         Passes { items: items as u32, mask, per_pass: per_pass as u32, partitions }
     }
-}
-
-/// Voxels of a block, or of a dense volume.
-pub(super) fn extent(space: &VoxelLayout) -> [usize; 3] {
-    space.blocks.map_or(space.dims, |b| b.block)
 }

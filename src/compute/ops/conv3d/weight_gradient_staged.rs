@@ -1,7 +1,7 @@
 //! The weight gradient whose input is staged in workgroup memory.
 
 use super::pass::{Problem, SOFTWARE_WORKGROUP};
-use super::weight_gradient_pass::{Pass, extent};
+use super::weight_gradient_pass::Pass;
 use crate::compute::device::cost::{Cost, Unit, Work};
 use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, product};
@@ -23,7 +23,7 @@ const SMALLEST_BOX: usize = 32;
 
 impl Staged {
     pub fn new(facts: &AdapterFacts, p: &Problem, longest_row: usize) -> Option<Self> {
-        let extent = extent(&p.grid);
+        let extent = p.grid.extent();
         let even = |size: usize, most: usize| size.div_ceil(size.div_ceil(most));
         let mut cells = [even(extent[0], MOST_ROWS), even(extent[1], MOST_ROWS), even(extent[2], longest_row)];
         if product(cells) < SMALLEST_BOX {
@@ -49,9 +49,9 @@ impl Staged {
     pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let busy: usize = if facts.is_software() { 16 } else { 2048 };
         let workgroups = p.in_groups * (p.out_groups * GROUP).div_ceil(self.workgroup);
-        let extent = extent(&p.grid);
+        let extent = p.grid.extent();
         let boxes: usize = (0..3).map(|a| extent[a].div_ceil(self.cells[a])).product();
-        let blocks = p.grid.blocks.map_or(1, |b| b.capacity);
+        let blocks = p.grid.extents();
         busy.div_ceil(workgroups).min(boxes * blocks).clamp(1, most)
     }
 

@@ -13,6 +13,8 @@ struct NormCase {
     /// Grid and hidden cells.
     mask: Option<([usize; 3], usize)>,
     instances: usize,
+    /// Tells values and masks from those of other samples.
+    sample: u64,
     affine: bool,
     residual: bool,
     slope: Option<f32>,
@@ -25,6 +27,7 @@ const PLAIN: NormCase = NormCase {
     dims: [5, 6, 7],
     mask: None,
     instances: 1,
+    sample: 0,
     affine: true,
     residual: false,
     slope: None,
@@ -42,7 +45,15 @@ pub(in crate::compute::ops) fn cases(precision: Precision) -> Vec<Case> {
         NormCase { name: "sparse instance_norm without affine", affine: false, ..sparse },
         NormCase { name: "sparse batch norm", dims: [8, 6, 8], mask: Some(([4, 3, 2], 15)), instances: 2, ..PLAIN },
     ];
-    list.into_iter().map(|case| norm_case(case, precision)).collect()
+    let batches = [
+        NormCase { name: "instance_norm + residual + leaky_relu", channels: 8, residual: true, slope, ..PLAIN },
+        NormCase { name: "instance_norm over several chunks", channels: 4, dims: [25, 26, 27], slope, ..PLAIN },
+        NormCase { name: "sparse instance_norm", dims: [8, 6, 4], mask: Some(([4, 3, 2], 17)), slope, ..sparse },
+    ];
+    let batch = |case: NormCase| {
+        Case::batch_of((0..3).map(|sample| norm_case(NormCase { sample, ..case }, precision)).collect())
+    };
+    list.into_iter().map(|case| norm_case(case, precision)).chain(batches.map(batch)).collect()
 }
 
 impl NormCase {
@@ -50,23 +61,29 @@ impl NormCase {
     fn inputs(&self, masks: &[BlockMask], precision: Precision) -> Vec<Input> {
         let space = |i: usize| masks.get(i).map_or(VoxelLayout::dense(self.dims), |m| visible_blocks(self.dims, i, m));
         let instance = |i: usize| {
-            let values =
-                noise(30 + i as u64, self.channels * product(self.dims)).iter().map(|v| 3.0 * v + 5.0).collect();
+            let values = noise(30 + 100 * self.sample + i as u64, self.channels * product(self.dims))
+                .iter()
+                .map(|v| 3.0 * v + 5.0)
+                .collect();
             Input { channels: self.channels, space: space(i), values: stored(values, precision) }
         };
-        let residual = self.residual.then(|| Input::noise(self.channels, space(0), 40, precision));
+        let residual = self.residual.then(|| Input::noise(self.channels, space(0), 40 + 100 * self.sample, precision));
         (0..self.instances).map(instance).chain(residual).collect()
     }
 }
 
 fn norm_case(c: NormCase, precision: Precision) -> Case {
     let NormCase { channels, instances, affine, residual, slope, .. } = c;
-    let masks: Vec<BlockMask> =
-        c.mask.iter().flat_map(|m| (0..instances).map(|i| random_mask(3 + i as u64, m.0, m.1))).collect();
+    let masks: Vec<BlockMask> = c
+        .mask
+        .iter()
+        .flat_map(|m| (0..instances).map(|i| random_mask(3 + 100 * c.sample + i as u64, m.0, m.1)))
+        .collect();
     let inputs = c.inputs(&masks, precision);
     let n = channels * product(c.dims);
     let (gamma, beta) = (noise(41, channels), noise(42, channels));
-    let upstream: Vec<Vec<f32>> = (0..instances).map(|i| stored(noise(43 + i as u64, n), precision)).collect();
+    let upstream: Vec<Vec<f32>> =
+        (0..instances).map(|i| stored(noise(43 + 100 * c.sample + i as u64, n), precision)).collect();
 
     let voxel_masks: Vec<Vec<f64>> = inputs[..instances].iter().map(|i| voxel_mask(&i.space, &masks)).collect();
     let xs: Vec<Vec<f64>> = inputs[..instances].iter().map(|i| f64s(&i.values)).collect();

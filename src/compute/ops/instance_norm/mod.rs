@@ -2,7 +2,7 @@
 //!
 //! y = leaky_relu(gamma * (x - mean) / sqrt(var + eps) + beta + residual), mean and biased variance over the stored voxels of
 //! one sample and channel (`torch.nn.InstanceNorm3d`; over visible voxels only in a sparse space, as nnssl's
-//! SparseInstanceNorm3d). Several inputs share their statistics, which makes a batch norm of them.
+//! SparseInstanceNorm3d), each sample of a batch for itself. Several inputs share their statistics, which makes a batch norm of them.
 
 pub(super) mod cases;
 pub(super) mod reference;
@@ -60,9 +60,9 @@ impl Graph {
 
     fn norm(&mut self, xs: &[TensorId], eps: f32, affine: Option<&str>, epilogue: Epilogue) -> Vec<TensorId> {
         assert!(epilogue.residual.is_none() || xs.len() == 1, "a residual belongs to one instance");
-        let (channels, _) = self.shape(xs[0]);
-        let groups = channels.div_ceil(GROUP) as u64;
-        let statistics = self.scratch(2 * groups * GROUP_BYTES);
+        let (channels, space) = self.shape(xs[0]);
+        assert!(xs.len() == 1 || space.samples == 1, "joint statistics are those of tensors of one sample");
+        let statistics = self.scratch(self.statistics_bytes(xs[0]));
         let partial = self.scratch(self.partial_bytes(xs));
         self.push(Statistics { eps }, xs, &[statistics, partial]);
         let mut inputs = xs.to_vec();
@@ -85,6 +85,12 @@ impl Graph {
         ys
     }
 
+    /// Bytes of two values a channel of each sample.
+    fn statistics_bytes(&self, x: TensorId) -> u64 {
+        let (channels, space) = self.shape(x);
+        (2 * space.samples * channels.div_ceil(GROUP)) as u64 * GROUP_BYTES
+    }
+
     fn partial_bytes(&self, xs: &[TensorId]) -> u64 {
         let groups = self.shape(xs[0]).0.div_ceil(GROUP);
         let chunks: usize = xs.iter().map(|&x| self.shape(x).1.chunks()).sum();
@@ -99,6 +105,10 @@ shader_struct! {
         chunks: u32,
         first_chunk: u32,
         slope: f32,
+        samples: u32,
+        chunks_of_sample: u32,
+        all_groups: u32,
+        pad: u32,
     }
 }
 
@@ -108,7 +118,9 @@ shader_struct! {
         first_group: u32,
         slope: f32,
         accumulate: u32,
-        pad: u32,
+        all_groups: u32,
+        samples: u32,
+        pad: [u32; 3],
     }
 }
 
@@ -124,10 +136,34 @@ fn chunks(r: &Recorder, xs: &[TensorId]) -> (Vec<usize>, usize) {
 }
 
 impl ReduceParams {
-    /// For a segment of an instance whose chunks are those from `first` on of `chunks`.
-    fn new<const N: usize>(s: &Aligned<N>, first: usize, chunks: usize, slope: f32) -> Self {
-        let (first_chunk, chunks) = (first as u32, chunks as u32);
-        Self { space: s.space.uniform(), first_group: s.first_group, chunks, first_chunk, slope }
+    /// For a segment of an instance of `groups` channel groups, whose chunks are those from `first` on of `chunks`.
+    fn new<const N: usize>(s: &Aligned<N>, groups: usize, first: usize, chunks: usize, slope: f32) -> Self {
+        Self {
+            space: s.space.uniform(),
+            first_group: s.first_group,
+            chunks: chunks as u32,
+            first_chunk: first as u32,
+            slope,
+            samples: s.space.samples as u32,
+            chunks_of_sample: (s.space.chunks() / s.space.samples) as u32,
+            all_groups: groups as u32,
+            pad: 0,
+        }
+    }
+}
+
+impl ApplyParams {
+    /// For a segment of a tensor of `groups` channel groups.
+    fn new<const N: usize>(s: &Aligned<N>, groups: usize, slope: f32, accumulate: bool) -> Self {
+        Self {
+            space: s.space.uniform(),
+            first_group: s.first_group,
+            slope,
+            accumulate: u32::from(accumulate),
+            all_groups: groups as u32,
+            samples: s.space.samples as u32,
+            pad: [0; 3],
+        }
     }
 }
 
@@ -142,13 +178,13 @@ impl Op for Statistics {
         let (places, total) = chunks(r, &node.inputs);
         for (&x, first_chunk) in node.inputs.iter().zip(places) {
             for s in aligned(r, [x]) {
-                let params = ReduceParams::new(&s, first_chunk, total, 0.0);
+                let params = ReduceParams::new(&s, r.groups(x), first_chunk, total, 0.0);
                 let (kernel, bindings) = (Kernel::new("instance_norm/statistics"), [s.mask, s.slices[0], partial]);
                 s.each_chunk(r, kernel, &params, &bindings, 2.0 * s.values, s.bytes);
             }
         }
-        let (kernel, groups) = (Kernel::new("instance_norm/finalize"), r.groups(node.inputs[0]));
-        join_chunks(r, kernel, groups, total, self.eps, &[partial, statistics]);
+        let (kernel, x) = (Kernel::new("instance_norm/finalize"), node.inputs[0]);
+        join_chunks(r, kernel, x, total, self.eps, &[partial, statistics]);
     }
 }
 
@@ -188,8 +224,7 @@ impl Op for Normalize {
             Kernel::new("instance_norm/apply").flag("AFFINE", affine.is_some()).flag("RESIDUAL", residual.is_some());
         for (&x, &y) in xs.iter().zip(&node.outputs) {
             for s in aligned(r, [x, residual.unwrap_or(x), y]) {
-                let (space, first_group, slope) = (s.space.uniform(), s.first_group, self.slope.unwrap_or(1.0));
-                let params = ApplyParams { space, first_group, slope, accumulate: 0, pad: 0 };
+                let params = ApplyParams::new(&s, r.groups(y), self.slope.unwrap_or(1.0), false);
                 let [x, residual_or_x, y] = s.slices;
                 let bindings = [s.mask, x, statistics, gamma, beta, residual_or_x, y];
                 let moved = if residual.is_some() { 3.0 } else { 2.0 };
@@ -216,7 +251,7 @@ impl Op for Normalize {
         let (dxs, accumulate): (Vec<TensorId>, _) = xs.iter().zip(&dys).map(target).unzip();
         let groups = g.shape(xs[0]).0.div_ceil(GROUP) as u64;
         let partial = g.scratch(g.partial_bytes(xs));
-        let sums = g.scratch(2 * groups * GROUP_BYTES);
+        let sums = g.scratch(g.statistics_bytes(xs[0]));
         let mut inputs = [saved, ys, vec![statistics]].concat();
         let mut outputs = [&dys[..], &dxs, &[partial, sums]].concat();
         if let Some([gamma, beta]) = affine {
@@ -251,7 +286,7 @@ impl Op for NormalizeGradient {
         for (i, first_chunk) in places.into_iter().enumerate() {
             let kernel = Kernel::new("instance_norm/backward_reduce").flag("ACTIVATION", self.slope.is_some());
             for s in aligned(r, [xs[i], ys[i], dys[i]]) {
-                let params = ReduceParams::new(&s, first_chunk, total, self.slope.unwrap_or(1.0));
+                let params = ReduceParams::new(&s, r.groups(xs[i]), first_chunk, total, self.slope.unwrap_or(1.0));
                 let [x, y, dy] = s.slices;
                 let bindings = [s.mask, x, statistics, y, dy, partial];
                 // dz is written over dy.
@@ -263,12 +298,11 @@ impl Op for NormalizeGradient {
             false => [r.dummy(), sums, sums],
         };
         let kernel = Kernel::new("instance_norm/backward_finalize").flag("AFFINE", self.affine);
-        join_chunks(r, kernel, r.groups(xs[0]), total, 0.0, &[partial, sums, dgamma, dbeta]);
+        join_chunks(r, kernel, xs[0], total, 0.0, &[partial, sums, dgamma, dbeta]);
         for (i, &accumulate) in self.accumulate.iter().enumerate() {
             let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
             for s in aligned(r, [xs[i], dys[i], dxs[i]]) {
-                let (space, first_group, accumulate) = (s.space.uniform(), s.first_group, u32::from(accumulate));
-                let params = ApplyParams { space, first_group, slope: 0.0, accumulate, pad: 0 };
+                let params = ApplyParams::new(&s, r.groups(xs[i]), 0.0, accumulate);
                 let [x, dz, dx] = s.slices;
                 let bindings = [s.mask, x, statistics, gamma, sums, dz, dx];
                 s.each_voxel(r, kernel.clone(), &params, &bindings, 8.0 * s.values, 3.0 * s.bytes);
