@@ -27,6 +27,9 @@ fn sizes(facts: &AdapterFacts) -> Vec<u32> {
     std::iter::successors(Some(least), |&n| (n < most).then_some(2 * n)).collect()
 }
 
+/// Families whose kernels depend on the size of subgroups.
+const OF_SUBGROUPS: [&str; 3] = ["matrix", "halo", "subgroup"];
+
 /// Families of kernels that a case has on an adapter; one without a name where it has no choice.
 fn families(case: &Case, facts: &AdapterFacts) -> BTreeSet<String> {
     let graph = case.graph();
@@ -61,7 +64,7 @@ impl Run {
         for (case, of) in cases::cases_in(precision).iter().enumerate().filter(|(_, of)| wanted(of)) {
             for family in families(of, facts) {
                 let sizes = match family.as_str() {
-                    "matrix" | "halo" | "subgroup" => sizes(facts),
+                    family if OF_SUBGROUPS.contains(&family) => sizes(facts),
                     _ => vec![sizes(facts)[0]],
                 };
                 let run = |subgroup| Self { facts: facts.clone(), precision, case, family: family.clone(), subgroup };
@@ -163,7 +166,7 @@ fn the_kernels_of_nvidia_cards_equal_their_references() {
 
 #[test]
 fn the_kernels_of_amd_cards_equal_their_references_in_both_sizes_of_subgroups() {
-    let of_subgroups = |run: &Run| ["matrix", "halo", "subgroup"].contains(&run.family.as_str());
+    let of_subgroups = |run: &Run| OF_SUBGROUPS.contains(&run.family.as_str());
     check(of_class("AMD", Precision::F16).into_iter().filter(of_subgroups).collect());
 }
 
@@ -452,10 +455,55 @@ fn seeded_faults_are_caught() {
         let found = broken(&list, many, family, subgroup, edit);
         assert!(found.wrong.iter().any(|w| w.contains(said)), "{what} is not caught: {:?}", found.wrong);
     }
+    // The same of kernels over boxes of voxels, and of a batch.
+    let (one, three) = ("sparse conv3d 3x3x3, many tiles", "conv3d 3x3x3, 3 samples");
+    let boxes: [(&str, &str, &str, Edit, &str); _] = [
+        (
+            "a box whose surroundings begin one voxel too late",
+            one,
+            "halo",
+            replacing("conv3d/halo_matrix", "part.origin - params.padding;", "part.origin - params.padding + 1;", 0),
+            "deviates",
+        ),
+        (
+            "a missing barrier after a box is staged",
+            one,
+            "halo",
+            replacing("conv3d/halo_matrix", barrier, "", 1),
+            "Lanes race",
+        ),
+        (
+            "a box of dy that taps read from one voxel further on",
+            one,
+            "halo",
+            replacing(
+                "weight_gradient_halo_matrix",
+                "- vec3<i32>(params.padding);",
+                "- vec3<i32>(params.padding) + 1;",
+                0,
+            ),
+            "deviates",
+        ),
+        (
+            "samples that touch",
+            three,
+            "direct",
+            replacing("conv3d/direct", "plane + plane / s.dims.x * s.dims.x;", "plane;", 0),
+            "deviates",
+        ),
+    ];
+    for (what, case, family, edit, said) in boxes {
+        let found = broken(&list, case, family, 32, edit);
+        assert!(found.wrong.iter().any(|w| w.contains(said)), "{what} is not caught: {:?}", found.wrong);
+    }
     // Without a fault there is nothing to say.
     for family in ["matrix", "staged", "subgroup", "direct"] {
         let found = broken(&list, many, family, 32, Rc::new(|_, text| text));
         assert!(found.wrong.is_empty(), "{family}: {:?}", found.wrong);
+    }
+    for (case, family) in [(one, "halo"), (three, "direct")] {
+        let found = broken(&list, case, family, 32, Rc::new(|_, text| text));
+        assert!(found.wrong.is_empty(), "{case}, {family}: {:?}", found.wrong);
     }
 }
 

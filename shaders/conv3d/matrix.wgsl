@@ -62,8 +62,7 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     {% if CELLS %}
     let classes = params.scatter_stride.x * params.scatter_stride.y * params.scatter_stride.z;
     let number = (workgroup.x + workgroup.y * workgroups.x) / classes;
-    let class_number = (workgroup.x + workgroup.y * workgroups.x) % classes;
-    let parity = vec3<u32>(class_number / (params.scatter_stride.y * params.scatter_stride.z), class_number / params.scatter_stride.z % params.scatter_stride.y, class_number % params.scatter_stride.z);
+    let parity = place_in_box((workgroup.x + workgroup.y * workgroups.x) % classes, params.scatter_stride);
     {% else %}
     let number = workgroup.x + workgroup.y * workgroups.x;
     {% endif %}

@@ -11,16 +11,13 @@ fn box_of(s: VoxelLayout, number: u32, size: vec3<u32>) -> Box {
     let n = (s.block + size - 1u) / size;
     let of_block = n.x * n.y * n.z;
     let block = number / of_block;
-    let of_plane = n.y * n.z;
-    let rest = number % of_block;
-    let local = vec3<u32>(rest / of_plane, rest % of_plane / n.z, rest % n.z) * size;
+    let local = place_in_box(number % of_block, n) * size;
     var corner = vec3<u32>(block * 2u * s.dims.x, 0u, 0u);
     var exists = block * s.block_volume < s.stride;
     if is_set(s.sparse) {
         exists = block < mask[0];
         let cell = mask[2u + mask[1] + min(block, mask[0] - 1u)];
-        let of_grid = s.grid.y * s.grid.z;
-        corner = vec3<u32>(cell / of_grid, cell % of_grid / s.grid.z, cell % s.grid.z) * s.block;
+        corner = place_in_box(cell, s.grid) * s.block;
         corner.x = coordinate_of_plane(s, corner.x);
     }
     return Box(vec3<i32>(corner + local), s.block - local, exists);

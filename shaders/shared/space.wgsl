@@ -33,6 +33,12 @@ fn voxel_count(s: VoxelLayout) -> u32 {
     return s.stride;
 }
 
+// Place of number n, in C order, in a box of that size.
+fn place_in_box(n: u32, size: vec3<u32>) -> vec3<u32> {
+    let plane = size.y * size.z;
+    return vec3<u32>(n / plane, n % plane / size.z, n % size.z);
+}
+
 // Coordinate along z of a plane, where the planes of all samples are counted.
 fn coordinate_of_plane(s: VoxelLayout, plane: u32) -> u32 {
     if plane < s.dims.x { return plane; }

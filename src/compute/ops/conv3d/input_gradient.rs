@@ -21,9 +21,8 @@ pub(in crate::compute::ops) struct InputGradient {
 impl InputGradient {
     /// Adds it to a graph.
     pub fn push(self, g: &mut Graph, inputs: &[TensorId], dx: TensorId) {
-        let ((channels, dx_space), (_, dy_space)) = (g.shape(dx), g.shape(inputs[0]));
-        let partial = splits::scratch(g, channels, self.grid(dx_space, dy_space));
-        let outputs: Vec<TensorId> = std::iter::once(dx).chain(partial).collect();
+        let ((_, dx_space), (_, dy_space)) = (g.shape(dx), g.shape(inputs[0]));
+        let outputs = splits::outputs(g, dx, self.grid(dx_space, dy_space));
         g.push(self, inputs, &outputs);
     }
 

@@ -100,8 +100,7 @@ impl Graph {
         let mut all = self.convolution_parameters(name, channels, &widths, geometry.kernel, biases);
         all.extend(inputs);
         let y = self.feature(channels, space);
-        let partial = splits::scratch(self, channels, space);
-        let outputs: Vec<TensorId> = std::iter::once(y).chain(partial).collect();
+        let outputs = splits::outputs(self, y, space);
         self.push(Conv3d { geometry, in_groups, bias }, &all, &outputs);
         y
     }

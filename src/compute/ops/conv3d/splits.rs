@@ -25,15 +25,16 @@ fn bytes(out_groups: usize, grid: &VoxelLayout) -> u64 {
     (out_groups * grid.voxels()) as u64 * GROUP_BYTES
 }
 
-/// Work space for a convolution to so many channels over a grid, where its sums may be split: by kernels for features of 16 bits.
-pub(in crate::compute::ops) fn scratch(g: &mut Graph, channels: usize, grid: VoxelLayout) -> Option<TensorId> {
+/// The outputs of a convolution over a grid: `y`, and work space where its sums may be split, by kernels for features of 16 bits.
+pub(in crate::compute::ops) fn outputs(g: &mut Graph, y: TensorId, grid: VoxelLayout) -> Vec<TensorId> {
+    let (channels, _) = g.shape(y);
     if g.precision() != Precision::F16 || grid.voxels() > FEW_VOXELS {
-        return None;
+        return vec![y];
     }
     let of_split = bytes(channels.div_ceil(GROUP), &grid).max(1);
     let workgroups = grid.voxels().div_ceil(VOXELS) * channels.div_ceil(CHANNELS);
     let splits = (MOST_BYTES / of_split).min((WORKGROUPS / workgroups.max(1)).min(MOST) as u64);
-    (splits > 1).then(|| g.scratch(splits * of_split))
+    std::iter::once(y).chain((splits > 1).then(|| g.scratch(splits * of_split))).collect()
 }
 
 /// Splits of a pass whose kernel has so many workgroups, each with so many steps.
