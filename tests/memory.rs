@@ -26,15 +26,20 @@ fn two_steps(plan: &Plan, budget: Option<u64>) -> (Vec<f64>, u64, u64, usize) {
 #[test]
 fn the_planned_peak_is_what_is_allocated() {
     let mut plan = Plan::resolve("tiny", None, &["train.patch=[64,64,64]".into()]).unwrap();
-    for precision in [Precision::F32, Precision::F16] {
-        plan.train.precision = precision;
+    for (precision, micro_batch) in [(Precision::F32, 1), (Precision::F16, 1), (Precision::F32, 2)] {
+        (plan.train.precision, plan.train.micro_batch) = (precision, micro_batch);
+        // Compiling for a larger patch takes its time.
+        plan.train.patch = if micro_batch == 1 { [64; 3] } else { [32; 3] };
         if !stores(&gpu(), precision) {
             continue;
         }
         let (losses, planned, allocated, _) = two_steps(&plan, None);
         assert!(losses.iter().all(|l| l.is_finite()));
         let ratio = allocated as f64 / planned as f64;
-        assert!((0.95..1.05).contains(&ratio), "{precision:?}: planned {planned}, allocated {allocated}");
+        assert!(
+            (0.95..1.05).contains(&ratio),
+            "{precision:?}, {micro_batch} at a time: planned {planned}, allocated {allocated}"
+        );
     }
 }
 
@@ -81,4 +86,28 @@ fn the_papers_run_fits_small_and_large_adapters() {
     assert!(half.memory.activations <= small.memory.activations / 100 * 52);
     assert_eq!((half.memory.weights, half.memory.inputs), (small.memory.weights, small.memory.inputs));
     assert_eq!(small.training.graph.parameters.count(), 110_203_205);
+}
+
+#[test]
+fn as_many_samples_run_together_as_memory_has_room_for() {
+    let limits = Limits { max_binding: (2 << 30) - 256, max_buffer: 4 << 30, micro_batches: true };
+    let mut plan = Plan::preset("s3d-b").unwrap();
+    plan.train.precision = Precision::F16;
+    let within = |gibibytes: f64| {
+        let run = plan_run(&plan, limits, Some((gibibytes * f64::from(1 << 30)) as u64)).unwrap();
+        (run.samples, run.recomputed, run.memory.total() as f64 / f64::from(1 << 30))
+    };
+    // As the README says: what the samples need, and that a little less is room for fewer.
+    for (samples, needed, fewer) in [(6, 19.01, 3), (3, 10.16, 2), (2, 7.18, 1)] {
+        let (found, recomputed, planned) = within(needed * 1.005);
+        assert_eq!((found, recomputed), (samples, 0));
+        assert!((planned / needed - 1.0).abs() < 0.005, "{planned} GiB, the README says {needed}");
+        assert_eq!(within(needed * 0.99).0, fewer);
+    }
+    let (one, recomputed, _) = within(4.0);
+    assert!(one == 1 && recomputed > 0, "{recomputed} recomputed");
+    // A software adapter, whose free memory is another every time, takes one by one.
+    let software = Limits { micro_batches: false, ..limits };
+    assert_eq!(plan_run(&plan, software, Some(64 << 30)).unwrap().samples, 1);
+    assert_eq!(plan_run(&plan, limits, None).unwrap().samples, 1);
 }
