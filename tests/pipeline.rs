@@ -160,6 +160,29 @@ fn a_killed_run_with_features_of_16_bits_ends_with_the_same_bits() {
     }
 }
 
+/// Where nobody says how features are stored, the adapter decides for a new run, and the run for itself from then on.
+#[test]
+fn a_run_keeps_the_precision_that_it_began_with() {
+    if !stores(&gpu(), Precision::F16) {
+        return;
+    }
+    let place = Place::with_store();
+    place.write("plan.toml", &format!("{PLAN}{THREE_STAGES}"));
+    let planned = |run: &str| std::fs::read_to_string(place.path(run).join("plan.toml")).unwrap();
+    let done = |run: &str, more: &[&str]| assert!(place.pretrain(run, more).status.success(), "{run} {more:?}");
+    // A software adapter has no units that multiply matrices.
+    done("own", &["--steps", "1"]);
+    done("auto", &["--steps", "1", "--precision", "auto"]);
+    assert!(planned("own").contains("precision = \"f32\"") && planned("own") == planned("auto"));
+    done("half", &["--steps", "1", "--precision", "f16"]);
+    done("half", &["--steps", "1"]);
+    assert!(planned("half").contains("precision = \"f16\""));
+    let args = ["pretrain", "--dry-run", "-o", "half", "--preset", "tiny", "--plan", "plan.toml"];
+    assert!(place.done(&args).0.contains("precision = \"f16\""));
+    let said = [&args[..], &["--set", "train.precision=f32"]].concat();
+    assert!(place.done(&said).0.contains("precision = \"f32\""));
+}
+
 fn killed_run(plan: &str, precision: &str) -> Place {
     let place = Place::with_store();
     place.write("plan.toml", &format!("{plan}{THREE_STAGES}"));

@@ -1,8 +1,9 @@
 //! `spark3d finetune`
 
+use super::precision::{Choice, Wanted};
 use super::{Common, at_least_one, names, print, whole_number};
 use crate::base::{Error, Result, budget, gib};
-use crate::compute::graph::Precision;
+use crate::compute::device::Gpu;
 use crate::compute::model::predictor;
 use crate::data::sources::apart;
 use crate::evaluation::evaluate::table;
@@ -14,6 +15,7 @@ use crate::training::finetune::setup::{Finetune as Tuning, Like, Request, Setup}
 use crate::training::finetune::transfer::initial;
 use clap::Args;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 /// Train a segmentation network on a labelled data set, from a pre-trained checkpoint or from scratch; the same command again
 /// resumes where it stopped
@@ -82,9 +84,9 @@ pub struct Finetune {
     /// Everything random follows from it [default: the preset's]
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
-    /// How features are stored in memory [default: the plan's, f32]
-    #[arg(long, value_name = "f32|f16")]
-    precision: Option<Precision>,
+    /// How features are stored in memory [default: the plan's if it says so, else auto]
+    #[arg(long)]
+    precision: Option<Choice>,
     /// Do not predict and score the validation cases in the end
     #[arg(long)]
     no_validation: bool,
@@ -100,8 +102,8 @@ fn names_help() -> String {
 impl Finetune {
     pub fn run(&self, common: &Common) -> Result<()> {
         let mut set = self.set.clone();
-        set.extend(self.precision.map(|p| format!("train.precision={}", p.name())));
-        let setup = Setup::new(&Request {
+        let precision = Wanted::new(self.precision, self.plan.as_deref(), &mut set)?;
+        let mut setup = Setup::new(&Request {
             dataset: self.dataset.clone(),
             from: (self.from != "scratch").then(|| PathBuf::from(&self.from)),
             plans: self.plans.clone().map(|p| (p, self.configuration.clone())),
@@ -126,9 +128,12 @@ impl Finetune {
         if let Some(out) = &self.out {
             apart(out, &self.dataset)?;
         }
+        let fold = self.out.as_ref().map(|out| out.join(format!("fold_{}", setup.plan.data.fold)));
         if self.dry_run {
             let cases = planned_cases(&setup, self.out.as_deref(), self.splits.as_deref())?;
-            dry_run(&setup, common)?;
+            let gpu = common.gpu()?;
+            precision.settle(&mut setup.plan.train.precision, fold.as_deref(), &gpu)?;
+            dry_run(&setup, &gpu, common)?;
             let (train, validation) = (cases.train.len(), cases.validation.len());
             print(format!("# fold {}: {train} training and {validation} validation cases", self.fold));
             print(format!("# data set: {}", setup.raw.tally()));
@@ -143,7 +148,9 @@ impl Finetune {
             validate: !self.no_validation,
             host: common.host(),
         };
-        let outcome = finetune(&common.gpu()?, &setup, &options)?;
+        let gpu = common.gpu()?;
+        precision.settle(&mut setup.plan.train.precision, fold.as_deref(), &gpu)?;
+        let outcome = finetune(&gpu, &setup, &options)?;
         if let Some(evaluation) = &outcome.evaluation {
             print(table(evaluation).trim_end());
         }
@@ -178,8 +185,7 @@ impl Finetune {
 }
 
 /// The plan with the memory of its phases, before anything is allocated.
-fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
-    let gpu = common.gpu()?;
+fn dry_run(setup: &Setup, gpu: &Rc<Gpu>, common: &Common) -> Result<()> {
     gpu.require(setup.plan.train.precision)?;
     print(setup.plan.to_toml());
     let network = &setup.plan.network;
@@ -199,7 +205,7 @@ fn dry_run(setup: &Setup, common: &Common) -> Result<()> {
     }
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));
     let allowed = budget(common.memory, &gpu.facts().kind);
-    let trainer = trainer(&gpu, setup, allowed);
+    let trainer = trainer(gpu, setup, allowed);
     let mut first_step = 0;
     for phase in &setup.plan.phases {
         let run = trainer.plan(first_step)?;

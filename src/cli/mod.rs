@@ -11,6 +11,7 @@ mod experiment;
 mod finetune;
 mod paper;
 mod plan;
+mod precision;
 mod predict;
 mod preprocess;
 mod pretrain;

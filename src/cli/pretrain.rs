@@ -1,9 +1,11 @@
 //! `spark3d pretrain`
 
+use super::precision::{Choice, Wanted};
 use super::{Common, names, print, whole_number};
 use crate::base::output::is_within;
 use crate::base::{Error, Result, budget, gib};
-use crate::compute::graph::{Limits, Precision, product};
+use crate::compute::device::Gpu;
+use crate::compute::graph::{Limits, product};
 use crate::data::sources::apart;
 use crate::tasks::Plan;
 use crate::tasks::plan::presets;
@@ -36,9 +38,9 @@ pub struct Pretrain {
     /// Everything random follows from it [default: the preset's]
     #[arg(long, value_name = "N", value_parser = whole_number())]
     seed: Option<u64>,
-    /// How features are stored in memory [default: the plan's, f32]
-    #[arg(long, value_name = "f32|f16")]
-    precision: Option<Precision>,
+    /// How features are stored in memory [default: the plan's if it says so, else auto]
+    #[arg(long)]
+    precision: Option<Choice>,
     /// Print the plan and the memory it needs, and stop
     #[arg(long)]
     dry_run: bool,
@@ -53,10 +55,12 @@ impl Pretrain {
         let mut set = self.set.clone();
         set.extend(self.steps.map(|n| format!("train.steps={n}")));
         set.extend(self.seed.map(|n| format!("seed={n}")));
-        set.extend(self.precision.map(|p| format!("train.precision={}", p.name())));
-        let plan = Plan::resolve(&self.preset, self.plan.as_deref(), &set)?;
+        let precision = Wanted::new(self.precision, self.plan.as_deref(), &mut set)?;
+        let mut plan = Plan::resolve(&self.preset, self.plan.as_deref(), &set)?;
         if self.dry_run {
-            return dry_run(&plan, common);
+            let gpu = common.gpu()?;
+            precision.settle(&mut plan.train.precision, self.out.as_deref(), &gpu)?;
+            return dry_run(&plan, &gpu, common);
         }
         let missing = |what: &str| Error::Usage(format!("pretrain needs {what}: spark3d pretrain STORE -o RUN"));
         let store = self.store.as_ref().ok_or_else(|| missing("a store"))?;
@@ -66,7 +70,9 @@ impl Pretrain {
             let what = "lies in the store, whose files are its scans; give another run folder with -o";
             return Err(Error::Usage(format!("{} {what}", run.display())));
         }
-        let outcome = pretrain(&common.gpu()?, &plan, store, run, common.host())?;
+        let gpu = common.gpu()?;
+        precision.settle(&mut plan.train.precision, Some(run), &gpu)?;
+        let outcome = pretrain(&gpu, &plan, store, run, common.host())?;
         let share = outcome.zero_validation.map(|zero| outcome.last_validation / zero);
         print(format!(
             "{} steps; validation loss {:.4}{}; weights in {}",
@@ -80,10 +86,9 @@ impl Pretrain {
 }
 
 /// The plan with its memory, before anything is allocated.
-fn dry_run(plan: &Plan, common: &Common) -> Result<()> {
-    let gpu = common.gpu()?;
+fn dry_run(plan: &Plan, gpu: &Gpu, common: &Common) -> Result<()> {
     gpu.require(plan.train.precision)?;
-    let run = memory::plan_run(plan, Limits::of(&gpu), budget(common.memory, &gpu.facts().kind))?;
+    let run = memory::plan_run(plan, Limits::of(gpu), budget(common.memory, &gpu.facts().kind))?;
     let m = &run.memory;
     print(plan.to_toml());
     print(format!("# adapter: {} ({}, {})", gpu.facts().name, gpu.facts().backend, gpu.facts().driver));

@@ -37,6 +37,17 @@ pub(in crate::tasks) fn value(key: &str, file: Option<&Path>, set: &[String]) ->
     Ok(assigned.or_else(|| table.remove(key)))
 }
 
+/// Whether `file` or the `key=value` pairs give a key of a table, such as `train.batch`, or the whole table.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn gives(key: &str, file: Option<&Path>, set: &[String]) -> Result<bool> {
+    let (table, of_table) = key.split_once('.').unwrap_or((key, ""));
+    let assigned = set.iter().filter_map(|pair| pair.split_once('=')).any(|(k, _)| [key, table].contains(&k.trim()));
+    let found = file.map(read).transpose()?.and_then(|mut t| t.remove(table));
+    Ok(assigned || found.is_some_and(|found| found.get(of_table).is_some()))
+}
+
 fn read(path: &Path) -> Result<toml::Table> {
     let text = std::fs::read_to_string(path).map_err(Error::io("read", path))?;
     text.parse().map_err(|e: toml::de::Error| Error::file(path, e.to_string().trim(), "Correct the TOML"))

@@ -61,9 +61,10 @@ pub fn pretrain(gpu: &Rc<Gpu>, plan: &Plan, store_folder: &Path, folder: &Path, 
     let log = MetricsLog::open(folder, first_step)?;
     let progress = Progress::new(host.progress, Some(plan.train.steps), "pre-training").quiet(host.quiet);
     progress.message(&format!(
-        "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation scans{}",
+        "{} | {} parameters, features in {} | {:.2} GiB planned on the device | {} training and {} validation scans{}",
         gpu.facts().name,
         run.training.graph.parameters.count(),
+        plan.train.precision.name(),
         gib(run.memory.total()),
         cases.train.len(),
         cases.validation.len(),

@@ -1,10 +1,12 @@
 //! Networks: U-Nets with a residual or a plain encoder from plan values, their presets, initialisation.
 
 pub mod init;
+mod precision;
 pub mod state_dict;
 mod unet;
 
 pub use init::{Init, initial_values};
+pub use precision::suited_precision;
 
 pub use unet::{decoder, encoder, stage_dims, stage_spaces};
 

@@ -4,6 +4,7 @@
 pub mod finetune;
 
 use super::check::{self, listed};
+pub use super::plan_table::gives;
 use super::pretexts::{self, Entry, Pretext, Tables};
 use super::train_table::Train;
 use super::{Frame, Hyperparameters, plan_table as table};

@@ -78,9 +78,10 @@ pub fn finetune(gpu: &Rc<Gpu>, setup: &Setup, options: &Options) -> Result<Outco
         trainer.resume(checkpoint)?;
     }
     progress.message(&format!(
-        "{} | {} parameters | {:.2} GiB planned on the device | {} training and {} validation cases{}",
+        "{} | {} parameters, features in {} | {:.2} GiB planned on the device | {} training and {} validation cases{}",
         gpu.facts().name,
         trainer.session().parameters.count(),
+        plan.train.precision.name(),
         gib(planned),
         cases.train.len(),
         cases.validation.len(),
