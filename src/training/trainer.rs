@@ -8,7 +8,7 @@ use crate::compute::graph::{GraphId, Limits, Output, Parameters, Session, StepVa
 use crate::compute::ops::sgd;
 use crate::data::SampleKey;
 use crate::inference::weights::{Checkpoint, parameters_of, save_kernels, set_parameters};
-use crate::tasks::{Binding, GraphMode, Hyperparameters, Measured, Task, Trains};
+use crate::tasks::{Binding, Frame, GraphMode, Hyperparameters, Measured, Task, Trains};
 use image::RgbImage;
 use std::rc::Rc;
 
@@ -86,7 +86,19 @@ impl<S> Trainer<S> {
     /// # Errors
     /// They do not fit.
     pub fn plan(&self, step: u64) -> Result<RunPlan<S>> {
-        memory::fit(&*self.task, &self.hyper.frame, self.trains(step), Limits::of(&self.gpu), self.budget)
+        let frame = Frame { micro_batch: self.micro_batch()?, ..self.hyper.frame.clone() };
+        memory::fit(&*self.task, &frame, self.trains(step), Limits::of(&self.gpu), self.budget)
+    }
+
+    /// Samples that run together, in all phases alike: a run that is resumed in a later one would choose no others.
+    fn micro_batch(&self) -> Result<usize> {
+        let (frame, limits) = (&self.hyper.frame, Limits::of(&self.gpu));
+        if frame.micro_batch > 0 || !limits.micro_batches {
+            return Ok(frame.micro_batch);
+        }
+        let samples = |trains| memory::fit(&*self.task, frame, trains, limits, self.budget).map(|run| run.samples);
+        let mut of_phases = self.hyper.schedule.phases.iter().map(|phase| samples(phase.trains));
+        of_phases.try_fold(frame.batch, |least, samples| Ok(least.min(samples?)))
     }
 
     /// Opens the session for the phase of `step` with these values of the parameters, in their order.
