@@ -70,15 +70,16 @@ pub(super) fn record(
 /// Invocations of a workgroup of `shaders/conv3d/splits.wgsl`.
 const WORKGROUP: usize = 64;
 
-/// Each invocation adds up one vector of all splits.
+/// Each invocation adds up one vector of all splits, then the bias and what is there.
 fn adding(r: &Recorder, pass: &Pass, splits: usize) -> Cost {
     let vectors = WORKGROUP as f64;
+    let more = [pass.bias.is_some(), pass.accumulate].map(|is| f64::from(u8::from(is))).iter().sum::<f64>();
     Cost {
         invocations: WORKGROUP as u32,
         workgroup_memory: 0,
         sums: GROUP as u32,
         unit: Unit::Scalar,
-        once: pass.storing(WORKGROUP, 1, r.group_bytes()),
+        once: Work { flops: more * vectors * GROUP as f64, ..pass.storing(WORKGROUP, 1, r.group_bytes()) },
         pass: Work { flops: vectors * GROUP as f64, asked: vectors * GROUP_BYTES as f64, vectors, ..Work::default() },
         passes: Passes::fixed(splits),
     }
