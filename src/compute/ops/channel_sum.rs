@@ -50,10 +50,16 @@ pub(super) fn sum_chunks(r: &mut Recorder, x: TensorId, hidden_of: Option<VoxelL
     }
 }
 
-/// Records a kernel with an invocation for each channel group of `x`, of each sample where it heeds them, which joins its `chunks` of
-/// the first binding.
-pub(super) fn join_chunks(r: &mut Recorder, kernel: Kernel, x: TensorId, chunks: usize, eps: f32, bindings: &[Slice]) {
-    let (groups, samples) = (r.groups(x), r.shape(x).1.samples);
+/// Records a kernel with an invocation for each of `groups` channel groups, of each of the samples that it keeps apart, which joins its
+/// share of the `chunks` of the first binding.
+pub(super) fn join_chunks(
+    r: &mut Recorder,
+    kernel: Kernel,
+    [groups, samples]: [usize; 2],
+    chunks: usize,
+    eps: f32,
+    bindings: &[Slice],
+) {
     let params = JoinParams { groups: groups as u32, chunks: chunks as u32, eps, samples: samples as u32 };
     // The samples of a channel group share a workgroup.
     let (workgroups, bytes) = (Workgroups::folded(groups, 64 / samples, 1), bindings[0].size as f64);
@@ -87,8 +93,8 @@ impl Op for ChannelSum {
     fn record(&self, node: &Node, r: &mut Recorder) {
         let (x, [sum, partial]) = (node.inputs[0], [0, 1].map(|k| r.slice(node.outputs[k])));
         sum_chunks(r, x, self.hidden_of, partial);
-        let chunks = r.shape(x).1.chunks();
-        join_chunks(r, Kernel::new("channel_sum/finalize"), x, chunks, 0.0, &[partial, sum]);
+        let (groups, chunks) = (r.groups(x), r.shape(x).1.chunks());
+        join_chunks(r, Kernel::new("channel_sum/finalize"), [groups, 1], chunks, 0.0, &[partial, sum]);
     }
 }
 

@@ -124,6 +124,11 @@ shader_struct! {
     }
 }
 
+/// Channel groups, and samples that have statistics of their own.
+fn instances(r: &Recorder, x: TensorId) -> [usize; 2] {
+    [r.groups(x), r.shape(x).1.samples]
+}
+
 /// The first chunk of each instance, and the number of all.
 fn chunks(r: &Recorder, xs: &[TensorId]) -> (Vec<usize>, usize) {
     let mut total = 0;
@@ -184,7 +189,7 @@ impl Op for Statistics {
             }
         }
         let (kernel, x) = (Kernel::new("instance_norm/finalize"), node.inputs[0]);
-        join_chunks(r, kernel, x, total, self.eps, &[partial, statistics]);
+        join_chunks(r, kernel, instances(r, x), total, self.eps, &[partial, statistics]);
     }
 }
 
@@ -298,7 +303,7 @@ impl Op for NormalizeGradient {
             false => [r.dummy(), sums, sums],
         };
         let kernel = Kernel::new("instance_norm/backward_finalize").flag("AFFINE", self.affine);
-        join_chunks(r, kernel, xs[0], total, 0.0, &[partial, sums, dgamma, dbeta]);
+        join_chunks(r, kernel, instances(r, xs[0]), total, 0.0, &[partial, sums, dgamma, dbeta]);
         for (i, &accumulate) in self.accumulate.iter().enumerate() {
             let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
             for s in aligned(r, [xs[i], dys[i], dxs[i]]) {
