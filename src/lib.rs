@@ -120,7 +120,9 @@
 //! channels), subgroup (the invocations of a subgroup hold weights and broadcast them), and two by cooperative matrices, with 16-bit
 //! factors and 32-bit sums, the first choice of a GPU that has them for features of 16 bits: matrix stages the voxels that one tap
 //! meets, and halo, for a stride of one, a box of voxels and those around it once for all taps. Where a matrix kernel has few voxels,
-//! its sums are made in splits (`conv3d/splits`): more workgroups, each with fewer steps one after the other. Forward, the gradient
+//! its sums are made in splits (`conv3d/splits`): more workgroups, each with fewer steps one after the other. Software adapters, where
+//! arithmetic costs more than bytes, have a seventh for 3x3x3 taps and many channels: winograd transforms tiles of 2x2x2 voxels, some
+//! at a time, so that 64 products stand for 216 (`shaders/shared/winograd.wgsl`). Forward, the gradient
 //! of the input, strided or not, and the transposed convolution are the same sum over a window with other matrices,
 //! `shaders/shared/pass.wgsl`, so that a kernel written once serves all of them. Some shaders are templates, because what is in
 //! registers must be written out.

@@ -61,6 +61,7 @@ fn a_family_of_kernels_that_is_wrong_is_set_aside() {
     let families = [
         ("staged", ["conv3d/staged", "conv3d/weight_gradient_staged"]),
         ("gathered", ["conv3d/weight_gradient_gathered"; 2]),
+        ("winograd", ["winograd/product"; 2]),
     ];
     for (family, shaders) in families {
         let case = cases::cases().into_iter().find(|c| c.name == "sparse conv3d 3x3x3, many tiles").unwrap();

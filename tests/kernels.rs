@@ -326,11 +326,15 @@ fn check_costs(every: usize) {
     let mut all: BTreeMap<String, (Dispatch, u32)> = BTreeMap::new();
     let is_full = |p: &&listed::Problem| p.grid.is_none() && p.dims == [16; 3] && matches!(p.inputs, [32] | [64, 64]);
     for facts in adapters().iter().filter(|f| ["NVIDIA", "AMD", "software"].contains(&f.name.as_str())) {
-        for problem in problems().iter().filter(is_full) {
-            dispatches(&problem.graph(Precision::F16), facts, |d| {
-                let largest = *sizes(facts).last().expect("a size");
-                all.entry(d.kernel.key()).or_insert((d, largest));
-            });
+        // A software adapter has kernels for features of 32 bits alone.
+        let both = [Precision::F16, Precision::F32];
+        for precision in both.into_iter().take(if facts.is_software() { 2 } else { 1 }) {
+            for problem in problems().iter().filter(is_full) {
+                dispatches(&problem.graph(precision), facts, |d| {
+                    let largest = *sizes(facts).last().expect("a size");
+                    all.entry(d.kernel.key()).or_insert((d, largest));
+                });
+            }
         }
     }
     let of = |(d, subgroup): &(Dispatch, u32)| d.cost.map_or_else(Vec::new, |cost| miscounted(d, &cost, *subgroup));
@@ -353,9 +357,21 @@ fn every_kernel_costs_what_it_says() {
 
 /// A run whose kernels somebody broke.
 fn broken(list: &[Case], name: &str, family: &str, subgroup: u32, edit: Edit) -> Found {
-    let facts = adapters().into_iter().find(|f| f.name == "NVIDIA").expect("it is in the list");
+    broken_on("NVIDIA", Precision::F16, list, name, family, subgroup, edit)
+}
+
+fn broken_on(
+    adapter: &str,
+    precision: Precision,
+    list: &[Case],
+    name: &str,
+    family: &str,
+    subgroup: u32,
+    edit: Edit,
+) -> Found {
+    let facts = adapters().into_iter().find(|f| f.name == adapter).expect("it is in the list");
     let case = list.iter().position(|c| c.name == name).expect("it is in the list");
-    Run { facts, precision: Precision::F16, case, family: family.into(), subgroup }.done(list, Some(edit))
+    Run { facts, precision, case, family: family.into(), subgroup }.done(list, Some(edit))
 }
 
 /// Replaces the n-th place (from 0) of a text in the shaders whose name ends so.
@@ -494,6 +510,25 @@ fn seeded_faults_are_caught() {
     ];
     for (what, case, family, edit, said) in boxes {
         let found = broken(&list, case, family, 32, edit);
+        assert!(found.wrong.iter().any(|w| w.contains(said)), "{what} is not caught: {:?}", found.wrong);
+    }
+    // And of what only software adapters run.
+    let singles = cases::cases_in(Precision::F32);
+    let tiles: [(&str, Edit, &str); _] = [
+        ("a missing barrier before products", replacing("winograd/product", barrier, "", 0), "Lanes race"),
+        (
+            "a tile whose surroundings begin one voxel too late",
+            replacing("winograd/input", "TILE).origin - params.padding;", "TILE).origin;", 0),
+            "deviates",
+        ),
+        (
+            "products of one pair that lie in the next",
+            replacing("winograd/product", "workgroup.z * params.b_pair", "(workgroup.z + 1u) * params.b_pair", 0),
+            "out of range",
+        ),
+    ];
+    for (what, edit, said) in tiles {
+        let found = broken_on("software", Precision::F32, &singles, one, "winograd", 8, edit);
         assert!(found.wrong.iter().any(|w| w.contains(said)), "{what} is not caught: {:?}", found.wrong);
     }
     // Without a fault there is nothing to say.

@@ -66,7 +66,7 @@ fn a_training_has_the_same_numbers_with_any_micro_batch() {
 #[test]
 fn so_does_every_family_of_kernels() {
     let gpu = gpu();
-    for family in ["direct", "staged", "gathered", "reduced", "subgroup"] {
+    for family in ["direct", "staged", "gathered", "reduced", "subgroup", "winograd"] {
         gpu.set_kernels(KernelTable::force(family));
         check(&gpu, &plan(Precision::F32, SMALL), &[3], family);
     }

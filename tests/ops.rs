@@ -152,6 +152,11 @@ fn halo_kernels_of_a_convolution_equal_their_reference() {
 }
 
 #[test]
+fn winograd_kernels_of_a_convolution_equal_their_reference() {
+    check_family("winograd", ["winograd/product"; 2]);
+}
+
+#[test]
 fn every_operator_equals_its_reference_cut_into_small_segments() {
     check_segments(Precision::F32);
 }

@@ -6,8 +6,7 @@
 use super::case::{Case, Input, SimpleCase, f64s, noise, stored};
 use super::channel_sum::channel_sum;
 use super::conv3d::reference::{conv3d, conv3d_backward};
-use super::conv3d::splits::outputs;
-use super::conv3d::{InputGradient, record_forward, weight_gradient};
+use super::conv3d::{InputGradient, outputs, record_forward, weight_gradient};
 use super::geometry::Geometry;
 use super::loops::Shape;
 use crate::compute::graph::{GROUP, Graph, Node, Op, Precision, Recorder, TensorId, VoxelLayout, product};
@@ -28,7 +27,7 @@ impl Graph {
         let parameters = self.convolution_parameters(name, channels_in, &[channels], stride, Some(channels));
         let y = self.feature(channels, space.dense_like(std::array::from_fn(|a| space.dims[a] * stride[a])));
         let out_groups = channels.div_ceil(GROUP);
-        let outputs = outputs(self, y, space);
+        let outputs = outputs(self, geometry, channels_in.div_ceil(GROUP), y, space);
         self.push(ConvTranspose3d { geometry, out_groups }, &[x, parameters[0], parameters[1]], &outputs);
         y
     }
@@ -58,7 +57,8 @@ impl Op for ConvTranspose3d {
         if g.needs_gradient(x) {
             let (dx, accumulate) = g.gradient_target(x);
             let (_, space) = g.shape(dx);
-            let outputs = outputs(g, dx, space);
+            let in_groups = g.shape(dy).0.div_ceil(GROUP);
+            let outputs = outputs(g, self.geometry, in_groups, dx, space);
             g.push(ConvTransposeInputGradient { geometry: self.geometry, accumulate }, &[dy, weight], &outputs);
         }
     }

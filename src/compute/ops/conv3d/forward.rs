@@ -6,7 +6,7 @@ use super::{flops, layer};
 use crate::compute::graph::{Recorder, TensorId};
 use crate::compute::ops::geometry::Geometry;
 
-/// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`. Outputs: y[, room for splits].
+/// y = bias + convolution of the concatenated inputs, added to what y holds with `accumulate`. Outputs: y[, work space].
 pub(in crate::compute::ops) fn record_forward(
     r: &mut Recorder,
     geometry: Geometry,
@@ -17,7 +17,7 @@ pub(in crate::compute::ops) fn record_forward(
     accumulate: bool,
 ) {
     let y = outputs[0];
-    let partial = outputs.get(1).map(|&partial| r.slice(partial));
+    let room = outputs.get(1).map(|&room| r.slice(room));
     let output = r.shape(y).1;
     let channels = inputs.iter().map(|&x| r.shape(x).0).sum();
     r.set_layer(layer(geometry, channels, r.shape(y)));
@@ -29,7 +29,8 @@ pub(in crate::compute::ops) fn record_forward(
             for segment in r.segments(x) {
                 let first_group = first_in_group + segment.first_group;
                 let (taps, in_groups, out_groups) = (geometry.taps(), segment.groups, out.groups);
-                let problem = Problem { geometry, taps, in_groups, out_groups, grid: output, precision: r.precision() };
+                let (precision, bytes) = (r.precision(), room.map_or(0, |room| room.size));
+                let problem = Problem { geometry, taps, in_groups, out_groups, grid: output, precision, room: bytes };
                 let pass = Pass {
                     window: geometry.forward(),
                     input: r.shape(x).1,
@@ -41,7 +42,7 @@ pub(in crate::compute::ops) fn record_forward(
                     matrices: geometry.forward_matrices(weight_in_groups, first_group, out.first_group),
                     bias: bias.filter(|_| first).map(|b| r.slice(b)),
                     accumulate: accumulate || !first,
-                    partial,
+                    room,
                     flops: flops(r, geometry, &output, [(x, segment), (y, out)]),
                 };
                 Variant::choose(r, "forward", &problem).record(r, &pass);

@@ -1,13 +1,12 @@
 //! The gradient of a convolution with respect to its input, which is also the transposed convolution.
 
 use super::pass::{Pass, Problem, Scatter};
-use super::splits;
 use super::variant::Variant;
-use super::{flops, layer};
+use super::{flops, layer, outputs};
 use crate::compute::graph::{GROUP, Graph, Node, Op, Recorder, TensorId, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
-/// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias]; outputs: dx[, room for splits].
+/// dx (+)= transposed convolution of dy. Inputs: dy, weight[, bias]; outputs: dx[, work space].
 #[derive(Clone, Debug)]
 pub(in crate::compute::ops) struct InputGradient {
     pub geometry: Geometry,
@@ -22,7 +21,8 @@ impl InputGradient {
     /// Adds it to a graph.
     pub fn push(self, g: &mut Graph, inputs: &[TensorId], dx: TensorId) {
         let ((_, dx_space), (_, dy_space)) = (g.shape(dx), g.shape(inputs[0]));
-        let outputs = splits::outputs(g, dx, self.grid(dx_space, dy_space));
+        let in_groups = g.shape(inputs[0]).0.div_ceil(GROUP);
+        let outputs = outputs(g, self.geometry, in_groups, dx, self.grid(dx_space, dy_space));
         g.push(self, inputs, &outputs);
     }
 
@@ -48,12 +48,13 @@ impl Op for InputGradient {
         r.set_layer(layer(geometry, self.weight_in_groups * GROUP, r.shape(dy)));
         let strided = geometry.stride != [1; 3];
         let grid = self.grid(dx_space, dy_space);
-        let partial = node.outputs.get(1).map(|&partial| r.slice(partial));
+        let room = node.outputs.get(1).map(|&room| r.slice(room));
         for target in r.segments(dx) {
             for (k, segment) in r.segments(dy).into_iter().enumerate() {
                 let work = flops(r, geometry, &dy_space, [(dy, segment), (dx, target)]);
                 let (taps, in_groups, out_groups) = (geometry.most_taps(), segment.groups, target.groups);
-                let problem = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision() };
+                let (precision, bytes) = (r.precision(), room.map_or(0, |room| room.size));
+                let problem = Problem { geometry, taps, in_groups, out_groups, grid, precision, room: bytes };
                 let variant = Variant::choose(r, "input gradient", &problem);
                 let cells = geometry.has_cells() && !grid.is_sparse() && variant.does_cells();
                 let all: Vec<[usize; 3]> = geometry.parities().take(if cells { 1 } else { usize::MAX }).collect();
@@ -80,7 +81,7 @@ impl Op for InputGradient {
                         matrices,
                         bias: bias.filter(|_| k == 0).map(|b| r.slice(b)),
                         accumulate: self.accumulate || k > 0,
-                        partial,
+                        room,
                         flops: work * share,
                     };
                     variant.record(r, &pass);

@@ -11,7 +11,7 @@ mod input_gradient;
 mod matrix;
 mod pass;
 pub(super) mod reference;
-pub(super) mod splits;
+mod splits;
 mod staged;
 mod variant;
 mod weight_gradient;
@@ -21,12 +21,15 @@ mod weight_gradient_matrix;
 mod weight_gradient_pass;
 mod weight_gradient_reduced;
 mod weight_gradient_staged;
+mod winograd;
 
 pub(super) use forward::record_forward;
 pub(super) use input_gradient::InputGradient;
 pub(super) use weight_gradient::weight_gradient;
 
-use crate::compute::graph::{GROUP, Graph, Node, Op, Packing, Recorder, Role, Segment, TensorId, VoxelLayout, product};
+use crate::compute::graph::{
+    GROUP, Graph, Node, Op, Packing, Precision, Recorder, Role, Segment, TensorId, VoxelLayout, product,
+};
 use crate::compute::ops::geometry::Geometry;
 
 /// Whether the gradient of a bias is computed. Before an instance norm it is zero, exactly.
@@ -100,7 +103,8 @@ impl Graph {
         let mut all = self.convolution_parameters(name, channels, &widths, geometry.kernel, biases);
         all.extend(inputs);
         let y = self.feature(channels, space);
-        let outputs = splits::outputs(self, y, space);
+        let widest = widths.iter().map(|c| c.div_ceil(GROUP)).max().unwrap_or(0);
+        let outputs = outputs(self, geometry, widest, y, space);
         self.push(Conv3d { geometry, in_groups, bias }, &all, &outputs);
         y
     }
@@ -148,6 +152,23 @@ impl Op for Conv3d {
             }
         }
     }
+}
+
+/// The outputs of a convolution over a grid from inputs of at most `in_groups` channel groups each: `y`, and work space where kernels
+/// want some.
+pub(super) fn outputs(
+    g: &mut Graph,
+    geometry: Geometry,
+    in_groups: usize,
+    y: TensorId,
+    grid: VoxelLayout,
+) -> Vec<TensorId> {
+    let out_groups = g.shape(y).0.div_ceil(GROUP);
+    let room = match g.precision() {
+        Precision::F16 => splits::room(out_groups, &grid),
+        Precision::F32 => winograd::room(geometry, [in_groups, out_groups], &grid),
+    };
+    std::iter::once(y).chain((room > 0).then(|| g.scratch(room))).collect()
 }
 
 /// Operations of a convolution between a segment of one tensor and a segment of another, over the voxels of `space`.

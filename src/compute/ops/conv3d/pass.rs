@@ -21,6 +21,8 @@ pub(super) struct Problem {
     pub out_groups: usize,
     pub grid: VoxelLayout,
     pub precision: Precision,
+    /// Bytes of work space that there are for it.
+    pub room: u64,
 }
 
 impl Problem {
@@ -83,8 +85,8 @@ pub(super) struct Pass {
     pub matrices: Matrices,
     pub bias: Option<Slice>,
     pub accumulate: bool,
-    /// Room for sums of splits: `super::splits`.
-    pub partial: Option<Slice>,
+    /// Work space: for sums of splits (`super::splits`), or for what is transformed (`super::winograd`).
+    pub room: Option<Slice>,
     pub flops: f64,
 }
 

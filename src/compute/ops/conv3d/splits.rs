@@ -3,8 +3,7 @@
 use super::pass::{Launch, Pass};
 use crate::compute::device::Kernel;
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
-use crate::compute::device::recording::Precision;
-use crate::compute::graph::{GROUP, GROUP_BYTES, Graph, Recorder, TensorId, VoxelLayout};
+use crate::compute::graph::{GROUP, GROUP_BYTES, Recorder, VoxelLayout};
 
 /// Most voxels of a grid whose sums are split: more keep a GPU busy.
 const FEW_VOXELS: usize = 8192;
@@ -25,22 +24,22 @@ fn bytes(out_groups: usize, grid: &VoxelLayout) -> u64 {
     (out_groups * grid.voxels()) as u64 * GROUP_BYTES
 }
 
-/// The outputs of a convolution over a grid: `y`, and work space where its sums may be split, by kernels for features of 16 bits.
-pub(in crate::compute::ops) fn outputs(g: &mut Graph, y: TensorId, grid: VoxelLayout) -> Vec<TensorId> {
-    let (channels, _) = g.shape(y);
-    if g.precision() != Precision::F16 || grid.voxels() > FEW_VOXELS {
-        return vec![y];
+/// Bytes of work space for the sums of a convolution to so many channel groups over a grid, by kernels for features of 16 bits; 0 where
+/// they are not split.
+pub(super) fn room(out_groups: usize, grid: &VoxelLayout) -> u64 {
+    if grid.voxels() > FEW_VOXELS {
+        return 0;
     }
-    let of_split = bytes(channels.div_ceil(GROUP), &grid).max(1);
-    let workgroups = grid.voxels().div_ceil(VOXELS) * channels.div_ceil(CHANNELS);
+    let of_split = bytes(out_groups, grid).max(1);
+    let workgroups = grid.voxels().div_ceil(VOXELS) * (out_groups * GROUP).div_ceil(CHANNELS);
     let splits = (MOST_BYTES / of_split).min((WORKGROUPS / workgroups.max(1)).min(MOST) as u64);
-    std::iter::once(y).chain((splits > 1).then(|| g.scratch(splits * of_split))).collect()
+    if splits > 1 { splits * of_split } else { 0 }
 }
 
 /// Splits of a pass whose kernel has so many workgroups, each with so many steps.
 pub(super) fn count(pass: &Pass, workgroups: usize, steps: usize) -> usize {
-    let Some(partial) = pass.partial else { return 1 };
-    let room = (partial.size / bytes(pass.target.groups, &pass.grid)) as usize;
+    let Some(room) = pass.room else { return 1 };
+    let room = (room.size / bytes(pass.target.groups, &pass.grid)) as usize;
     (WORKGROUPS / workgroups).min(room).min(steps / LEAST_STEPS).max(1)
 }
 
@@ -54,7 +53,7 @@ pub(super) fn record(
     splits: usize,
     cost: Cost,
 ) {
-    let Some(partial) = pass.partial else { return };
+    let Some(partial) = pass.room else { return };
     let sums = splits as f64 * bytes(pass.target.groups, &pass.grid) as f64;
     let moved = (pass.source.slice.size + pass.weight.size) as f64 + sums;
     let bindings = vec![pass.source.slice, pass.weight, partial];

@@ -5,6 +5,7 @@ use super::halo::Halo;
 use super::matrix::{Matrix, units};
 use super::pass::{Pass, Problem};
 use super::staged::Staged;
+use super::winograd::{self, Winograd};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::recording::Precision;
 use crate::compute::graph::{GROUP, Recorder, product};
@@ -22,6 +23,8 @@ pub(super) enum Variant {
     Matrix(Matrix),
     /// Products of cooperative matrices over boxes of voxels that are staged once for all taps.
     Halo(Halo),
+    /// Transforms, and a third of the products.
+    Winograd(Winograd),
 }
 
 impl std::fmt::Display for Variant {
@@ -34,6 +37,7 @@ impl std::fmt::Display for Variant {
             Variant::Subgroup(s) => write!(f, "subgroup {} {} {}", s.voxels, s.groups, s.workgroup),
             Variant::Matrix(m) => m.fmt(f),
             Variant::Halo(h) => h.fmt(f),
+            Variant::Winograd(w) => w.fmt(f),
         }
     }
 }
@@ -77,6 +81,10 @@ impl Variant {
         matrices.splice(at..at, Halo::candidates(facts, problem).into_iter().map(Variant::Halo));
         let at = if prefers_matrices(facts, problem) { 0 } else { found.len() };
         found.splice(at..at, matrices);
+        if let Some(winograd) = Winograd::candidate(facts, problem) {
+            let at = if winograd::is_worth(problem) && !prefers_direct(facts, problem) { 0 } else { found.len() };
+            found.insert(at, Variant::Winograd(winograd));
+        }
         found
     }
 
@@ -101,6 +109,7 @@ impl Variant {
             }
             Variant::Matrix(matrix) => matrix.record(r, pass),
             Variant::Halo(halo) => halo.record(r, pass),
+            Variant::Winograd(winograd) => winograd.record(r, pass),
         }
     }
 }

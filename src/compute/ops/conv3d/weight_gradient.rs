@@ -9,6 +9,7 @@ use super::weight_gradient_halo::{self as halo, Halo};
 use super::weight_gradient_pass::{Params, Pass};
 use super::weight_gradient_reduced::Reduced;
 use super::weight_gradient_staged::{LONGEST_ROW, Staged};
+use super::winograd::{self, Winograd};
 use super::{distinct, flops, layer, u};
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::device::recording::Precision;
@@ -28,13 +29,13 @@ pub(in crate::compute::ops) fn weight_gradient(
     let in_groups: usize = inputs.iter().map(|&x| g.shape(x).0.div_ceil(GROUP)).sum();
     let out_groups = g.shape(dy).0.div_ceil(GROUP);
     let partitions = partitions(geometry, in_groups, out_groups, g.shape(dy).1);
-    // Kernels for features of 16 bits.
-    let tiles = match g.precision() {
-        Precision::F16 => partitions_of_tiles(geometry, in_groups, out_groups, g.shape(dy).1),
-        Precision::F32 => 1,
+    let partition = partial_bytes(geometry, in_groups, out_groups);
+    let widest = inputs.iter().map(|&x| g.shape(x).0.div_ceil(GROUP)).max().unwrap_or(0);
+    let more = match g.precision() {
+        Precision::F16 => partition * partitions_of_tiles(geometry, in_groups, out_groups, g.shape(dy).1) as u64,
+        Precision::F32 => winograd::behind(partition) + winograd::room(geometry, [widest, out_groups], &g.shape(dy).1),
     };
-    let room = partitions.max(tiles);
-    let partial = g.scratch(partial_bytes(geometry, in_groups, out_groups) * room as u64);
+    let partial = g.scratch(more.max(partition * partitions as u64));
     let mut all: Vec<TensorId> = inputs.iter().map(|&x| g.saved(x)).collect();
     all.push(dy);
     g.push(WeightGradient { geometry, partitions }, &all, &[dw, partial]);
@@ -96,19 +97,21 @@ impl Op for WeightGradient {
         let in_groups: usize = inputs.iter().map(|&x| r.groups(x)).sum();
         let (taps, out_groups) = (geometry.taps(), r.groups(*dy));
         let matrices = out_groups * taps * in_groups;
-        let whole = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision() };
-        let candidates = Variant::candidates(r.facts(), &whole);
+        let partition = partial_bytes(geometry, in_groups, out_groups);
+        let bytes = r.slice(partial).size;
+        let room = bytes.saturating_sub(winograd::behind(partition));
+        let whole = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision(), room };
+        let widest = inputs.iter().map(|&x| r.groups(x)).max().unwrap_or(0);
+        let candidates = Variant::candidates(r.facts(), &whole, widest);
         let chosen = r.choose(whole.name("weight gradient"), &candidates);
         let partitions = match chosen {
             Variant::Direct => self.partitions,
             Variant::Staged(staged) => staged.partitions(r.facts(), &whole, self.partitions),
             Variant::Gathered(gathered) => gathered.partitions(r.facts(), &whole, self.partitions),
             Variant::Matrix(matrix) => matrix.partitions(r.facts(), &whole, self.partitions),
-            Variant::Halo(halo) => {
-                let room = r.bytes(partial) as u64 / partial_bytes(geometry, in_groups, out_groups);
-                halo.partitions(r.facts(), &whole, room as usize)
-            }
+            Variant::Halo(halo) => halo.partitions(r.facts(), &whole, (bytes / partition) as usize),
             Variant::Reduced(reduced) => reduced.partitions(&whole, self.partitions),
+            Variant::Winograd(_) => 1,
         };
         let mut first_in_group = 0;
         for &x in inputs {
@@ -143,6 +146,7 @@ impl Op for WeightGradient {
                         Variant::Matrix(matrix) => matrix.record_gradient(r, &pass),
                         Variant::Halo(halo) => halo.record(r, &pass),
                         Variant::Reduced(reduced) => reduced.record(r, &pass),
+                        Variant::Winograd(winograd) => winograd.record_gradient(r, &pass, partition),
                     }
                 }
             }
@@ -226,6 +230,8 @@ enum Variant {
     Halo(Halo),
     /// The invocations of a workgroup share the voxels of a tap and a pair of channel groups.
     Reduced(Reduced),
+    /// Transforms, and a third of the products.
+    Winograd(Winograd),
 }
 
 impl std::fmt::Display for Variant {
@@ -239,13 +245,14 @@ impl std::fmt::Display for Variant {
             Variant::Matrix(m) => m.fmt(f),
             Variant::Halo(h) => h.fmt(f),
             Variant::Reduced(_) => f.write_str("reduced"),
+            Variant::Winograd(w) => w.fmt(f),
         }
     }
 }
 
 impl Variant {
-    /// The variants that can solve a problem, the likely best first.
-    fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
+    /// The variants that can solve a problem, whose widest input has so many channel groups, the likely best first.
+    fn candidates(facts: &AdapterFacts, p: &Problem, widest: usize) -> Vec<Self> {
         let staged = [LONGEST_ROW, 8, 4].into_iter().filter_map(|row| Staged::new(facts, p, row));
         let mut found = distinct(staged.map(Variant::Staged));
         let gathered = Gathered::candidates(facts, p).into_iter().map(Variant::Gathered);
@@ -263,6 +270,11 @@ impl Variant {
         let fills = p.out_groups * GROUP >= tile && Halo::is_worth(p);
         let at = if prefers_matrices(facts, p) || fills && !facts.is_software() { 0 } else { found.len() };
         found.splice(at..at, matrices);
+        let widest = Problem { in_groups: widest, ..*p };
+        if let Some(winograd) = Winograd::candidate(facts, &widest) {
+            let at = if winograd::is_worth(&widest) && !prefers_direct(facts, p) { 0 } else { found.len() };
+            found.insert(at, Variant::Winograd(winograd));
+        }
         found
     }
 }
