@@ -1,4 +1,5 @@
-// A dy: the gradient of the output in each tile, transformed, for the gradient of the weights. An invocation makes a tile for some channels.
+// A dy: the gradient of the output in each tile, transformed, for the gradient of the weights. An invocation makes a tile for some
+// channels.
 // transformed: as those of the input (input.wgsl). workgroup = (tiles, 1, channels).
 
 #import space
