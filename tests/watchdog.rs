@@ -37,43 +37,44 @@ fn a_training_keeps_to_its_budget_of_time_and_to_its_bits() {
     check(limited.time().expect("a budget was given"));
 }
 
-/// Steps of both in turns, and the ratio of each pair: machines change their speed from minute to minute, and processes differ by
-/// where their memory lies, so that it takes some runs.
+/// Steps without a budget, within it, and without one again on another device, in turns, and the ratios of neighbouring steps: machines
+/// change their speed from minute to minute, and devices differ by where their memory lies. The ratio of the two without a budget says
+/// what a ratio is worth.
 #[test]
 #[ignore = "measures; `cargo test --release --test watchdog -- --ignored --nocapture` on an idle machine"]
 fn what_a_budget_of_time_costs() {
     let plan = Plan::resolve("tiny", None, &["train.patch=[64,64,64]".into(), "train.batch=1".into()]).unwrap();
-    let gpus = [Rc::new(Gpu::open(&adapter()).unwrap()), limited()];
+    let free = || Rc::new(Gpu::open(&adapter()).unwrap());
+    let gpus = [free(), limited(), free()];
     let mut trainers = gpus.each_ref().map(|gpu| pretrain::trainer(gpu, &plan, None, None).unwrap());
     let mut seconds = Vec::new();
-    for step in 0..24 {
+    for step in 0..64 {
         let samples = noise_samples(&plan, step);
-        let (mut losses, mut pair) = ([0; 2], [0.0; 2]);
-        for which in [[0, 1], [1, 0]][step as usize % 2] {
+        let (mut losses, mut turn) = ([0; 3], [0.0; 3]);
+        for which in (0..3).map(|n| (n + step as usize) % 3) {
             let start = Instant::now();
             losses[which] = trainers[which].step(step, &samples).unwrap().loss.to_bits();
-            pair[which] = start.elapsed().as_secs_f64();
+            turn[which] = start.elapsed().as_secs_f64();
         }
-        assert_eq!(losses[0], losses[1]);
-        seconds.push(pair);
+        assert!(losses.iter().all(|loss| *loss == losses[0]), "{losses:?}");
+        seconds.push(turn);
     }
     // Pipelines are compiled in the first steps, and dispatches divided anew.
     let seconds = &seconds[4..];
-    let sorted = |of: &dyn Fn(&[f64; 2]) -> f64| {
+    let quantile = |of: &dyn Fn(&[f64; 3]) -> f64, part: f64| {
         let mut all: Vec<f64> = seconds.iter().map(of).collect();
         all.sort_by(f64::total_cmp);
-        all
+        all[(part * (all.len() - 1) as f64) as usize]
     };
-    let [free, limited] = [0, 1].map(|which| sorted(&|pair| pair[which]));
-    let ratios = sorted(&|pair| pair[1] / pair[0]);
-    let half = seconds.len() / 2;
+    eprintln!("{}, {} steps each:", gpus[0].facts().name, seconds.len());
+    for (name, which) in [("without a budget", 0), ("without one, again", 2), ("within the budget", 1)] {
+        let [fastest, quarter, median] = [0.0, 0.25, 0.5].map(|part| quantile(&|turn| turn[which], part));
+        eprintln!("{name:<18}: fastest {fastest:.3} s, first quartile {quarter:.3} s, median {median:.3} s");
+    }
+    let again = quantile(&|turn| turn[2] / turn[0], 0.5);
+    let within = quantile(&|turn| turn[1] / (turn[0] * turn[2]).sqrt(), 0.5);
     eprintln!(
-        "{}: fastest step {:.3} s, within the budget {:.3} s; median {:.3} and {:.3} s; median ratio of pairs {:.3}",
-        gpus[0].facts().name,
-        free[0],
-        limited[0],
-        free[half],
-        limited[half],
-        ratios[half]
+        "median ratio to neighbours: {again:.3} without a budget again, {within:.3} within it; {:?}",
+        gpus[1].time()
     );
 }
