@@ -72,8 +72,8 @@ fn the_papers_run_fits_small_and_large_adapters() {
         assert!((found / gibibytes - 1.0).abs() < 0.01, "{found} GiB, the README says {gibibytes}");
     };
     for run in [&small, &large] {
-        planned(run.memory.total(), 7.11);
-        planned(run.memory.activations, 5.81);
+        planned(run.memory.total(), 6.35);
+        planned(run.memory.activations, 5.06);
         assert!(run.memory.activations <= run.memory.activations_floor / 100 * 105, "the layout wastes more than 5 %");
     }
     // Features of 16 bits take half of what those of 32 bits take.
@@ -82,7 +82,7 @@ fn the_papers_run_fits_small_and_large_adapters() {
     let half =
         plan_run(&half, Limits { max_binding: 128 << 20, max_buffer: (2 << 30) - 256, micro_batches: false }, None)
             .unwrap();
-    planned(half.memory.total(), 4.19);
+    planned(half.memory.total(), 3.83);
     assert!(half.memory.activations <= small.memory.activations / 100 * 52);
     assert_eq!((half.memory.weights, half.memory.inputs), (small.memory.weights, small.memory.inputs));
     assert_eq!(small.training.graph.parameters.count(), 110_203_205);
@@ -98,13 +98,13 @@ fn as_many_samples_run_together_as_memory_has_room_for() {
         (run.samples, run.recomputed, run.memory.total() as f64 / f64::from(1 << 30))
     };
     // As the README says: what the samples need, and that a little less is room for fewer.
-    for (samples, needed, fewer) in [(6, 19.01, 3), (3, 10.16, 2), (2, 7.18, 1)] {
+    for (samples, needed, fewer) in [(6, 16.83, 3), (3, 9.03, 2), (2, 6.43, 1)] {
         let (found, recomputed, planned) = within(needed * 1.005);
         assert_eq!((found, recomputed), (samples, 0));
         assert!((planned / needed - 1.0).abs() < 0.005, "{planned} GiB, the README says {needed}");
         assert_eq!(within(needed * 0.99).0, fewer);
     }
-    let (one, recomputed, _) = within(4.0);
+    let (one, recomputed, _) = within(3.6);
     assert!(one == 1 && recomputed > 0, "{recomputed} recomputed");
     // A software adapter, whose free memory is another every time, takes one by one.
     let software = Limits { micro_batches: false, ..limits };

@@ -1,5 +1,6 @@
-// First half of the gradient of apply.wgsl. Writes dz = dy * leaky_relu'(y) over dy (the gradient of the residual, too)
-// and, for each chunk, the sums of dz and of dz * x_hat. workgroup = (chunk of a sample, those of further samples behind, -, channel group).
+// First half of the gradient of apply.wgsl: for each chunk, the sums of dz = dy * leaky_relu'(y) and of dz * x_hat. With a residual it
+// writes dz, the gradient of the residual, over dy. Without one y is not read: its sign is that of what it was made of, and
+// backward_apply.wgsl makes dz again. workgroup = (chunk of a sample, those of further samples behind, -, channel group).
 
 #import element
 #import space
@@ -15,10 +16,14 @@ struct Params {
 @group(0) @binding(4) var<storage, read_write> y: array<Feature>;
 @group(0) @binding(5) var<storage, read_write> dy: array<Feature>;
 @group(0) @binding(6) var<storage, read_write> partial: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> gamma: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> beta: array<vec4<f32>>;
 
 override WORKGROUP: u32 = 64u;
 override CHUNK: u32 = 8192u;
 override ACTIVATION: bool = true;
+override RESIDUAL: bool = true;
+override AFFINE: bool = true;
 
 #import reduce
 
@@ -36,14 +41,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
     var sum = vec4<f32>(0.0);
     var product = vec4<f32>(0.0);
     for (var v = first + lane; v < end; v += WORKGROUP) {
+        let x_hat = (vec4<f32>(x[base + v]) - mean) * rstd;
         var dz = vec4<f32>(dy[base + v]);
         if ACTIVATION {
             // y has the sign of its argument, as the slope is positive.
-            dz = select(dz * params.slope, dz, vec4<f32>(y[base + v]) > vec4<f32>(0.0));
-            dy[base + v] = Feature(dz);
+            var sign = x_hat;
+            if RESIDUAL { sign = vec4<f32>(y[base + v]); } else if AFFINE { sign = fma(x_hat, gamma[group], beta[group]); }
+            dz = select(dz * params.slope, dz, sign > vec4<f32>(0.0));
+            if RESIDUAL { dy[base + v] = Feature(dz); }
         }
         sum += dz;
-        product = fma(dz, (vec4<f32>(x[base + v]) - mean) * rstd, product);
+        product = fma(dz, x_hat, product);
     }
     sum = workgroup_sum(lane, sum);
     product = workgroup_sum(lane, product);

@@ -37,6 +37,7 @@ struct Normalize {
 struct NormalizeGradient {
     instances: usize,
     affine: bool,
+    residual: bool,
     slope: Option<f32>,
     /// For each instance, whether dx holds a gradient already.
     accumulate: Vec<bool>,
@@ -243,9 +244,13 @@ impl Op for Normalize {
         // Instances whose output has no gradient would need zeros; joint norms are only built where all are used.
         let dys: Vec<TensorId> = node.outputs.iter().filter_map(|&y| g.gradient(y)).collect();
         assert_eq!(dys.len(), self.instances, "every instance of a joint norm needs a gradient");
-        let ys: Vec<TensorId> = node.outputs.iter().map(|&y| g.saved(y)).collect();
+        // Without a residual the sign of y is known from x.
+        let ys: Vec<TensorId> = match residual {
+            Some(_) => node.outputs.iter().map(|&y| g.saved(y)).collect(),
+            None => Vec::new(),
+        };
         let saved: Vec<TensorId> = xs.iter().map(|&x| g.saved(x)).collect();
-        // dy becomes dz in place. Without a residual nobody needs dz afterwards and dx may take its place.
+        // With a residual dy becomes dz in place, the gradient of the residual. Without one dx may take the place of dy.
         let target = |(&x, &dy): (&TensorId, &TensorId)| {
             if residual.is_some() || g.gradient(x).is_some() {
                 return g.gradient_target(x);
@@ -260,14 +265,15 @@ impl Op for Normalize {
         let mut inputs = [saved, ys, vec![statistics]].concat();
         let mut outputs = [&dys[..], &dxs, &[partial, sums]].concat();
         if let Some([gamma, beta]) = affine {
-            inputs.push(gamma);
+            inputs.extend([gamma, beta]);
             // The kernel computes both on its way to dx; of frozen parameters nobody looks at them.
             for parameter in [gamma, beta] {
                 let frozen = !g.needs_gradient(parameter);
                 outputs.push(if frozen { g.scratch(groups * GROUP_BYTES) } else { g.parameter_gradient(parameter) });
             }
         }
-        let op = NormalizeGradient { instances: self.instances, affine: self.affine, slope: self.slope, accumulate };
+        let &Self { instances, affine, slope, .. } = self;
+        let op = NormalizeGradient { instances, affine, residual: residual.is_some(), slope, accumulate };
         g.push(op, &inputs, &outputs);
         if let Some(residual) = residual
             && g.needs_gradient(residual)
@@ -284,32 +290,43 @@ impl Op for NormalizeGradient {
 
     fn record(&self, node: &Node, r: &mut Recorder) {
         let n = self.instances;
-        let (xs, ys, statistics) = (&node.inputs[..n], &node.inputs[n..2 * n], r.slice(node.inputs[2 * n]));
+        let (xs, rest) = node.inputs.split_at(n);
+        // Where y is not read, x is bound in its place.
+        let (ys, rest) = if self.residual { rest.split_at(n) } else { (xs, rest) };
+        let statistics = r.slice(rest[0]);
         let (dys, dxs) = (&node.outputs[..n], &node.outputs[n..2 * n]);
         let [partial, sums] = [0, 1].map(|k| r.slice(node.outputs[2 * n + k]));
+        let [gamma, beta] = if self.affine { [rest[1], rest[2]].map(|t| r.slice(t)) } else { [r.dummy(); 2] };
         let (places, total) = chunks(r, xs);
+        let slope = self.slope.unwrap_or(1.0);
         for (i, first_chunk) in places.into_iter().enumerate() {
-            let kernel = Kernel::new("instance_norm/backward_reduce").flag("ACTIVATION", self.slope.is_some());
+            let kernel = Kernel::new("instance_norm/backward_reduce")
+                .flag("ACTIVATION", self.slope.is_some())
+                .flag("RESIDUAL", self.residual)
+                .flag("AFFINE", self.affine);
             for s in aligned(r, [xs[i], ys[i], dys[i]]) {
-                let params = ReduceParams::new(&s, r.groups(xs[i]), first_chunk, total, self.slope.unwrap_or(1.0));
+                let params = ReduceParams::new(&s, r.groups(xs[i]), first_chunk, total, slope);
                 let [x, y, dy] = s.slices;
-                let bindings = [s.mask, x, statistics, y, dy, partial];
-                // dz is written over dy.
-                s.each_chunk(r, kernel.clone(), &params, &bindings, 4.0 * s.values, 4.0 * s.bytes);
+                let bindings = [s.mask, x, statistics, y, dy, partial, gamma, beta];
+                // X and dy; with an activation after a residual y as well, and dz over dy.
+                let moved = if self.residual && self.slope.is_some() { 4.0 } else { 2.0 };
+                s.each_chunk(r, kernel.clone(), &params, &bindings, 4.0 * s.values, moved * s.bytes);
             }
         }
-        let [gamma, dgamma, dbeta] = match self.affine {
-            true => [node.inputs[2 * n + 1], node.outputs[2 * n + 2], node.outputs[2 * n + 3]].map(|t| r.slice(t)),
-            false => [r.dummy(), sums, sums],
+        let [dgamma, dbeta] = match self.affine {
+            true => [2, 3].map(|k| r.slice(node.outputs[2 * n + k])),
+            false => [sums; 2],
         };
         let kernel = Kernel::new("instance_norm/backward_finalize").flag("AFFINE", self.affine);
         join_chunks(r, kernel, instances(r, xs[0]), total, 0.0, &[partial, sums, dgamma, dbeta]);
         for (i, &accumulate) in self.accumulate.iter().enumerate() {
-            let kernel = Kernel::new("instance_norm/backward_apply").flag("AFFINE", self.affine);
+            let kernel = Kernel::new("instance_norm/backward_apply")
+                .flag("AFFINE", self.affine)
+                .flag("ACTIVATION", self.slope.is_some() && !self.residual);
             for s in aligned(r, [xs[i], dys[i], dxs[i]]) {
-                let params = ApplyParams::new(&s, r.groups(xs[i]), 0.0, accumulate);
-                let [x, dz, dx] = s.slices;
-                let bindings = [s.mask, x, statistics, gamma, sums, dz, dx];
+                let params = ApplyParams::new(&s, r.groups(xs[i]), slope, accumulate);
+                let [x, dy, dx] = s.slices;
+                let bindings = [s.mask, x, statistics, gamma, sums, dy, dx, beta];
                 s.each_voxel(r, kernel.clone(), &params, &bindings, 8.0 * s.values, 3.0 * s.bytes);
             }
         }
