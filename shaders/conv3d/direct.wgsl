@@ -16,19 +16,25 @@
 override WORKGROUP: u32 = 64u;
 override GROUPS: u32 = 4u; // at most 4
 override VOXELS: u32 = 4u; // at most 8
+override CHANNELS: u32 = 4u; // channels of an input channel group that may be other than zero
 // Matrices are used transposed, and the window is walked from its end: either way the taps of the convolution come in order.
 override TRANSPOSED: bool = false;
 
-// sum + m * v, or sum + transpose(m) * v
+// sum + m * v, or sum + transpose(m) * v, of the channels that are there
 fn multiply_add(m: mat4x4<f32>, v: vec4<f32>, sum: vec4<f32>) -> vec4<f32> {
+    var columns = m;
     if TRANSPOSED {
         let r0 = vec4<f32>(m[0].x, m[1].x, m[2].x, m[3].x);
         let r1 = vec4<f32>(m[0].y, m[1].y, m[2].y, m[3].y);
         let r2 = vec4<f32>(m[0].z, m[1].z, m[2].z, m[3].z);
         let r3 = vec4<f32>(m[0].w, m[1].w, m[2].w, m[3].w);
-        return fma(r3, v.wwww, fma(r2, v.zzzz, fma(r1, v.yyyy, fma(r0, v.xxxx, sum))));
+        columns = mat4x4<f32>(r0, r1, r2, r3);
     }
-    return fma(m[3], v.wwww, fma(m[2], v.zzzz, fma(m[1], v.yyyy, fma(m[0], v.xxxx, sum))));
+    var total = fma(columns[0], v.xxxx, sum);
+    if CHANNELS > 1u { total = fma(columns[1], v.yyyy, total); }
+    if CHANNELS > 2u { total = fma(columns[2], v.zzzz, total); }
+    if CHANNELS > 3u { total = fma(columns[3], v.wwww, total); }
+    return total;
 }
 
 fn store(group: u32, place: u32, sum: vec4<f32>) {

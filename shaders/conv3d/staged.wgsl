@@ -15,7 +15,7 @@
 #import register_tile
 {% set CHUNK = CHUNK | default(1) %}
 {% set TILES = TILES | default(2) %}
-{% set STAGED = GROUPS * TAPS * CHUNK * 4 %}
+{% set STAGED = GROUPS * TAPS * CHUNK * CHANNELS %}
 
 override EXACT: bool = false; // the input channel groups are a whole number of chunks
 
@@ -25,20 +25,20 @@ var<workgroup> staged: array<vec4<f32>, {{ STAGED }}>;
 fn stage(lane: u32, group: u32, first_group: u32, groups: u32) {
     workgroupBarrier();
     for (var k = lane; k < {{ STAGED }}u; k += WORKGROUP) {
-        let q = (k >> 2u) % {{ CHUNK }}u;
-        let rest = (k >> 2u) / {{ CHUNK }}u;
+        let q = k / {{ CHANNELS }}u % {{ CHUNK }}u;
+        let rest = k / {{ CHANNELS * CHUNK }}u;
         var value = vec4<f32>(0.0);
-        if q < groups { value = column_of(group + rest / {{ TAPS }}u, first_group + q, rest % {{ TAPS }}u, k & 3u); }
+        if q < groups { value = column_of(group + rest / {{ TAPS }}u, first_group + q, rest % {{ TAPS }}u, k % {{ CHANNELS }}u); }
         staged[k] = value;
     }
     workgroupBarrier();
 }
 
 {% macro prepare() %}
-let w = (tap * {{ CHUNK }}u + q) * 4u;
+let w = (tap * {{ CHUNK }}u + q) * {{ CHANNELS }}u;
 {%- endmacro %}
 {% macro weight(o, kx, c) %}
-staged[w + {{ (o * TAPS + kx) * CHUNK * 4 + c }}u]
+staged[w + {{ (o * TAPS + kx) * CHUNK * CHANNELS + c }}u]
 {%- endmacro %}
 
 @compute @workgroup_size(WORKGROUP)

@@ -13,16 +13,16 @@
 #import pass
 #import register_tile
 {% set SUBGROUP = SUBGROUP | default(8) %}
-{% set ITEMS = GROUPS * KX * 4 %}
+{% set ITEMS = GROUPS * KX * CHANNELS %}
 
 {% macro prepare() %}
 {% for r in range((ITEMS + SUBGROUP - 1) // SUBGROUP) %}
 let item{{ r }} = {{ r * SUBGROUP }}u + member % {{ SUBGROUP }}u;
-let held{{ r }} = column_of(group + item{{ r }} / {{ KX * 4 }}u, first_group + q, tap + (item{{ r }} >> 2u) % {{ KX }}u, item{{ r }} & 3u);
+let held{{ r }} = column_of(group + item{{ r }} / {{ KX * CHANNELS }}u, first_group + q, tap + item{{ r }} / {{ CHANNELS }}u % {{ KX }}u, item{{ r }} % {{ CHANNELS }}u);
 {% endfor %}
 {% endmacro %}
 {% macro weight(o, kx, c) %}
-{% set item = (o * KX + kx) * 4 + c %}
+{% set item = (o * KX + kx) * CHANNELS + c %}
 subgroupBroadcast(held{{ item // SUBGROUP }}, {{ item % SUBGROUP }}u)
 {%- endmacro %}
 

@@ -9,6 +9,7 @@
 // | SX         | stride of the window along x                                                                         |
 // | ADJACENT   | 1: its voxels are neighbours along x, so that taps along x share loads; 0: they lie WORKGROUP apart  |
 // | ALIGNED    | 1: loads 1 to VOXELS of a row lie in one block of a sparse input, so that one look at the mask serves |
+// | CHANNELS   | channels of an input channel group that may be other than zero                                       |
 // | TAPS       | taps of the window                                                                                   |
 // | POSITIONS  | voxels of the input that the taps of one row meet: load p of a row                                   |
 //
@@ -26,6 +27,7 @@
 {% set SX = SX | default(1) %}
 {% set ADJACENT = ADJACENT | default(1) %}
 {% set ALIGNED = ALIGNED | default(0) %}
+{% set CHANNELS = CHANNELS | default(4) %}
 {% set TAPS = KZ * KY * KX %}
 {% set POSITIONS = (VOXELS - 1) * SX + KX if ADJACENT else VOXELS * KX %}
 
@@ -147,7 +149,7 @@ fn voxel_of(row: Row, slot: u32, x: i32, block: u32) -> u32 {
                 {{ prepare() }}
                 {% for o in range(GROUPS) %}
                 {% for kx in range(KX) %}
-                {% for c in range(4) %}
+                {% for c in range(CHANNELS) %}
                 {
                     let m = {{ weight(o, kx, c) }};
                     {% for v in range(VOXELS) %}

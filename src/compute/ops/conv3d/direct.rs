@@ -34,7 +34,7 @@ impl Tiling {
     }
 
     /// A pass is one tap of one input channel group. Each of W invocations loads V values and G matrices of four vectors, which
-    /// are the same for all, and does V G products of a matrix and a vector, 32 operations each. A tap looks up V voxels, once
+    /// are the same for all, and does V G products of a matrix and a vector, 8 operations for each of C channels. A tap looks up V voxels, once
     /// for all its channel groups. Nothing is in workgroup memory.
     fn cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
         let [invocations, v, g] = [self.workgroup, self.voxels, self.groups].map(|n| n as f64);
@@ -46,7 +46,7 @@ impl Tiling {
             unit: Unit::Scalar,
             once: pass.storing(self.workgroup * self.voxels, self.groups, group_bytes),
             pass: Work {
-                flops: invocations * v * g * 32.0,
+                flops: invocations * v * g * 8.0 * pass.channels as f64,
                 asked: invocations * v * group_bytes + g * 64.0,
                 vectors: invocations * (v + 4.0 * g),
                 lookups: invocations * v / in_groups,
@@ -64,6 +64,7 @@ pub(super) fn record(r: &mut Recorder, pass: &Pass) {
         .with("GROUPS", tiling.groups as u32)
         .with("VOXELS", tiling.voxels as u32)
         .with("WORKGROUP", tiling.workgroup as u32)
+        .with("CHANNELS", pass.channels as u32)
         .flag("TRANSPOSED", pass.matrices.transposed)
         .flag("SCATTER", pass.scatter.is_some());
     let cost = tiling.cost(pass, r.group_bytes());

@@ -2,7 +2,7 @@
 
 use super::pass::{Pass, Problem};
 use super::variant::Variant;
-use super::{flops, layer};
+use super::{channels_of_group, flops, layer};
 use crate::compute::graph::{Recorder, TensorId};
 use crate::compute::ops::geometry::Geometry;
 
@@ -30,13 +30,15 @@ pub(in crate::compute::ops) fn record_forward(
                 let first_group = first_in_group + segment.first_group;
                 let (taps, in_groups, out_groups) = (geometry.taps(), segment.groups, out.groups);
                 let (precision, bytes) = (r.precision(), room.map_or(0, |room| room.size));
-                let problem = Problem { geometry, taps, in_groups, out_groups, grid: output, precision, room: bytes };
+                let (grid, channels) = (output, channels_of_group(r, x, segment));
+                let problem = Problem { geometry, taps, in_groups, channels, out_groups, grid, precision, room: bytes };
                 let pass = Pass {
                     window: geometry.forward(),
                     input: r.shape(x).1,
                     grid: output,
                     scatter: None,
                     source: segment,
+                    channels,
                     target: out,
                     weight: r.slice(weight),
                     matrices: geometry.forward_matrices(weight_in_groups, first_group, out.first_group),

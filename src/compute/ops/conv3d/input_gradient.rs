@@ -2,7 +2,7 @@
 
 use super::pass::{Pass, Problem, Scatter};
 use super::variant::Variant;
-use super::{flops, layer, outputs};
+use super::{channels_of_group, flops, layer, outputs};
 use crate::compute::graph::{GROUP, Graph, Node, Op, Recorder, TensorId, VoxelLayout, product};
 use crate::compute::ops::geometry::Geometry;
 
@@ -54,7 +54,8 @@ impl Op for InputGradient {
                 let work = flops(r, geometry, &dy_space, [(dy, segment), (dx, target)]);
                 let (taps, in_groups, out_groups) = (geometry.most_taps(), segment.groups, target.groups);
                 let (precision, bytes) = (r.precision(), room.map_or(0, |room| room.size));
-                let problem = Problem { geometry, taps, in_groups, out_groups, grid, precision, room: bytes };
+                let channels = channels_of_group(r, dy, segment);
+                let problem = Problem { geometry, taps, in_groups, channels, out_groups, grid, precision, room: bytes };
                 let variant = Variant::choose(r, "input gradient", &problem);
                 let cells = geometry.has_cells() && !grid.is_sparse() && variant.does_cells();
                 let all: Vec<[usize; 3]> = geometry.parities().take(if cells { 1 } else { usize::MAX }).collect();
@@ -76,6 +77,7 @@ impl Op for InputGradient {
                         grid,
                         scatter: strided.then_some(Scatter { space: dx_space, stride: geometry.stride, parity, cells }),
                         source: segment,
+                        channels,
                         target,
                         weight: r.slice(weight),
                         matrices,

@@ -178,6 +178,14 @@ fn flops(r: &Recorder, geometry: Geometry, space: &VoxelLayout, parts: [(TensorI
     parts.iter().fold(whole, |work, &(t, segment)| work * segment.groups as f64 / r.groups(t) as f64)
 }
 
+/// Channels of a channel group of a segment that may be other than zero: fewer than a group has where it is one that they do not fill.
+fn channels_of_group(r: &Recorder, t: TensorId, segment: Segment) -> usize {
+    match segment.groups {
+        1 => (r.shape(t).0 - segment.first_group * GROUP).min(GROUP),
+        _ => GROUP,
+    }
+}
+
 /// Names a convolution from `channels` to channels over a space, whatever the pass. One whose windows are the cells of a grid is
 /// there for the transposed convolution that it is the adjoint of.
 fn layer(geometry: Geometry, channels: usize, (out, space): (usize, VoxelLayout)) -> String {

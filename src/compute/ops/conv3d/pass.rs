@@ -18,6 +18,8 @@ pub(super) struct Problem {
     /// Most taps of a window; fewer than the geometry's in the parity classes of a strided input gradient.
     pub taps: usize,
     pub in_groups: usize,
+    /// Channels of an input channel group that may be other than zero.
+    pub channels: usize,
     pub out_groups: usize,
     pub grid: VoxelLayout,
     pub precision: Precision,
@@ -33,7 +35,7 @@ impl Problem {
         let samples = if self.grid.samples == 1 { String::new() } else { format!(" x{}", self.grid.samples) };
         format!(
             "{pass} {}>{} k{} s{} {}{samples}{blocks} {}",
-            self.in_groups * GROUP,
+            if self.channels < GROUP { self.channels } else { self.in_groups * GROUP },
             self.out_groups * GROUP,
             dots(self.geometry.kernel),
             dots(self.geometry.stride),
@@ -80,6 +82,8 @@ pub(super) struct Pass {
     /// `None`: the grid is the output.
     pub scatter: Option<Scatter>,
     pub source: Segment,
+    /// Channels of a channel group of the source that may be other than zero.
+    pub channels: usize,
     pub target: Segment,
     pub weight: Slice,
     pub matrices: Matrices,

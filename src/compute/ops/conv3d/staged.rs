@@ -90,6 +90,7 @@ impl Staged {
             .unrolled("KY", ky)
             .unrolled("KX", kx)
             .unrolled("SX", stride)
+            .unrolled("CHANNELS", pass.channels)
             .with("WORKGROUP", self.workgroup as u32)
             .flag("SPARSE", pass.input.is_sparse())
             .flag("SCATTER", pass.scatter.is_some())
@@ -111,7 +112,7 @@ impl Staged {
     /// and for each column of weights do V multiply-adds of four, two operations each.
     fn rows(&self, pass: &Pass, rows: f64, group_bytes: f64) -> Work {
         let (invocations, loads) = (self.workgroup as f64, self.positions(pass) as f64 * rows);
-        let columns = (self.groups * pass.window.size[2] * 4) as f64 * rows;
+        let columns = (self.groups * pass.window.size[2] * pass.channels) as f64 * rows;
         Work {
             flops: invocations * columns * self.voxels as f64 * 8.0,
             asked: invocations * loads * group_bytes,
@@ -121,7 +122,7 @@ impl Staged {
         }
     }
 
-    /// A pass is a chunk of input channel groups. Its weights are staged, 4 G columns of each tap and channel group, those beyond
+    /// A pass is a chunk of input channel groups. Its weights are staged, C G columns (C channels of a group) of each tap and channel group, those beyond
     /// the last as zeros, between two barriers. Then each tile goes through the rows of taps and the channel groups; every
     /// column is loaded by all invocations at one place. Of several tiles all but the first chunk find their sums in the output.
     fn staged_cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
@@ -129,7 +130,7 @@ impl Staged {
         let chunks = in_groups.div_ceil(self.chunk);
         let rows_of_taps = (pass.window.size[0] * pass.window.size[1]) as f64;
         let (of_chunk, tiles) = (in_groups as f64 / chunks as f64, self.tiles as f64);
-        let columns = (self.groups * taps * 4) as f64;
+        let columns = (self.groups * taps * pass.channels) as f64;
         let held = columns * self.chunk as f64;
         let rows = self.rows(pass, rows_of_taps * of_chunk, group_bytes);
         let loaded = self.workgroup as f64 * columns * of_chunk * tiles;
@@ -164,10 +165,10 @@ impl Staged {
         }
     }
 
-    /// A pass is one row of taps of one input channel group. Each subgroup of `size` invocations loads the columns of the row, 4 G
+    /// A pass is one row of taps of one input channel group. Each subgroup of `size` invocations loads the columns of the row, C G
     /// of each tap, and every invocation asks the others for all of them, four values each.
     fn broadcast_cost(&self, pass: &Pass, size: usize, group_bytes: f64) -> Cost {
-        let columns = self.groups * pass.window.size[2] * 4;
+        let columns = self.groups * pass.window.size[2] * pass.channels;
         let invocations = self.workgroup as f64;
         let rows = self.rows(pass, 1.0, group_bytes);
         let passes = pass.window.size[0] * pass.window.size[1] * pass.source.groups;

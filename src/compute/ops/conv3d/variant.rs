@@ -7,7 +7,6 @@ use super::pass::{Pass, Problem};
 use super::staged::Staged;
 use super::winograd::{self, Winograd};
 use crate::compute::device::AdapterFacts;
-use crate::compute::device::recording::Precision;
 use crate::compute::graph::{GROUP, Recorder, product};
 
 /// The kernels of a convolution from one segment to another.
@@ -49,10 +48,10 @@ const SUBGROUP_CUTS: usize = 2;
 
 /// Whether kernels that stage in workgroup memory are tried last. Mesa 22 keeps too little compiled code for them. AMD's compiler
 /// makes the better code of the direct ones, whose weights are scalar loads there; NVIDIA's loads them once for each invocation.
-pub(super) fn prefers_direct(facts: &AdapterFacts, p: &Problem) -> bool {
+pub(super) fn prefers_direct(facts: &AdapterFacts) -> bool {
     match facts.is_software() {
         true => facts.driver.contains("Mesa 22"),
-        false => p.precision != Precision::F32 || ![&facts.name, &facts.driver].iter().any(|n| n.contains("NVIDIA")),
+        false => ![&facts.name, &facts.driver].iter().any(|n| n.contains("NVIDIA")),
     }
 }
 
@@ -68,7 +67,7 @@ impl Variant {
     /// The variants that can solve a problem, the likely best first.
     fn candidates(facts: &AdapterFacts, problem: &Problem) -> Vec<Self> {
         let staged = Staged::candidates(facts, problem);
-        let direct_first = problem.grid.voxels() < FEW_VOXELS || prefers_direct(facts, problem);
+        let direct_first = problem.grid.voxels() < FEW_VOXELS || prefers_direct(facts);
         let broadcast = staged
             .iter()
             .map(|&s| Staged { chunk: 0, tiles: 1, ..s })
@@ -82,7 +81,7 @@ impl Variant {
         let at = if prefers_matrices(facts, problem) { 0 } else { found.len() };
         found.splice(at..at, matrices);
         if let Some(winograd) = Winograd::candidate(facts, problem) {
-            let at = if winograd::is_worth(problem) && !prefers_direct(facts, problem) { 0 } else { found.len() };
+            let at = if winograd::is_worth(problem) && !prefers_direct(facts) { 0 } else { found.len() };
             found.insert(at, Variant::Winograd(winograd));
         }
         found
