@@ -501,6 +501,20 @@ fn seeded_faults_are_caught() {
             "deviates",
         ),
         (
+            "a tile of the box one voxel further on",
+            one,
+            "halo",
+            replacing("conv3d/halo_matrix", "&values[reached + ", "&values[reached + 6u + ", 1),
+            "deviates",
+        ),
+        (
+            "a row of dy that meets what another row reaches",
+            one,
+            "halo",
+            replacing("weight_gradient_halo_matrix", "(left2_0,", "(left0_0,", 0),
+            "deviates",
+        ),
+        (
             "samples that touch",
             three,
             "direct",

@@ -2,10 +2,12 @@
 // the input (see shared/pass.wgsl). Weights are rounded to 16 bits on the way.
 // A workgroup of SUBGROUPS subgroups, LANES invocations each, makes a box of BZ by BY by BX voxels, SUBGROUPS * ROWS * TILE in all,
 // by COLUMNS * TILE output channels. For every DEPTH * TILE input channels it stages the box and the voxels around it that a window of
-// KZ by KY by KX reaches, values[voxel][input channel], once for all taps; then, for a row of taps at a time, their weights,
+// KZ by KY by KX reaches, values[voxel][input channel], once for all taps; then, for a row of taps along y at a time, their weights,
 // weights[tap][output channel][input channel], and each subgroup multiplies its voxels with all of them: a tap is another place in
-// what is staged. A tile is TILE voxels that follow one another in the box. Where rows of the box are shorter than that (SHIFTED),
-// a row must follow the one before as taps see them: the box is staged once for each kx, moved by it, and rows of taps run along y.
+// what is staged. A tile is TILE voxels that follow one another in the box. What one tap sees as a tile, another sees from the row
+// above: it is loaded once for both, while either the weights or the tiles of a row of taps stay in registers, whichever are fewer.
+// Where rows of the box are shorter than a tile (SHIFTED), a row must follow the one before as taps see them: the box is staged once
+// for each kx, moved by it.
 // Rows are PAD vectors longer than they need be, against bank conflicts.
 // LANES is the most that a subgroup of the adapter has. Where it may have fewer (SURPLUS), there are more subgroups than SUBGROUPS:
 // those beyond help to stage and multiply nothing.
@@ -31,8 +33,8 @@
 {% set HY = BY + KY - 1 %}
 {% set HX = BX if SHIFTED else BX + KX - 1 %}
 {% set HALO = HZ * HY * HX %}
-{% set TAPS = KY if SHIFTED else KX %}
-{% set TAP_STEP = HX if SHIFTED else 1 %}
+{% set SPAN = ROWS * TILE %}
+{% set PLANE = BY * BX %}
 {% set IN_GROUPS = DEPTH * TILE // 4 %}
 {% set OUT_GROUPS = COLUMNS * TILE // 4 %}
 {% set ROW = IN_GROUPS + PAD %}
@@ -48,13 +50,21 @@ enable wgpu_cooperative_matrix;
 #import pass
 #import staged_vectors
 
+{# Tile y of a row of tiles along y, from what the first tap of a row of taps reaches on; weights of tap ky of the row. #}
+{% macro load_voxels(z, y, x, d) -%}
+coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>({{ matrix_at("values", "reached + " ~ (((z // PLANE * HY + y) * HX + x) * ROW + d * TILE // 4) ~ "u", ROW) }})
+{%- endmacro %}
+{% macro load_weights(ky, j, d) -%}
+coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("weights", ((ky * OUT_GROUPS * 4 + j * TILE) * ROW + d * TILE // 4) ~ "u", ROW) }})
+{%- endmacro %}
+
 @group(0) @binding(2) var<storage, read_write> x: array<Feature>;
 @group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> bias: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y: array<Feature>;
 
 {{ staged_array("values", "f16", HALO * ROW) }}
-{{ staged_array("weights", "f16", TAPS * OUT_GROUPS * 4 * ROW) }}
+{{ staged_array("weights", "f16", KY * OUT_GROUPS * 4 * ROW) }}
 {{ staged_array("sums", "f32", SUBGROUPS * TILE * SUM_ROW) }}
 
 @compute @workgroup_size({{ WORKGROUP }})
@@ -63,11 +73,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
     let group = workgroup.z * {{ OUT_GROUPS }}u;
     let part = box_of(params.grid, workgroup.x + workgroup.y * workgroups.x, vec3<u32>({{ BZ }}u, {{ BY }}u, {{ BX }}u));
     let corner = part.origin - params.padding;
-    // Where the tiles of the subgroup begin in what is staged.
-    {% for i in range(ROWS) %}
-    let first{{ i }} = (subgroup * {{ ROWS }}u + {{ i }}u) * {{ TILE }}u;
-    let tile{{ i }} = ((first{{ i }} / {{ BY * BX }}u * {{ HY }}u + first{{ i }} / {{ BX }}u % {{ BY }}u) * {{ HX }}u + first{{ i }} % {{ BX }}u) * {{ ROW }}u;
-    {% endfor %}
+    // Where the voxels of the subgroup begin in what is staged.
+    let first = subgroup * {{ SPAN }}u;
+    let tiles = ((first / {{ PLANE }}u * {{ HY }}u + first / {{ BX }}u % {{ BY }}u) * {{ HX }}u + first % {{ BX }}u) * {{ ROW }}u;
     {% for i in range(ROWS) %}
     {% for j in range(COLUMNS) %}
     var sum{{ i }}_{{ j }} = coop_mat{{ TILE }}x{{ TILE }}<f32, C>();
@@ -89,12 +97,12 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
             for (var kz = 0; kz < {{ KZ }}; kz++) {
                 {% if SHIFTED %}
                 {
-                    let ky = 0;
+                    let kx = 0;
                 {% else %}
-                for (var ky = 0; ky < {{ KY }}; ky++) {
+                for (var kx = 0; kx < {{ KX }}; kx++) {
                 {% endif %}
                     workgroupBarrier();
-                    if kz == 0 && ky == 0 {
+                    if kz == 0 && kx == 0 {
                         {% for r in range(OF_LANE) %}
                         if row{{ r }} < {{ HALO }}u {
                             for (var q = 0u; q < {{ IN_GROUPS }}u; q++) {
@@ -106,11 +114,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
                         {% endfor %}
                     }
                     // Channel groups beyond the last have the weights of the last: they meet zeros, or are not stored.
-                    for (var k = lane; k < {{ TAPS * OUT_GROUPS * IN_GROUPS }}u; k += {{ WORKGROUP }}u) {
+                    for (var k = lane; k < {{ KY * OUT_GROUPS * IN_GROUPS }}u; k += {{ WORKGROUP }}u) {
                         let q = k % {{ IN_GROUPS }}u;
                         let o = k / {{ IN_GROUPS }}u % {{ OUT_GROUPS }}u;
                         let t = i32(k / {{ IN_GROUPS * OUT_GROUPS }}u);
-                        let steps = vec3<i32>(kz, {{ "t, shift" if SHIFTED else "ky, t" }}) * params.step_tap;
+                        let steps = vec3<i32>(kz, t, kx + shift) * params.step_tap;
                         let matrix = u32(params.first + steps.x + steps.y + steps.z + i32(min(group + o, params.out_groups - 1u)) * params.step_out + i32(min(first_group + q, in_groups - 1u)) * params.step_in);
                         let at = k / {{ IN_GROUPS }}u * {{ 4 * ROW }}u + q;
                         {{ stage_weights("weights", "at", ROW, "matrix", TRANSPOSED) }}
@@ -119,23 +127,57 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(num_workgroups) wo
                     {% if SURPLUS %}
                     if subgroup < {{ SUBGROUPS }}u {
                     {% endif %}
-                    let row_of_taps = u32(kz * {{ HY }} + ky) * {{ HX * ROW }}u;
-                    {% for t in range(TAPS) %}
+                    let reached = tiles + u32(kz * {{ HY * HX }} + kx) * {{ ROW }}u;
                     {% for d in range(DEPTH) %}
                     {
-                        {% for i in range(ROWS) %}
-                        let left{{ i }} = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>({{ matrix_at("values", "tile" ~ i ~ " + row_of_taps + " ~ (t * TAP_STEP * ROW + d * TILE // 4) ~ "u", ROW) }});
+                        {% if ROWS <= COLUMNS %}
+                        {% for z in range(0, SPAN, PLANE) %}
+                        {% for y in range(HY) %}
+                        {% for x in range(0, BX, TILE) %}
+                        {% for i in range(ROWS) if i * TILE // PLANE * PLANE == z and i * TILE % BX == x and y - i * TILE // BX % BY in range(KY) %}
+                        {% if loop.first %}
+                        let left{{ z }}_{{ y }}_{{ x }} = {{ load_voxels(z, y, x, d) }};
+                        {% endif %}
                         {% endfor %}
+                        {% endfor %}
+                        {% endfor %}
+                        {% endfor %}
+                        {% for ky in range(KY) %}
                         {% for j in range(COLUMNS) %}
                         {
-                            let right = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("weights", ((t * OUT_GROUPS * 4 + j * TILE) * ROW + d * TILE // 4) ~ "u", ROW) }});
+                            let right = {{ load_weights(ky, j, d) }};
                             {% for i in range(ROWS) %}
-                            sum{{ i }}_{{ j }} = coopMultiplyAdd(left{{ i }}, right, sum{{ i }}_{{ j }});
+                            sum{{ i }}_{{ j }} = coopMultiplyAdd(left{{ i * TILE // PLANE * PLANE }}_{{ i * TILE // BX % BY + ky }}_{{ i * TILE % BX }}, right, sum{{ i }}_{{ j }});
                             {% endfor %}
                         }
                         {% endfor %}
+                        {% endfor %}
+                        {% else %}
+                        {% for ky in range(KY) %}
+                        {% for j in range(COLUMNS) %}
+                        let right{{ ky }}_{{ j }} = {{ load_weights(ky, j, d) }};
+                        {% endfor %}
+                        {% endfor %}
+                        {% for z in range(0, SPAN, PLANE) %}
+                        {% for y in range(HY) %}
+                        {% for x in range(0, BX, TILE) %}
+                        {% for i in range(ROWS) if i * TILE // PLANE * PLANE == z and i * TILE % BX == x and y - i * TILE // BX % BY in range(KY) %}
+                        {% if loop.first %}
+                        {
+                            let left = {{ load_voxels(z, y, x, d) }};
+                        {% endif %}
+                            {% for j in range(COLUMNS) %}
+                            sum{{ i }}_{{ j }} = coopMultiplyAdd(left, right{{ y - i * TILE // BX % BY }}_{{ j }}, sum{{ i }}_{{ j }});
+                            {% endfor %}
+                        {% if loop.last %}
+                        }
+                        {% endif %}
+                        {% endfor %}
+                        {% endfor %}
+                        {% endfor %}
+                        {% endfor %}
+                        {% endif %}
                     }
-                    {% endfor %}
                     {% endfor %}
                     {% if SURPLUS %}
                     }

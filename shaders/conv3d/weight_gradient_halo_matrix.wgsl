@@ -4,7 +4,8 @@
 // channels for the KY by KX taps of one kz. It walks the boxes of its partition, BZ by BY by BX voxels each: a box of dy is staged
 // as left[voxel][output channel], and the voxels that the taps reach from it as right[voxel][input channel], once for all taps. Each
 // subgroup multiplies its rows with its columns, TILE voxels that follow one another in the box at a time: a tap is another place in
-// `right`. Where rows of the box are shorter than a tile (SHIFTED), what is reached is staged for each kx, moved by it, since a row
+// `right`. It goes along y, with the rows of dy that the taps of a column reach in registers: a tile of `right` is loaded once for all
+// of them. Where rows of the box are shorter than a tile (SHIFTED), what is reached is staged for each kx, moved by it, since a row
 // must follow the one before as taps see them.
 // LANES is the most that a subgroup of the adapter has. Where it may have fewer (SURPLUS), there are more subgroups than OUTS * INS:
 // those beyond help to stage and multiply nothing.
@@ -37,6 +38,7 @@
 {% set LEFT_ROW = OUT_GROUPS + PAD %}
 {% set RIGHT_ROW = IN_GROUPS + PAD %}
 {% set SUM_ROW = TILE // 4 + 1 %}
+{% set STEP = [TILE // BX, 1] | max %}
 {% set SHARE = [WORKGROUP // VOXELS, 1] | max %}
 {% set LEFT_OF_LANE = (VOXELS + WORKGROUP - 1) // WORKGROUP %}
 {% set RIGHT_OF_LANE = (HALO + WORKGROUP - 1) // WORKGROUP %}
@@ -114,24 +116,34 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>, @builtin(local_invocation_i
         {% if SURPLUS %}
         if subgroup < {{ SUBGROUPS }}u {
         {% endif %}
-        for (var first = 0u; first < {{ VOXELS }}u; first += {{ TILE }}u) {
-            let reached = ((first / {{ BY * BX }}u * {{ HY }}u + first / {{ BX }}u % {{ BY }}u) * {{ HX }}u + first % {{ BX }}u) * {{ RIGHT_ROW }}u + right_column;
-            {% for i in range(ROWS) %}
-            let left{{ i }} = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>({{ matrix_at("left", "first * " ~ LEFT_ROW ~ "u + left_column + " ~ i * TILE // 4 ~ "u", LEFT_ROW) }});
-            {% endfor %}
-            {% for ky in range(KY) %}
-            {% for kx in range(KX) %}
-            {% for j in range(COLUMNS) %}
-            {
-                {% set tap = (ky * HX + (kx * COPY if SHIFTED else kx)) * RIGHT_ROW + j * TILE // 4 %}
-                let right0 = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("right", "reached + " ~ tap ~ "u", RIGHT_ROW) }});
+        for (var plane = 0u; plane < {{ BZ }}u; plane++) {
+            for (var column = 0u; column < {{ BX }}u; column += {{ TILE }}u) {
+                let of_dy = (plane * {{ BY * BX }}u + column) * {{ LEFT_ROW }}u + left_column;
+                let reached = (plane * {{ HY * HX }}u + column) * {{ RIGHT_ROW }}u + right_column;
+                {% for y in range(HY) %}
+                {% if y in range(0, BY, STEP) %}
                 {% for i in range(ROWS) %}
-                sum{{ ky * KX + kx }}_{{ i }}_{{ j }} = coopMultiplyAdd(left{{ i }}, right0, sum{{ ky * KX + kx }}_{{ i }}_{{ j }});
+                let left{{ y }}_{{ i }} = coopLoad<coop_mat{{ TILE }}x{{ TILE }}<f16, A>>({{ matrix_at("left", "of_dy + " ~ (y * BX * LEFT_ROW + i * TILE // 4) ~ "u", LEFT_ROW) }});
+                {% endfor %}
+                {% endif %}
+                {% for kx in range(KX) %}
+                {% for j in range(COLUMNS) %}
+                {% for ky in range(KY) if y - ky in range(0, BY, STEP) %}
+                {% if loop.first %}
+                {
+                    let right = coopLoadT<coop_mat{{ TILE }}x{{ TILE }}<f16, B>>({{ matrix_at("right", "reached + " ~ ((y * HX + (kx * COPY if SHIFTED else kx)) * RIGHT_ROW + j * TILE // 4) ~ "u", RIGHT_ROW) }});
+                {% endif %}
+                    {% for i in range(ROWS) %}
+                    sum{{ ky * KX + kx }}_{{ i }}_{{ j }} = coopMultiplyAdd(left{{ y - ky }}_{{ i }}, right, sum{{ ky * KX + kx }}_{{ i }}_{{ j }});
+                    {% endfor %}
+                {% if loop.last %}
+                }
+                {% endif %}
+                {% endfor %}
+                {% endfor %}
+                {% endfor %}
                 {% endfor %}
             }
-            {% endfor %}
-            {% endfor %}
-            {% endfor %}
         }
         {% if SURPLUS %}
         }

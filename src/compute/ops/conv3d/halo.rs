@@ -6,6 +6,7 @@ use super::pass::{Pass, Problem};
 use crate::compute::device::AdapterFacts;
 use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::graph::{GROUP, Recorder, product};
+use std::collections::BTreeSet;
 
 /// How the kernel cuts its work (see `shaders/conv3d/halo_matrix.wgsl`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,9 +48,16 @@ pub(super) fn is_worth(p: &Problem, sizes: &[[usize; 3]]) -> bool {
     is_possible(p) && sizes.iter().any(|&size| filled(p, size) >= WORTH)
 }
 
-/// Boxes of these sizes, the likely best first, those that are filled a tenth better before others.
-pub(super) fn best_filled<const N: usize>(p: &Problem, mut sizes: [[usize; 3]; N]) -> [[usize; 3]; N] {
-    sizes.sort_by_key(|&size| std::cmp::Reverse((filled(p, size) * 10.0).round() as u32));
+/// Boxes of these sizes, the likely best first: those that do a twentieth more for each voxel that is there before others, where boxes
+/// whose rows are shorter than a tile do `shifted` of what others do.
+pub(super) fn best_filled<const N: usize>(
+    p: &Problem,
+    tile: usize,
+    shifted: f64,
+    mut sizes: [[usize; 3]; N],
+) -> [[usize; 3]; N] {
+    let worth = |size: [usize; 3]| filled(p, size) * if size[2] < tile { shifted } else { 1.0 };
+    sizes.sort_by_key(|&size| std::cmp::Reverse((worth(size) * 20.0).round() as u32));
     sizes
 }
 
@@ -60,9 +68,17 @@ struct Shape {
     rows: usize,
     /// Voxels that are staged at a time.
     halo: usize,
-    /// Taps whose weights are staged at a time, and how often in a pass.
+    /// Tiles of voxels that a subgroup loads for a row of taps along y.
+    loads: usize,
+    /// Taps of such a row, whose weights are staged at a time, and how often in a pass.
     taps: usize,
     phases: usize,
+}
+
+/// Tiles of voxels that are loaded for so many of a box of this size and a row of taps along y: what several taps see as a tile, once.
+pub(super) fn loads(tile: usize, tiles: usize, [_, by, bx]: [usize; 3], taps: usize) -> usize {
+    let seen = |n: usize| (0..taps).map(move |ky| [n / (by * bx), n / bx % by + ky, n % bx]);
+    (0..tiles).flat_map(|i| seen(i * tile)).collect::<BTreeSet<_>>().len()
 }
 
 impl Halo {
@@ -94,7 +110,7 @@ impl Halo {
                 && cut.subgroups * lanes <= facts.max_invocations as usize
                 && cut.shape(tile, p.geometry.kernel).rows * cut.columns * tile * tile <= MOST_SUMS * lanes
         };
-        let mut found = distinct(best_filled(p, BOXES).into_iter().flat_map(of_size).filter(fits));
+        let mut found = distinct(best_filled(p, tile, 1.0, BOXES).into_iter().flat_map(of_size).filter(fits));
         found.truncate(MOST_CANDIDATES);
         found
     }
@@ -103,9 +119,10 @@ impl Halo {
         let ([bz, by, bx], [kz, ky, kx]) = (self.size, window);
         let shifted = bx < tile;
         let width = if shifted { bx } else { bx + kx - 1 };
-        let (taps, phases) = if shifted { (ky, kz) } else { (kx, kz * ky) };
         let rows = product(self.size) / (self.subgroups * tile);
-        Shape { shifted, rows, halo: (bz + kz - 1) * (by + ky - 1) * width, taps, phases }
+        let phases = if shifted { kz } else { kz * kx };
+        let (halo, loads) = ((bz + kz - 1) * (by + ky - 1) * width, loads(tile, rows, self.size, ky));
+        Shape { shifted, rows, halo, loads, taps: ky, phases }
     }
 
     /// Bytes of a workgroup.
@@ -137,13 +154,13 @@ impl Halo {
     }
 
     /// A pass is D tiles of input channels, Q = D T / 4 channel groups; where rows are shifted, with the taps of one kx. H voxels are
-    /// staged by Q as 16-bit vectors, then in each of P phases the weights of K taps to O = C T / 4 output channel groups: an
-    /// invocation loads whole matrices of four vectors, rounds and stores them. Each subgroup loads R + C matrices of T x T for each
-    /// tap and tile. Two barriers stand around what is staged in a phase. Sums go through workgroup memory in 32 bits, R C times with
+    /// staged by Q as 16-bit vectors, then in each of P phases the weights of K taps along y to O = C T / 4 output channel groups: an
+    /// invocation loads whole matrices of four vectors, rounds and stores them. For each tile of channels a subgroup loads K C matrices
+    /// of weights, and the matrices of voxels that the K taps of its R see. Two barriers stand around what is staged in a phase. Sums go through workgroup memory in 32 bits, R C times with
     /// two barriers each.
     fn cost(&self, r: &Recorder, tile: usize, pass: &Pass) -> Cost {
         let (_, lanes) = units(r.facts(), r.precision()).expect("only a candidate where the adapter has the units");
-        let Shape { shifted, rows, halo, taps, phases } = self.shape(tile, pass.window.size);
+        let Shape { shifted, rows, halo, loads, taps, phases } = self.shape(tile, pass.window.size);
         let invocations = self.subgroups * lanes;
         let voxels = product(self.size);
         let (staged_in, staged_out) = (self.depth * tile / GROUP, self.columns * tile / GROUP);
@@ -151,7 +168,7 @@ impl Halo {
         let shifts = if shifted { pass.window.size[2] } else { 1 };
         let values = halo as f64 * pass.source.groups as f64 / chunks as f64;
         let matrices = (phases * taps * staged_in * staged_out) as f64;
-        let fragments = (phases * taps * self.depth * (rows + self.columns)) as f64;
+        let fragments = (phases * self.depth * (loads + taps * self.columns)) as f64;
         let stored = pass.storing(voxels, staged_out, r.group_bytes());
         let sums = (voxels * self.columns * tile * 4) as f64;
         let loaded = (voxels * staged_out.min(pass.target.groups)) as f64;

@@ -7,6 +7,7 @@ use crate::compute::device::cost::{Cost, Passes, Unit, Work};
 use crate::compute::device::recording::Precision;
 use crate::compute::device::{AdapterFacts, Kernel};
 use crate::compute::graph::{GROUP, Recorder};
+use std::cmp::Reverse;
 
 /// How the kernels of a convolution and of its weight gradient (`super::weight_gradient_matrix`) cut their work, in tiles of the
 /// adapter's cooperative matrices (see `shaders/conv3d/matrix.wgsl` and `shaders/conv3d/weight_gradient_matrix.wgsl`).
@@ -55,6 +56,10 @@ pub(super) fn tiles(groups: usize, tile: usize) -> usize {
     (groups * GROUP).div_ceil(tile).next_power_of_two()
 }
 
+/// Workgroups, counting splits, below which more and smaller ones are tried first. The largest GPUs have 132 multiprocessors and more,
+/// and on average five eighths of the blocks are visible that there is room for.
+const BUSY: usize = 212;
+
 impl Matrix {
     /// Sensible cuts, the likely best first; none where the adapter has no cooperative matrices or features have 32 bits.
     pub fn candidates(facts: &AdapterFacts, p: &Problem) -> Vec<Self> {
@@ -64,7 +69,23 @@ impl Matrix {
             let (columns, depth) = (tiles(p.out_groups, tile).min(columns), tiles(p.in_groups, tile).min(depth));
             Self { subgroups, rows, columns, depth }
         });
-        distinct(cuts.into_iter().filter(|cut| cut.fits(facts, lanes, cut.workgroup_bytes(tile))))
+        let mut found = distinct(cuts.into_iter().filter(|cut| cut.fits(facts, lanes, cut.workgroup_bytes(tile))));
+        found.sort_by_key(|cut| Reverse(cut.most_workgroups(tile, p).min(BUSY)));
+        found
+    }
+
+    /// Workgroups of a problem, with as many splits as there may be.
+    fn most_workgroups(&self, tile: usize, p: &Problem) -> usize {
+        let voxels = p.grid.voxels().div_ceil(self.subgroups * self.rows * tile);
+        let columns = (p.out_groups * GROUP).div_ceil(self.columns * tile);
+        let steps = (p.in_groups * GROUP).div_ceil(self.depth * tile);
+        let together = match p.taps < p.geometry.taps() {
+            false => splits::possible(p.room, p.out_groups, &p.grid, p.taps * steps),
+            // Parity classes run together, or one of them may have a single tap.
+            true if p.geometry.has_cells() => p.geometry.taps(),
+            true => splits::possible(p.room, p.out_groups, &p.grid, steps),
+        };
+        voxels * columns * together
     }
 
     /// Whether an adapter has room for workgroups of so many bytes.

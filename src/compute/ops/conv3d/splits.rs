@@ -11,8 +11,6 @@ const FEW_VOXELS: usize = 8192;
 const MOST: usize = 27;
 /// Most bytes of the sums of all splits.
 const MOST_BYTES: u64 = 32 << 20;
-/// Steps that a split has at least.
-const LEAST_STEPS: usize = 4;
 /// Workgroups that keep a GPU busy.
 const WORKGROUPS: usize = 512;
 /// Most voxels and output channels of a workgroup.
@@ -38,9 +36,13 @@ pub(super) fn room(out_groups: usize, grid: &VoxelLayout) -> u64 {
 
 /// Splits of a pass whose kernel has so many workgroups, each with so many steps.
 pub(super) fn count(pass: &Pass, workgroups: usize, steps: usize) -> usize {
-    let Some(room) = pass.room else { return 1 };
-    let room = (room.size / bytes(pass.target.groups, &pass.grid)) as usize;
-    (WORKGROUPS / workgroups).min(room).min(steps / LEAST_STEPS).max(1)
+    let room = pass.room.map_or(0, |room| room.size);
+    possible(room, pass.target.groups, &pass.grid, steps).min(WORKGROUPS / workgroups).max(1)
+}
+
+/// Most splits of a sum over a grid in so many bytes of work space, each with so many steps.
+pub(super) fn possible(room: u64, out_groups: usize, grid: &VoxelLayout, steps: usize) -> usize {
+    ((room / bytes(out_groups, grid).max(1)) as usize).min(steps).max(1)
 }
 
 /// Records a kernel that makes the sums of splits, and the one that adds them up.

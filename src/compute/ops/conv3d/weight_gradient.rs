@@ -100,7 +100,8 @@ impl Op for WeightGradient {
         let partition = partial_bytes(geometry, in_groups, out_groups);
         let bytes = r.slice(partial).size;
         let room = bytes.saturating_sub(winograd::behind(partition));
-        let whole = Problem { geometry, taps, in_groups, out_groups, grid, precision: r.precision(), room };
+        let (precision, channels) = (r.precision(), GROUP);
+        let whole = Problem { geometry, taps, in_groups, channels, out_groups, grid, precision, room };
         let widest = inputs.iter().map(|&x| r.groups(x)).max().unwrap_or(0);
         let candidates = Variant::candidates(r.facts(), &whole, widest);
         let chosen = r.choose(whole.name("weight gradient"), &candidates);
@@ -108,7 +109,7 @@ impl Op for WeightGradient {
             Variant::Direct => self.partitions,
             Variant::Staged(staged) => staged.partitions(r.facts(), &whole, self.partitions),
             Variant::Gathered(gathered) => gathered.partitions(r.facts(), &whole, self.partitions),
-            Variant::Matrix(matrix) => matrix.partitions(r.facts(), &whole, self.partitions),
+            Variant::Matrix(matrix) => matrix.partitions(r.facts(), &whole, (bytes / partition) as usize),
             Variant::Halo(halo) => halo.partitions(r.facts(), &whole, (bytes / partition) as usize),
             Variant::Reduced(reduced) => reduced.partitions(&whole, self.partitions),
             Variant::Winograd(_) => 1,
@@ -258,7 +259,7 @@ impl Variant {
         let gathered = Gathered::candidates(facts, p).into_iter().map(Variant::Gathered);
         let at = if p.geometry.taps() < FEW_TAPS { 0 } else { found.len() };
         found.splice(at..at, gathered);
-        found.insert(if prefers_direct(facts, p) { 0 } else { found.len() }, Variant::Direct);
+        found.insert(if prefers_direct(facts) { 0 } else { found.len() }, Variant::Direct);
         if Reduced::is_worth(facts, p) {
             found.insert(0, Variant::Reduced(Reduced));
         }
@@ -272,7 +273,7 @@ impl Variant {
         found.splice(at..at, matrices);
         let widest = Problem { in_groups: widest, ..*p };
         if let Some(winograd) = Winograd::candidate(facts, &widest) {
-            let at = if winograd::is_worth(&widest) && !prefers_direct(facts, p) { 0 } else { found.len() };
+            let at = if winograd::is_worth(&widest) && !prefers_direct(facts) { 0 } else { found.len() };
             found.insert(at, Variant::Winograd(winograd));
         }
         found

@@ -43,7 +43,7 @@ impl Matrix {
     pub fn partitions(&self, facts: &AdapterFacts, p: &Problem, most: usize) -> usize {
         let Some((tile, _)) = units(facts, p.precision) else { return 1 };
         let workgroups: usize = self.workgroups(tile, p.geometry.kernel, p.in_groups, p.out_groups).iter().product();
-        WORKGROUPS.div_ceil(workgroups).min(p.grid.voxels().div_ceil(self.depth * tile)).clamp(1, most)
+        (WORKGROUPS / workgroups).min(p.grid.voxels().div_ceil(self.depth * tile)).clamp(1, most)
     }
 
     pub fn record_gradient(&self, r: &mut Recorder, pass: &Pass) {
