@@ -122,8 +122,8 @@ impl Staged {
         }
     }
 
-    /// A pass is a chunk of input channel groups. Its weights are staged, C G columns (C channels of a group) of each tap and channel group, those beyond
-    /// the last as zeros, between two barriers. Then each tile goes through the rows of taps and the channel groups; every
+    /// A pass is a chunk of input channel groups. Its weights are staged, C G columns of each tap and channel group (C channels of one
+    /// are there), those beyond the last group as zeros, between two barriers. Then each tile goes through the rows of taps and the channel groups; every
     /// column is loaded by all invocations at one place. Of several tiles all but the first chunk find their sums in the output.
     fn staged_cost(&self, pass: &Pass, group_bytes: f64) -> Cost {
         let (taps, in_groups) = (pass.taps(), pass.source.groups);
